@@ -1,0 +1,1 @@
+"""The method, pure: no paths, no URIs, no clock, no orchestrator."""

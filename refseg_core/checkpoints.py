@@ -50,10 +50,7 @@ def load_state(
             "Check that the weights file belongs to this model name."
         )
     module.load_state_dict(
-        {
-            name: state[name].to(torch.float32) if name in state else torch.zeros_like(own[name])
-            for name in own
-        }
+        {name: state[name].to(torch.float32) if name in state else torch.zeros_like(own[name]) for name in own}
     )
 
 

@@ -75,21 +75,25 @@ class Segmenter(nn.Module):
 
     def embed(self, images_B3SS: Tensor) -> ImageEmbedding:
         """Embeds images; float32 [B, 3, S, S], RGB in [0, 1], in the segmenter frame; normalised here."""
-        stride4, stride8, stride16 = self.image_encoder(normalise(images_B3SS))["backbone_fpn"]
+        pyramid: list[Tensor] = self.image_encoder(normalise(images_B3SS))["backbone_fpn"]
+        stride4, stride8, stride16 = pyramid
         decoder = self.sam_mask_decoder
         return ImageEmbedding(stride16, decoder.conv_s1(stride8), decoder.conv_s0(stride4))
 
-    def decode_points(self, embedding: ImageEmbedding, points_N2: Tensor) -> tuple[Tensor, Tensor]:
+    def decode_points(
+        self, embedding: ImageEmbedding, points_N2: Tensor, *, pred_iou_thresh: float
+    ) -> tuple[Tensor, Tensor]:
         """Decodes one positive point per prompt into the best of its three masks. Method, section 6.3.
 
         `points_N2`: float32, (x, y) in the segmenter frame, pixels. `embedding`: of one image.
-        Returns logits float32 [N, G, G] and predicted IoU float32 [N] in [0, 1].
+        Returns logits float32 [n, G, G] and predicted IoU float32 [n] in [0, 1] of the prompts whose predicted IoU
+        exceeds the threshold, in their order.
         """
         labels_N1 = torch.full((len(points_N2), 1), _POINT, device=points_N2.device)
         logits_N4GG, predicted_iou_N4 = self._decode(embedding, points_N2[:, None], labels_N1)
         predicted_iou_N, best_N = predicted_iou_N4[:, 1:].max(dim=1)
-        rows_N = torch.arange(len(points_N2), device=points_N2.device)
-        return logits_N4GG[rows_N, best_N + 1], predicted_iou_N
+        rows = torch.nonzero(predicted_iou_N > pred_iou_thresh)[:, 0]
+        return logits_N4GG[rows, best_N[rows] + 1], predicted_iou_N[rows]
 
     def decode_boxes(self, embedding: ImageEmbedding, boxes_N4: Tensor) -> tuple[Tensor, Tensor]:
         """Decodes one box per prompt into its single mask (mask token 0). Method, section 2.
@@ -107,9 +111,7 @@ class Segmenter(nn.Module):
         logits_N4GG, predicted_iou_N4 = self._decode(with_memory, boxes_N4.view(-1, 2, 2), labels_N2)
         return logits_N4GG[:, 0], predicted_iou_N4[:, 0]
 
-    def _decode(
-        self, embedding: ImageEmbedding, coordinates_NK2: Tensor, labels_NK: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _decode(self, embedding: ImageEmbedding, coordinates_NK2: Tensor, labels_NK: Tensor) -> tuple[Tensor, Tensor]:
         sparse, dense = self.sam_prompt_encoder(points=(coordinates_NK2, labels_NK), boxes=None, masks=None)
         logits_N4GG, predicted_iou_N4, _, _ = self.sam_mask_decoder.predict_masks(
             image_embeddings=embedding.stride16_BWhw,
@@ -166,16 +168,12 @@ def _mask_decoder(architecture: SegmenterArchitecture) -> MaskDecoder:
     )
 
 
-def build_segmenter(
-    architecture: SegmenterArchitecture, state: Mapping[str, Tensor], *, model: str
-) -> Segmenter:
+def build_segmenter(architecture: SegmenterArchitecture, state: Mapping[str, Tensor], *, model: str) -> Segmenter:
     """Builds a segmenter in evaluation mode from an official checkpoint's state dict.
 
     Raises WeightsError naming the parameters that are missing, unexpected or of another shape; only what images
     do not need (the video memory, mask prompts, the object score) may be missing or extra.
     """
     segmenter = Segmenter(architecture)
-    load_state(
-        segmenter, state, model=model, may_be_missing=_UNUSED_PARAMETERS, may_be_extra=_VIDEO_PARAMETERS
-    )
+    load_state(segmenter, state, model=model, may_be_missing=_UNUSED_PARAMETERS, may_be_extra=_VIDEO_PARAMETERS)
     return segmenter.eval().requires_grad_(False)

@@ -1,0 +1,1 @@
+"""The seam between the flows and the method: load, call, save."""

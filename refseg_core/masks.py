@@ -1,0 +1,85 @@
+"""Masks and their run-length encoding: the only door to `pycocotools.mask`.
+
+Shapes: N masks, H x W pixels of the original frame. Everything is plain arrays in, plain arrays out.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as coco_mask
+
+Masks = npt.NDArray[np.bool_]
+
+
+class Rle(NamedTuple):
+    """One mask as COCO's compressed run lengths: `size` is (height, width), `counts` the ASCII string."""
+
+    size: tuple[int, int]
+    counts: str
+
+    def to_coco(self) -> dict[str, Any]:
+        """The mask as COCO's json writes it."""
+        return {"size": list(self.size), "counts": self.counts}
+
+
+def encode_masks(masks_NHW: Masks) -> list[Rle]:
+    """Encodes boolean masks [N, H, W]."""
+    if len(masks_NHW) == 0:
+        return []
+    columns_first = np.ascontiguousarray(masks_NHW.view(np.uint8).transpose(0, 2, 1))
+    return [_to_rle(rle) for rle in coco_mask.encode(columns_first.transpose(2, 1, 0))]
+
+
+def decode_masks(rles: Sequence[Rle]) -> Masks:
+    """Decodes run lengths of one size into boolean masks [N, H, W]. `rles` must not be empty."""
+    stacked_HWN = coco_mask.decode([rle.to_coco() for rle in rles])
+    return np.ascontiguousarray(stacked_HWN.transpose(2, 0, 1)).astype(bool)
+
+
+def decode_mask(rle: Rle) -> Masks:
+    """Decodes one mask [H, W]."""
+    return np.asarray(coco_mask.decode(rle.to_coco()), dtype=bool)
+
+
+def mask_areas(rles: Sequence[Rle]) -> npt.NDArray[np.int64]:
+    """Pixel counts [N]."""
+    if not rles:
+        return np.zeros(0, dtype=np.int64)
+    return np.asarray(coco_mask.area([rle.to_coco() for rle in rles]), dtype=np.int64)
+
+
+def mask_ious(first: Sequence[Rle], second: Sequence[Rle]) -> npt.NDArray[np.float64]:
+    """Intersection over union of every pair [len(first), len(second)]."""
+    if not first or not second:
+        return np.zeros((len(first), len(second)))
+    crowd = [0] * len(second)
+    return np.asarray(coco_mask.iou([r.to_coco() for r in first], [r.to_coco() for r in second], crowd))
+
+
+def rle_from_polygons(polygons: Sequence[Sequence[float]], height: int, width: int) -> Rle:
+    """Rasterises the polygons of one instance, [x0, y0, x1, y1, ...] each, as COCO does."""
+    return _to_rle(coco_mask.merge(coco_mask.frPyObjects([list(p) for p in polygons], height, width)))
+
+
+def rle_from_counts(counts: Sequence[int], height: int, width: int) -> Rle:
+    """Compresses COCO's uncompressed run lengths (column-major, starting with background)."""
+    return _to_rle(coco_mask.frPyObjects({"size": [height, width], "counts": list(counts)}, height, width))
+
+
+def boxes_of_masks(masks_NHW: Masks) -> npt.NDArray[np.int64]:
+    """Inclusive pixel extents (x_min, y_min, x_max, y_max) [N, 4]; zeros where a mask is empty."""
+    boxes = np.zeros((len(masks_NHW), 4), dtype=np.int64)
+    for first, last, axis in ((0, 2, 1), (1, 3, 2)):
+        occupied: Masks = np.any(masks_NHW, axis=axis)
+        length = occupied.shape[1]
+        boxes[:, first] = occupied.argmax(axis=1)
+        boxes[:, last] = length - 1 - occupied[:, ::-1].argmax(axis=1)
+    boxes[~masks_NHW.any(axis=(1, 2))] = 0
+    return boxes
+
+
+def _to_rle(rle: dict[str, Any]) -> Rle:
+    height, width = rle["size"]
+    return Rle((int(height), int(width)), rle["counts"].decode("ascii"))

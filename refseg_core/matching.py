@@ -1,0 +1,53 @@
+"""Step 5b: matches proposals to prototypes. Method, section 6.4.
+
+Shapes: N masks, G logits side, g patch grid side, P = g * g patches, C channels, K categories.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_MASKS_PER_CHUNK = 128  # bounds the float copies of the masks to 32 MiB at 256 x 256
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The best category of each mask.
+
+    class_index int64 [N]; similarity float32 [N] in [0, 1], 0 for an empty mask or no likeness at all;
+    descriptor float32 [N, C], unit length.
+    """
+
+    class_index_N: Tensor
+    similarity_N: Tensor
+    descriptor_NC: Tensor
+
+
+def match(masks_NGG: Tensor, features_PC: Tensor, prototypes_KC: Tensor) -> Matches:
+    """Describes each mask by the mean feature inside it and takes the prototype of the largest cosine.
+
+    `masks_NGG`: bool. `features_PC`: the image's patch features. `prototypes_KC`: unit length.
+    """
+    weights_NP = pooling_weights(masks_NGG, round(len(features_PC) ** 0.5))
+    area_N1 = weights_NP.sum(dim=1, keepdim=True)
+    descriptor_NC = F.normalize((weights_NP @ features_PC) / area_N1.clamp_min(0.5), dim=1)
+    similarity_NK = (descriptor_NC @ prototypes_KC.T).clamp_min(0)
+    similarity_N, class_index_N = similarity_NK.max(dim=1)
+    return Matches(class_index_N, similarity_N, descriptor_NC)
+
+
+def pooling_weights(masks_NGG: Tensor, grid_size: int) -> Tensor:
+    """Float32 [N, P]: how much each patch counts in a mask; a mask's weights sum to its pixel count.
+
+    Averaging features upsampled bilinearly to the mask's grid equals weighting the patches by U^T B U, with B the
+    mask and U the upsampling matrix, so that the large upsampled features are never built (section 6.4).
+    """
+    identity = torch.eye(grid_size, device=masks_NGG.device)
+    upsampling_Gg = F.interpolate(identity[None], size=masks_NGG.shape[-1], mode="linear")[0].T
+    chunks = [
+        (upsampling_Gg.T @ (chunk.to(torch.float32) @ upsampling_Gg)).flatten(1)
+        for chunk in masks_NGG.split(_MASKS_PER_CHUNK)
+    ]
+    return torch.cat(chunks)

@@ -1,0 +1,155 @@
+"""Step 5c: drops duplicate masks and lowers the scores of overlapping ones. Method, sections 6.5 to 6.7.
+
+Shapes: N masks, G logits side, H x W original frame (px), B = ceil(H * W / 8) bytes of a packed mask.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_UPSAMPLED_PER_CHUNK = 64_000_000  # float32 pixels held at once while masks are brought to the original frame
+_BYTES_PER_BLOCK = 16_384  # of a packed mask unpacked at once while overlaps are counted
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What is left after merging, by falling score.
+
+    row int64 [n], into the candidates; score float32 [n] in (0, 1]; masks bool [n, H, W], original frame.
+    """
+
+    row_n: Tensor
+    score_n: Tensor
+    masks_nHW: Tensor
+
+
+def mask_boxes(masks_NGG: Tensor) -> Tensor:
+    """Inclusive extents (x_min, y_min, x_max, y_max) int64 [N, 4] of boolean masks; zeros where empty."""
+    extents = []
+    for occupied in (masks_NGG.any(dim=-2), masks_NGG.any(dim=-1)):
+        as_int = occupied.to(torch.uint8)
+        last = occupied.shape[-1] - 1 - as_int.flip(-1).argmax(dim=-1)
+        extents.append((as_int.argmax(dim=-1), last))
+    (x_min, x_max), (y_min, y_max) = extents
+    boxes = torch.stack((x_min, y_min, x_max, y_max), dim=-1)
+    return boxes * masks_NGG.flatten(-2).any(dim=-1)[..., None]
+
+
+def non_maximum_suppression(
+    boxes_N4: Tensor, predicted_iou_N: Tensor, class_index_N: Tensor, *, box_nms_thresh: float
+) -> Tensor:
+    """Greedy suppression within each class, best predicted IoU first (quirk Q4); int64 rows in that order.
+
+    Boxes are inclusive extents, their area (x_max - x_min) * (y_max - y_min), so a mask one pixel wide has none and
+    is never suppressed. Equal predicted IoUs keep their order.
+    """
+    order = predicted_iou_N.argsort(descending=True, stable=True)
+    boxes = boxes_N4[order].cpu().numpy().astype(np.float32)
+    classes = class_index_N[order].cpu().numpy()
+    keep = np.ones(len(boxes), dtype=bool)
+    for members in _groups(classes):
+        for position, row in enumerate(members):
+            later = members[position + 1 :]
+            if keep[row] and len(later):
+                keep[later[_box_iou(boxes[row], boxes[later]) > box_nms_thresh]] = False
+    return order[torch.from_numpy(np.flatnonzero(keep)).to(order.device)]
+
+
+def merge_softly(
+    logits_NGG: Tensor,
+    similarity_N: Tensor,
+    class_index_N: Tensor,
+    descriptor_NC: Tensor,
+    *,
+    size: tuple[int, int],
+    max_detections: int,
+) -> Merged:
+    """Brings candidates to the original frame, lowers the scores of overlapping ones, keeps the best.
+
+    The candidates come by falling predicted IoU; each is lowered by those of its class before it:
+    score = similarity * sqrt(1 - max_j |Mi and Mj| / |Mi| * max(0, cos(xi, xj))). A mask that is empty in the
+    original frame is dropped. `size`: (height, width) of the original frame, px.
+    """
+    packed_NB = _pack_at(logits_NGG, size)
+    area_N = _count_bits(packed_NB)
+    penalty_N = torch.zeros_like(similarity_N)
+    for members in _groups(class_index_N.cpu().numpy()):
+        if len(members) > 1:
+            rows = torch.from_numpy(members).to(similarity_N.device)
+            penalty_N[rows] = _overlap_penalty(packed_NB[rows], area_N[rows], descriptor_NC[rows])
+    score_N = similarity_N * torch.sqrt((1 - penalty_N).clamp_min(0))
+    present = torch.nonzero((area_N > 0) & (score_N > 0))[:, 0]
+    best = score_N[present].argsort(descending=True, stable=True)[:max_detections]
+    row_n = present[best]
+    return Merged(row_n, score_N[row_n], _unpack(packed_NB[row_n], size))
+
+
+def _groups(classes: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
+    """The rows of each class, in order."""
+    order = classes.argsort(kind="stable")
+    starts = np.flatnonzero(np.diff(classes[order])) + 1
+    yield from (group for group in np.split(order, starts) if len(group))
+
+
+def _box_iou(box_4: npt.NDArray[np.float32], boxes_N4: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    sides = np.minimum(box_4[2:], boxes_N4[:, 2:]) - np.maximum(box_4[:2], boxes_N4[:, :2])
+    intersection: npt.NDArray[np.float32] = sides.clip(0).prod(axis=1)
+    areas = (boxes_N4[:, 2:] - boxes_N4[:, :2]).prod(axis=1)
+    union = (box_4[2:] - box_4[:2]).prod() + areas - intersection
+    iou: npt.NDArray[np.float32] = np.zeros_like(intersection)
+    return np.divide(intersection, union, out=iou, where=union > 0)
+
+
+def _pack_at(logits_NGG: Tensor, size: tuple[int, int]) -> Tensor:
+    """Upsamples logits to the original frame, binarises at 0 and packs eight pixels a byte; uint8 [N, B]."""
+    chunk = max(1, _UPSAMPLED_PER_CHUNK // (size[0] * size[1]))
+    return torch.cat(
+        [
+            _pack(F.interpolate(part[:, None], size=size, mode="bilinear", align_corners=False, antialias=True) > 0)
+            for part in logits_NGG.split(chunk)
+        ]
+    )
+
+
+def _bit_values(device: torch.device) -> Tensor:
+    return torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8, device=device)
+
+
+def _pack(masks: Tensor) -> Tensor:
+    bits = masks.flatten(1).to(torch.uint8)
+    padded = F.pad(bits, (0, -bits.shape[1] % 8)).view(len(bits), -1, 8)
+    return (padded * _bit_values(bits.device)).sum(dim=-1, dtype=torch.uint8)
+
+
+def _unpack_bits(packed_NB: Tensor) -> Tensor:
+    """bool [N, B * 8]."""
+    return (packed_NB[..., None].bitwise_and(_bit_values(packed_NB.device)) != 0).flatten(1)
+
+
+def _unpack(packed_NB: Tensor, size: tuple[int, int]) -> Tensor:
+    height, width = size
+    return _unpack_bits(packed_NB)[:, : height * width].view(-1, height, width)
+
+
+def _count_bits(packed_NB: Tensor) -> Tensor:
+    """Pixels of each mask, float64 [N], exact."""
+    counts = packed_NB.new_zeros(len(packed_NB), dtype=torch.float64)
+    for block in packed_NB.split(_BYTES_PER_BLOCK, dim=1):
+        counts += _unpack_bits(block).sum(dim=1)
+    return counts
+
+
+def _overlap_penalty(packed_NB: Tensor, area_N: Tensor, descriptor_NC: Tensor) -> Tensor:
+    """For each mask of one class the largest overlap with one before it, float32 [N]."""
+    shared_NN = torch.zeros(len(area_N), len(area_N), dtype=torch.float64, device=area_N.device)
+    for block in packed_NB.split(_BYTES_PER_BLOCK, dim=1):
+        pixels = _unpack_bits(block).to(torch.float32)
+        shared_NN += pixels @ pixels.T  # exact: far fewer than 2^24 pixels in a block
+    likeness_NN = (descriptor_NC @ descriptor_NC.T).clamp_min(0)
+    covered_NN = (shared_NN / area_N.clamp_min(1)[:, None]).to(torch.float32)
+    return (covered_NN * likeness_NN).tril(diagonal=-1).amax(dim=1)

@@ -1,0 +1,52 @@
+"""Step 5a: proposes masks for an image from a grid of point prompts. Method, sections 6.2 and 6.3.
+
+Shapes: N proposals, G mask logits side (256 in the published models).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from refseg_core.segmenter import ImageEmbedding, Segmenter
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """Masks without a category yet: logits float32 [N, G, G], predicted IoU float32 [N], in point order."""
+
+    logits_NGG: Tensor
+    predicted_iou_N: Tensor
+
+    def __len__(self) -> int:
+        return len(self.predicted_iou_N)
+
+
+def point_grid(points_per_side: int, image_size: int, device: torch.device) -> Tensor:
+    """Points (x, y) in the segmenter frame, float32 [points_per_side^2, 2], x slow (quirk Q2).
+
+    The published grid spans from the first pixel to the last, half a pixel added; the prompt encoder adds
+    another half. A single point lies in the middle.
+    """
+    if points_per_side == 1:
+        along = torch.tensor([image_size / 2], device=device)
+    else:
+        along = torch.linspace(0, image_size - 1, points_per_side, device=device) + 0.5
+    return torch.cartesian_prod(along, along).view(-1, 2)
+
+
+def propose(
+    segmenter: Segmenter,
+    embedding: ImageEmbedding,
+    *,
+    points_per_side: int,
+    points_per_batch: int,
+    pred_iou_thresh: float,
+) -> Proposals:
+    """Decodes every point of the grid, keeping the masks whose predicted IoU exceeds the threshold."""
+    points = point_grid(points_per_side, segmenter.architecture.image_size, segmenter.device)
+    kept = [
+        segmenter.decode_points(embedding, batch, pred_iou_thresh=pred_iou_thresh)
+        for batch in points.split(points_per_batch)
+    ]
+    return Proposals(torch.cat([logits for logits, _ in kept]), torch.cat([iou for _, iou in kept]))

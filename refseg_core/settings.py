@@ -1,0 +1,89 @@
+"""The settings of the method's steps, with the paper's numbers as defaults, each written once.
+
+Frozen pydantic models: every field has a description and bounds, from which the command line, the configuration
+file and the form in the Prefect UI are drawn.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from refseg_core.splits import SPLIT_NAMES
+
+Conventions = Literal["corrected", "original"]
+
+
+class Settings(BaseModel):
+    """The base of every settings model: frozen, and no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SamplingSettings(Settings):
+    """How references are sampled from the annotations. Method, section 1."""
+
+    split: str | None = Field(
+        None,
+        description="Named set of categories of a published benchmark, or null for all: "
+        + ", ".join(SPLIT_NAMES)
+        + ".",
+    )
+    categories: tuple[str, ...] | None = Field(
+        None, description="Names of the categories to label; null for all (or those of the split)."
+    )
+    num_shots: int = Field(1, ge=1, le=1000, description="References per category.")
+    seed: int = Field(33, ge=0, description="Seed of the sampling; the published COCO few-shot runs use 33.")
+    on_shortage: Literal["error", "fewer", "repeat"] = Field(
+        "error",
+        description="Where a category has fewer valid annotations than num_shots: 'error' stops; 'fewer' takes "
+        "what there is and leaves out categories with none; 'repeat' falls back to invalid annotations and "
+        "repeats them (as published for LVIS).",
+    )
+
+
+class ReferenceSettings(Settings):
+    """How a reference is cut out of its image. Method, section 3.2."""
+
+    context_ratio: float = Field(
+        0.2, ge=0, le=4, description="How much larger than the box's longer side the square crop is."
+    )
+
+
+class LabelingSettings(Settings):
+    """How an image is labelled. Method, section 6. Everything here changes the labels."""
+
+    points_per_side: int = Field(
+        32, ge=1, le=256, description="Points along one side of the grid of prompts; 32 asks 1024 times."
+    )
+    pred_iou_thresh: float = Field(
+        0.4, ge=0, le=1, description="Proposals need a predicted IoU above this. Lower: more, worse masks."
+    )
+    box_nms_thresh: float = Field(
+        0.5, ge=0, le=1, description="Box IoU above which the worse of two masks of one category is dropped."
+    )
+    max_detections: int = Field(100, ge=1, le=10_000, description="Instances kept per image, by score.")
+    candidates_per_detection: int = Field(
+        8, ge=1, le=100, description="Masks that go into merging, as a multiple of max_detections."
+    )
+    max_image_pixels: int = Field(
+        100_000_000,
+        ge=1,
+        description="Images with more pixels than this are not decoded but reported as unreadable.",
+    )
+
+
+class BatchSettings(Settings):
+    """How the work is cut up. Nothing here changes the labels."""
+
+    points_per_batch: int = Field(64, ge=1, le=65_536, description="Prompts decoded at once; more need more memory.")
+    images_per_shard: int = Field(64, ge=1, le=100_000, description="Images per shard, the unit of retry and resume.")
+
+
+class EvaluationSettings(Settings):
+    """How labels are compared with the ground truth. Method, section 7."""
+
+    conventions: Conventions = Field(
+        "corrected",
+        description="'original' repeats the published code's conversions and conventions (boxes one pixel "
+        "small, detections' area from the box), for comparison with published numbers.",
+    )

@@ -1,0 +1,148 @@
+"""Every table that is stored, one dataclass each; a dataclass's fields are the columns of its Parquet files.
+
+Frames: boxes and masks are in the original frame, pixels. `box_xywh` is (x, y, width, height), `box_xyxy` the two
+corners; both run along pixel edges, so that a box around one pixel has width 1.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pyarrow as pa
+
+from refseg_core.columns import RLE_TYPE, VECTOR_TYPE, Array, Table, column
+
+_BOX = pa.list_(pa.float64(), 4)
+
+
+@dataclass(frozen=True, eq=False)
+class Images(Table):
+    """The images of a dataset, in its own order."""
+
+    KEY: ClassVar = ("image_id",)
+
+    image_id: Array = column(pa.string(), "the dataset's id of the image, or its file name where it has none")
+    has_integer_id: Array = column(pa.bool_(), "whether the dataset writes the id as a number; exports do too")
+    file_name: Array = column(pa.string(), "path below the dataset's image folder or prefix, with '/'")
+    height: Array = column(pa.int32(), "rows, as the annotations declare; 0 where nothing does", unit="px")
+    width: Array = column(pa.int32(), "columns, as the annotations declare; 0 where nothing does", unit="px")
+    size: Array = column(pa.int64(), "size of the file; -1 where it was not listed", unit="bytes")
+    version: Array = column(pa.string(), "what changes with the content: etag or modification time; may be ''")
+
+
+@dataclass(frozen=True, eq=False)
+class Categories(Table):
+    """The categories of a dataset, by ascending id."""
+
+    KEY: ClassVar = ("category_id",)
+
+    category_id: Array = column(pa.int64(), "the dataset's id of the category")
+    class_index: Array = column(pa.int32(), "rank of the id among the dataset's categories, from 0")
+    name: Array = column(pa.string(), "the category's name")
+    frequency: Array = column(pa.string(), "LVIS's frequency group: 'r', 'c' or 'f'; null elsewhere", nullable=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Annotations(Table):
+    """Ground-truth instances, in the order of the annotation file (sampling depends on it)."""
+
+    KEY: ClassVar = ("annotation_id",)
+
+    annotation_id: Array = column(pa.string(), "the dataset's id of the annotation")
+    image_id: Array = column(pa.string(), "the image it lies in")
+    category_id: Array = column(pa.int64(), "its category")
+    box_xywh: Array = column(_BOX, "its box exactly as the file gives it", unit="px")
+    area: Array = column(pa.float64(), "its area as the file gives it, else that of mask or box", unit="px^2")
+    mask_rle: Array = column(RLE_TYPE, "its mask; null where the file has only a box", nullable=True)
+    is_crowd: Array = column(pa.bool_(), "whether it stands for a group; ignored in matching")
+    is_impossible: Array = column(pa.bool_(), "whether the file bars it from being a reference")
+
+
+@dataclass(frozen=True, eq=False)
+class References(Table):
+    """The reference instances, by category in the order of their first appearance, then by shot."""
+
+    KEY: ClassVar = ("category_id", "shot")
+
+    category_id: Array = column(pa.int64(), "the category it is an example of")
+    shot: Array = column(pa.int32(), "its number among the category's references, from 0")
+    image_id: Array = column(pa.string(), "the image it lies in")
+    annotation_id: Array = column(pa.string(), "the annotation it was taken from")
+    file_name: Array = column(pa.string(), "the image's path below the reference folder or prefix")
+    box_xyxy: Array = column(_BOX, "its box", unit="px")
+    mask_rle: Array = column(RLE_TYPE, "its mask; null until masks are segmented", nullable=True)
+    mask_source: Array = column(pa.string(), "'dataset', 'segmenter', or 'none' while there is no mask")
+    mask_score: Array = column(
+        pa.float32(),
+        "the segmenter's predicted IoU of the mask; null where the dataset gave it",
+        nullable=True,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryBank(Table):
+    """The encoded references: one vector each."""
+
+    KEY: ClassVar = ("category_id", "shot")
+
+    category_id: Array = column(pa.int64(), "the category")
+    shot: Array = column(pa.int32(), "the reference's number within the category")
+    foreground_weight: Array = column(pa.float32(), "sum of the mask over the patch grid", unit="patches")
+    feature: Array = column(VECTOR_TYPE, "mask-weighted mean of the patch features, not normalised")
+
+
+@dataclass(frozen=True, eq=False)
+class Prototypes(Table):
+    """One vector per category, by ascending category id: what masks are matched to."""
+
+    KEY: ClassVar = ("category_id",)
+
+    category_id: Array = column(pa.int64(), "the category")
+    num_references: Array = column(pa.int32(), "references it was made from")
+    prototype: Array = column(VECTOR_TYPE, "mean of the references' features, unit length")
+
+
+@dataclass(frozen=True, eq=False)
+class Detections(Table):
+    """The labelled instances, by image, then by falling score."""
+
+    KEY: ClassVar = ("image_id", "category_id", "score")
+
+    image_id: Array = column(pa.string(), "the image it lies in")
+    category_id: Array = column(pa.int64(), "its category")
+    score: Array = column(pa.float32(), "similarity to the prototype, lowered where masks overlap; in (0, 1]")
+    predicted_iou: Array = column(pa.float32(), "the segmenter's own estimate of the mask's quality, in [0, 1]")
+    box_xyxy: Array = column(_BOX, "the box around the mask", unit="px")
+    mask_rle: Array = column(RLE_TYPE, "the mask")
+
+
+@dataclass(frozen=True, eq=False)
+class LabeledImages(Table):
+    """The images that were worked on, with what became of each."""
+
+    KEY: ClassVar = ("image_id",)
+
+    image_id: Array = column(pa.string(), "the image")
+    version: Array = column(pa.string(), "the version of its content that was labelled")
+    status: Array = column(pa.string(), "'ok', 'empty' (no instance found) or 'unreadable'")
+    error: Array = column(pa.string(), "why it could not be read", nullable=True)
+    height: Array = column(pa.int32(), "rows of the labelled frame; 0 if unreadable", unit="px")
+    width: Array = column(pa.int32(), "columns of the labelled frame; 0 if unreadable", unit="px")
+    num_proposals: Array = column(pa.int32(), "masks proposed for it")
+    num_detections: Array = column(pa.int32(), "instances found in it")
+    seconds: Array = column(
+        pa.float32(), "time the models took; the only column that differs between equal runs", unit="s"
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Metrics(Table):
+    """The evaluation's numbers."""
+
+    KEY: ClassVar = ("iou_type", "metric", "category_id")
+
+    iou_type: Array = column(pa.string(), "'bbox' or 'segm': what was compared")
+    metric: Array = column(pa.string(), "COCO's name of the metric: AP, AP50, AP75, APs, AR100, ...")
+    category_id: Array = column(pa.int64(), "the category; null for the mean over all", nullable=True)
+    category_name: Array = column(pa.string(), "its name; null for the mean over all", nullable=True)
+    num_instances: Array = column(pa.int64(), "ground-truth instances behind it, crowds left out")
+    value: Array = column(pa.float64(), "the metric in [0, 1]; -1 where there is no ground truth")

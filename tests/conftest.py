@@ -1,0 +1,28 @@
+"""Where the tests find what is not in the project: golden numbers, real weights, real images."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+_BESIDE_THE_CHECKOUT = Path(__file__).resolve().parents[2] / "shared"
+
+
+def _existing(folder: Path, what: str, variable: str) -> Path:
+    if not folder.is_dir():
+        pytest.skip(f"{what} not found in {folder}; set {variable} to a folder that has them")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with real weights and images."""
+    folder = Path(os.environ.get("REFSEG_SHARED", _BESIDE_THE_CHECKOUT))
+    return _existing(folder, "real weights and images", "REFSEG_SHARED")
+
+
+@pytest.fixture(scope="session")
+def golden_folder() -> Path:
+    """The folder with the original implementation's numbers."""
+    folder = Path(os.environ.get("REFSEG_GOLDEN", _BESIDE_THE_CHECKOUT / "method" / "golden"))
+    return _existing(folder, "golden numbers", "REFSEG_GOLDEN")
