@@ -66,6 +66,11 @@ class Table:
         return cls.from_arrow(cls.schema().empty_table())
 
     @classmethod
+    def row(cls, **values: Any) -> Self:
+        """A table of one row."""
+        return cls(**{name: _object_array([value]) for name, value in values.items()})
+
+    @classmethod
     def concatenate(cls, tables: Sequence[Self]) -> Self:
         """The rows of all tables, one after the other."""
         return cls.from_arrow(pa.concat_tables([cls.schema().empty_table(), *(t.to_arrow() for t in tables)]))
@@ -114,6 +119,8 @@ def _checked(table: str, field: "dataclasses.Field[Any]", values: Any) -> Array:
             raise ValueError(f"{table}.{field.name} must not have missing values")
         return array
     is_list = pa.types.is_fixed_size_list(arrow_type) or pa.types.is_list(arrow_type)
+    if isinstance(values, np.ndarray) and values.dtype == object:
+        values = values.tolist()
     array = np.array(values, dtype=(arrow_type.value_type if is_list else arrow_type).to_pandas_dtype())
     if is_list and len(array) == 0:
         size = arrow_type.list_size if pa.types.is_fixed_size_list(arrow_type) else 0

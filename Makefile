@@ -1,0 +1,30 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test fast lint clean
+
+demo: $(INSTALLED)  ## Run the whole pipeline on drawn scenes.
+	$(BIN)/refseg demo
+
+test: $(INSTALLED)  ## Run every test that can run here; skipped ones say why.
+	$(BIN)/python -m pytest -rs -n 2
+
+fast: $(INSTALLED)  ## Run the quick tests only, under a minute.
+	$(BIN)/python -m pytest -n 2 -m "not slow and not real"
+
+lint: $(INSTALLED)  ## Check formatting, style and types.
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+clean:  ## Remove what the commands above made.
+	rm -rf $(VENV) demo-run build *.egg-info
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -e '.[test,lint]'
+	touch $@

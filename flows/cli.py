@@ -1,0 +1,286 @@
+"""The command line. Commands read the configuration, call a flow or a task, and say what came of it.
+
+Heavy modules are imported by the command that needs them, so that `refseg --help` stays quick.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import yaml
+from click.shell_completion import get_completion_class
+
+from flows.configuration import Key, RunConfig, keys, load_config, template
+from refseg_core.errors import RefsegError
+
+if TYPE_CHECKING:
+    from tasks.artifacts import Store
+    from tasks.labels import LabelRun
+
+_USER_ERROR, _FAILURE = 2, 1
+_PREFECT_DEFAULTS = {
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_LOGGING_LEVEL": "ERROR",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "flows,tasks,refseg_core",
+}
+
+
+class _Commands(click.Group):
+    """Turns our errors into one clear message and an exit code: 2 where the user can mend it, 1 otherwise."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Runs the command."""
+        try:
+            return super().invoke(context)
+        except RefsegError as error:
+            click.secho(f"Error: {error}", fg="red", err=True)
+            context.exit(_USER_ERROR)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="refseg")
+def main() -> None:
+    """Finds and segments every instance of a few referenced categories in whole image datasets, with no training.
+
+    Start with `refseg demo`, then `refseg init run.yaml` and `refseg run run.yaml` for your own images.
+    """
+
+
+def _config_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds the configuration file and a flag for each of its keys."""
+    for key in reversed(list(keys())):
+        command = click.option(
+            f"--{key.name}", key.name.replace(".", "__"), metavar="VALUE", help=key.field.description
+        )(command)
+    return click.argument("config_file", metavar="CONFIG.yaml", type=click.Path(dir_okay=False))(command)
+
+
+def _load(config_file: str, flags: dict[str, str | None]) -> RunConfig:
+    given = {
+        key.name: _parse_flag(key, value) for key in keys() if (value := flags[key.name.replace(".", "__")]) is not None
+    }
+    return load_config(config_file, given)
+
+
+def _parse_flag(key: Key, value: str) -> Any:
+    if key.is_list and not value.startswith("[") and value != "null":
+        return [yaml.safe_load(part) for part in value.split(",")]
+    return (None if value == "null" else value) if key.is_text else yaml.safe_load(value)
+
+
+@contextmanager
+def _prefect() -> Iterator[None]:
+    """Prefect, quiet in the terminal, with bars for what our steps report. The user's own settings win."""
+    for name, value in _PREFECT_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    from flows.console import messages, progress_bars
+
+    if "PREFECT_API_URL" not in os.environ:
+        messages.print("[dim]Starting a temporary Prefect server (set PREFECT_API_URL to use your own).[/dim]")
+    with progress_bars():
+        yield
+
+
+@main.command()
+@click.argument("file", default="run.yaml", type=click.Path(dir_okay=False))
+@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
+def init(file: str, force: bool) -> None:
+    """Writes a configuration file with every key explained."""
+    path = Path(file)
+    if path.exists() and not force:
+        raise click.UsageError(f"{file} exists already; choose another name or pass --force.")
+    path.write_text(template(), encoding="utf-8")
+    click.echo(f"Wrote {file}. Fill in the paths, then: refseg run {file}")
+
+
+@main.command()
+@_config_flags
+def run(config_file: str, **flags: str | None) -> None:
+    """Runs the whole pipeline from one configuration file; flags override its keys.
+
+    What is done already is found in the store and not done again, so the same command resumes a run.
+    """
+    execute(_load(config_file, flags))
+
+
+def execute(config: RunConfig) -> None:
+    """Checks, runs and reports a configuration."""
+    from flows.report import report_run
+
+    with _prefect():
+        from flows.pipeline import run_pipeline
+        from flows.preflight import check
+
+        check(config)
+        result = run_pipeline(config)
+    report_run(config, result)
+
+
+@main.command()
+@_config_flags
+def index(config_file: str, **flags: str | None) -> None:
+    """Indexes references and targets, and says what they hold."""
+    from flows.report import report_dataset
+    from tasks.index_dataset import index_dataset
+
+    config = _load(config_file, flags)
+    for title, source in (("References", config.references.source), ("Targets", config.targets.source)):
+        report_dataset(config.store, title, index_dataset.fn(config.store, source))
+
+
+@main.command()
+@_config_flags
+def bank(config_file: str, **flags: str | None) -> None:
+    """Samples, segments and encodes the references into prototypes."""
+    config = _load(config_file, flags)
+    with _prefect():
+        from flows.pipeline import build_bank
+        from flows.preflight import check
+
+        check(config)
+        prototypes = build_bank(config)
+    click.echo(f"{prototypes.num_rows['prototypes']} prototypes in {config.store}/{prototypes.name}")
+
+
+@main.command()
+@_config_flags
+def label(config_file: str, **flags: str | None) -> None:
+    """Labels the images that are not labelled yet; makes the bank first where it is missing."""
+    from flows.report import report_labels
+
+    config = _load(config_file, flags)
+    with _prefect():
+        from flows.pipeline import build_bank, label_targets
+        from flows.preflight import check
+
+        check(config)
+        plan = label_targets(config, build_bank(config))
+    report_labels(config.store, plan)
+
+
+@main.command()
+@_config_flags
+def evaluate(config_file: str, **flags: str | None) -> None:
+    """Compares the labels with the targets' ground truth; they must be complete."""
+    from flows.report import report_metrics
+
+    config = _load(config_file, flags)
+    if config.targets.annotations is None:
+        raise click.UsageError("targets.annotations is null: there is no ground truth to compare with.")
+    with _prefect():
+        from flows.pipeline import build_bank, evaluate_labels, plan_labels
+
+        prototypes = build_bank(config)
+        metrics = evaluate_labels(config, prototypes, plan_labels(config, prototypes))
+    report_metrics(config.store, metrics)
+
+
+def _choose_labels(store: "Store", key: str | None) -> "LabelRun":
+    """The labels of the given key, else the newest. Raises StoreError where there are none."""
+    from tasks.labels import newest_labels, open_labels
+
+    if key is not None:
+        return open_labels(store, key)
+    run, others = newest_labels(store)
+    if others:
+        click.echo(f"Labels {run.key}, the newest of {others + 1}; choose others with --labels KEY.", err=True)
+    return run
+
+
+@main.command()
+@click.argument("store_uri", metavar="STORE")
+@click.option(
+    "--format", "form", type=click.Choice(["coco-results", "coco"]), default="coco-results", show_default=True
+)
+@click.option("--out", required=True, help="File or URI to write.")
+@click.option("--labels", "key", metavar="KEY", help="Which labels; by default the newest.")
+@click.option("--polygons", is_flag=True, help="Polygons instead of run lengths (coco only; holes are filled).")
+@click.option("--min-score", default=0.0, show_default=True, help="Leave out instances below this score.")
+@click.option(
+    "--conventions",
+    type=click.Choice(["corrected", "original"]),
+    default="corrected",
+    show_default=True,
+    help="'original' writes boxes as the published code does, one pixel small.",
+)
+def export(
+    *, store_uri: str, form: str, out: str, key: str | None, polygons: bool, min_score: float, conventions: str
+) -> None:
+    """Writes labels as COCO results, or as a whole COCO dataset with images and categories."""
+    from tasks.export import export_labels
+
+    from tasks.artifacts import Store
+
+    run = _choose_labels(Store(store_uri), key)
+    export_labels(run, out, form=form, polygons=polygons, min_score=min_score, conventions=conventions)
+    click.echo(f"Wrote {out}")
+
+
+@main.command()
+@click.argument("store_uri", metavar="STORE")
+@click.option("--out", required=True, help="Folder or prefix to write the pictures to.")
+@click.option("--labels", "key", metavar="KEY", help="Which labels; by default the newest.")
+@click.option("--score", default=0.5, show_default=True, help="Show instances of at least this score.")
+@click.option("--limit", type=int, help="Draw only so many images.")
+def show(store_uri: str, out: str, key: str | None, score: float, limit: int | None) -> None:
+    """Draws the references, and ground truth beside predictions for every labelled image."""
+    from flows.console import progress_bars
+    from tasks.artifacts import Store
+    from tasks.pictures import show_labels
+
+    run = _choose_labels(Store(store_uri), key)
+    with progress_bars():
+        number = show_labels(store_uri, run.key, out, score_thresh=score, limit=limit)
+    click.echo(f"Wrote {number} pictures to {out}")
+
+
+@main.group()
+def weights() -> None:
+    """The published model weights: what there is, and fetching it."""
+
+
+@weights.command("list")
+def list_models() -> None:
+    """Lists the models, their sizes and which of them are here."""
+    from flows.report import report_weights
+
+    report_weights()
+
+
+@weights.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--to", metavar="FOLDER", help="Where to keep them; by default the cache.")
+def pull(names: tuple[str, ...], to: str | None) -> None:
+    """Downloads weights, resuming where a download was cut, and verifies them."""
+    from flows.report import pull_with_bar
+
+    for name in names:
+        pull_with_bar(name, to)
+
+
+@main.command()
+@click.option("--data-only", metavar="DIR", help="Only write the demo's images, weights and run.yaml into DIR.")
+@click.option("--out", default="demo-run", show_default=True, help="Folder for the demo's data, labels and pictures.")
+def demo(data_only: str | None, out: str) -> None:
+    """Runs everything on drawn scenes with toy models that come with refseg: no network, no GPU, two minutes."""
+    from flows.demo import run_demo, write_demo
+
+    if data_only is not None:
+        file = write_demo(Path(data_only))
+        click.echo(f"Wrote the demo's data. Next: refseg run {file}")
+        return
+    run_demo(Path(out))
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Prints the script that completes refseg's commands and flags, e.g. eval "$(refseg completion bash)"."""
+    completer = get_completion_class(shell)
+    assert completer is not None
+    click.echo(completer(main, {}, "refseg", "_REFSEG_COMPLETE").source())

@@ -1,0 +1,269 @@
+"""One run in one file: the configuration, its checks, and the commented file that `refseg init` writes.
+
+The keys are stable; people script against them. Every key's meaning, bounds and default stand in the models here and
+in `refseg_core/settings.py`; the file, the flags and the form in the Prefect UI are drawn from them.
+"""
+
+import difflib
+import textwrap
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from refseg_core.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
+from refseg_core.errors import ConfigurationError
+from refseg_core.settings import (
+    BatchSettings,
+    EvaluationSettings,
+    LabelingSettings,
+    ReferenceSettings,
+    SamplingSettings,
+    Settings,
+)
+from tasks.sources import DatasetSource, ModelSettings
+
+
+class ReferencesConfig(Settings):
+    """The annotated examples."""
+
+    images: str = Field(description="Folder or prefix of the reference images: a path or any fsspec URI.")
+    annotations: str = Field(description="COCO json of the references, with masks or with boxes only.")
+    annotation_ids: tuple[int | str, ...] | None = Field(
+        None, description="Exactly these annotations; null: sampling decides."
+    )
+    sampling: SamplingSettings = Field(SamplingSettings(), description="How references are sampled.")
+    crop: ReferenceSettings = Field(ReferenceSettings(), description="How references are cut out.")
+
+    @property
+    def source(self) -> DatasetSource:
+        """The references as a dataset to index."""
+        return DatasetSource(images=self.images, annotations=self.annotations)
+
+    @property
+    def chosen_annotation_ids(self) -> tuple[str, ...] | None:
+        """The named annotations as the tables write their ids, or None."""
+        return (
+            None if self.annotation_ids is None else tuple(str(annotation_id) for annotation_id in self.annotation_ids)
+        )
+
+
+class TargetsConfig(Settings):
+    """The images to label."""
+
+    images: str = Field(description="Folder or prefix of the images to label: a path or any fsspec URI.")
+    annotations: str | None = Field(
+        None, description="Optional COCO json: gives the list of images, and ground truth for the evaluation."
+    )
+    image_ids: tuple[int | str, ...] | None = Field(None, description="Only these images; null: all.")
+
+    @property
+    def source(self) -> DatasetSource:
+        """The targets as a dataset to index."""
+        ids = None if self.image_ids is None else tuple(str(image_id) for image_id in self.image_ids)
+        return DatasetSource(images=self.images, annotations=self.annotations, image_ids=ids)
+
+
+class RunConfig(Settings):
+    """A labelling run: what to look for, where, with which models."""
+
+    store: str = Field(description="Folder or prefix for everything that is made: a path or any fsspec URI.")
+    references: ReferencesConfig = Field(description="The annotated examples.")
+    targets: TargetsConfig = Field(description="The images to label.")
+    segmenter: ModelSettings = Field(ModelSettings(model="sam2_hiera_large"), description="SAM2, which proposes masks.")
+    encoder: ModelSettings = Field(ModelSettings(model="dinov2_vitl14"), description="DINOv2, which compares.")
+    labeling: LabelingSettings = Field(LabelingSettings(), description="How images are labelled.")
+    batches: BatchSettings = Field(BatchSettings(), description="How the work is cut up; never changes labels.")
+    evaluation: EvaluationSettings = Field(
+        EvaluationSettings(), description="How labels are compared with ground truth."
+    )
+    device: str = Field("auto", description="'auto', 'cpu', 'cuda' or 'cuda:1'.")
+    pictures: str | None = Field(
+        None, description="Folder or prefix for a picture of every labelled image; null: none."
+    )
+
+
+@dataclass(frozen=True)
+class Key:
+    """A leaf of the configuration: its dotted name and what pydantic knows of it."""
+
+    name: str
+    field: FieldInfo
+
+    @property
+    def is_list(self) -> bool:
+        """Whether its value is a list."""
+        return any(typing.get_origin(part) is tuple for part in _alternatives(self.field.annotation))
+
+    @property
+    def is_text(self) -> bool:
+        """Whether its value is text, to be taken as it stands."""
+        return str in _alternatives(self.field.annotation)
+
+
+def keys(model: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[Key]:
+    """Every leaf of the configuration, in the order of the file."""
+    for name, field in model.model_fields.items():
+        section = _section(field)
+        if section is None:
+            yield Key(prefix + name, field)
+        else:
+            yield from keys(section, f"{prefix}{name}.")
+
+
+def load_config(path: str, overrides: Mapping[str, Any] | None = None) -> RunConfig:
+    """Reads a configuration file; relative paths in it are relative to its folder. Overrides go by dotted key.
+
+    Raises ConfigurationError naming every wrong key and value at once.
+    """
+    file = Path(path)
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigurationError(
+            f"{path}: no such file. `refseg init {path}` writes one to fill in; `refseg demo` needs none."
+        ) from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"{path}: cannot be read as YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigurationError(
+            f"{path}: expected keys such as store, references and targets, got {type(content).__name__}."
+        )
+    _resolve_paths(content, file.resolve().parent)
+    for name, value in (overrides or {}).items():
+        _override(content, name, value)
+    return parse_config(content, source=path)
+
+
+def parse_config(content: Mapping[str, Any], *, source: str) -> RunConfig:
+    """Checks a configuration. Raises ConfigurationError naming every wrong key and value at once."""
+    try:
+        config = RunConfig.model_validate(content)
+    except ValidationError as error:
+        problems = "\n".join(f"  {_describe(problem)}" for problem in error.errors())
+        raise ConfigurationError(f"{source}: {error.error_count()} wrong:\n{problems}") from None
+    for name, model, known in (
+        ("segmenter.model", config.segmenter.model, SEGMENTER_ARCHITECTURES),
+        ("encoder.model", config.encoder.model, ENCODER_ARCHITECTURES),
+    ):
+        if model not in known:
+            raise ConfigurationError(f"{source}: {name}: {model!r} is not known; expected one of {', '.join(known)}.")
+    return config
+
+
+def template() -> str:
+    """The file that `refseg init` writes: every key with its meaning, bounds and default."""
+    lines = [
+        "# refseg: one run. Fill in the paths; everything else has the published defaults.",
+        "# Paths are relative to this file, or URIs such as s3://bucket/prefix. `refseg run THIS_FILE` does the rest.",
+    ]
+    return "\n".join([*lines, *_lines(RunConfig, None)]) + "\n"
+
+
+_COMMENT_WIDTH = 100
+_EXAMPLES = {
+    "store": "runs/boats",
+    "references.images": "references",
+    "references.annotations": "references.json",
+    "targets.images": "images",
+}
+_PATHS = (
+    "store",
+    "pictures",
+    "references.images",
+    "references.annotations",
+    "targets.images",
+    "targets.annotations",
+    "segmenter.weights",
+    "encoder.weights",
+)
+
+
+def _lines(model: type[BaseModel], defaults: BaseModel | None, indent: int = 0, prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        section, dotted = _section(field), f"{prefix}{name}"
+        default = field.default if defaults is None else getattr(defaults, name)
+        if section is None:
+            yield from _key_lines(dotted, field, default, " " * indent)
+            continue
+        if indent == 0:
+            yield ""
+        yield from _comment(str(field.description), " " * indent)
+        yield f"{' ' * indent}{name}:"
+        yield from _lines(section, default if isinstance(default, BaseModel) else None, indent + 2, f"{dotted}.")
+
+
+def _key_lines(name: str, field: FieldInfo, default: Any, space: str) -> Iterator[str]:
+    yield from _comment(f"{field.description}{_bounds(field)}", space)
+    written = yaml.safe_dump(_EXAMPLES.get(name, default), default_flow_style=True).removesuffix("...\n").strip()
+    yield f"{space}{name.rpartition('.')[2]}: {written}"
+
+
+def _comment(text: str, space: str) -> list[str]:
+    return textwrap.wrap(text, _COMMENT_WIDTH, initial_indent=f"{space}# ", subsequent_indent=f"{space}# ")
+
+
+def _bounds(field: FieldInfo) -> str:
+    limits = {type(limit).__name__: limit for limit in field.metadata}
+    low, high = getattr(limits.get("Ge"), "ge", None), getattr(limits.get("Le"), "le", None)
+    if low is None:
+        return ""
+    return f" At least {low}." if high is None else f" From {low} to {high}."
+
+
+def _section(field: FieldInfo) -> type[BaseModel] | None:
+    annotation = field.annotation
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def _alternatives(annotation: Any) -> tuple[Any, ...]:
+    is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    return typing.get_args(annotation) if is_union else (annotation,)
+
+
+def _describe(problem: Any) -> str:
+    name = ".".join(str(part) for part in problem["loc"] if not str(part).startswith(("tuple", "function")))
+    if problem["type"] == "extra_forbidden":
+        return f"{name}: no such key. {_nearest(name)}"
+    if problem["type"] == "missing":
+        return f"{name}: is missing and has no default."
+    return f"{name}: {problem['msg']}, got {problem['input']!r}."
+
+
+def _nearest(name: str) -> str:
+    known = [key.name for key in keys()] + list(RunConfig.model_fields)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"Did you mean {close[0]}?" if close else f"Known are {', '.join(RunConfig.model_fields)}."
+
+
+def _override(content: dict[str, Any], name: str, value: Any) -> None:
+    *sections, last = name.split(".")
+    for section in sections:
+        inner = content.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise ConfigurationError(f"{section}: expected keys below it, got {inner!r}.")
+        content = inner
+    content[last] = value
+
+
+def _resolve_paths(content: dict[str, Any], folder: Path) -> None:
+    for name in _PATHS:
+        *sections, last = name.split(".")
+        inner: Any = content
+        for section in sections:
+            inner = inner.get(section) if isinstance(inner, dict) else None
+        if isinstance(inner, dict) and isinstance(inner.get(last), str):
+            inner[last] = _below(folder, inner[last])
+
+
+def _below(folder: Path, path: str) -> str:
+    if len(urlsplit(path).scheme) > 1:
+        return path
+    return str(folder / Path(path).expanduser())

@@ -1,0 +1,73 @@
+"""The embedded demo: drawn scenes, toy models and a run configuration, written to a folder and run from there."""
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flows.cli import execute
+from flows.configuration import load_config
+from flows.console import results
+from refseg_core.demo.dataset import DEMO_CATEGORIES, draw_demo_references, draw_demo_targets, image_name, to_coco
+from refseg_core.demo.scenes import Scene
+from refseg_core.pictures import to_png
+from tasks.artifacts import Store
+from tasks.labels import newest_labels
+from tasks.pictures import show_labels
+
+_MODELS = ("sam2_demo", "dinov2_demo")
+
+
+def run_demo(folder: Path) -> None:
+    """Writes the demo's data, labels it, evaluates, draws pictures, and says where all of it is."""
+    config = load_config(str(write_demo(folder)))
+    execute(config)
+    run, _ = newest_labels(Store(config.store))
+    pictures = folder / "pictures"
+    show_labels(config.store, run.key, str(pictures), score_thresh=0.5, limit=None)
+    results.print(f"Pictures:   {pictures}/references.jpg and {pictures}/images/")
+    results.print("These are toy models, which know nothing of real images. For your own:")
+    results.print("  refseg weights pull sam2_hiera_large dinov2_vitl14")
+    results.print("  refseg init run.yaml      # fill in the paths")
+    results.print("  refseg run run.yaml")
+
+
+def write_demo(folder: Path) -> Path:
+    """Writes images, annotations, weights and `run.yaml`, whose paths are relative to the folder; returns the file."""
+    references, targets = draw_demo_references(), draw_demo_targets()
+    _write_scenes(folder, "references", references, with_masks=False)
+    _write_scenes(folder, "targets", targets, with_masks=True)
+    for model in _MODELS:
+        weights = resources.files("refseg_core.demo").joinpath("weights", f"{model}.pt").read_bytes()
+        _write(folder / "weights" / f"{model}.pt", weights)
+    file = folder / "run.yaml"
+    _write(file, yaml.safe_dump(_configuration(), sort_keys=False).encode())
+    return file
+
+
+def _write_scenes(folder: Path, name: str, scenes: tuple[Scene, ...], *, with_masks: bool) -> None:
+    for index, scene in enumerate(scenes):
+        _write(folder / name / image_name(name, index), to_png(scene.image))
+    coco = to_coco(scenes, DEMO_CATEGORIES, prefix=name, with_masks=with_masks)
+    _write(folder / f"{name}.json", json.dumps(coco).encode())
+
+
+def _configuration() -> dict[str, Any]:
+    return {
+        "store": "store",
+        "references": {
+            "images": "references",
+            "annotations": "references.json",
+            "sampling": {"num_shots": 1, "seed": 33},
+        },
+        "targets": {"images": "targets", "annotations": "targets.json"},
+        "segmenter": {"model": "sam2_demo", "weights": "weights/sam2_demo.pt"},
+        "encoder": {"model": "dinov2_demo", "weights": "weights/dinov2_demo.pt"},
+    }
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)

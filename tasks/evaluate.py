@@ -1,0 +1,69 @@
+"""Step 6: compares labels with ground truth, in COCO's terms."""
+
+import numpy as np
+
+from refseg_core import evaluation
+from refseg_core.errors import DatasetError, StoreError
+from refseg_core.settings import EvaluationSettings
+from refseg_core.tables import Annotations, Categories, Detections, Images, Metrics, Prototypes
+from tasks.artifacts import Artifact, Recipe, Store
+from tasks.labels import LabelRun
+from tasks.lineage import reference_dataset
+from tasks.retrying import retried_task
+
+
+@retried_task("evaluate")
+def evaluate(
+    store_uri: str, *, dataset: Artifact, prototypes: Artifact, labels_key: str, settings: EvaluationSettings
+) -> Artifact:
+    """Evaluates the labels of the dataset's images, over the prototypes' categories."""
+    store = Store(store_uri)
+    recipe = Recipe(
+        "evaluate",
+        "metrics",
+        version=1,
+        settings=settings.model_dump(mode="json"),
+        inputs={"dataset": dataset.name, "labels": f"labels/{labels_key}", "prototypes": prototypes.name},
+    )
+    return store.make(recipe, lambda: [_metrics(store, dataset, prototypes, labels_key, settings)])
+
+
+def _metrics(
+    store: Store, dataset: Artifact, prototypes: Artifact, labels_key: str, settings: EvaluationSettings
+) -> Metrics:
+    images = store.load(dataset, Images)
+    detections, num_labeled = [Detections.empty()], 0
+    for part, labeled in LabelRun(store, labels_key).read(images):
+        detections.append(part)
+        num_labeled += len(labeled)
+    if num_labeled < len(images):
+        raise StoreError(
+            f"{store.uri}: only {num_labeled} of {len(images)} images are labelled. "
+            "Run `refseg label` to the end first."
+        )
+    return evaluation.evaluate(
+        images,
+        store.load(dataset, Annotations),
+        _evaluated_categories(store, dataset, prototypes),
+        Detections.concatenate(detections),
+        conventions=settings.conventions,
+    )
+
+
+def _evaluated_categories(store: Store, dataset: Artifact, prototypes: Artifact) -> Categories:
+    """The prototypes' categories; raises DatasetError where the targets give an id another name."""
+    ids = store.load(prototypes, Prototypes).category_id
+    referenced = store.load(reference_dataset(store, prototypes), Categories)
+    targets = store.load(dataset, Categories)
+    names = dict(zip(targets.category_id.tolist(), targets.name, strict=True))
+    conflicts = [
+        f"{category_id} is {name!r} in the references and {names[category_id]!r} in the targets"
+        for category_id, name in zip(referenced.category_id.tolist(), referenced.name, strict=True)
+        if names.get(category_id, name) != name
+    ]
+    if conflicts:
+        raise DatasetError(
+            f"References and targets number their categories differently: {'; '.join(conflicts[:8])}. "
+            "Give both annotation files the same category ids."
+        )
+    return referenced[np.isin(referenced.category_id, ids)]

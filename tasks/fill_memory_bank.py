@@ -1,0 +1,120 @@
+"""Step 3: encodes every reference into the memory bank."""
+
+import logging
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from refseg_core.encoder import Encoder
+from refseg_core.masks import decode_mask
+from refseg_core.memory_bank import Crop, EncodedReference, crop_reference, encode_references
+from refseg_core.settings import ReferenceSettings
+from refseg_core.tables import Images, MemoryBank, References
+from tasks.artifacts import Artifact, Recipe, Store
+from tasks.progress import report
+from tasks.reference_images import ReferenceImages
+from tasks.retrying import retried_task
+from tasks.sources import ModelSettings
+from tasks.storage import Folder
+from tasks.workers import load_encoder
+
+log = logging.getLogger(__name__)
+_STEP = "fill memory bank"
+_CROPS_PER_BATCH = 8
+
+
+@retried_task("fill memory bank")
+def fill_memory_bank(
+    store_uri: str,
+    *,
+    dataset: Artifact,
+    references: Artifact,
+    images_uri: str,
+    settings: ReferenceSettings,
+    encoder: ModelSettings,
+    device: str,
+) -> Artifact:
+    """Encodes the references, each into one vector."""
+    store = Store(store_uri)
+    table = store.load(references, References)
+    images = ReferenceImages(Folder(images_uri), store.load(dataset, Images), table)
+    loaded = load_encoder(encoder, device)
+    recipe = Recipe(
+        "fill_memory_bank",
+        "memory_bank",
+        version=1,
+        settings=settings.model_dump(mode="json"),
+        inputs={"references": references.name, "images": images.content()},
+        weights={"encoder": loaded.sha256},
+    )
+    return store.make(recipe, lambda: [_encode(table, images, loaded.model, settings)])
+
+
+@torch.inference_mode()
+def _encode(
+    references: References, images: ReferenceImages, encoder: Encoder, settings: ReferenceSettings
+) -> MemoryBank:
+    report(_STEP, total=len(references))
+    encoded: dict[int, EncodedReference] = {}
+    waiting: dict[int, Crop] = {}
+    for row, crop in _crops(references, images, encoder, settings):
+        report(_STEP, advanced=1)
+        if crop is None:
+            _warn_vanished(references, row)
+            continue
+        waiting[row] = crop
+        if len(waiting) == _CROPS_PER_BATCH:
+            encoded |= _encode_batch(encoder, waiting)
+            waiting = {}
+    if waiting:
+        encoded |= _encode_batch(encoder, waiting)
+    return _bank(references, encoded, encoder.architecture.embed_dim)
+
+
+def _crops(
+    references: References, images: ReferenceImages, encoder: Encoder, settings: ReferenceSettings
+) -> Iterator[tuple[int, Crop | None]]:
+    """Each reference's crop, image by image, so that each image is read once."""
+    for file_name in sorted(set(references.file_name)):
+        pixels = images.read(file_name)
+        for row in np.flatnonzero(references.file_name == file_name).tolist():
+            yield (
+                row,
+                crop_reference(
+                    pixels,
+                    decode_mask(references.mask_rle[row]),
+                    references.box_xyxy[row],
+                    context_ratio=settings.context_ratio,
+                    size=encoder.architecture.image_size,
+                ),
+            )
+
+
+def _encode_batch(encoder: Encoder, crops: dict[int, Crop]) -> dict[int, EncodedReference]:
+    return dict(zip(crops, encode_references(encoder, list(crops.values())), strict=True))
+
+
+def _bank(references: References, encoded: dict[int, EncodedReference], channels: int) -> MemoryBank:
+    for row in [row for row, reference in encoded.items() if reference.foreground_weight == 0]:
+        _warn_vanished(references, row)
+        del encoded[row]
+    rows = np.array(sorted(encoded), dtype=np.int64)
+    kept = references[rows]
+    features = np.array([encoded[row].feature_C for row in rows.tolist()], dtype=np.float32)
+    return MemoryBank(
+        category_id=kept.category_id,
+        shot=kept.shot,
+        foreground_weight=np.array([encoded[row].foreground_weight for row in rows.tolist()], dtype=np.float32),
+        feature=features.reshape(-1, channels),
+    )
+
+
+def _warn_vanished(references: References, row: int) -> None:
+    log.warning(
+        "The mask of reference annotation %s (category %s, image %s) vanishes on the patch grid and is left out; "
+        "it is too thin or outside its box.",
+        references.annotation_id[row],
+        references.category_id[row],
+        references.file_name[row],
+    )

@@ -1,0 +1,111 @@
+"""Step 5: labels the images of one shard and commits them together."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from refseg_core.labeling import ImageLabels, Labeler
+from refseg_core.settings import BatchSettings, LabelingSettings
+from refseg_core.tables import Detections, Images, LabeledImages, Prototypes
+from tasks.artifacts import Artifact, Store
+from tasks.images import ReadImage, read_images
+from tasks.labels import LabelRun, Shard
+from tasks.pictures import LabelPictures
+from tasks.progress import report
+from tasks.retrying import retried_task
+from tasks.sources import ModelSettings
+from tasks.storage import Folder
+from tasks.workers import load_encoder, load_segmenter
+
+
+@dataclass(frozen=True)
+class ShardSummary:
+    """What became of a shard's images."""
+
+    num_images: int
+    num_unreadable: int
+    num_detections: int
+
+
+@retried_task("label {shard.name}")
+def label_shard(
+    store_uri: str,
+    shard: Shard,
+    *,
+    key: str,
+    prototypes: Artifact,
+    images_uri: str,
+    labeling: LabelingSettings,
+    batches: BatchSettings,
+    segmenter: ModelSettings,
+    encoder: ModelSettings,
+    device: str,
+    pictures_uri: str | None = None,
+) -> ShardSummary:
+    """Labels a shard, unless it is labelled already. An image that cannot be read becomes a row that says why."""
+    store = Store(store_uri)
+    run = LabelRun(store, key)
+    if run.is_labeled(shard):
+        return ShardSummary(len(shard), 0, 0)
+    table = store.load(prototypes, Prototypes)
+    labeler = Labeler(
+        load_segmenter(segmenter, device).model, load_encoder(encoder, device).model, table, labeling, batches
+    )
+    images = run.planned_images(shard)
+    pictures = LabelPictures(store, prototypes, pictures_uri) if pictures_uri else None
+    rows, detections = [], [Detections.empty()]
+    read = read_images(Folder(images_uri), images, max_pixels=labeling.max_image_pixels)
+    for labels, row in _label_each(labeler, images, read, pictures):
+        rows.append(row)
+        detections.append(labels)
+        report("label", advanced=1)
+    labeled = LabeledImages.concatenate(rows)
+    run.commit(shard, Detections.concatenate(detections), labeled)
+    return ShardSummary(len(labeled), int(np.sum(labeled.status == "unreadable")), int(labeled.num_detections.sum()))
+
+
+def _label_each(
+    labeler: Labeler, images: Images, read: Iterator[ReadImage], pictures: LabelPictures | None
+) -> Iterator[tuple[Detections, LabeledImages]]:
+    for image in read:
+        image_id, version = str(images.image_id[image.row]), str(images.version[image.row])
+        if image.pixels is None:
+            yield Detections.empty(), _unreadable(image_id, version, str(image.error))
+            continue
+        started = time.perf_counter()
+        labels = labeler.label(image.pixels, image_id=image_id)
+        seconds = time.perf_counter() - started
+        if pictures is not None:
+            pictures.write(str(images.file_name[image.row]), image.pixels, labels.detections)
+        yield labels.detections, _labeled(image_id, version, image, labels, seconds)
+
+
+def _labeled(image_id: str, version: str, image: ReadImage, labels: ImageLabels, seconds: float) -> LabeledImages:
+    assert image.pixels is not None
+    return LabeledImages.row(
+        image_id=image_id,
+        version=version,
+        status="ok" if len(labels.detections) else "empty",
+        error=None,
+        height=image.pixels.shape[0],
+        width=image.pixels.shape[1],
+        num_proposals=labels.num_proposals,
+        num_detections=len(labels.detections),
+        seconds=seconds,
+    )
+
+
+def _unreadable(image_id: str, version: str, error: str) -> LabeledImages:
+    return LabeledImages.row(
+        image_id=image_id,
+        version=version,
+        status="unreadable",
+        error=error,
+        height=0,
+        width=0,
+        num_proposals=0,
+        num_detections=0,
+        seconds=0,
+    )

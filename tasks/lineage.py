@@ -1,0 +1,30 @@
+"""Follows artifacts back to what they were made from, through their manifests."""
+
+from refseg_core.errors import StoreError
+from tasks.artifacts import Artifact, Store
+
+
+def reference_dataset(store: Store, prototypes: Artifact) -> Artifact:
+    """The dataset that the prototypes' references were sampled from."""
+    return _follow(store, references_of(store, prototypes), "dataset")
+
+
+def references_of(store: Store, prototypes: Artifact) -> Artifact:
+    """The references, with masks, that the prototypes were made from."""
+    return _follow(store, _follow(store, prototypes, "memory_bank"), "references")
+
+
+def input_artifact(store: Store, inputs: dict[str, str], name: str) -> Artifact:
+    """The artifact that a recipe's input names."""
+    folder, _, key = inputs[name].partition("/")
+    return store.artifact(folder, key)
+
+
+def _follow(store: Store, artifact: Artifact, name: str) -> Artifact:
+    manifest = store.manifest(artifact.name)
+    if manifest is None:
+        raise StoreError(f"{store.uri}: has no {artifact.name}, which other artifacts were made from.")
+    if name not in manifest["inputs"]:
+        # Segmented references were made from sampled ones, and those from the dataset.
+        return _follow(store, input_artifact(store, manifest["inputs"], artifact.folder), name)
+    return input_artifact(store, manifest["inputs"], name)

@@ -1,0 +1,58 @@
+"""Cuts the images that are not labelled yet into shards."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from refseg_core.settings import BatchSettings, LabelingSettings
+from refseg_core.tables import Images
+from tasks.artifacts import Artifact, Recipe, Store
+from tasks.labels import FOLDER, LabelRun, Shard
+from tasks.progress import report
+from tasks.retrying import retried_task
+from tasks.sources import ModelSettings
+from tasks.storage import redact
+from tasks.workers import load_encoder, load_segmenter
+
+
+@dataclass(frozen=True)
+class LabelPlan:
+    """What is to be labelled: the images, the labels' key, and the shards still to do."""
+
+    dataset: Artifact
+    key: str
+    pending: tuple[Shard, ...]
+
+
+@retried_task("plan shards")
+def plan_shards(
+    store_uri: str,
+    *,
+    dataset: Artifact,
+    prototypes: Artifact,
+    images_uri: str,
+    labeling: LabelingSettings,
+    batches: BatchSettings,
+    segmenter: ModelSettings,
+    encoder: ModelSettings,
+    device: str,
+) -> LabelPlan:
+    """Plans new images, and finds the shards that are not labelled yet."""
+    store = Store(store_uri)
+    recipe = Recipe(
+        "label_shard",
+        FOLDER,
+        version=1,
+        settings={"images": redact(images_uri), **labeling.model_dump(mode="json")},
+        inputs={"prototypes": prototypes.name},
+        weights={
+            "segmenter": load_segmenter(segmenter, device).sha256,
+            "encoder": load_encoder(encoder, device).sha256,
+        },
+    )
+    run = LabelRun.open(store, recipe)
+    images = store.load(dataset, Images)
+    shards = run.plan(images, batches.images_per_shard)
+    pending = tuple(shard for shard in shards if not run.is_labeled(shard))
+    report("label", total=int(np.sum([len(shard) for shard in pending])))
+    return LabelPlan(dataset, run.key, pending)

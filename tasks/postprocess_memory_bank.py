@@ -1,0 +1,25 @@
+"""Step 4: aggregates the bank into one prototype per category."""
+
+from refseg_core.errors import DatasetError
+from refseg_core.prototypes import postprocess_memory_bank as postprocess
+from refseg_core.tables import MemoryBank, Prototypes, References
+from tasks.artifacts import Artifact, Recipe, Store
+from tasks.retrying import retried_task
+
+
+@retried_task("postprocess memory bank")
+def postprocess_memory_bank(store_uri: str, references: Artifact, bank: Artifact) -> Artifact:
+    """Makes prototypes. Raises DatasetError naming every category that is left without a usable reference."""
+    store = Store(store_uri)
+    recipe = Recipe("postprocess_memory_bank", "prototypes", version=1, inputs={"memory_bank": bank.name})
+    return store.make(recipe, lambda: [_prototypes(store.load(references, References), store.load(bank, MemoryBank))])
+
+
+def _prototypes(references: References, bank: MemoryBank) -> Prototypes:
+    lost = sorted(set(references.category_id.tolist()) - set(bank.category_id.tolist()))
+    if lost:
+        raise DatasetError(
+            f"No reference of the categories {lost} has a mask that is left on the patch grid. Give them larger "
+            "references, or leave the categories out."
+        )
+    return postprocess(bank)

@@ -1,0 +1,28 @@
+"""Step 1: picks the reference instances, by sampling or by name."""
+
+from collections.abc import Sequence
+
+from refseg_core import sampling
+from refseg_core.settings import SamplingSettings
+from refseg_core.tables import Annotations, Categories, Images
+from tasks.artifacts import Artifact, Recipe, Store
+from tasks.retrying import retried_task
+
+
+@retried_task("sample references")
+def sample_references(
+    store_uri: str, dataset: Artifact, settings: SamplingSettings, annotation_ids: Sequence[str] | None = None
+) -> Artifact:
+    """Samples references; with `annotation_ids` takes exactly those instead."""
+    store = Store(store_uri)
+    images, annotations = store.load(dataset, Images), store.load(dataset, Annotations)
+    if annotation_ids is not None:
+        recipe = _recipe(dataset, {"annotation_ids": list(annotation_ids)})
+        return store.make(recipe, lambda: [sampling.select_references(images, annotations, annotation_ids)])
+    categories = store.load(dataset, Categories)
+    recipe = _recipe(dataset, settings.model_dump(mode="json"))
+    return store.make(recipe, lambda: [sampling.sample_references(images, annotations, categories, settings)])
+
+
+def _recipe(dataset: Artifact, settings: dict[str, object]) -> Recipe:
+    return Recipe("sample_references", "references", version=1, settings=settings, inputs={"dataset": dataset.name})

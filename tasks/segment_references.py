@@ -1,0 +1,52 @@
+"""Step 2: gives a mask to every reference that has only a box."""
+
+import numpy as np
+
+from refseg_core.masks import encode_masks
+from refseg_core.segmentation import segment_boxes
+from refseg_core.segmenter import Segmenter
+from refseg_core.tables import Images, References
+from tasks.artifacts import Artifact, Recipe, Store
+from tasks.progress import report
+from tasks.reference_images import ReferenceImages
+from tasks.retrying import retried_task
+from tasks.sources import ModelSettings
+from tasks.storage import Folder
+from tasks.workers import load_segmenter
+
+_STEP = "segment references"
+
+
+@retried_task("segment references")
+def segment_references(
+    store_uri: str, *, dataset: Artifact, references: Artifact, images_uri: str, segmenter: ModelSettings, device: str
+) -> Artifact:
+    """Segments boxes into masks; where every reference has a mask already, the references stay as they are."""
+    store = Store(store_uri)
+    table = store.load(references, References)
+    if all(rle is not None for rle in table.mask_rle):
+        return references
+    images = ReferenceImages(Folder(images_uri), store.load(dataset, Images), table)
+    loaded = load_segmenter(segmenter, device)
+    recipe = Recipe(
+        "segment_references",
+        "references",
+        version=1,
+        inputs={"references": references.name, "images": images.content()},
+        weights={"segmenter": loaded.sha256},
+    )
+    return store.make(recipe, lambda: [_with_masks(table, images, loaded.model)])
+
+
+def _with_masks(references: References, images: ReferenceImages, segmenter: Segmenter) -> References:
+    masks, sources = references.mask_rle.copy(), references.mask_source.copy()
+    scores = references.mask_score.copy()
+    lacking = np.flatnonzero([rle is None for rle in references.mask_rle])
+    report(_STEP, total=len(lacking))
+    for file_name in sorted(set(references.file_name[lacking])):
+        rows = lacking[references.file_name[lacking] == file_name]
+        found, predicted_iou = segment_boxes(segmenter, images.read(file_name), references.box_xyxy[rows])
+        for row, rle, score in zip(rows, encode_masks(found), predicted_iou.tolist(), strict=True):
+            masks[row], sources[row], scores[row] = rle, "segmenter", score
+        report(_STEP, advanced=len(rows))
+    return references.replace(mask_rle=masks, mask_source=sources, mask_score=scores)

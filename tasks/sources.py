@@ -1,0 +1,22 @@
+"""Where a run's datasets and weights lie: the settings that name places. Nothing is opened here."""
+
+from pydantic import Field
+
+from refseg_core.settings import Settings
+
+
+class DatasetSource(Settings):
+    """Where images and annotations lie."""
+
+    images: str = Field(description="Folder or prefix of the images: a path or any fsspec URI.")
+    annotations: str | None = Field(None, description="COCO json: a path or any fsspec URI.")
+    image_ids: tuple[str, ...] | None = Field(None, description="Only these images; null: all.")
+
+
+class ModelSettings(Settings):
+    """Which model, and where its weights lie."""
+
+    model: str = Field(description="Name of the model; `refseg weights list` shows all.")
+    weights: str | None = Field(
+        None, description="Path or URI of the weights; null takes those that `refseg weights pull` fetched."
+    )

@@ -1,0 +1,64 @@
+"""Builds each model once per process, on the device it shall run on."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from threading import Lock
+from typing import Generic, TypeVar
+
+import torch
+
+from refseg_core.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
+from refseg_core.encoder import Encoder, build_encoder
+from refseg_core.errors import ConfigurationError
+from refseg_core.segmenter import Segmenter, build_segmenter
+from tasks.sources import ModelSettings
+from tasks.weights import load_weights
+
+Model = TypeVar("Model")
+_building = Lock()
+
+
+@dataclass(frozen=True)
+class LoadedModel(Generic[Model]):
+    """A model in memory and the sha256 of the file its weights came from."""
+
+    model: Model
+    sha256: str
+
+
+def pick_device(wanted: str) -> torch.device:
+    """'auto' takes a GPU where there is one. Raises ConfigurationError for a device this machine lacks."""
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.zeros(1, device=wanted).device
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigurationError(
+            f"device: {wanted!r} cannot be used here ({str(error).splitlines()[0]}). Use 'auto', 'cpu' or 'cuda:0'."
+        ) from error
+
+
+def load_segmenter(settings: ModelSettings, device: str) -> LoadedModel[Segmenter]:
+    """The segmenter, built at the first call with these settings. Raises WeightsError."""
+    with _building:
+        return _segmenter(settings, device)
+
+
+def load_encoder(settings: ModelSettings, device: str) -> LoadedModel[Encoder]:
+    """The encoder, built at the first call with these settings. Raises WeightsError."""
+    with _building:
+        return _encoder(settings, device)
+
+
+@lru_cache(maxsize=2)
+def _segmenter(settings: ModelSettings, device: str) -> LoadedModel[Segmenter]:
+    weights = load_weights(settings.model, settings.weights)
+    segmenter = build_segmenter(SEGMENTER_ARCHITECTURES[settings.model], weights.state, model=settings.model)
+    return LoadedModel(segmenter.to(pick_device(device)), weights.sha256)
+
+
+@lru_cache(maxsize=2)
+def _encoder(settings: ModelSettings, device: str) -> LoadedModel[Encoder]:
+    weights = load_weights(settings.model, settings.weights)
+    encoder = build_encoder(ENCODER_ARCHITECTURES[settings.model], weights.state, model=settings.model)
+    return LoadedModel(encoder.to(pick_device(device)), weights.sha256)
