@@ -1,0 +1,1 @@
+"""Drawn scenes and toy models, so that everything can be shown and tested anywhere."""
