@@ -99,6 +99,23 @@ def load_weights(model: str, source: str | None = None) -> LoadedWeights:
         return LoadedWeights(_read_state(file, redact(uri)), sha256, redact(uri))
 
 
+def locate_weights(model: str, source: str | None = None) -> str:
+    """The path or URI that `load_weights` would read. Reads nothing, so that mistakes show in seconds.
+
+    Raises WeightsError where the file cannot be opened, or has not the size of the published one it stands for.
+    """
+    published = published_weights(model)
+    uri = source or _location(published)
+    try:
+        open_uri(uri).close()
+        size = uri_size(uri)
+    except StoreError as error:
+        raise WeightsError(_unreadable(published, source, error)) from error
+    if not source and published.size not in (None, size):
+        raise WeightsError(_not_the_published(published, uri, f"it has {size} bytes, expected {published.size}"))
+    return uri
+
+
 def list_weights() -> list[ListedWeights]:
     """Every known model, in the registry's order. Raises WeightsError where the weights folder cannot be read."""
     return [_listed(published) for published in REGISTRY.values()]
@@ -206,6 +223,8 @@ def _root_cause(error: BaseException) -> BaseException:
 
 
 def _unreadable(published: PublishedWeights, source: str | None, error: StoreError) -> str:
+    if _is_passing(error):
+        return f"{published.kind}.weights: {redact(source or _location(published))} cannot be read: {_reason(error)}."
     if source:
         return f"{published.kind}.weights: {error}"
     if not _is_absent(error):
@@ -239,12 +258,15 @@ def _sha256(file: BinaryIO) -> str:
 
 
 def _check_sha256(published: PublishedWeights, sha256: str, uri: str) -> None:
-    if published.sha256 in (None, sha256):
-        return
-    raise WeightsError(
-        f"{redact(uri)} is damaged or not the published file of {published.model!r}: its sha256 is {sha256}, expected "
-        f"{published.sha256}. Delete it and run `refseg weights pull {published.model}`; weights of your own are "
-        f"given as {published.kind}.weights."
+    if published.sha256 not in (None, sha256):
+        fault = f"its sha256 is {sha256}, expected {published.sha256}"
+        raise WeightsError(_not_the_published(published, uri, fault))
+
+
+def _not_the_published(published: PublishedWeights, uri: str, fault: str) -> str:
+    return (
+        f"{redact(uri)} is damaged or not the published file of {published.model!r}: {fault}. Delete it and run "
+        f"`refseg weights pull {published.model}`; weights of your own are given as {published.kind}.weights."
     )
 
 
@@ -375,6 +397,9 @@ def _length(path: Path) -> int:
 
 def _reason(error: BaseException) -> str:
     root = _root_cause(error)
+    status = getattr(root, "status", None)
+    if status is not None:
+        return f"the server answered with status {status}"
     return f"{type(root).__name__}: {root}".rstrip(": ").splitlines()[0]
 
 

@@ -1,0 +1,173 @@
+"""Image files: from their bytes to RGB pixels, or to the reason why not.
+
+Reading the bytes is not here, nor is resizing or scaling (`refseg_core/pixels.py`). Pillow's process-wide settings
+(its pixel limit, its tolerance for truncated files) are neither set nor relied on.
+"""
+
+import io
+import re
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from PIL import (
+    BmpImagePlugin,
+    ExifTags,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from refseg_core.errors import ImageError
+
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".tif", ".tiff", ".bmp", ".dib", ".webp"}
+    | {".ppm", ".pgm", ".pbm", ".pnm"}
+)
+"""What an image's name ends with, in lower case, when a folder or prefix is listed."""
+
+Pixels = npt.NDArray[np.uint8]
+T = TypeVar("T")
+
+
+class _Format(NamedTuple):
+    name: str
+    signature: re.Pattern[bytes]
+    reader: Callable[[io.BytesIO], ImageFile.ImageFile]
+    end_marker: bytes = b""
+
+
+# The readers are called directly and not through Image.open, whose check against Pillow's process-wide pixel limit
+# warns or fails at sizes of its own, and which would also try readers that start external programs (EPS).
+_FORMATS = (
+    _Format("JPEG", re.compile(rb"\xff\xd8\xff"), JpegImagePlugin.JpegImageFile, b"\xff\xd9"),
+    _Format("PNG", re.compile(rb"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile, b"IEND"),
+    _Format("GIF", re.compile(rb"GIF8[79]a"), GifImagePlugin.GifImageFile),
+    _Format("TIFF", re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImagePlugin.TiffImageFile),
+    _Format("BMP", re.compile(rb"BM"), BmpImagePlugin.BmpImageFile),
+    _Format("WEBP", re.compile(rb"RIFF....WEBP", re.DOTALL), WebPImagePlugin.WebPImageFile),
+    _Format("PPM", re.compile(rb"P[1-6]\s"), PpmImagePlugin.PpmImageFile),
+)
+
+_UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: np.rot90(pixels, 2).swapaxes(0, 1),
+    8: lambda pixels: np.rot90(pixels, 1),
+}
+"""EXIF's orientations: what turns the stored pixels into the picture that people see."""
+
+_INVERSE_ORIENTATION = {6: 8, 8: 6}
+_REASON_LENGTH = 200
+
+
+def decode_image(data: bytes, *, max_pixels: int, declared_size: tuple[int, int] | None = None) -> Pixels:
+    """Decodes an image file into RGB pixels: uint8 [H, W, 3], in the original frame.
+
+    `declared_size` is the (height, width) that the annotations declare, and decides the frame, since boxes and
+    masks were drawn in it: if it is the stored size, the pixels stay as they are stored; if it is only that of the
+    picture turned upright by its EXIF orientation, they are turned. Without it they are turned as people see them.
+
+    The first frame of an animation and the first page of a document count. Alpha and transparency are dropped, as
+    Pillow's `convert("RGB")` does, whatever colour lies below. 16-bit grayscale (0..65535) is divided by 257 and
+    rounded. Colour profiles are not applied.
+
+    Raises ImageError with a short reason for everything that is not completely and faithfully decoded: empty,
+    damaged and truncated files, other formats, more than `max_pixels` pixels (seen in the header, before anything
+    is decoded), floating-point pixels, or a declared size that fits neither way.
+    """
+    kind = _format_of(data)
+    image = _guarded(kind, lambda: kind.reader(io.BytesIO(data)))
+    if image.width * image.height > max_pixels:
+        raise ImageError(
+            f"{image.height} x {image.width} pixels (height x width) are more than the limit of {max_pixels}; "
+            "raise max_image_pixels to read it"
+        )
+    if data.find(kind.end_marker, image.fp.tell() if image.fp else 0) < 0:
+        # Pillow decodes a file whose tail is zeros, such as a cut download into preallocated space.
+        raise ImageError(f"the {kind.name} file is truncated: its end marker is missing")
+    stored, orientation = _guarded(kind, lambda: _stored_pixels(image))
+    return np.ascontiguousarray(_oriented(stored, orientation, declared_size))
+
+
+def _format_of(data: bytes) -> _Format:
+    if not data:
+        raise ImageError("the file is empty (0 bytes)")
+    for known in _FORMATS:
+        if known.signature.match(data):
+            return known
+    names = ", ".join(known.name for known in _FORMATS)
+    raise ImageError(f"not an image in a known format ({names}): the file begins with {data[:12]!r}")
+
+
+def _guarded(kind: _Format, decode: Callable[[], T]) -> T:
+    """Runs a step of decoding; whatever it raises becomes an ImageError.
+
+    Everything is caught because hostile bytes make Pillow raise anything: SyntaxError, struct.error, KeyError, a
+    warning where warnings are errors, MemoryError for sizes that only the header promises.
+    """
+    try:
+        return decode()
+    except ImageError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"too large for Pillow's own limit: {error}") from error
+    except Exception as error:
+        reason = (str(error) or type(error).__name__)[:_REASON_LENGTH]
+        raise ImageError(f"the {kind.name} file is truncated or damaged: {reason}") from error
+
+
+def _stored_pixels(image: ImageFile.ImageFile) -> tuple[Pixels, int]:
+    """Decodes: the RGB pixels as the file stores them, and the EXIF orientation, 1 if there is none."""
+    orientation: object = image.getexif().get(ExifTags.Base.Orientation)
+    image.load()
+    pixels = _to_rgb(image)
+    if not isinstance(orientation, int) or orientation not in _UPRIGHT:
+        return pixels, 1
+    if ExifTags.Base.Orientation not in image.getexif():
+        # Pillow turns TIFF files upright on its own, and then forgets the orientation.
+        pixels = _UPRIGHT[_INVERSE_ORIENTATION.get(orientation, orientation)](pixels)
+    return pixels, orientation
+
+
+def _to_rgb(image: Image.Image) -> Pixels:
+    if image.mode == "F":
+        raise ImageError("floating-point pixels have no known range; convert the image to 8 or 16 bits")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return _gray16_to_rgb(np.asarray(image))
+    # Alpha is dropped, and transparency beside the pixels would only make convert() warn.
+    image.info.pop("transparency", None)
+    return np.array(image.convert("RGB"))
+
+
+def _gray16_to_rgb(values_HW: npt.NDArray[np.integer]) -> Pixels:
+    if values_HW.min() < 0 or values_HW.max() > np.iinfo(np.uint16).max:
+        raise ImageError(
+            f"grayscale values from {values_HW.min()} to {values_HW.max()} do not fit into 16 bits; "
+            "convert the image to 8 or 16 bits"
+        )
+    gray_HW = ((values_HW.astype(np.int32) + 128) // 257).astype(np.uint8)
+    return np.repeat(gray_HW[:, :, None], 3, axis=2)
+
+
+def _oriented(stored: Pixels, orientation: int, declared_size: tuple[int, int] | None) -> Pixels:
+    upright = _UPRIGHT[orientation](stored) if orientation != 1 else stored
+    if declared_size is None:
+        return upright
+    if stored.shape[:2] == declared_size:
+        return stored
+    if upright.shape[:2] == declared_size:
+        return upright
+    raise ImageError(
+        f"the image has {stored.shape[0]} x {stored.shape[1]} pixels (height x width), "
+        f"but the annotations declare {declared_size[0]} x {declared_size[1]}"
+    )
