@@ -31,8 +31,7 @@ class _Speed(ProgressColumn):
     """Units a second since the step began."""
 
     def render(self, task: Bar) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:.3g}/s", style="dim")
+        return Text(f"{task.completed / task.elapsed:.3g}/s" if task.elapsed else "", style="dim")
 
 
 @contextmanager
@@ -47,7 +46,7 @@ def progress_bars() -> Iterator[None]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=messages, speed_estimate_period=300) as bars:
+    with Progress(*columns, console=messages) as bars:
         bar_of: dict[str, int] = {}
 
         def listen(heard: progress.Progress) -> None:

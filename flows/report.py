@@ -34,14 +34,18 @@ def report_labels(store_uri: str, plan: LabelPlan) -> None:
     labeled = LabeledImages.concatenate([part for _, part in LabelRun(store, plan.key).read(images)])
     unreadable = labeled[labeled.status == "unreadable"]
     results.print(
-        f"{len(labeled)} images labelled: {int(labeled.num_detections.sum())} instances, "
-        f"{int((labeled.status == 'empty').sum())} images without any, {len(unreadable)} unreadable."
+        f"{len(labeled)} images: {int(labeled.num_detections.sum())} instances in {_count(labeled, 'ok')}, none in "
+        f"{_count(labeled, 'empty')}, {len(unreadable)} unreadable."
     )
     for image_id, error in list(zip(unreadable.image_id, unreadable.error, strict=True))[:_FAILURES_SHOWN]:
         results.print(f"  {image_id}: {error}")
     if len(unreadable) > _FAILURES_SHOWN:
         results.print(f"  and {len(unreadable) - _FAILURES_SHOWN} more (status 'unreadable' in labeled_images)")
     results.print(f"Read them:  pandas.read_parquet('{redact(store_uri)}/labels/{plan.key}/detections')")
+
+
+def _count(labeled: LabeledImages, status: str) -> int:
+    return int((labeled.status == status).sum())
 
 
 def report_metrics(store_uri: str, metrics: Artifact) -> None:

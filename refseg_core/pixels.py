@@ -35,4 +35,4 @@ def squash(image_HW3: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]
     Pillow and nothing else: other libraries' bicubic differs by a level or two (method, section 10.4).
     """
     resized = Image.fromarray(image_HW3).resize((size, size), Image.Resampling.BICUBIC)
-    return np.asarray(resized)
+    return np.array(resized)
