@@ -17,7 +17,9 @@ from flows.configuration import Key, RunConfig, keys, load_config, template
 from refseg_core.errors import RefsegError
 
 if TYPE_CHECKING:
+    from refseg_core.settings import Conventions
     from tasks.artifacts import Store
+    from tasks.export import Format
     from tasks.labels import LabelRun
 
 _USER_ERROR, _FAILURE = 2, 1
@@ -75,12 +77,17 @@ def _parse_flag(key: Key, value: str) -> Any:
 
 
 @contextmanager
-def _prefect() -> Iterator[None]:
-    """Prefect, quiet in the terminal, with bars for what our steps report. The user's own settings win."""
+def _pipeline_of(config: RunConfig) -> Iterator[None]:
+    """Checks the configuration, then runs the block with Prefect at hand and bars for what our steps report.
+
+    The user's own Prefect settings win over ours, which keep the terminal quiet.
+    """
     for name, value in _PREFECT_DEFAULTS.items():
         os.environ.setdefault(name, value)
     from flows.console import messages, progress_bars
+    from flows.preflight import check
 
+    check(config)
     if "PREFECT_API_URL" not in os.environ:
         messages.print("[dim]Starting a temporary Prefect server (set PREFECT_API_URL to use your own).[/dim]")
     with progress_bars():
@@ -111,14 +118,12 @@ def run(config_file: str, **flags: str | None) -> None:
 
 def execute(config: RunConfig) -> None:
     """Checks, runs and reports a configuration."""
+    with _pipeline_of(config):
+        from flows.pipeline import run_pipeline
+
+        result = run_pipeline(config)
     from flows.report import report_run
 
-    with _prefect():
-        from flows.pipeline import run_pipeline
-        from flows.preflight import check
-
-        check(config)
-        result = run_pipeline(config)
     report_run(config, result)
 
 
@@ -139,11 +144,9 @@ def index(config_file: str, **flags: str | None) -> None:
 def bank(config_file: str, **flags: str | None) -> None:
     """Samples, segments and encodes the references into prototypes."""
     config = _load(config_file, flags)
-    with _prefect():
+    with _pipeline_of(config):
         from flows.pipeline import build_bank
-        from flows.preflight import check
 
-        check(config)
         prototypes = build_bank(config)
     click.echo(f"{prototypes.num_rows['prototypes']} prototypes in {config.store}/{prototypes.name}")
 
@@ -152,15 +155,13 @@ def bank(config_file: str, **flags: str | None) -> None:
 @_config_flags
 def label(config_file: str, **flags: str | None) -> None:
     """Labels the images that are not labelled yet; makes the bank first where it is missing."""
+    config = _load(config_file, flags)
+    with _pipeline_of(config):
+        from flows.pipeline import build_bank, label_targets
+
+        plan = label_targets(config, build_bank(config))
     from flows.report import report_labels
 
-    config = _load(config_file, flags)
-    with _prefect():
-        from flows.pipeline import build_bank, label_targets
-        from flows.preflight import check
-
-        check(config)
-        plan = label_targets(config, build_bank(config))
     report_labels(config.store, plan)
 
 
@@ -168,16 +169,16 @@ def label(config_file: str, **flags: str | None) -> None:
 @_config_flags
 def evaluate(config_file: str, **flags: str | None) -> None:
     """Compares the labels with the targets' ground truth; they must be complete."""
-    from flows.report import report_metrics
-
     config = _load(config_file, flags)
     if config.targets.annotations is None:
         raise click.UsageError("targets.annotations is null: there is no ground truth to compare with.")
-    with _prefect():
+    with _pipeline_of(config):
         from flows.pipeline import build_bank, evaluate_labels, plan_labels
 
         prototypes = build_bank(config)
         metrics = evaluate_labels(config, prototypes, plan_labels(config, prototypes))
+    from flows.report import report_metrics
+
     report_metrics(config.store, metrics)
 
 
@@ -210,12 +211,18 @@ def _choose_labels(store: "Store", key: str | None) -> "LabelRun":
     help="'original' writes boxes as the published code does, one pixel small.",
 )
 def export(
-    *, store_uri: str, form: str, out: str, key: str | None, polygons: bool, min_score: float, conventions: str
+    *,
+    store_uri: str,
+    form: "Format",
+    out: str,
+    key: str | None,
+    polygons: bool,
+    min_score: float,
+    conventions: "Conventions",
 ) -> None:
     """Writes labels as COCO results, or as a whole COCO dataset with images and categories."""
-    from tasks.export import export_labels
-
     from tasks.artifacts import Store
+    from tasks.export import export_labels
 
     run = _choose_labels(Store(store_uri), key)
     export_labels(run, out, form=form, polygons=polygons, min_score=min_score, conventions=conventions)

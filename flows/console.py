@@ -1,5 +1,6 @@
 """What people see in a terminal: progress bars, tables and errors. Results go to stdout, everything else to stderr."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,13 +19,12 @@ from rich.progress import Task as Bar
 from rich.table import Table as TextTable
 from rich.text import Text
 
+from refseg_core.evaluation import category_table, metrics_table
 from refseg_core.tables import Metrics
 from tasks import progress
 
-results = Console(highlight=False, soft_wrap=True)
+results = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 messages = Console(stderr=True, highlight=False, soft_wrap=True)
-
-_SUMMARY = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 
 class _Speed(ProgressColumn):
@@ -62,30 +62,11 @@ def progress_bars() -> Iterator[None]:
 
 def print_metrics(metrics: Metrics) -> None:
     """The evaluation: all categories together, then each."""
-    value = {
-        (iou_type, metric, category): number
-        for iou_type, metric, category, number in zip(
-            metrics.iou_type, metrics.metric, metrics.category_name, metrics.value.tolist(), strict=True
-        )
-    }
-    iou_types = sorted(set(metrics.iou_type), key=str)
-    overall = TextTable("metric", *iou_types, title="All categories")
-    for metric in _SUMMARY:
-        overall.add_row(metric, *(_percent(value.get((iou_type, metric, None))) for iou_type in iou_types))
-    by_category = TextTable("category", "instances", *(f"{kind} AP" for kind in iou_types), title="By category")
-    instances = {
-        name: number
-        for name, number in zip(metrics.category_name, metrics.num_instances.tolist(), strict=True)
-        if name is not None
-    }
-    for name, number in instances.items():
-        numbers = (_percent(value.get((iou_type, "AP", name))) for iou_type in iou_types)
-        by_category.add_row(name, str(number), *numbers)
-    for table in (overall, by_category):
+    for title, rows in (("All categories", metrics_table(metrics)), ("By category", category_table(metrics))):
+        header, *body = rows
+        table = TextTable(*header, title=title)
+        for row in body:
+            table.add_row(*row)
         for column in table.columns[1:]:
             column.justify = "right"
         results.print(table)
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None or value < 0 else f"{100 * value:.1f}"

@@ -65,6 +65,7 @@ def _configuration() -> dict[str, Any]:
         "targets": {"images": "targets", "annotations": "targets.json"},
         "segmenter": {"model": "sam2_demo", "weights": "weights/sam2_demo.pt"},
         "encoder": {"model": "dinov2_demo", "weights": "weights/dinov2_demo.pt"},
+        "labeling": {"points_per_side": 16},
     }
 
 

@@ -102,7 +102,8 @@ def _box_iou(box_4: npt.NDArray[np.float32], boxes_N4: npt.NDArray[np.float32]) 
     areas = (boxes_N4[:, 2:] - boxes_N4[:, :2]).prod(axis=1)
     union = (box_4[2:] - box_4[:2]).prod() + areas - intersection
     iou: npt.NDArray[np.float32] = np.zeros_like(intersection)
-    return np.divide(intersection, union, out=iou, where=union > 0)
+    np.divide(intersection, union, out=iou, where=union > 0)
+    return iou
 
 
 def _pack_at(logits_NGG: Tensor, size: tuple[int, int]) -> Tensor:

@@ -64,6 +64,19 @@ class LabelRun:
         """What decides these labels, or None where the run does not exist."""
         return self.store.read_json(f"{self.root}/recipe.json")
 
+    def recipe_or_error(self) -> dict[str, Any]:
+        """What decides these labels. Raises StoreError where the run does not exist."""
+        recipe = self.recipe()
+        if recipe is None:
+            raise StoreError(f"{redact(self.store.uri)}: has no labels {self.key!r}.")
+        return recipe
+
+    def images(self) -> Images:
+        """Every planned image once, in its newest version, in the order of planning."""
+        planned = Images.concatenate([images for _, images, _ in self.plans()])
+        newest = {image_id: row for row, image_id in enumerate(planned.image_id)}
+        return planned[np.array(list(newest.values()), dtype=np.int64)]
+
     def plan(self, images: Images, images_per_shard: int) -> list[Shard]:
         """Plans the images that no plan holds in their version yet; returns every shard that holds one of `images`.
 
@@ -136,7 +149,7 @@ def open_labels(store: Store, key: str) -> LabelRun:
     run = LabelRun(store, key)
     if run.recipe() is None:
         known = ", ".join(recipe["key"] for recipe in store.manifests(FOLDER, "recipe.json"))
-        raise StoreError(f"{store.uri}: has no labels {key!r}; it has {known or 'none'}.")
+        raise StoreError(f"{redact(store.uri)}: has no labels {key!r}; it has {known or 'none'}.")
     return run
 
 

@@ -97,8 +97,7 @@ def show_labels(store_uri: str, labels_key: str, out_uri: str, *, score_thresh: 
     """
     store, out = Store(store_uri), Folder(out_uri)
     run = LabelRun(store, labels_key)
-    recipe = run.recipe()
-    assert recipe is not None
+    recipe = run.recipe_or_error()
     prototypes = input_artifact(store, recipe["inputs"], "prototypes")
     palette = Palette(store, prototypes)
     out.replace("references.jpg", to_jpeg(_references_sheet(store, prototypes, palette)))

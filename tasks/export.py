@@ -1,0 +1,47 @@
+"""Writes labels as COCO json, streaming shard by shard."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+
+from refseg_core.export import coco_dataset, coco_results, json_array
+from refseg_core.settings import Conventions
+from refseg_core.tables import Categories, LabeledImages, Prototypes
+from tasks.labels import LabelRun
+from tasks.lineage import input_artifact, reference_dataset
+from tasks.storage import write_uri
+
+Format = Literal["coco-results", "coco"]
+
+
+def export_labels(
+    run: LabelRun, out: str, *, form: Format, polygons: bool, min_score: float, conventions: Conventions
+) -> None:
+    """Writes the labels of every committed shard to a file or URI, whole or not at all."""
+    images = run.images()
+    detections = (part for part, _ in run.read(images))
+    if form == "coco-results":
+        rows = coco_results(detections, images, conventions=conventions, min_score=min_score)
+        chunks = json_array(rows)
+    else:
+        chunks = coco_dataset(
+            detections,
+            images,
+            LabeledImages.concatenate([labeled for _, labeled in run.read(images)]),
+            _categories(run),
+            segmentation="polygons" if polygons else "rle",
+            min_score=min_score,
+            info={"description": "labels by refseg", "labels": run.key},
+        )
+    write_uri(out, _encoded(chunks))
+
+
+def _categories(run: LabelRun) -> Categories:
+    prototypes = input_artifact(run.store, run.recipe_or_error()["inputs"], "prototypes")
+    categories = run.store.load(reference_dataset(run.store, prototypes), Categories)
+    return categories[np.isin(categories.category_id, run.store.load(prototypes, Prototypes).category_id)]
+
+
+def _encoded(chunks: Iterator[str]) -> Iterator[bytes]:
+    return (chunk.encode() for chunk in chunks)

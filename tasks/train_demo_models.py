@@ -1,0 +1,224 @@
+"""Trains the embedded demo's toy models: `python -m tasks.train_demo_models --out refseg_core/demo/weights`.
+
+Saves both as float16 beside a README.md with how they were trained and what they reach. Not part of the pipeline.
+"""
+
+import argparse
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from refseg_core.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
+from refseg_core.coco import CocoDataset, parse_coco
+from refseg_core.demo.dataset import (
+    DEMO_CATEGORIES,
+    VALIDATION_CATEGORIES,
+    draw_demo_references,
+    draw_demo_targets,
+    draw_references,
+    draw_targets,
+    to_coco,
+)
+from refseg_core.demo.looks import Category
+from refseg_core.demo.scenes import Scene
+from refseg_core.demo.training import (
+    EncoderTraining,
+    OptimiserSettings,
+    Report,
+    SegmenterTraining,
+    train_encoder,
+    train_segmenter,
+)
+from refseg_core.encoder import Encoder, build_encoder
+from refseg_core.evaluation import evaluate
+from refseg_core.labeling import Labeler
+from refseg_core.memory_bank import crop_reference, encode_references
+from refseg_core.prototypes import postprocess_memory_bank
+from refseg_core.sampling import sample_references
+from refseg_core.segmentation import segment_boxes
+from refseg_core.segmenter import Segmenter, build_segmenter
+from refseg_core.settings import ReferenceSettings, SamplingSettings
+from refseg_core.tables import Detections, MemoryBank, Prototypes
+from tasks.weights import load_weights
+
+_log = logging.getLogger(__name__)
+_SEGMENTER, _ENCODER = "sam2_demo", "dinov2_demo"
+_REPORT_EVERY = 50  # steps
+_UNUSED = ("sam_mask_decoder.pred_obj_score_head.", "sam_prompt_encoder.mask_downscaling.", "mask_token")
+_VALIDATION_SEEDS = 77, 78
+
+
+class Measurement(NamedTuple):
+    """What the two models reach together on one set of scenes: COCO's numbers for masks, in [0, 1]."""
+
+    ap: float
+    ap50: float
+    ap75: float
+
+
+def save_weights(state: Mapping[str, Tensor], path: Path) -> None:
+    """Writes what images need of a state dict, as float16."""
+    kept = {name: value.half() for name, value in state.items() if not name.startswith(_UNUSED)}
+    torch.save(kept, path)
+
+
+def train_and_save(train: Callable[[Report], Mapping[str, Tensor]], name: str, folder: Path, num_steps: int) -> None:
+    """Trains one model, logging its progress and leaving checkpoints, and notes what was done in `<name>.json`."""
+    path, started = folder / f"{name}.pt", time.monotonic()
+    sums: dict[str, float] = {}
+    means: dict[str, float] = {}
+
+    def report(step: int, losses: Mapping[str, float], model: nn.Module) -> None:
+        for loss, value in losses.items():
+            sums[loss] = sums.get(loss, 0.0) + value / _REPORT_EVERY
+        if (step + 1) % _REPORT_EVERY == 0:
+            means.clear()
+            means.update({loss: round(value, 4) for loss, value in sums.items()})
+            sums.clear()
+            save_weights(model.state_dict(), path)
+            _log.info("%s: step %d of %d, %.0f s: %s", name, step + 1, num_steps, time.monotonic() - started, means)
+
+    save_weights(train(report), path)
+    record = {"steps": num_steps, "minutes": round((time.monotonic() - started) / 60, 1), "last losses": means}
+    path.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+def measure(
+    segmenter: Segmenter,
+    encoder: Encoder,
+    categories: Sequence[Category],
+    references: Sequence[Scene],
+    targets: Sequence[Scene],
+) -> Measurement:
+    """Runs the whole method, with its default settings and one box per category, and evaluates the masks."""
+    prototypes = _prototypes(segmenter, encoder, references, _dataset(references, categories, with_masks=False))
+    labeler = Labeler(segmenter, encoder, prototypes)
+    found = [labeler.label(scene.image, image_id=str(index)) for index, scene in enumerate(targets, start=1)]
+    detections = Detections.concatenate([labels.detections for labels in found])
+    truth = _dataset(targets, categories, with_masks=True)
+    metrics = evaluate(truth.images, truth.annotations, truth.categories, detections)
+    overall = [value is None for value in metrics.category_id] & (metrics.iou_type == "segm")
+    values = dict(zip(metrics.metric[overall], metrics.value[overall].tolist(), strict=True))
+    return Measurement(values["AP"], values["AP50"], values["AP75"])
+
+
+def _dataset(scenes: Sequence[Scene], categories: Sequence[Category], *, with_masks: bool) -> CocoDataset:
+    document = json.dumps(to_coco(scenes, categories, prefix="scene", with_masks=with_masks))
+    return parse_coco(document.encode(), source="the drawn scenes")
+
+
+def _prototypes(segmenter: Segmenter, encoder: Encoder, scenes: Sequence[Scene], dataset: CocoDataset) -> Prototypes:
+    chosen = sample_references(dataset.images, dataset.annotations, dataset.categories, SamplingSettings())
+    crops = []
+    for image_id, box in zip(chosen.image_id, chosen.box_xyxy, strict=True):
+        image = scenes[int(image_id) - 1].image
+        masks, _ = segment_boxes(segmenter, image, box[None])
+        context_ratio = ReferenceSettings().context_ratio
+        crop = crop_reference(image, masks[0], box, context_ratio=context_ratio, size=encoder.architecture.image_size)
+        crops += [crop] if crop else []
+    with torch.inference_mode():
+        encoded = encode_references(encoder, crops)
+    bank = MemoryBank(
+        category_id=chosen.category_id,
+        shot=chosen.shot,
+        foreground_weight=np.array([reference.foreground_weight for reference in encoded], np.float32),
+        feature=np.stack([reference.feature_C for reference in encoded]),
+    )
+    return postprocess_memory_bank(bank)
+
+
+def describe(folder: Path, seed: int) -> str:
+    """Measures the saved models and says how they came about, as a README."""
+    states = [load_weights(name, str(folder / f"{name}.pt")).state for name in (_SEGMENTER, _ENCODER)]
+    segmenter = build_segmenter(SEGMENTER_ARCHITECTURES[_SEGMENTER], states[0], model=_SEGMENTER)
+    encoder = build_encoder(ENCODER_ARCHITECTURES[_ENCODER], states[1], model=_ENCODER)
+    references, targets = (np.random.default_rng(seed) for seed in _VALIDATION_SEEDS)
+    validation = measure(
+        segmenter,
+        encoder,
+        VALIDATION_CATEGORIES,
+        draw_references(VALIDATION_CATEGORIES, references),
+        draw_targets(VALIDATION_CATEGORIES, 40, targets),
+    )
+    demo = measure(segmenter, encoder, DEMO_CATEGORIES, draw_demo_references(), draw_demo_targets())
+    records = [json.loads((folder / f"{name}.json").read_text()) for name in (_SEGMENTER, _ENCODER)]
+    return _README.format(
+        seed=seed,
+        segmenter=_size(folder / f"{_SEGMENTER}.pt", records[0]),
+        encoder=_size(folder / f"{_ENCODER}.pt", records[1]),
+        validation=_row(validation),
+        demo=_row(demo),
+    )
+
+
+def _size(path: Path, record: Mapping[str, object]) -> str:
+    megabytes = path.stat().st_size / 1e6
+    return f"{megabytes:.2f} MB, {record['steps']} steps, {record['minutes']} min, last losses {record['last losses']}"
+
+
+def _row(measurement: Measurement) -> str:
+    return " | ".join(f"{value:.3f}" for value in measurement)
+
+
+_README = """# Weights of the embedded demo
+
+Toy models that show the machinery; they know nothing of real images.
+
+- `sam2_demo.pt`: {segmenter}
+- `dinov2_demo.pt`: {encoder}
+
+Trained from random parameters on scenes drawn on the fly (`refseg_core/demo/scenes.py`), one thread each, with
+
+    python -m tasks.train_demo_models --out refseg_core/demo/weights --seed {seed}
+
+The whole method (32x32 points, predicted IoU above 0.4, NMS at 0.5, soft merging), one reference per category given
+as a box, 40 scenes; COCO's numbers for masks:
+
+| scenes | AP | AP50 | AP75 |
+|---|---|---|---|
+| validation categories (settings were chosen on these) | {validation} |
+| demo categories (measured once, at the end) | {demo} |
+
+No silhouette of either group occurs in training (`refseg_core/demo/dataset.py`).
+"""
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the weights and their README.md")
+    parser.add_argument("--seed", type=int, default=0, help="of the scenes and the first parameters")
+    parser.add_argument("--only", choices=("segmenter", "encoder", "readme"), help="one part of the work")
+    parser.add_argument("--segmenter-steps", type=int, default=3600)
+    parser.add_argument("--encoder-steps", type=int, default=700)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(1)
+    folder: Path = arguments.out
+    folder.mkdir(parents=True, exist_ok=True)
+    if arguments.only in (None, "segmenter"):
+        segmenter = SegmenterTraining(OptimiserSettings(arguments.segmenter_steps, arguments.seed))
+        architecture = SEGMENTER_ARCHITECTURES[_SEGMENTER]
+        train_and_save(
+            lambda report: train_segmenter(architecture, segmenter, report),
+            _SEGMENTER,
+            folder,
+            arguments.segmenter_steps,
+        )
+    if arguments.only in (None, "encoder"):
+        encoder = EncoderTraining(OptimiserSettings(arguments.encoder_steps, arguments.seed))
+        vit = ENCODER_ARCHITECTURES[_ENCODER]
+        train_and_save(lambda report: train_encoder(vit, encoder, report), _ENCODER, folder, arguments.encoder_steps)
+    if arguments.only in (None, "readme"):
+        (folder / "README.md").write_text(describe(folder, arguments.seed))
+
+
+if __name__ == "__main__":
+    main()
