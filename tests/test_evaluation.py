@@ -1,0 +1,420 @@
+"""Evaluation: equal to plain pycocotools to the last digit, and to numbers worked out by hand."""
+
+import contextlib
+import io
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from refseg_core.coco import CocoDataset, parse_coco
+from refseg_core.evaluation import category_table, evaluate, metrics_table
+from refseg_core.masks import Rle, encode_masks
+from refseg_core.settings import Conventions
+from refseg_core.tables import Detections, Metrics
+
+Document = dict[str, Any]
+
+TWELVE = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
+CONVENTIONS: list[Conventions] = ["corrected", "original"]
+
+
+def a_mask(corners: tuple[int, int, int, int]) -> Rle:
+    left, top, right, bottom = corners
+    mask = np.zeros((1, 100, 200), dtype=bool)
+    mask[0, top:bottom, left:right] = True
+    return encode_masks(mask)[0]
+
+
+def detections_of(rows: list[tuple[str, int, float, tuple[float, float, float, float], Rle]]) -> Detections:
+    if not rows:
+        return Detections.empty()
+    image_id, category_id, score, box, mask = zip(*rows, strict=True)
+    return Detections(
+        image_id=np.array(image_id, dtype=object),
+        category_id=np.array(category_id),
+        score=np.array(score, dtype=np.float32),
+        predicted_iou=np.ones(len(rows), dtype=np.float32),
+        box_xyxy=np.array(box, dtype=np.float64),
+        mask_rle=np.fromiter(mask, dtype=object, count=len(rows)),
+    )
+
+
+def found(image_id: int | str, category_id: int, score: float, corners: tuple[int, int, int, int]) -> Any:
+    """A detection that fills its box, in a 100 x 200 image."""
+    return str(image_id), category_id, score, corners, a_mask(corners)
+
+
+def dataset_of(document: Document) -> CocoDataset:
+    return parse_coco(json.dumps(document).encode(), source="x")
+
+
+def numbers(dataset: CocoDataset, detections: Detections, **options: Any) -> dict[tuple[str, str, int | None], float]:
+    metrics = evaluate(dataset.images, dataset.annotations, dataset.categories, detections, **options)
+    keys = zip(metrics.iou_type, metrics.metric, metrics.category_id, strict=True)
+    return dict(zip(keys, metrics.value.tolist(), strict=True))
+
+
+# The reference: pycocotools as everybody uses it.
+
+
+def plain_results(detections: Detections, conventions: Conventions, *, with_boxes: bool) -> list[Document]:
+    shrink = 1 if conventions == "original" else 0
+    results = []
+    for row in range(len(detections)):
+        x1, y1, x2, y2 = detections.box_xyxy[row].tolist()
+        result = {
+            "image_id": int(detections.image_id[row]),
+            "category_id": int(detections.category_id[row]),
+            "score": float(detections.score[row]),
+            "segmentation": detections.mask_rle[row].to_coco(),
+        }
+        if with_boxes:
+            result["bbox"] = [x1, y1, x2 - x1 - shrink, y2 - y1 - shrink]
+        results.append(result)
+    return results
+
+
+def plain_run(document: Document, results: list[Document], iou_type: str, limits: tuple[int, ...]) -> COCOeval:
+    with contextlib.redirect_stdout(io.StringIO()):
+        ground_truth = COCO()
+        ground_truth.dataset = json.loads(json.dumps(document))
+        ground_truth.createIndex()
+        evaluation = COCOeval(ground_truth, ground_truth.loadRes(results), iou_type)
+        evaluation.params.maxDets = list(limits)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        if limits == (1, 10, 100):
+            evaluation.summarize()
+    return evaluation
+
+
+def assert_equals_plain_pycocotools(document: Document, detections: Detections, conventions: Conventions) -> None:
+    own = numbers(dataset_of(document), detections, conventions=conventions)
+    for iou_type in ("bbox", "segm"):
+        # Without a bbox in the results, loadRes takes the detections' area from their masks.
+        with_boxes = iou_type == "bbox" or conventions == "original"
+        results = plain_results(detections, conventions, with_boxes=with_boxes)
+        plain = plain_run(document, results, iou_type, (1, 10, 100))
+        assert [own[iou_type, name, None] for name in TWELVE] == plain.stats.tolist()
+        for index, category_id in enumerate(plain.params.catIds):
+            precision = plain.eval["precision"][:, :, index, 0, -1]
+            recall = plain.eval["recall"][:, index, 0, -1]
+            for name, values in (("AP", precision), ("AP50", precision[0]), ("AR100", recall)):
+                known = values[values > -1]
+                assert own[iou_type, name, category_id] == (known.mean() if known.size else -1)
+
+
+def blob(generator: np.random.Generator, height: int, width: int) -> Any:
+    rows, columns = np.mgrid[:height, :width]
+    y, x = generator.uniform(0, height), generator.uniform(0, width)
+    ry, rx = generator.uniform(2, height / 2), generator.uniform(2, width / 2)
+    mask = ((rows - y) / ry) ** 2 + ((columns - x) / rx) ** 2 <= 1
+    mask[int(np.clip(y, 0, height - 1)), int(np.clip(x, 0, width - 1))] = True
+    return mask
+
+
+def extent(mask: Any) -> list[float]:
+    rows, columns = np.nonzero(mask)
+    return [float(columns.min()), float(rows.min()), float(columns.max() + 1), float(rows.max() + 1)]
+
+
+def a_synthetic_case(seed: int, num_images: int = 12) -> tuple[Document, Detections]:
+    """Blobs of three sizes, some crowds, found again with errors and tied scores; some images lack one or the other."""
+    generator = np.random.default_rng(seed)
+    ids = generator.permutation(1000)[:num_images].tolist()
+    document: Document = {"images": [], "annotations": [], "categories": []}
+    document["categories"] = [{"id": category, "name": f"c{category}"} for category in (9, 2, 40, 7)]
+    rows = []
+    for image_id in ids:
+        height, width = generator.integers(40, 260, 2).tolist()
+        document["images"].append({"id": image_id, "file_name": f"{image_id}.jpg", "height": height, "width": width})
+        for _ in range(generator.integers(0, 5)):
+            mask, category = blob(generator, height, width), int(generator.choice([9, 2, 40]))
+            x1, y1, x2, y2 = extent(mask)
+            box = [x1 + generator.uniform(0, 0.9), y1, x2 - x1, y2 - y1 - generator.uniform(0, 0.9)]
+            document["annotations"].append(
+                {
+                    "id": len(document["annotations"]) + 1,
+                    "image_id": image_id,
+                    "category_id": category,
+                    "bbox": box,
+                    "area": float(mask.sum()) * generator.uniform(0.8, 1),
+                    "iscrowd": int(generator.random() < 0.15),
+                    "segmentation": encode_masks(mask[None])[0].to_coco(),
+                }
+            )
+            for _ in range(generator.integers(0, 3)):
+                moved = np.roll(mask, generator.integers(-3, 4, 2), axis=(0, 1))
+                rows.append((image_id, category, moved))
+        for _ in range(generator.integers(0, 4)):
+            rows.append((image_id, int(generator.choice([9, 2, 40, 7])), blob(generator, height, width)))
+    generator.shuffle(rows)
+    scores = (generator.integers(1, 12, len(rows)) / 12).astype(np.float32).tolist()
+    return document, detections_of(
+        [
+            (str(image_id), category, score, tuple(extent(mask)), encode_masks(mask[None])[0])
+            for (image_id, category, mask), score in zip(rows, scores, strict=True)
+        ]
+    )
+
+
+class TestAgainstPycocotools:
+    @pytest.mark.parametrize("conventions", CONVENTIONS)
+    @pytest.mark.parametrize("seed", range(4))
+    def test_every_number_is_equal_to_the_last_digit(self, seed: int, conventions: Conventions) -> None:
+        document, detections = a_synthetic_case(seed)
+        assert any(annotation["iscrowd"] for annotation in document["annotations"])
+        assert_equals_plain_pycocotools(document, detections, conventions)
+
+    @pytest.mark.parametrize("conventions", CONVENTIONS)
+    def test_a_hundred_detections_in_an_image_are_cut_equally(self, conventions: Conventions) -> None:
+        document, detections = a_synthetic_case(5, num_images=2)
+        many = Detections.concatenate([detections] * 40)
+        assert_equals_plain_pycocotools(document, many, conventions)
+
+    def test_other_limits_name_the_recalls_and_replace_100_everywhere(self) -> None:
+        document, detections = a_synthetic_case(6, num_images=3)
+        limits = (2, 3, 5)
+        own = numbers(dataset_of(document), detections, max_detections=limits)
+        results = plain_results(detections, "corrected", with_boxes=True)
+        plain = plain_run(document, results, "bbox", limits)
+        precision, recall = plain.eval["precision"], plain.eval["recall"]
+        assert own["bbox", "AP", None] == precision[:, :, :, 0, 2][precision[:, :, :, 0, 2] > -1].mean()
+        for index, limit in enumerate(limits):
+            assert own["bbox", f"AR{limit}", None] == recall[:, :, 0, index][recall[:, :, 0, index] > -1].mean()
+        assert ("bbox", "AR100", None) not in own
+        assert ("segm", "AR5", 9) in own
+
+    @pytest.mark.real
+    @pytest.mark.slow
+    @pytest.mark.parametrize("conventions", CONVENTIONS)
+    def test_real_annotations_give_equal_numbers(self, shared: Path, conventions: Conventions) -> None:
+        path = shared / "data" / "coco_tiny" / "annotations" / "instances_val2017.json"
+        document = json.loads(path.read_bytes())
+        dataset = parse_coco(path.read_bytes(), source="x")
+        generator = np.random.default_rng(0)
+        rows = []
+        for row, (x, y, width, height) in enumerate(dataset.annotations.box_xywh.tolist()):
+            error = generator.normal(0, 2, 4)
+            box = tuple((np.array([x, y, x + width, y + height]) + error).tolist())
+            neighbour = min(row + int(generator.random() < 0.3), len(dataset.annotations) - 1)
+            same_image = dataset.annotations.image_id[neighbour] == dataset.annotations.image_id[row]
+            mask = dataset.annotations.mask_rle[neighbour if same_image else row]
+            image_id, category_id = dataset.annotations.image_id[row], int(dataset.annotations.category_id[row])
+            rows.append((image_id, category_id, round(generator.random(), 1) + 0.05, box, mask))
+        assert_equals_plain_pycocotools(document, detections_of(rows), conventions)
+
+
+class TestProperties:
+    @given(seed=st.integers(0, 1000))
+    @settings(max_examples=8, deadline=None)
+    def test_neither_the_order_of_images_and_categories_nor_the_shards_matter(self, seed: int) -> None:
+        document, detections = a_synthetic_case(seed, num_images=5)
+        expected = numbers(dataset_of(document), detections)
+        generator = np.random.default_rng(seed)
+        generator.shuffle(document["images"])
+        generator.shuffle(document["categories"])
+        shards = np.argsort(detections.image_id, kind="stable")
+        assert numbers(dataset_of(document), detections[shards]) == expected
+
+    @given(seed=st.integers(0, 1000))
+    @settings(max_examples=8, deadline=None)
+    def test_the_ground_truth_itself_is_perfect(self, seed: int) -> None:
+        document, _ = a_synthetic_case(seed, num_images=4)
+        dataset = dataset_of(document)
+        single = dataset.annotations[~dataset.annotations.is_crowd]
+        corners = single.box_xywh + np.concatenate([np.zeros((len(single), 2)), single.box_xywh[:, :2]], axis=1)
+        rows = zip(single.image_id, single.category_id.tolist(), corners.tolist(), single.mask_rle, strict=True)
+        own = numbers(
+            dataset, detections_of([(image, category, 0.9, box, mask) for image, category, box, mask in rows])
+        )
+        for iou_type in ("bbox", "segm"):
+            assert own[iou_type, "AP", None] == pytest.approx(1.0 if len(single) else -1)
+            assert own[iou_type, "AR100", None] == pytest.approx(1.0 if len(single) else -1)
+
+    def test_nothing_is_printed(self, capsys: pytest.CaptureFixture[str]) -> None:
+        document, detections = a_synthetic_case(1, num_images=2)
+        numbers(dataset_of(document), detections)
+        assert capsys.readouterr().out == ""
+
+
+def tiny(boxes: list[list[float]], masks: bool = True, **values: Any) -> Document:
+    """One 100 x 200 image with boxes of category 1, in a dataset with a second category and image."""
+    annotations = []
+    for number, (x, y, width, height) in enumerate(boxes):
+        corners = [x, y, x + width, y, x + width, y + height, x, y + height]
+        annotation = {"id": number, "image_id": 1, "category_id": 1, "bbox": [x, y, width, height]} | values
+        annotations.append(annotation | ({"segmentation": [corners]} if masks else {}))
+    images = [{"id": number, "file_name": f"{number}.jpg", "height": 100, "width": 200} for number in (1, 2)]
+    return {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "boat"}, {"id": 2, "name": "bird"}],
+    }
+
+
+class TestByHand:
+    def test_one_of_two_found_with_iou_062_counts_at_three_of_ten_thresholds(self) -> None:
+        dataset = dataset_of(tiny([[0, 0, 50, 100], [100, 0, 50, 100]]))
+        own = numbers(dataset, detections_of([found(1, 1, 0.9, (0, 0, 50, 62))]))
+        for iou_type in ("bbox", "segm"):
+            assert own[iou_type, "AP", None] == pytest.approx(0.3 * 51 / 101)
+            assert own[iou_type, "AP50", None] == pytest.approx(51 / 101)
+            assert own[iou_type, "AP75", None] == 0
+            assert own[iou_type, "AR100", None] == pytest.approx(0.3 * 0.5)
+            assert own[iou_type, "APm", None] == own[iou_type, "AP", 1] == own[iou_type, "AP", None]
+            assert own[iou_type, "APs", None] == own[iou_type, "APl", None] == own[iou_type, "AP", 2] == -1
+
+    def test_a_false_positive_in_an_image_without_ground_truth_costs_precision(self) -> None:
+        dataset = dataset_of(tiny([[0, 0, 50, 100]]))
+        rows = [found(1, 1, 0.8, (0, 0, 50, 100)), found(2, 1, 0.9, (0, 0, 50, 100))]
+        assert numbers(dataset, detections_of(rows))["segm", "AP", None] == pytest.approx(0.5)
+
+    def test_of_equal_scores_the_image_with_the_smaller_id_comes_first(self) -> None:
+        document = tiny([[0, 0, 50, 100]], image_id=10)
+        document["images"][0]["id"] = 10
+        rows = [found(10, 1, 0.9, (0, 0, 50, 100)), found(2, 1, 0.9, (0, 0, 50, 100))]
+        assert numbers(dataset_of(document), detections_of(rows))["segm", "AP", None] == pytest.approx(0.5)
+        document["images"][1]["id"] = "2"
+        assert numbers(dataset_of(document), detections_of(rows))["segm", "AP", None] == pytest.approx(1.0)
+
+    def test_crowds_neither_need_finding_nor_punish_it(self) -> None:
+        document = tiny([[0, 0, 50, 100], [100, 0, 100, 100]])
+        document["annotations"][1]["iscrowd"] = 1
+        rows = [found(1, 1, 0.8, (0, 0, 50, 100)), found(1, 1, 0.9, (110, 0, 130, 100))]
+        dataset = dataset_of(document)
+        assert numbers(dataset, detections_of(rows))["segm", "AP", None] == pytest.approx(1.0)
+        metrics = evaluate(dataset.images, dataset.annotations, dataset.categories, detections_of(rows))
+        assert set(metrics.num_instances.tolist()) == {1, 0}
+
+    def test_a_match_with_annotation_0_is_a_match(self) -> None:
+        dataset = dataset_of(tiny([[0, 0, 50, 100]]))
+        assert dataset.annotations.annotation_id.tolist() == ["0"]
+        assert numbers(dataset, detections_of([found(1, 1, 0.9, (0, 0, 50, 100))]))[
+            "bbox", "AP", None
+        ] == pytest.approx(1)
+
+    def test_original_boxes_are_one_pixel_smaller(self) -> None:
+        dataset = dataset_of(tiny([[20, 20, 10, 10]]))
+        detections = detections_of([found(1, 1, 0.9, (20, 20, 30, 30))])
+        assert numbers(dataset, detections)["bbox", "AP", None] == pytest.approx(1.0)
+        original = numbers(dataset, detections, conventions="original")
+        assert original["bbox", "AP", None] == pytest.approx(0.7), "IoU 0.81 reaches seven thresholds"
+        assert original["segm", "AP", None] == pytest.approx(1.0)
+
+    def test_original_detections_of_masks_are_small_by_their_box(self) -> None:
+        dataset = dataset_of(tiny([[0, 0, 20, 20]]))
+        corner = np.zeros((1, 100, 200), dtype=bool)
+        corner[0, 50:90, 50:60] = corner[0, 80:90, 50:90] = True
+        rows = [found(1, 1, 0.8, (0, 0, 20, 20)), ("1", 1, 0.9, (50, 50, 90, 90), encode_masks(corner)[0])]
+        assert numbers(dataset, detections_of(rows))["segm", "APs", None] == pytest.approx(0.5)
+        original = numbers(dataset, detections_of(rows), conventions="original")
+        assert original["segm", "APs", None] == pytest.approx(1.0), "1600 px of box are not small, 700 of mask are"
+
+    def test_only_the_given_categories_and_images_count(self) -> None:
+        document = tiny([[0, 0, 50, 100]])
+        dataset = dataset_of(document)
+        rows = [found(1, 1, 0.5, (0, 0, 50, 100)), found(2, 1, 0.9, (0, 0, 9, 9)), found(1, 2, 0.9, (0, 0, 50, 100))]
+        first, boat = dataset.images[:1], dataset.categories[:1]
+        metrics = evaluate(first, dataset.annotations, boat, detections_of(rows))
+        assert metrics.value[0] == pytest.approx(1.0)
+        assert set(metrics.category_name) == {None, "boat"}
+        bird = evaluate(first, dataset.annotations, dataset.categories[1:], detections_of(rows))
+        assert set(bird.value.tolist()) == {-1}
+        assert set(bird.num_instances.tolist()) == {0}
+
+
+class TestMissingThings:
+    @pytest.mark.parametrize("conventions", CONVENTIONS)
+    def test_without_ground_truth_every_number_is_minus_one(self, conventions: Conventions) -> None:
+        dataset = dataset_of(tiny([]))
+        detections = detections_of([found(1, 1, 0.9, (0, 0, 50, 100))])
+        own = numbers(dataset, detections, conventions=conventions)
+        assert set(own.values()) == {-1}
+        assert len(own) == 2 * (12 + 2 * 3)
+
+    def test_without_detections_what_has_ground_truth_is_zero(self) -> None:
+        own = numbers(dataset_of(tiny([[0, 0, 50, 100]])), Detections.empty())
+        assert own["segm", "AP", None] == own["bbox", "AR100", None] == own["bbox", "AP50", 1] == 0
+        assert own["bbox", "APs", None] == own["segm", "AP", 2] == -1
+
+    def test_without_images_or_categories_every_number_is_minus_one(self) -> None:
+        dataset = dataset_of(tiny([[0, 0, 50, 100]]))
+        detections = detections_of([found(1, 1, 0.9, (0, 0, 50, 100))])
+        no_images = evaluate(dataset.images[:0], dataset.annotations, dataset.categories, detections)
+        no_categories = evaluate(dataset.images, dataset.annotations, dataset.categories[:0], detections)
+        assert set(no_images.value.tolist()) == set(no_categories.value.tolist()) == {-1}
+        assert len(no_categories) == 24
+
+    def test_without_any_mask_only_boxes_are_compared(self) -> None:
+        dataset = dataset_of(tiny([[0, 0, 50, 100]], masks=False))
+        own = numbers(dataset, detections_of([found(1, 1, 0.9, (0, 0, 50, 100))]))
+        assert own["bbox", "AP", None] == pytest.approx(1.0)
+        assert {iou_type for iou_type, _, _ in own} == {"bbox"}
+
+    @pytest.mark.parametrize("declared", [True, False])
+    def test_where_only_some_have_no_mask_their_box_is_it(self, declared: bool) -> None:
+        document = tiny([[0, 0, 50, 100], [100, 0, 50, 100]])
+        document["annotations"][1]["segmentation"] = None
+        document["annotations"].append({"id": 7, "image_id": 2, "category_id": 1, "bbox": [5, 5, 50, 50]})
+        if not declared:
+            document["annotations"][0]["segmentation"] = a_mask((0, 0, 50, 100)).to_coco()
+            for image in document["images"]:
+                del image["height"], image["width"]
+        rows = [found(1, 1, 0.9, (100, 0, 150, 100)), found(1, 1, 0.9, (0, 0, 50, 100))]
+        own = numbers(dataset_of(document), detections_of(rows))
+        assert own["segm", "AR100", None] == pytest.approx(2 / 3)
+
+    def test_images_labelled_at_another_size_are_named(self, caplog: pytest.LogCaptureFixture) -> None:
+        document = tiny([[0, 0, 50, 100]])
+        document["images"][0] |= {"height": 200, "width": 100}
+        with caplog.at_level(logging.WARNING):
+            own = numbers(dataset_of(document), detections_of([found(1, 1, 0.9, (0, 0, 50, 100))]))
+        assert own["segm", "AP", None] == 0
+        assert "1 images were labelled at another size" in caplog.text
+        assert ": 1. Check that width and height" in caplog.text
+
+    @pytest.mark.parametrize("limits", [(1, 1, 100), (0, 1, 2)])
+    def test_limits_that_mean_nothing_are_refused(self, limits: tuple[int, int, int]) -> None:
+        dataset = dataset_of(tiny([]))
+        with pytest.raises(ValueError, match="three different limits of at least 1, got"):
+            numbers(dataset, Detections.empty(), max_detections=limits)
+
+
+class TestTables:
+    @staticmethod
+    def metrics() -> Metrics:
+        dataset = dataset_of(tiny([[0, 0, 50, 100], [100, 0, 50, 100]]))
+        detections = detections_of([found(1, 1, 0.9, (0, 0, 50, 62))])
+        return evaluate(dataset.images, dataset.annotations, dataset.categories, detections)
+
+    def test_overall_numbers_stand_side_by_side(self) -> None:
+        rows = metrics_table(self.metrics())
+        assert rows[0] == ("", "bbox", "segm")
+        assert [row[0] for row in rows[1:]] == TWELVE
+        assert rows[1:5] == [
+            ("AP", "0.151", "0.151"),
+            ("AP50", "0.505", "0.505"),
+            ("AP75", "0.000", "0.000"),
+            ("APs", "-", "-"),
+        ]
+
+    def test_each_category_has_a_row(self) -> None:
+        header = ("category", "instances", "bbox AP", "bbox AP50", "bbox AR100", "segm AP", "segm AP50", "segm AR100")
+        assert category_table(self.metrics()) == [
+            header,
+            ("boat", "2", "0.151", "0.505", "0.150", "0.151", "0.505", "0.150"),
+            ("bird", "0", "-", "-", "-", "-", "-", "-"),
+        ]
+
+    def test_the_tables_of_nothing_are_headers(self) -> None:
+        assert metrics_table(Metrics.empty()) == [("",)]
+        assert category_table(Metrics.empty()) == [("category", "instances")]
