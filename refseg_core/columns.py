@@ -92,7 +92,10 @@ class Table:
         schema = cls.schema()
         if set(schema.names) - set(table.column_names):
             raise ValueError(f"{cls.__name__} needs the columns {schema.names}, got {table.column_names}")
-        columns = table.select(schema.names).cast(schema).combine_chunks()
+        try:
+            columns = table.select(schema.names).cast(schema).combine_chunks()
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise ValueError(f"{cls.__name__} cannot be read from columns of other types: {error}") from error
         return cls(**{field.name: _from_arrow(columns[field.name], field) for field in schema})
 
     def _columns(self) -> Iterator[tuple[str, Array]]:
@@ -121,7 +124,7 @@ def _checked(table: str, field: "dataclasses.Field[Any]", values: Any) -> Array:
     is_list = pa.types.is_fixed_size_list(arrow_type) or pa.types.is_list(arrow_type)
     if isinstance(values, np.ndarray) and values.dtype == object:
         values = values.tolist()
-    array = np.array(values, dtype=(arrow_type.value_type if is_list else arrow_type).to_pandas_dtype())
+    array = _converted(f"{table}.{field.name}", values, arrow_type.value_type if is_list else arrow_type)
     if is_list and len(array) == 0:
         size = arrow_type.list_size if pa.types.is_fixed_size_list(arrow_type) else 0
         array = array.reshape(0, size)
@@ -129,6 +132,14 @@ def _checked(table: str, field: "dataclasses.Field[Any]", values: Any) -> Array:
         raise ValueError(f"{table}.{field.name} has the wrong number of dimensions: shape {array.shape}")
     if pa.types.is_fixed_size_list(arrow_type) and array.shape[1] != arrow_type.list_size:
         raise ValueError(f"{table}.{field.name} needs shape [N, {arrow_type.list_size}], got {array.shape}")
+    return array
+
+
+def _converted(name: str, values: Any, arrow_type: pa.DataType) -> Array:
+    dtype = np.dtype(arrow_type.to_pandas_dtype())
+    array = np.array(values, dtype=dtype)
+    if dtype.kind == "i" and not np.array_equal(array, np.asarray(values)):
+        raise ValueError(f"{name} holds {arrow_type} numbers; some values do not fit it")
     return array
 
 
@@ -163,6 +174,8 @@ def _from_arrow(values: pa.ChunkedArray, field: pa.Field) -> Array:
             listed = [None if v is None else Rle((v["size"][0], v["size"][1]), v["counts"]) for v in listed]
         return _object_array(listed)
     if pa.types.is_fixed_size_list(field.type) or pa.types.is_list(field.type):
+        if len(array.value_lengths().unique()) > 1:
+            raise ValueError(f"the vectors of column {field.name!r} have different lengths")
         flat: Array = array.flatten().to_numpy(zero_copy_only=False)
         return flat.reshape(len(array), -1) if len(array) else flat.reshape(0, 0 if flat.size else _width(field))
     plain: Array = array.to_numpy(zero_copy_only=False)

@@ -109,12 +109,14 @@ def _box_iou(box_4: npt.NDArray[np.float32], boxes_N4: npt.NDArray[np.float32]) 
 def _pack_at(logits_NGG: Tensor, size: tuple[int, int]) -> Tensor:
     """Upsamples logits to the original frame, binarises at 0 and packs eight pixels a byte; uint8 [N, B]."""
     chunk = max(1, _UPSAMPLED_PER_CHUNK // (size[0] * size[1]))
-    return torch.cat(
-        [
-            _pack(F.interpolate(part[:, None], size=size, mode="bilinear", align_corners=False, antialias=True) > 0)
-            for part in logits_NGG.split(chunk)
-        ]
-    )
+    return torch.cat([_pack(_resize(part[:, None], size) > 0) for part in logits_NGG.split(chunk)])
+
+
+def _resize(logits_N1GG: Tensor, size: tuple[int, int]) -> Tensor:
+    if size[1] == 1 and logits_N1GG.shape[-2] != size[0]:
+        # Rows first: PyTorch repeats rows when it resizes to a single column at the same time.
+        logits_N1GG = _resize(logits_N1GG, (size[0], logits_N1GG.shape[-1]))
+    return F.interpolate(logits_N1GG, size=size, mode="bilinear", align_corners=False, antialias=True)
 
 
 def _bit_values(device: torch.device) -> Tensor:
@@ -123,7 +125,8 @@ def _bit_values(device: torch.device) -> Tensor:
 
 def _pack(masks: Tensor) -> Tensor:
     bits = masks.flatten(1).to(torch.uint8)
-    padded = F.pad(bits, (0, -bits.shape[1] % 8)).view(len(bits), -1, 8)
+    num_bytes = -(-bits.shape[1] // 8)
+    padded = F.pad(bits, (0, -bits.shape[1] % 8)).view(len(bits), num_bytes, 8)
     return (padded * _bit_values(bits.device)).sum(dim=-1, dtype=torch.uint8)
 
 

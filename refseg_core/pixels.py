@@ -26,7 +26,7 @@ def to_unit_range(image_HW3: npt.NDArray[np.uint8]) -> Tensor:
 
     A true division by 255: multiplying by the reciprocal gives other values (method, section 3.1).
     """
-    return torch.from_numpy(np.ascontiguousarray(image_HW3)).permute(2, 0, 1).to(torch.float32) / 255.0
+    return torch.from_numpy(np.array(image_HW3)).permute(2, 0, 1).to(torch.float32) / 255.0
 
 
 def squash(image_HW3: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:

@@ -36,7 +36,7 @@ def segment_boxes(
 
 def _filled_box(box_xyxy: npt.NDArray[np.float64], height: int, width: int) -> Masks:
     left, top = np.floor(box_xyxy[:2]).astype(int).clip(0)
-    right, bottom = np.ceil(box_xyxy[2:]).astype(int)
+    right, bottom = np.ceil(box_xyxy[2:]).astype(int).clip(0)
     mask = np.zeros((height, width), dtype=bool)
     mask[top:bottom, left:right] = True
     return mask

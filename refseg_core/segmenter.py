@@ -33,7 +33,7 @@ _VIDEO_PARAMETERS = (
     "no_obj_embed_spatial",
     "mask_downsample.",
     "obj_ptr_proj.",
-    "obj_ptr_tproj",
+    "obj_ptr_tpos_proj.",
 )
 # What our modules hold and images never reach: may be absent from the file.
 _UNUSED_PARAMETERS = (
@@ -79,6 +79,10 @@ class Segmenter(nn.Module):
         stride4, stride8, stride16 = pyramid
         decoder = self.sam_mask_decoder
         return ImageEmbedding(stride16, decoder.conv_s1(stride8), decoder.conv_s0(stride4))
+
+    def prepare(self, embedding: ImageEmbedding) -> ImageEmbedding:
+        """What all prompts on an image share: here, where every prompt is decoded by itself, its embedding."""
+        return embedding
 
     def decode_points(
         self, embedding: ImageEmbedding, points_N2: Tensor, *, pred_iou_thresh: float

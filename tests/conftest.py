@@ -4,6 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+
+# Several workers share the cores; torch threads of each would only get in the others' way.
+torch.set_num_threads(1)
 
 _BESIDE_THE_CHECKOUT = Path(__file__).resolve().parents[2] / "shared"
 

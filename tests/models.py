@@ -1,0 +1,50 @@
+"""Tiny models with random but fixed parameters: real code paths in milliseconds, with no meaning in the numbers."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from refseg_core.architectures import EncoderArchitecture, SegmenterArchitecture
+from refseg_core.encoder import Encoder
+from refseg_core.segmenter import Segmenter
+
+TINY_SEGMENTER = SegmenterArchitecture(8, 1, (1, 1, 2, 1), (3,), window_sizes=(4, 4, 4, 2), width=32, image_size=64)
+TINY_ENCODER = EncoderArchitecture(32, 2, 2, image_size=70)
+_SPREAD = 0.1  # of the parameters: large enough that prompts give different masks
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def tiny_segmenter(architecture: SegmenterArchitecture = TINY_SEGMENTER, *, seed: int = 0) -> Segmenter:
+    """A segmenter of a 64 px frame (16 x 16 logits) unless asked otherwise."""
+    with seeded(seed):
+        return _randomised(Segmenter(architecture))
+
+
+def tiny_encoder(architecture: EncoderArchitecture = TINY_ENCODER, *, seed: int = 0) -> Encoder:
+    """An encoder of a 70 px frame (5 x 5 patches) unless asked otherwise."""
+    with seeded(seed):
+        return _randomised(Encoder(architecture))
+
+
+def random_tensor(*shape: int, seed: int = 0) -> Tensor:
+    """Uniform in [0, 1)."""
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seeds torch's global generator, on which modules draw at construction, and puts it back."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def _randomised(model: Model) -> Model:
+    for parameter in model.parameters():
+        if parameter.dim() > 1 or not parameter.any():
+            nn.init.normal_(parameter, std=_SPREAD)
+    return model.eval().requires_grad_(False)
