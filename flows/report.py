@@ -10,8 +10,9 @@ from refseg_core.tables import Annotations, Categories, Images, LabeledImages, M
 from tasks.artifacts import Artifact, Store
 from tasks.labels import LabelRun
 from tasks.plan_shards import LabelPlan
+from tasks.pull_weights import pull_weights
 from tasks.storage import redact
-from tasks.weights import list_weights, pull_weights
+from tasks.weights import list_weights
 
 _FAILURES_SHOWN = 10
 

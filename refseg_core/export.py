@@ -1,7 +1,7 @@
 """Detections as COCO json: a list of results, or a whole dataset.
 
 Here: the rows, the json text in pieces, and polygons around masks. Not here: files (callers write the pieces) and
-reading COCO (`refseg_core/coco.py`). Nothing holds all rows: detections come as one table per shard.
+reading COCO (`refseg_core/coco/`). Nothing holds all rows: detections come as one table per shard.
 
 Image ids are those of the dataset the labels belong to, numbers as numbers and text as text, in both formats, so
 that results fit the annotation file they are compared with. A plain listing has no ids but file names: its images

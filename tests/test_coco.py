@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
-from refseg_core import coco
-from refseg_core.coco import CocoDataset, check_file_name, dataset_of_files, parse_coco, select_images
+from refseg_core.coco import CocoDataset, check_file_name, dataset_of_files, json_stream, parse_coco, select_images
 from refseg_core.errors import DatasetError
 from refseg_core.masks import decode_mask, encode_masks, rle_from_polygons
 
@@ -106,12 +105,12 @@ class TestReading:
         document |= {"version": 1.25e-3, "size": -12345678, "done": True, "note": None}
         document["notes"] = [12345678901234567890, -1.5e-7, True, None, 'a "quoted" \\ text']
         expected = parse(document)
-        monkeypatch.setattr(coco, "_WINDOW", window)
+        monkeypatch.setattr(json_stream, "_WINDOW", window)
         written = json.dumps(document, ensure_ascii=False, indent=1).encode(encoding)
         assert equal(parse_coco(written, source="x"), expected)
 
     def test_polygons_do_not_stay_in_memory_as_numbers(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(coco, "_WINDOW", 1 << 16)
+        monkeypatch.setattr(json_stream, "_WINDOW", 1 << 16)
         document = a_document()
         angles = np.linspace(0, 2 * np.pi, 100)
         polygon = np.stack([15 + 9 * np.cos(angles), 10 + 9 * np.sin(angles)], axis=1).ravel().tolist()

@@ -1,0 +1,162 @@
+"""COCO json into tables: images, annotations and categories, checked.
+
+Here: which lists a dataset file has, and what becomes of them. What an image and a category may look like in the wild
+is in `columns.py`, an annotation in `annotations.py`. Not here: opening files (a
+document is bytes, a listing is names), choosing references, writing COCO json (`refseg_core/export.py`).
+
+The document is read through a sliding window, one image or annotation at a time, and straight into columns:
+train2017's 860,000 annotations as Python objects would need several gigabytes.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refseg_core.coco.annotations import AnnotationColumns
+from refseg_core.coco.columns import CategoryColumns, Columns, ImageColumns
+from refseg_core.coco.file_names import BAD_FILE_NAME, check_file_name
+from refseg_core.coco.json_stream import JsonError, JsonReader
+from refseg_core.coco.problems import Problems
+from refseg_core.errors import DatasetError
+from refseg_core.tables import Annotations, Categories, Images
+
+_NOT_A_DATASET = "the file is not a COCO dataset: expected an object with the lists images, annotations and categories"
+_NO_SECTION = "a list is missing from the file: add it"
+_NOT_A_LIST = "an entry of the file is not a list: write images, annotations and categories as lists"
+_REPEATED_SECTION = "a list appears twice in the file: merge the two"
+_REPEATED_FILE = "a file is listed more than once: list it once"
+_UNKNOWN_SELECTED = "an image id is not among the dataset's images: correct image_ids"
+
+
+@dataclass(frozen=True)
+class CocoDataset:
+    """A dataset as tables; images and annotations in the file's order (sampling depends on it)."""
+
+    images: Images
+    annotations: Annotations
+    categories: Categories
+
+
+def dataset_of_files(names: Sequence[str], sizes: Sequence[int], versions: Sequence[str]) -> CocoDataset:
+    """The dataset of a plain listing: no annotations, ids are the names, images sorted by name.
+
+    `names` are relative to the listed folder, `sizes` in bytes, `versions` whatever changes with the content.
+    Raises DatasetError when names repeat or leave the folder.
+    """
+    problems = Problems()
+    problems.add_repeated(_REPEATED_FILE, names)
+    for name in names:
+        if reason := check_file_name(name):
+            problems.add(BAD_FILE_NAME, f"{name} {reason}")
+    problems.raise_if_any("The listing of the image folder")
+    order = sorted(range(len(names)), key=names.__getitem__)
+    zeros = np.zeros(len(names), dtype=np.int32)
+    images = Images(
+        image_id=np.array([names[row] for row in order], dtype=object),
+        has_integer_id=zeros.astype(bool),
+        file_name=np.array([names[row] for row in order], dtype=object),
+        height=zeros,
+        width=zeros,
+        size=np.array([sizes[row] for row in order], dtype=np.int64),
+        version=np.array([versions[row] for row in order], dtype=object),
+    )
+    return CocoDataset(images, Annotations.empty(), Categories.empty())
+
+
+def select_images(dataset: CocoDataset, image_ids: Collection[str]) -> CocoDataset:
+    """The images with these ids, in the dataset's order, with their annotations and all categories.
+
+    Raises DatasetError naming the ids that the dataset does not have.
+    """
+    wanted = set(image_ids)
+    problems = Problems()
+    problems.add_all(_UNKNOWN_SELECTED, sorted(wanted - set(dataset.images.image_id)))
+    problems.raise_if_any("The selection of images")
+    return CocoDataset(
+        dataset.images[_is_among(dataset.images.image_id, wanted)],
+        dataset.annotations[_is_among(dataset.annotations.image_id, wanted)],
+        dataset.categories,
+    )
+
+
+def parse_coco(document: bytes, *, source: str) -> CocoDataset:
+    """Reads a COCO dataset file; `source` is its name in messages.
+
+    Accepted besides the standard form: ids that are strings (digit strings stay strings, `has_integer_id` is
+    False for them) or whole floats; category ids that are digit strings; no `annotations` (the official test
+    files), and then no `categories`; no image sizes as long as no polygon needs them; no `file_name` beside a
+    `coco_url` (LVIS); one flat list of coordinates as a polygon; a missing or null `bbox`, `area`, `iscrowd` or
+    `segmentation`. Masks may be polygons (those with fewer than three points are left out) or run lengths,
+    compressed or not. Boxes may reach beyond the image and may have no width or height (train2017 has such).
+    A category 0 without annotations that shares another's name is left out (Roboflow writes it).
+
+    Anything else raises one DatasetError with every kind of problem, its count and the first few offenders.
+    """
+    problems = Problems()
+    images, categories = ImageColumns(problems), CategoryColumns(problems)
+    annotations = AnnotationColumns(problems, images)
+    sections = {"images": images, "annotations": annotations, "categories": categories}
+    try:
+        late = _fill(document, sections, problems)
+        if late:
+            _fill(document, {"annotations": annotations}, problems)
+    except (JsonError, UnicodeDecodeError) as error:
+        raise DatasetError(
+            f"{source} is not valid json: {error}. Expected a COCO dataset file; was it cut off, or is it "
+            "another kind of file?"
+        ) from error
+    annotations.check(categories)
+    categories.drop_placeholder(annotations.category_ids)
+    categories.check_names()
+    problems.raise_if_any(source)
+    return CocoDataset(images.table(), annotations.table(), categories.table())
+
+
+def _fill(document: bytes, sections: Mapping[str, Columns], problems: Problems) -> bool:
+    """Adds the items of the document's lists to their columns.
+
+    Returns whether annotations were passed over because the images come after them: polygons cannot be
+    rasterised before the size of their image is known.
+    """
+    reader = JsonReader(document)
+    if reader.peek() != "{":
+        kind = type(reader.value()).__name__
+        reader.end()
+        problems.add(_NOT_A_DATASET, f"a {kind}")
+        return False
+    seen: list[str] = []
+    late = False
+    for key in reader.members():
+        columns = sections.get(key)
+        if columns is not None and key in seen:
+            problems.add(_REPEATED_SECTION, key)
+        seen.append(key)
+        if columns is not None and reader.peek() != "[":
+            problems.add(_NOT_A_LIST, f"{key} is a {type(reader.value()).__name__}")
+        elif columns is None:
+            reader.value()
+        else:
+            too_early = key == "annotations" and "images" in sections and "images" not in seen
+            late = late or too_early
+            _add_items(reader, columns, skip=too_early)
+    reader.end()
+    _require_sections(seen, sections, problems)
+    return late and "images" in seen
+
+
+def _add_items(reader: JsonReader, columns: Columns, *, skip: bool) -> None:
+    for item in reader.items():
+        if not skip:
+            columns.add(item)
+
+
+def _require_sections(seen: list[str], sections: Mapping[str, Columns], problems: Problems) -> None:
+    required = ["images", "categories"] if "annotations" in seen else ["images"]
+    problems.add_all(_NO_SECTION, [key for key in required if key in sections and key not in seen])
+
+
+def _is_among(ids: npt.NDArray[Any], wanted: set[str]) -> npt.NDArray[np.bool_]:
+    return np.fromiter((one in wanted for one in ids), dtype=bool, count=len(ids))

@@ -1,0 +1,49 @@
+"""All problems of an input come in one error, which stays short however many there are."""
+
+import pytest
+
+from refseg_core.coco.problems import Problems, shortened
+from refseg_core.errors import DatasetError
+
+
+def _message(problems: Problems) -> str:
+    with pytest.raises(DatasetError) as caught:
+        problems.raise_if_any("boats.json")
+    return str(caught.value)
+
+
+def test_without_problems_nothing_is_raised() -> None:
+    problems = Problems()
+    problems.add_all("a kind", [])
+    problems.add_repeated("a kind", ["a", "b"])
+    problems.raise_if_any("boats.json")
+
+
+def test_every_kind_has_its_count_and_its_first_offenders() -> None:
+    problems = Problems()
+    problems.add_all("a number is wrong: correct it", [str(number) for number in range(7)])
+    problems.add("a name is missing: add it", "image 3")
+    assert _message(problems).splitlines() == [
+        "boats.json cannot be used; 8 problems:",
+        "- 7 x a number is wrong: correct it. Found: 0, 1, 2, 3, 4 and 2 more",
+        "- 1 x a name is missing: add it. Found: image 3",
+    ]
+
+
+def test_what_is_repeated_is_named_once() -> None:
+    problems = Problems()
+    problems.add_repeated("a name is used twice", ["b", "a", "b", "c", "a", "b"])
+    assert _message(problems).endswith("- 2 x a name is used twice. Found: b, a")
+
+
+def test_many_kinds_and_long_offenders_are_cut() -> None:
+    problems = Problems()
+    for number in range(20):
+        problems.add_all(f"kind {number}", ["x" * 10_000] * 9)
+    message = _message(problems)
+    assert message.endswith("- and 8 more kinds of problems")
+    assert len(message) < 10_000
+
+
+def test_what_cannot_be_printed_is_escaped() -> None:
+    assert shortened("a\ud800") == "a\\ud800"
