@@ -14,7 +14,7 @@ import yaml
 from click.shell_completion import get_completion_class
 
 from flows.configuration import Key, RunConfig, keys, load_config, template
-from refseg_core.errors import RefsegError
+from refseg_core.errors import ConfigurationError, RefsegError
 
 if TYPE_CHECKING:
     from refseg_core.settings import Conventions
@@ -71,9 +71,17 @@ def _load(config_file: str, flags: dict[str, str | None]) -> RunConfig:
 
 
 def _parse_flag(key: Key, value: str) -> Any:
-    if key.is_list and not value.startswith("[") and value != "null":
-        return [yaml.safe_load(part) for part in value.split(",")]
-    return (None if value == "null" else value) if key.is_text else yaml.safe_load(value)
+    if value == "null":
+        return None
+    if key.is_list and not value.startswith("["):
+        return [part.strip() for part in value.split(",")]
+    if key.is_text:
+        return value
+    try:
+        # Lists hold names and ids, which stay text whatever YAML would make of them.
+        return yaml.load(value, yaml.BaseLoader) if key.is_list else yaml.safe_load(value)  # noqa: S506
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"--{key.name}: {value!r} cannot be read: {str(error).splitlines()[0]}.") from error
 
 
 @contextmanager
@@ -102,6 +110,8 @@ def init(file: str, force: bool) -> None:
     path = Path(file)
     if path.exists() and not force:
         raise click.UsageError(f"{file} exists already; choose another name or pass --force.")
+    if not path.parent.is_dir():
+        raise click.UsageError(f"{path.parent} is no folder; create it first.")
     path.write_text(template(), encoding="utf-8")
     click.echo(f"Wrote {file}. Fill in the paths, then: refseg run {file}")
 

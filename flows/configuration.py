@@ -5,17 +5,17 @@ in `refseg_core/settings.py`; the file, the flags and the form in the Prefect UI
 """
 
 import difflib
+import re
 import textwrap
 import types
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from refseg_core.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
@@ -31,12 +31,32 @@ from refseg_core.settings import (
 from tasks.sources import DatasetSource, ModelSettings
 
 
+def _as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+DatasetId = Annotated[str, BeforeValidator(_as_text)]
+"""An id as a dataset writes it, number or text."""
+
+
+class SegmenterConfig(ModelSettings):
+    """SAM2, which proposes masks."""
+
+    model: str = Field("sam2_hiera_large", description="Name of the model; `refseg weights list` shows all.")
+
+
+class EncoderConfig(ModelSettings):
+    """DINOv2, which compares masks with references."""
+
+    model: str = Field("dinov2_vitl14", description="Name of the model; `refseg weights list` shows all.")
+
+
 class ReferencesConfig(Settings):
     """The annotated examples."""
 
     images: str = Field(description="Folder or prefix of the reference images: a path or any fsspec URI.")
     annotations: str = Field(description="COCO json of the references, with masks or with boxes only.")
-    annotation_ids: tuple[int | str, ...] | None = Field(
+    annotation_ids: tuple[DatasetId, ...] | None = Field(
         None, description="Exactly these annotations; null: sampling decides."
     )
     sampling: SamplingSettings = Field(SamplingSettings(), description="How references are sampled.")
@@ -47,13 +67,6 @@ class ReferencesConfig(Settings):
         """The references as a dataset to index."""
         return DatasetSource(images=self.images, annotations=self.annotations)
 
-    @property
-    def chosen_annotation_ids(self) -> tuple[str, ...] | None:
-        """The named annotations as the tables write their ids, or None."""
-        return (
-            None if self.annotation_ids is None else tuple(str(annotation_id) for annotation_id in self.annotation_ids)
-        )
-
 
 class TargetsConfig(Settings):
     """The images to label."""
@@ -62,13 +75,12 @@ class TargetsConfig(Settings):
     annotations: str | None = Field(
         None, description="Optional COCO json: gives the list of images, and ground truth for the evaluation."
     )
-    image_ids: tuple[int | str, ...] | None = Field(None, description="Only these images; null: all.")
+    image_ids: tuple[DatasetId, ...] | None = Field(None, description="Only these images; null: all.")
 
     @property
     def source(self) -> DatasetSource:
         """The targets as a dataset to index."""
-        ids = None if self.image_ids is None else tuple(str(image_id) for image_id in self.image_ids)
-        return DatasetSource(images=self.images, annotations=self.annotations, image_ids=ids)
+        return DatasetSource(images=self.images, annotations=self.annotations, image_ids=self.image_ids)
 
 
 class RunConfig(Settings):
@@ -77,8 +89,8 @@ class RunConfig(Settings):
     store: str = Field(description="Folder or prefix for everything that is made: a path or any fsspec URI.")
     references: ReferencesConfig = Field(description="The annotated examples.")
     targets: TargetsConfig = Field(description="The images to label.")
-    segmenter: ModelSettings = Field(ModelSettings(model="sam2_hiera_large"), description="SAM2, which proposes masks.")
-    encoder: ModelSettings = Field(ModelSettings(model="dinov2_vitl14"), description="DINOv2, which compares.")
+    segmenter: SegmenterConfig = Field(SegmenterConfig(), description="SAM2, which proposes masks.")
+    encoder: EncoderConfig = Field(EncoderConfig(), description="DINOv2, which compares masks with references.")
     labeling: LabelingSettings = Field(LabelingSettings(), description="How images are labelled.")
     batches: BatchSettings = Field(BatchSettings(), description="How the work is cut up; never changes labels.")
     evaluation: EvaluationSettings = Field(
@@ -149,12 +161,16 @@ def parse_config(content: Mapping[str, Any], *, source: str) -> RunConfig:
     except ValidationError as error:
         problems = "\n".join(f"  {_describe(problem)}" for problem in error.errors())
         raise ConfigurationError(f"{source}: {error.error_count()} wrong:\n{problems}") from None
-    for name, model, known in (
-        ("segmenter.model", config.segmenter.model, SEGMENTER_ARCHITECTURES),
-        ("encoder.model", config.encoder.model, ENCODER_ARCHITECTURES),
-    ):
-        if model not in known:
-            raise ConfigurationError(f"{source}: {name}: {model!r} is not known; expected one of {', '.join(known)}.")
+    unknown = [
+        f"  {name}: {model!r} is not known; expected one of {', '.join(known)}."
+        for name, model, known in (
+            ("segmenter.model", config.segmenter.model, SEGMENTER_ARCHITECTURES),
+            ("encoder.model", config.encoder.model, ENCODER_ARCHITECTURES),
+        )
+        if model not in known
+    ]
+    if unknown:
+        raise ConfigurationError("\n".join([f"{source}: {len(unknown)} wrong:", *unknown]))
     return config
 
 
@@ -168,6 +184,7 @@ def template() -> str:
 
 
 _COMMENT_WIDTH = 100
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(//|:)")  # a scheme, or chained ones
 _EXAMPLES = {
     "store": "runs/boats",
     "references.images": "references",
@@ -264,6 +281,4 @@ def _resolve_paths(content: dict[str, Any], folder: Path) -> None:
 
 
 def _below(folder: Path, path: str) -> str:
-    if len(urlsplit(path).scheme) > 1:
-        return path
-    return str(folder / Path(path).expanduser())
+    return path if _URI.match(path) else str(folder / Path(path).expanduser())

@@ -1,23 +1,53 @@
 """Finds what would stop a run before hours are spent: in the first seconds, without a model and without Prefect."""
 
 from flows.configuration import RunConfig
+from refseg_core.errors import DatasetError
+from refseg_core.images import IMAGE_SUFFIXES
+from refseg_core.tables import Categories
+from tasks.artifacts import Artifact, Store
+from tasks.evaluate import check_categories
 from tasks.index_dataset import index_dataset
 from tasks.sample_references import sample_references
-from tasks.storage import Folder, uri_size
+from tasks.storage import Folder, redact
 from tasks.weights import locate_weights
 from tasks.workers import pick_device
 
 
 def check(config: RunConfig) -> None:
-    """Checks places, weights, device and references; what it makes of them the run finds made.
+    """Checks places, weights, device, references and targets; what it makes of them the run finds made.
 
     Raises the RefsegError that names what is wrong.
     """
-    if config.targets.annotations is not None:
-        uri_size(config.targets.annotations)
-    Folder(config.targets.images).check_readable()
     for model in (config.segmenter, config.encoder):
         locate_weights(model.model, model.weights)
     pick_device(config.device)
+    if config.pictures is not None:
+        Folder(config.pictures)
+    Folder(config.references.images).check_readable()
+    references = _check_references(config)
+    if config.targets.annotations is None:
+        _check_listing(config)
+    else:
+        _check_annotated_targets(config, references)
+
+
+def _check_references(config: RunConfig) -> Artifact:
     dataset = index_dataset.fn(config.store, config.references.source)
-    sample_references.fn(config.store, dataset, config.references.sampling, config.references.chosen_annotation_ids)
+    sample_references.fn(config.store, dataset, config.references.sampling, config.references.annotation_ids)
+    return dataset
+
+
+def _check_listing(config: RunConfig) -> None:
+    """A million names are listed once, by the run; here one image is enough."""
+    if not Folder(config.targets.images).holds_files(tuple(IMAGE_SUFFIXES)):
+        raise DatasetError(
+            f"targets.images: {redact(config.targets.images)} holds no image. Expected files ending in "
+            f"{', '.join(sorted(IMAGE_SUFFIXES))}."
+        )
+
+
+def _check_annotated_targets(config: RunConfig, references: Artifact) -> None:
+    Folder(config.targets.images).check_readable()
+    store = Store(config.store)
+    targets = index_dataset.fn(config.store, config.targets.source)
+    check_categories(store.load(references, Categories), store.load(targets, Categories))

@@ -27,3 +27,7 @@ class ImageError(RefsegError):
 
 class StoreError(RefsegError):
     """The store cannot be used as asked: unreachable, denied, damaged or incomplete."""
+
+
+class NotFoundError(StoreError):
+    """An object or folder is not there, though the place where it should be can be read."""

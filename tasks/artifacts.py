@@ -12,6 +12,7 @@ import getpass
 import hashlib
 import json
 import logging
+import os
 import platform
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,7 @@ from typing import Any
 
 from refseg_core.columns import Table
 from refseg_core.errors import StoreError
-from tasks.storage import AnyTable, Folder, table_from_parquet, table_to_parquet
+from tasks.storage import AnyTable, Folder, redact, table_from_parquet, table_to_parquet
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +135,7 @@ class Store:
         """The artifact at `folder/key`. Raises StoreError where it does not exist."""
         manifest = self.manifest(f"{folder}/{key}")
         if manifest is None:
-            raise StoreError(f"{self.uri}: has no {folder}/{key}. It was not made yet, or in another store.")
+            raise StoreError(f"{redact(self.uri)}: has no {folder}/{key}. It was not made yet, or in another store.")
         return Artifact(folder, key, _num_rows(manifest))
 
 
@@ -143,8 +144,15 @@ def made_by() -> dict[str, str]:
     return {
         "refseg_version": version("refseg"),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "created_by": f"{getpass.getuser()}@{platform.node()}",
+        "created_by": f"{_user()}@{platform.node()}",
     }
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # containers often run as a user id without a name
+        return str(os.getuid())
 
 
 def table_name(table: type[Table]) -> str:

@@ -10,6 +10,7 @@ from tasks.artifacts import Artifact, Recipe, Store
 from tasks.labels import LabelRun
 from tasks.lineage import reference_dataset
 from tasks.retrying import retried_task
+from tasks.storage import redact
 
 
 @retried_task("evaluate")
@@ -38,7 +39,7 @@ def _metrics(
         num_labeled += len(labeled)
     if num_labeled < len(images):
         raise StoreError(
-            f"{store.uri}: only {num_labeled} of {len(images)} images are labelled. "
+            f"{redact(store.uri)}: only {num_labeled} of {len(images)} images are labelled. "
             "Run `refseg label` to the end first."
         )
     return evaluation.evaluate(
@@ -51,19 +52,21 @@ def _metrics(
 
 
 def _evaluated_categories(store: Store, dataset: Artifact, prototypes: Artifact) -> Categories:
-    """The prototypes' categories; raises DatasetError where the targets give an id another name."""
-    ids = store.load(prototypes, Prototypes).category_id
     referenced = store.load(reference_dataset(store, prototypes), Categories)
-    targets = store.load(dataset, Categories)
-    names = dict(zip(targets.category_id.tolist(), targets.name, strict=True))
+    check_categories(referenced, store.load(dataset, Categories))
+    return referenced[np.isin(referenced.category_id, store.load(prototypes, Prototypes).category_id)]
+
+
+def check_categories(references: Categories, targets: Categories) -> None:
+    """Raises DatasetError where references and targets give one id different names."""
+    name_of = dict(zip(targets.category_id.tolist(), targets.name, strict=True))
     conflicts = [
-        f"{category_id} is {name!r} in the references and {names[category_id]!r} in the targets"
-        for category_id, name in zip(referenced.category_id.tolist(), referenced.name, strict=True)
-        if names.get(category_id, name) != name
+        f"{category_id} is {name!r} in the references and {name_of[category_id]!r} in the targets"
+        for category_id, name in zip(references.category_id.tolist(), references.name, strict=True)
+        if name_of.get(category_id, name) != name
     ]
     if conflicts:
         raise DatasetError(
             f"References and targets number their categories differently: {'; '.join(conflicts[:8])}. "
             "Give both annotation files the same category ids."
         )
-    return referenced[np.isin(referenced.category_id, ids)]

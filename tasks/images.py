@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from refseg_core.errors import ImageError, StoreError
+from refseg_core.errors import ImageError, NotFoundError
 from refseg_core.images import decode_image
 from refseg_core.tables import Images
 from tasks.storage import Folder
@@ -48,5 +48,5 @@ def read_pixels(folder: Folder, images: Images, row: int, *, max_pixels: int) ->
 def _read(folder: Folder, images: Images, row: int, max_pixels: int) -> ReadImage:
     try:
         return ReadImage(row, read_pixels(folder, images, row, max_pixels=max_pixels), None)
-    except (ImageError, StoreError) as error:
+    except (ImageError, NotFoundError) as error:
         return ReadImage(row, None, str(error))

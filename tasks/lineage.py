@@ -2,6 +2,7 @@
 
 from refseg_core.errors import StoreError
 from tasks.artifacts import Artifact, Store
+from tasks.storage import redact
 
 
 def reference_dataset(store: Store, prototypes: Artifact) -> Artifact:
@@ -23,7 +24,7 @@ def input_artifact(store: Store, inputs: dict[str, str], name: str) -> Artifact:
 def _follow(store: Store, artifact: Artifact, name: str) -> Artifact:
     manifest = store.manifest(artifact.name)
     if manifest is None:
-        raise StoreError(f"{store.uri}: has no {artifact.name}, which other artifacts were made from.")
+        raise StoreError(f"{redact(store.uri)}: has no {artifact.name}, which other artifacts were made from.")
     if name not in manifest["inputs"]:
         # Segmented references were made from sampled ones, and those from the dataset.
         return _follow(store, input_artifact(store, manifest["inputs"], artifact.folder), name)

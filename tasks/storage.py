@@ -5,15 +5,18 @@ whole and once: `create` never overwrites, so that whoever reads an object reads
 not known here (see `tasks/artifacts.py`).
 """
 
+import errno
 import io
 import os
+import re
 import shutil
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any, BinaryIO, TypeVar, cast
 from urllib.parse import urlsplit, urlunsplit
 
@@ -21,11 +24,23 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
 
 from refseg_core.columns import Table
-from refseg_core.errors import StoreError
+from refseg_core.errors import NotFoundError, StoreError
 
 AnyTable = TypeVar("AnyTable", bound=Table)
+
+_DENIED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "EROFS")
+_NO_CREDENTIALS = "no credentials. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or whatever the store asks for."
+_UNUSABLE = {
+    "ENOSPC": "no space left. Make room, or choose another place; what is done is kept.",
+    "NoCredentialsError": _NO_CREDENTIALS,
+    "PartialCredentialsError": _NO_CREDENTIALS,
+}
+
+_CHAINED = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.-]*://)")
+_creating_in_memory = Lock()
 
 # Listings are never cached: another process may have added objects since.
 _OPTIONS: dict[str, dict[str, Any]] = {"s3": {"use_listings_cache": False, "default_fill_cache": False}}
@@ -42,6 +57,10 @@ class FileInfo:
 
 def redact(uri: str) -> str:
     """The URI without user, password, query and fragment: fit for logs and manifests."""
+    return "::".join(_redact_one(part) for part in _CHAINED.split(uri))
+
+
+def _redact_one(uri: str) -> str:
     parts = urlsplit(uri)
     if not parts.scheme or not parts.netloc:
         return uri
@@ -102,11 +121,9 @@ class Folder:
     def read_if_there(self, name: str) -> bytes | None:
         """An object's bytes, or None where it is absent."""
         try:
-            return bytes(self._filesystem.cat_file(self._at(name)))
-        except (FileNotFoundError, NotADirectoryError):
+            return self.read(name)
+        except NotFoundError:
             return None
-        except OSError as error:
-            raise _explain(error, self.join(name)) from error
 
     def create(self, name: str, data: bytes) -> bool:
         """Puts an object unless one of that name is there; says whether it is now ours.
@@ -118,8 +135,9 @@ class Folder:
             if isinstance(self._filesystem, LocalFileSystem):
                 _create_local(Path(self._at(name)), data)
             else:
-                self._filesystem.pipe_file(self._at(name), data, mode="create")
-        except OSError as error:
+                with _creating_in_memory if isinstance(self._filesystem, MemoryFileSystem) else nullcontext():
+                    self._filesystem.pipe_file(self._at(name), data, mode="create")
+        except Exception as error:
             # Some servers answer a lost race with a general error, so look whether an object is there.
             there = self.read_if_there(name)
             if there is None:
@@ -140,6 +158,15 @@ class Folder:
         with _explained(self.uri):
             if not self._filesystem.exists(self._path):
                 raise FileNotFoundError(self.uri)
+            if self._filesystem.isfile(self._path):
+                raise NotADirectoryError(self.uri)
+
+    def holds_files(self, suffixes: tuple[str, ...]) -> bool:
+        """Whether any file at any depth has a name that ends so; stops at the first."""
+        self.check_readable()
+        with _explained(self.uri):
+            walk = self._filesystem.walk(self._path)
+            return any(name.lower().endswith(suffixes) for _, _, files in walk for name in files)
 
     def list_files(self, suffixes: tuple[str, ...] = ("",)) -> list[FileInfo]:
         """Every file at any depth whose name ends so (in lower case), by name.
@@ -159,8 +186,9 @@ class Folder:
     def list_folders(self) -> list[str]:
         """Names of the folders directly below, sorted; empty where there is nothing yet."""
         try:
-            entries = self._filesystem.ls(self._path, detail=True)
-        except FileNotFoundError:
+            with _explained(self.uri):
+                entries = self._filesystem.ls(self._path, detail=True)
+        except NotFoundError:
             return []
         return sorted(entry["name"].rstrip("/").rpartition("/")[2] for entry in entries if _is_folder(entry))
 
@@ -202,18 +230,35 @@ def _resolve(uri: str) -> tuple[Any, str]:
 def _explained(uri: str) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        raise _explain(error, uri) from error
+    except Exception as error:
+        explained = _explain(error, uri)
+        if explained is error:
+            raise
+        raise explained from error
 
 
-def _explain(error: OSError, uri: str) -> Exception:
+def _explain(error: Exception, uri: str) -> Exception:
     """Permanent faults as a StoreError that says what to do; passing ones as they came, to be retried."""
-    shown = redact(uri)
+    shown, code = redact(uri), _code(error)
     if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
-        return StoreError(f"{shown}: not found. Check the path, or the bucket and prefix.")
-    if isinstance(error, PermissionError):
+        return NotFoundError(f"{shown}: not found. Check the path, or the bucket and prefix.")
+    if isinstance(error, PermissionError) or code in _DENIED:
         return StoreError(f"{shown}: access denied. Check the rights of the folder or the credentials of the bucket.")
+    if isinstance(error, FileExistsError):
+        return StoreError(f"{shown}: a file stands where a folder is needed. Choose another place.")
+    if code in _UNUSABLE:
+        return StoreError(f"{shown}: {_UNUSABLE[code]}")
     return error
+
+
+def _code(error: Exception) -> str:
+    """A short name of the fault: the system's for files, the service's or the library's for object stores."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return errno.errorcode.get(error.errno, "")
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):
+        return str(response.get("Error", {}).get("Code", ""))
+    return type(error).__name__
 
 
 def _create_local(path: Path, data: bytes) -> None:

@@ -1,0 +1,143 @@
+"""Whatever would stop a run is found and named before a model is loaded or Prefect is started."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.preflight import check
+from refseg_core.errors import ConfigurationError, RefsegError
+from tasks.artifacts import Store
+from tasks.workers import pick_device
+from tests.projects import Project, write_coco
+
+pytest_plugins = ["tests.tiny_project"]
+
+_NOWHERE = "/nowhere/at/all"
+
+
+def _message(project: Project, changes: dict[str, Any]) -> str:
+    with pytest.raises(RefsegError) as caught:
+        check(project.config_with(changes))
+    return str(caught.value)
+
+
+@pytest.fixture(autouse=True)
+def no_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("tasks.workers.load_weights", load)
+
+
+def test_a_right_configuration_passes(project: Project) -> None:
+    check(project.config)
+    check(project.config_with({"targets.annotations": None, "device": "auto"}))
+
+
+def test_what_it_makes_is_what_the_run_makes_and_is_made_once(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check(project.config)
+    store = Store(project.config.store)
+    made = [file.name for file in store.folder.list_files()]
+    assert {name.partition("/")[0] for name in made} >= {"dataset", "references"}
+    monkeypatch.setattr("refseg_core.sampling.sample_references", None)
+    check(project.config)
+    assert [file.name for file in store.folder.list_files()] == made
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "references.images",
+        "references.annotations",
+        "targets.images",
+        "targets.annotations",
+        "segmenter.weights",
+        "encoder.weights",
+    ],
+)
+def test_a_place_that_does_not_exist_is_named(name: str, project: Project) -> None:
+    assert _NOWHERE in _message(project, {name: _NOWHERE})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "store",
+        "references.images",
+        "references.annotations",
+        "targets.images",
+        "targets.annotations",
+        "segmenter.weights",
+        "encoder.weights",
+        "pictures",
+    ],
+)
+def test_a_place_of_an_unknown_kind_is_named(name: str, project: Project) -> None:
+    assert "gopher9://host/place" in _message(project, {name: "gopher9://host/place"})
+
+
+def test_a_store_that_cannot_be_written_is_named(project: Project) -> None:
+    (project.folder / "file").write_text("no folder")
+    assert str(project.folder / "file") in _message(project, {"store": str(project.folder / "file")})
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"references.sampling.categories": ["box", "boat"]}, ["boat", "box, bar"]),
+        ({"references.sampling.split": "coco-novell"}, ["coco-novell", "expected one of"]),
+        ({"references.sampling.num_shots": 3}, ["num_shots", "box (2)", "bar (2)"]),
+        ({"references.annotation_ids": [1, 77]}, ["references.annotation_ids", "77"]),
+        ({"targets.image_ids": [1, 77]}, ["77"]),
+        ({"device": "cuda:7"}, ["device", "cuda:7", "cpu"]),
+        ({"device": "gpu"}, ["device", "gpu", "cpu"]),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_value_that_does_not_fit_the_data_or_the_machine_is_named(
+    changes: dict[str, Any], expected: list[str], project: Project
+) -> None:
+    message = _message(project, changes)
+    assert all(part in message for part in expected), message
+
+
+@pytest.mark.parametrize("name", ["references", "targets"])
+def test_a_broken_annotation_file_is_named(name: str, project: Project) -> None:
+    (project.folder / f"{name}.json").write_bytes(b'{"images": [')
+    message = _message(project, {})
+    assert f"{name}.json is not valid json" in message
+
+
+def test_categories_that_targets_number_differently_are_named_before_hours_are_spent(project: Project) -> None:
+    write_coco(project.folder / "targets.json", ["t0.png"], with_masks=True, categories={3: "bar", 8: "box"})
+    assert "'box'" in _message(project, {})
+
+
+def test_an_empty_folder_of_targets_is_named(project: Project) -> None:
+    (project.folder / "empty").mkdir()
+    changes = {"targets.images": str(project.folder / "empty"), "targets.annotations": None}
+    assert "empty holds no image" in _message(project, changes)
+
+
+def test_packaged_weights_need_no_place(project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("REFSEG_WEIGHTS", str(tmp_path / "no weights here"))
+    check(project.config_with({"segmenter.weights": None, "encoder.weights": None}))
+    message = _message(project, {"segmenter": {"model": "sam2_hiera_tiny"}})
+    assert "refseg weights pull sam2_hiera_tiny" in message
+
+
+def test_a_device_that_is_there_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pick_device("cpu").type == "cpu"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert pick_device("auto").type == "cpu"
+    with pytest.raises(ConfigurationError, match="device: 'nonsense'"):
+        pick_device("nonsense")
+
+
+def test_prefects_server_is_not_needed(project: Project) -> None:
+    check(project.config)
+    assert "prefect.server.api.server" not in sys.modules

@@ -1,0 +1,452 @@
+"""One contract for folders that every backend keeps, and what is told to people when a place cannot be used."""
+
+import errno
+import os
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from refseg_core.errors import StoreError
+from refseg_core.tables import LabeledImages, Prototypes
+from tasks import storage
+from tasks.storage import (
+    FileInfo,
+    Folder,
+    open_uri,
+    read_uri,
+    redact,
+    table_from_parquet,
+    table_to_parquet,
+    uri_size,
+    write_uri,
+)
+from tests.servers import ObjectStore
+
+pytest_plugins = ["tests.stores"]
+
+_THREADS = 8
+
+
+@pytest.fixture
+def folder(empty_uri: str) -> Folder:
+    return Folder(empty_uri)
+
+
+@pytest.fixture
+def restless_threads() -> Iterator[None]:
+    """Threads are interrupted as often as possible, so that races that can happen do."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+def _at_once(action: Callable[[int], bool]) -> list[bool]:
+    """What several threads get that start together."""
+    barrier = threading.Barrier(_THREADS)
+
+    def act(number: int) -> bool:
+        barrier.wait()
+        return action(number)
+
+    with ThreadPoolExecutor(_THREADS) as threads:
+        return list(threads.map(act, range(_THREADS)))
+
+
+def _create_as(uri: str, name: str, writer: int) -> bool:
+    return Folder(uri).create(name, b"%d" % writer)
+
+
+# --- creating --------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_created_is_read_back(folder: Folder) -> None:
+    data = bytes(range(256)) * 100
+    assert folder.create("deep/er/object.bin", data)
+    assert folder.read("deep/er/object.bin") == data
+    assert folder.read_if_there("deep/er/object.bin") == data
+    assert read_uri(folder.join("deep/er/object.bin")) == data
+    assert uri_size(folder.join("deep/er/object.bin")) == len(data)
+
+
+def test_an_empty_object_is_an_object(folder: Folder) -> None:
+    assert folder.create("empty", b"")
+    assert folder.read("empty") == b""
+    assert not folder.create("empty", b"more")
+
+
+def test_create_never_overwrites(folder: Folder) -> None:
+    assert folder.create("object", b"first")
+    assert not folder.create("object", b"second")
+    assert folder.read("object") == b"first"
+
+
+def test_an_equal_object_that_is_there_already_counts_as_ours(folder: Folder) -> None:
+    folder.create("object", b"same")
+    assert folder.create("object", b"same")
+
+
+def test_of_several_writers_at_once_exactly_one_creates(folder: Folder, restless_threads: None) -> None:
+    for attempt in range(3 if folder.uri.startswith("s3") else 40):
+        name = f"object-{attempt}"
+        won = _at_once(partial(_create_as, folder.uri, name))
+        assert won.count(True) == 1
+        assert folder.read(name) == b"%d" % won.index(True)
+
+
+def test_writers_of_equal_content_at_once_all_own_it(folder: Folder) -> None:
+    assert all(_at_once(lambda _: Folder(folder.uri).create("object", b"same")))
+
+
+def test_a_reader_sees_all_of_an_object_or_none(folder: Folder) -> None:
+    data = os.urandom(1 << 20)
+    with ThreadPoolExecutor(1) as threads:
+        writing = threads.submit(folder.create, "object", data)
+        seen = set()
+        while not writing.done():
+            seen.add(folder.read_if_there("object"))
+    assert seen <= {None, data}
+
+
+def test_a_local_writer_that_fails_half_way_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    folder = Folder(str(tmp_path))
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match="no space left"):
+        folder.create("object", b"data")
+    assert folder.list_files() == []
+
+
+def test_a_local_writer_that_is_killed_leaves_no_object(tmp_path: Path) -> None:
+    program = (
+        "import os, signal, sys\n"
+        "from tasks.storage import Folder\n"
+        "os.link = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "Folder(sys.argv[1]).create('object', b'data')\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False)
+    assert killed.returncode == -9
+    assert Folder(str(tmp_path)).read_if_there("object") is None
+    assert Folder(str(tmp_path)).create("object", b"data")
+
+
+# --- reading what is not there ---------------------------------------------------------------------------------------
+
+
+def test_an_absent_object_is_none_or_an_error_that_names_it(folder: Folder) -> None:
+    assert folder.read_if_there("folder/absent") is None
+    for read in (folder.read, lambda name: open_uri(folder.join(name)), lambda name: uri_size(folder.join(name))):
+        with pytest.raises(StoreError, match=r"folder/absent: not found"):
+            read("folder/absent")
+
+
+def test_an_absent_folder_is_an_error_to_list_but_has_no_folders(folder: Folder) -> None:
+    for look in (folder.list_files, folder.check_readable):
+        with pytest.raises(StoreError, match="not found"):
+            look()
+    assert folder.list_folders() == []
+
+
+def test_a_folder_is_no_object(folder: Folder) -> None:
+    folder.create("a/b", b"")
+    with pytest.raises(StoreError, match="not found"):
+        folder.read("a")
+
+
+# --- listing ---------------------------------------------------------------------------------------------------------
+
+
+def test_files_are_listed_by_name_at_any_depth_with_their_sizes(folder: Folder) -> None:
+    for name in ("b.jpg", "a/z.jpg", "a/b/c.jpg", "Z.jpg", "ä ö#1.jpg"):
+        folder.create(name, name.encode())
+    files = folder.list_files()
+    assert [file.name for file in files] == sorted(["b.jpg", "a/z.jpg", "a/b/c.jpg", "Z.jpg", "ä ö#1.jpg"])
+    assert [file.size for file in files] == [len(file.name.encode()) for file in files]
+    assert all(file.version for file in files)
+    assert all(folder.read(file.name) == file.name.encode() for file in files)
+
+
+def test_suffixes_select_files_in_any_case(folder: Folder) -> None:
+    for name in ("a.jpg", "b.JPG", "c.Jpeg", "d.txt", "jpg", "e.jpg.tmp"):
+        folder.create(name, b"")
+    assert [file.name for file in folder.list_files((".jpg", ".jpeg"))] == ["a.jpg", "b.JPG", "c.Jpeg"]
+
+
+def test_a_folder_whose_name_begins_alike_is_another_folder(folder: Folder) -> None:
+    folder.create("images/a", b"")
+    folder.create("images2/b", b"")
+    assert [file.name for file in Folder(folder.join("images")).list_files()] == ["a"]
+    assert folder.list_folders() == ["images", "images2"]
+
+
+def test_a_slash_at_the_end_of_a_folder_changes_nothing(folder: Folder) -> None:
+    folder.create("images/a", b"data")
+    slashed = Folder(folder.join("images/"))
+    assert [file.name for file in slashed.list_files()] == ["a"]
+    assert slashed.read("a") == read_uri(slashed.join("a")) == b"data"
+
+
+def test_a_listing_shows_what_another_wrote_meanwhile(folder: Folder) -> None:
+    folder.create("a", b"")
+    assert [file.name for file in folder.list_files()] == ["a"]
+    Folder(folder.uri).create("b", b"")
+    assert [file.name for file in folder.list_files()] == ["a", "b"]
+
+
+def test_the_version_of_a_file_changes_with_its_content_only(folder: Folder) -> None:
+    def listed() -> FileInfo:
+        (file,) = folder.list_files()
+        return file
+
+    folder.replace("a", b"one")
+    if folder.uri.startswith(("/", "file:")):  # clocks of file systems are coarse
+        os.utime(Path(folder.uri.removeprefix("file://")) / "a", (1, 1))
+    before = listed()
+    assert listed() == before
+    folder.replace("a", b"two")
+    assert listed().version != before.version
+
+
+def test_listing_a_file_as_if_it_were_a_folder_is_an_error(folder: Folder) -> None:
+    folder.create("file.jpg", b"")
+    with pytest.raises(StoreError, match=r"file\.jpg"):
+        Folder(folder.join("file.jpg")).list_files()
+
+
+# --- replacing and streaming -----------------------------------------------------------------------------------------
+
+
+def test_replace_overwrites(folder: Folder) -> None:
+    folder.replace("page", b"longer first")
+    folder.replace("page", b"second")
+    assert folder.read("page") == b"second"
+
+
+def test_write_uri_joins_its_chunks_and_overwrites(folder: Folder) -> None:
+    write_uri(folder.join("deep/out"), (b"%d," % number for number in range(1000)))
+    write_uri(folder.join("deep/out"), iter([b"a", b"", b"bc"]))
+    assert folder.read("deep/out") == b"abc"
+
+
+def test_write_uri_leaves_what_was_there_when_its_chunks_fail(folder: Folder) -> None:
+    def chunks() -> Iterator[bytes]:
+        yield b"new"
+        raise RuntimeError("half way")
+
+    folder.create("out", b"old")
+    for name in ("out", "fresh"):
+        with pytest.raises(RuntimeError, match="half way"):
+            write_uri(folder.join(name), chunks())
+    assert folder.read("out") == b"old"
+    assert [file.name for file in folder.list_files()] == ["out"]
+
+
+def test_an_opened_object_is_seekable(folder: Folder) -> None:
+    folder.create("object", b"0123456789")
+    with open_uri(folder.join("object")) as file:
+        assert file.seek(4) == 4
+        assert file.read(3) == b"456"
+        file.seek(-2, os.SEEK_END)
+        assert file.read() == b"89"
+
+
+# --- faults ----------------------------------------------------------------------------------------------------------
+
+_ACTIONS: dict[str, Callable[[Folder], object]] = {
+    "read": lambda folder: folder.read("a"),
+    "read_if_there": lambda folder: folder.read_if_there("a"),
+    "create": lambda folder: folder.create("b", b""),
+    "replace": lambda folder: folder.replace("b", b""),
+    "list_files": lambda folder: folder.list_files(),
+    "list_folders": lambda folder: folder.list_folders(),
+    "check_readable": lambda folder: folder.check_readable(),
+    "open_uri": lambda folder: open_uri(folder.join("a")),
+    "read_uri": lambda folder: read_uri(folder.join("a")),
+    "uri_size": lambda folder: uri_size(folder.join("a")),
+    "write_uri": lambda folder: write_uri(folder.join("a"), [b""]),
+}
+
+
+@pytest.mark.parametrize("action", _ACTIONS.values(), ids=_ACTIONS)
+def test_refused_credentials_are_a_store_error_that_names_the_place(
+    action: Callable[[Folder], object], s3: ObjectStore
+) -> None:
+    folder = Folder(f"s3://{s3.new_bucket()}/folder")
+    folder.create("a", b"")
+    with s3.knowing_nobody(), pytest.raises(StoreError, match=rf"{folder.uri}.*denied.*credentials"):
+        action(folder)
+
+
+@pytest.mark.parametrize("name", sorted(_ACTIONS.keys() - {"read_if_there", "list_folders"}))
+def test_a_bucket_that_does_not_exist_is_a_store_error_that_names_it(name: str, s3: ObjectStore) -> None:
+    with pytest.raises(StoreError, match=r"s3://no-such-bucket-at-all/folder.*not found.*bucket"):
+        _ACTIONS[name](Folder("s3://no-such-bucket-at-all/folder"))
+
+
+@pytest.fixture
+def no_credentials(s3: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    yield
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
+def test_missing_credentials_are_a_store_error(no_credentials: None) -> None:
+    for action in _ACTIONS.values():
+        with pytest.raises(StoreError, match="credentials"):
+            action(Folder("s3://bucket/folder"))
+
+
+@pytest.mark.parametrize("fault", [errno.EACCES, errno.EPERM, errno.EROFS], ids=errno.errorcode.get)
+def test_a_local_folder_that_may_not_be_written_is_a_store_error(
+    fault: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(fault, os.strerror(fault))
+
+    folder = Folder(str(tmp_path / "folder"))
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    for write in (folder.create, folder.replace, lambda name, data: write_uri(folder.join(name), [data])):
+        with pytest.raises(StoreError, match=r"folder/object"):
+            write("object", b"data")
+
+
+@pytest.mark.parametrize("empty_uri", ["path", "memory"], indirect=True)  # a bucket allows objects below objects
+@pytest.mark.parametrize("name", ["create", "replace", "write_uri"])
+def test_a_folder_below_a_file_is_a_store_error(name: str, empty_uri: str) -> None:
+    Folder(empty_uri).create("file", b"")
+    with pytest.raises(StoreError, match="file"):
+        _ACTIONS[name](Folder(f"{empty_uri}/file"))
+
+
+def test_a_passing_fault_comes_as_it_is_so_that_it_is_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def timed_out(*_: object) -> None:
+        raise TimeoutError("the disk sleeps")
+
+    folder = Folder(str(tmp_path))
+    monkeypatch.setattr(os, "fsync", timed_out)
+    with pytest.raises(TimeoutError, match="the disk sleeps"):
+        folder.create("object", b"data")
+
+
+def test_a_lost_race_that_the_server_reports_as_some_other_fault_is_recognised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Folder(str(tmp_path))
+    folder.create("object", b"theirs")
+
+    def general_fault(*_: object) -> None:
+        raise OSError(errno.EINVAL, "Precondition failed")  # SeaweedFS through s3fs
+
+    monkeypatch.setattr(storage, "_create_local", general_fault)
+    assert not folder.create("object", b"ours")
+    assert folder.create("object", b"theirs")
+    with pytest.raises(OSError, match="Precondition failed"):
+        folder.create("other", b"ours")
+
+
+@pytest.mark.parametrize("uri", ["gopher9://host/folder", "s4://bucket/prefix"])
+def test_an_unknown_scheme_is_a_store_error_that_shows_a_right_one(uri: str) -> None:
+    for use in (Folder, open_uri, uri_size, read_uri, lambda uri: write_uri(uri, [])):
+        with pytest.raises(StoreError, match=rf"{uri}: cannot be opened: .* Use a path or a URI such as file:///"):
+            use(uri)
+
+
+# --- secrets ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("s3://user:pass@bucket/a/b", "s3://bucket/a/b"),
+        ("https://host:8080/a?X-Amz-Signature=secret&x=1#part", "https://host:8080/a"),
+        ("https://pass@host/a", "https://host/a"),
+        ("ftp://user:p@ss@host/a", "ftp://host/a"),
+        ("simplecache::s3://user:pass@bucket/a", "simplecache::s3://bucket/a"),
+        ("s3://bucket/a b/ü", "s3://bucket/a b/ü"),
+        ("file:///data/a", "file:///data/a"),
+        ("memory://a/b", "memory://a/b"),
+        ("/data/what? #1@home", "/data/what? #1@home"),
+        ("relative/path", "relative/path"),
+        ("C:\\data", "C:\\data"),
+    ],
+)
+def test_redacted_uris_show_the_place_and_no_secret(uri: str, shown: str) -> None:
+    assert redact(uri) == shown
+
+
+@given(st.sampled_from(["s3", "https", "ftp", "abfs"]), st.text("abcXYZ019-_.~!$&'()*+,;=:@", min_size=1))
+def test_no_password_survives_redaction(scheme: str, password: str) -> None:
+    assert redact(f"{scheme}://user:{password}@host/path?token={password}") == f"{scheme}://host/path"
+
+
+def test_messages_show_no_secret() -> None:
+    with pytest.raises(StoreError) as caught:
+        open_uri("gopher9://user:hunter2@host/path?token=hunter2")
+    assert "hunter2" not in str(caught.value)
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+
+def _labeled(image_ids: list[str]) -> LabeledImages:
+    return LabeledImages.concatenate(
+        [
+            LabeledImages.row(
+                image_id=image_id,
+                version="1",
+                status="unreadable",
+                error=f"no {image_id}",
+                height=0,
+                width=0,
+                num_proposals=0,
+                num_detections=0,
+                seconds=0,
+            )
+            for image_id in image_ids
+        ]
+    )
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]))))
+@settings(max_examples=20, deadline=None)
+def test_equal_tables_have_equal_bytes_and_come_back_equal(image_ids: list[str]) -> None:
+    table = _labeled(image_ids)
+    data = table_to_parquet(table)
+    assert data == table_to_parquet(_labeled(image_ids))
+    assert table_from_parquet(data, LabeledImages).equals(table)
+
+
+def test_tables_are_read_from_a_folder(folder: Folder) -> None:
+    table = _labeled(["a", "b"])
+    folder.create("tables/part.parquet", table_to_parquet(table))
+    assert folder.read_table("tables/part.parquet", LabeledImages).equals(table)
+
+
+def test_vectors_take_little_more_than_their_raw_size() -> None:
+    vectors = np.random.default_rng(0).standard_normal((200, 384)).astype(np.float32)
+    count = np.arange(200)
+    table = Prototypes(category_id=count, num_references=count, prototype=vectors)
+    assert len(table_to_parquet(table)) < 1.05 * vectors.nbytes + 10_000
+
+
+def test_the_store_in_memory_is_shared_between_folders_of_one_process() -> None:
+    uri = f"memory://{uuid.uuid4().hex}"
+    Folder(uri).create("a", b"1")
+    assert Folder(uri).read("a") == b"1"
