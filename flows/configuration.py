@@ -22,7 +22,7 @@ from refseg_core.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECT
 from refseg_core.errors import ConfigurationError
 from refseg_core.settings import (
     BatchSettings,
-    EvaluationSettings,
+    Conventions,
     LabelingSettings,
     ReferenceSettings,
     SamplingSettings,
@@ -93,8 +93,10 @@ class RunConfig(Settings):
     encoder: EncoderConfig = Field(EncoderConfig(), description="DINOv2, which compares masks with references.")
     labeling: LabelingSettings = Field(LabelingSettings(), description="How images are labelled.")
     batches: BatchSettings = Field(BatchSettings(), description="How the work is cut up; never changes labels.")
-    evaluation: EvaluationSettings = Field(
-        EvaluationSettings(), description="How labels are compared with ground truth."
+    conventions: Conventions = Field(
+        "corrected",
+        description="'original' repeats the published code's conversions and conventions (boxes one pixel small, "
+        "detections' area from the box), for comparison with published numbers.",
     )
     device: str = Field("auto", description="'auto', 'cpu', 'cuda' or 'cuda:1'.")
     pictures: str | None = Field(

@@ -77,13 +77,3 @@ class BatchSettings(Settings):
 
     points_per_batch: int = Field(64, ge=1, le=65_536, description="Prompts decoded at once; more need more memory.")
     images_per_shard: int = Field(64, ge=1, le=100_000, description="Images per shard, the unit of retry and resume.")
-
-
-class EvaluationSettings(Settings):
-    """How labels are compared with the ground truth. Method, section 7."""
-
-    conventions: Conventions = Field(
-        "corrected",
-        description="'original' repeats the published code's conversions and conventions (boxes one pixel "
-        "small, detections' area from the box), for comparison with published numbers.",
-    )

@@ -4,7 +4,7 @@ import numpy as np
 
 from refseg_core import evaluation
 from refseg_core.errors import DatasetError, StoreError
-from refseg_core.settings import EvaluationSettings
+from refseg_core.settings import Conventions
 from refseg_core.tables import Annotations, Categories, Detections, Images, Metrics, Prototypes
 from tasks.artifacts import Artifact, Recipe, Store
 from tasks.labels import LabelRun
@@ -15,7 +15,7 @@ from tasks.storage import redact
 
 @retried_task("evaluate")
 def evaluate(
-    store_uri: str, *, dataset: Artifact, prototypes: Artifact, labels_key: str, settings: EvaluationSettings
+    store_uri: str, *, dataset: Artifact, prototypes: Artifact, labels_key: str, conventions: Conventions
 ) -> Artifact:
     """Evaluates the labels of the dataset's images, over the prototypes' categories."""
     store = Store(store_uri)
@@ -23,14 +23,14 @@ def evaluate(
         "evaluate",
         "metrics",
         version=1,
-        settings=settings.model_dump(mode="json"),
+        settings={"conventions": conventions},
         inputs={"dataset": dataset.name, "labels": f"labels/{labels_key}", "prototypes": prototypes.name},
     )
-    return store.make(recipe, lambda: [_metrics(store, dataset, prototypes, labels_key, settings)])
+    return store.make(recipe, lambda: [_metrics(store, dataset, prototypes, labels_key, conventions)])
 
 
 def _metrics(
-    store: Store, dataset: Artifact, prototypes: Artifact, labels_key: str, settings: EvaluationSettings
+    store: Store, dataset: Artifact, prototypes: Artifact, labels_key: str, conventions: Conventions
 ) -> Metrics:
     images = store.load(dataset, Images)
     detections, num_labeled = [Detections.empty()], 0
@@ -47,7 +47,7 @@ def _metrics(
         store.load(dataset, Annotations),
         _evaluated_categories(store, dataset, prototypes),
         Detections.concatenate(detections),
-        conventions=settings.conventions,
+        conventions=conventions,
     )
 
 

@@ -115,7 +115,7 @@ def test_defaults_are_the_published_numbers() -> None:
     }
     assert (config.references.sampling.num_shots, config.references.sampling.seed) == (1, 33)
     assert config.references.crop.context_ratio == 0.2
-    assert config.evaluation.conventions == "corrected"
+    assert config.conventions == "corrected"
 
 
 def test_keys_come_in_the_order_of_the_file_and_each_is_described() -> None:
@@ -226,7 +226,7 @@ def test_a_missing_key_is_named(name: str) -> None:
         ("references.sampling.on_shortage", "ignore"),
         ("labeling.points_per_side", [32]),
         ("labeling.pred_iou_thresh", "high"),
-        ("evaluation.conventions", "wrong"),
+        ("conventions", "wrong"),
         ("segmenter", "sam2_hiera_large"),
         ("segmenter.model", None),
         ("device", 0),

@@ -11,7 +11,7 @@ import pytest
 from refseg_core import evaluation
 from refseg_core.errors import DatasetError, ImageError, StoreError
 from refseg_core.masks import decode_mask, decode_masks
-from refseg_core.settings import BatchSettings, EvaluationSettings, LabelingSettings, SamplingSettings
+from refseg_core.settings import BatchSettings, Conventions, LabelingSettings, SamplingSettings
 from refseg_core.tables import (
     Annotations,
     Categories,
@@ -127,13 +127,13 @@ class Steps:
         parts = list(LabelRun(self.store, plan.key).read())
         return Detections.concatenate([part for part, _ in parts]), LabeledImages.concatenate([p for _, p in parts])
 
-    def evaluate(self, prototypes: Artifact, plan: LabelPlan, settings: EvaluationSettings | None = None) -> Artifact:
+    def evaluate(self, prototypes: Artifact, plan: LabelPlan, conventions: Conventions = "corrected") -> Artifact:
         return evaluate.fn(
             self.store.uri,
             dataset=plan.dataset,
             prototypes=prototypes,
             labels_key=plan.key,
-            settings=settings or EvaluationSettings(),
+            conventions=conventions,
         )
 
     def manifest(self, artifact: Artifact) -> dict[str, Any]:
@@ -553,7 +553,7 @@ def test_the_evaluation_is_made_once_for_each_convention(
     steps: Steps, labelled: tuple[Artifact, LabelPlan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corrected = steps.evaluate(*labelled)
-    original = steps.evaluate(*labelled, EvaluationSettings(conventions="original"))
+    original = steps.evaluate(*labelled, "original")
     assert corrected.key != original.key
     _forbid(monkeypatch, evaluation, "evaluate")
     assert steps.evaluate(*labelled) == corrected
