@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
@@ -161,8 +162,8 @@ def parse_config(content: Mapping[str, Any], *, source: str) -> RunConfig:
     try:
         config = RunConfig.model_validate(content)
     except ValidationError as error:
-        problems = "\n".join(f"  {_describe(problem)}" for problem in error.errors())
-        raise ConfigurationError(f"{source}: {error.error_count()} wrong:\n{problems}") from None
+        listed = "\n".join(f"  {_describe(problem)}" for problem in error.errors())
+        raise ConfigurationError(f"{source}: {error.error_count()} wrong:\n{listed}") from None
     unknown = [
         f"  {name}: {model!r} is not known; expected one of {', '.join(known)}."
         for name, model, known in (
@@ -171,9 +172,20 @@ def parse_config(content: Mapping[str, Any], *, source: str) -> RunConfig:
         )
         if model not in known
     ]
-    if unknown:
-        raise ConfigurationError("\n".join([f"{source}: {len(unknown)} wrong:", *unknown]))
+    problems = [*unknown, *_secrets(config)]
+    if problems:
+        raise ConfigurationError("\n".join([f"{source}: {len(problems)} wrong:", *problems]))
     return config
+
+
+def _secrets(config: RunConfig) -> Iterator[str]:
+    """Prefect keeps a run's parameters and shows them, so no place may carry a password."""
+    for name in _PATHS:
+        value: Any = config
+        for part in name.split("."):
+            value = getattr(value, part)
+        if isinstance(value, str) and "@" in urlsplit(value).netloc:
+            yield f"  {name}: holds a user or password. Give credentials in the environment, not in the address."
 
 
 def template() -> str:

@@ -12,7 +12,7 @@ from tasks.sources import DatasetSource
 from tasks.storage import Folder, read_uri, redact
 
 
-@retried_task("index {source.images}")
+@retried_task("index dataset")
 def index_dataset(store_uri: str, source: DatasetSource) -> Artifact:
     """Indexes a dataset; its key follows the content of the annotation file or of the listing."""
     dataset, content = _from_annotations(source) if source.annotations else _from_listing(source)

@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+# Tasks are also called without a flow here, and then have nowhere to send their logs.
+os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
+
 # Several workers share the cores; torch threads of each would only get in the others' way.
 torch.set_num_threads(1)
 
