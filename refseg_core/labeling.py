@@ -18,6 +18,7 @@ from refseg_core.masks import encode_masks
 from refseg_core.matching import match
 from refseg_core.merging import Merged, mask_boxes, merge_softly, non_maximum_suppression
 from refseg_core.pixels import squash, to_unit_range
+from refseg_core.point_decoder import PointDecoder
 from refseg_core.proposals import Proposals, propose
 from refseg_core.segmenter import Segmenter
 from refseg_core.settings import BatchSettings, LabelingSettings
@@ -50,6 +51,7 @@ class Labeler:
                 "Build the bank with the encoder that labels."
             )
         self.segmenter = segmenter
+        self.point_decoder = PointDecoder(segmenter)
         self.encoder = encoder
         self.category_id_K = prototypes.category_id
         self.prototypes_KC = torch.from_numpy(prototypes.prototype.copy()).to(segmenter.device)
@@ -63,7 +65,7 @@ class Labeler:
         squashed = squash(image_HW3, self.segmenter.architecture.image_size)
         frame_13SS = to_unit_range(squashed)[None].to(self.segmenter.device)
         proposals = propose(
-            self.segmenter,
+            self.point_decoder,
             self.segmenter.embed(frame_13SS),
             points_per_side=self.settings.points_per_side,
             points_per_batch=self.batches.points_per_batch,

@@ -4,11 +4,33 @@ Shapes: N proposals, G mask logits side (256 in the published models).
 """
 
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from refseg_core.segmenter import ImageEmbedding, Segmenter
+from refseg_core.architectures import SegmenterArchitecture
+from refseg_core.segmenter import ImageEmbedding
+
+Prepared = TypeVar("Prepared")
+
+
+class DecodesPoints(Protocol[Prepared]):
+    """What answers point prompts: the segmenter itself (the reference path) or a `PointDecoder` (the exact path)."""
+
+    architecture: SegmenterArchitecture
+
+    @property
+    def device(self) -> torch.device:
+        """Where the points should lie."""
+
+    def prepare(self, embedding: ImageEmbedding) -> Prepared:
+        """Computes once what all prompts on an image share."""
+
+    def decode_points(
+        self, prepared: Prepared, points_N2: Tensor, /, *, pred_iou_thresh: float
+    ) -> tuple[Tensor, Tensor]:
+        """Logits [n, G, G] and predicted IoU [n] of the prompts above the threshold, in their order."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +58,7 @@ def point_grid(points_per_side: int, image_size: int, device: torch.device) -> T
 
 
 def propose(
-    segmenter: Segmenter,
+    decoder: DecodesPoints[Prepared],
     embedding: ImageEmbedding,
     *,
     points_per_side: int,
@@ -44,9 +66,10 @@ def propose(
     pred_iou_thresh: float,
 ) -> Proposals:
     """Decodes every point of the grid, keeping the masks whose predicted IoU exceeds the threshold."""
-    points = point_grid(points_per_side, segmenter.architecture.image_size, segmenter.device)
+    points = point_grid(points_per_side, decoder.architecture.image_size, decoder.device)
+    prepared = decoder.prepare(embedding)
     kept = [
-        segmenter.decode_points(embedding, batch, pred_iou_thresh=pred_iou_thresh)
+        decoder.decode_points(prepared, batch, pred_iou_thresh=pred_iou_thresh)
         for batch in points.split(points_per_batch)
     ]
     return Proposals(torch.cat([logits for logits, _ in kept]), torch.cat([iou for _, iou in kept]))

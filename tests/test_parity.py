@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from refseg_core.coco import CocoDataset, parse_coco
 from torch import Tensor
 
 from refseg_core.architectures import EncoderArchitecture, SegmenterArchitecture
+from refseg_core.coco import CocoDataset, parse_coco
 from refseg_core.encoder import Encoder, build_encoder
 from refseg_core.labeling import match_and_merge
 from refseg_core.masks import decode_mask
 from refseg_core.memory_bank import Crop, crop_reference, encode_references, patch_weights
 from refseg_core.merging import mask_boxes
+from refseg_core.point_decoder import PointDecoder
 from refseg_core.proposals import Proposals, point_grid, propose
 from refseg_core.prototypes import postprocess_memory_bank
 from refseg_core.sampling import sample_references
@@ -40,6 +41,12 @@ def golden(golden_folder: Path) -> Golden:
 @pytest.fixture(scope="module")
 def segmenter(golden: Golden) -> Segmenter:
     return build_segmenter(SEGMENTER, _state(golden, "sam2/"), model="golden")
+
+
+@pytest.fixture(scope="module", params=["reference", "exact"])
+def decoder(request: pytest.FixtureRequest, segmenter: Segmenter) -> Segmenter | PointDecoder:
+    """Both paths owe the original's numbers."""
+    return segmenter if request.param == "reference" else PointDecoder(segmenter)
 
 
 @pytest.fixture(scope="module")
@@ -160,9 +167,11 @@ def test_target_features_and_embedding(golden: Golden, target: Tensor, encoder: 
     np.testing.assert_allclose(embedding.stride16_BWhw[0].numpy(), golden["target/embedding"], atol=1e-5, rtol=0)
 
 
-def test_predicted_iou_of_every_point(golden: Golden, target: Tensor, segmenter: Segmenter) -> None:
+def test_predicted_iou_of_every_point(
+    golden: Golden, target: Tensor, segmenter: Segmenter, decoder: Segmenter | PointDecoder
+) -> None:
     proposals = propose(
-        segmenter,
+        decoder,
         segmenter.embed(target),
         points_per_side=POINTS_PER_SIDE,
         points_per_batch=POINTS_PER_BATCH,
@@ -172,9 +181,11 @@ def test_predicted_iou_of_every_point(golden: Golden, target: Tensor, segmenter:
     np.testing.assert_allclose(proposals.predicted_iou_N.numpy(), expected, atol=1e-6, rtol=0)
 
 
-def _target_proposals(golden: Golden, target: Tensor, segmenter: Segmenter) -> Proposals:
+def _target_proposals(
+    golden: Golden, target: Tensor, segmenter: Segmenter, decoder: Segmenter | PointDecoder
+) -> Proposals:
     return propose(
-        segmenter,
+        decoder,
         segmenter.embed(target),
         points_per_side=POINTS_PER_SIDE,
         points_per_batch=POINTS_PER_BATCH,
@@ -182,8 +193,10 @@ def _target_proposals(golden: Golden, target: Tensor, segmenter: Segmenter) -> P
     )
 
 
-def test_kept_points_and_logits(golden: Golden, target: Tensor, segmenter: Segmenter) -> None:
-    proposals = _target_proposals(golden, target, segmenter)
+def test_kept_points_and_logits(
+    golden: Golden, target: Tensor, segmenter: Segmenter, decoder: Segmenter | PointDecoder
+) -> None:
+    proposals = _target_proposals(golden, target, segmenter, decoder)
     np.testing.assert_allclose(proposals.predicted_iou_N.numpy(), golden["target/kept_predicted_iou"], atol=1e-6)
     expected = golden["target/kept_logits_64_first32"]
     ours = proposals.logits_NGG[: len(expected)].numpy()
@@ -201,6 +214,8 @@ def test_everything_after_the_decoder(golden: Golden, size: str) -> None:
     _assert_result(golden, f"synthetic_{size}", proposals, features, DETECTIONS_KEPT)
 
 
-def test_a_whole_image(golden: Golden, target: Tensor, segmenter: Segmenter, encoder: Encoder) -> None:
-    proposals = _target_proposals(golden, target, segmenter)
+def test_a_whole_image(
+    golden: Golden, target: Tensor, segmenter: Segmenter, decoder: Segmenter | PointDecoder, encoder: Encoder
+) -> None:
+    proposals = _target_proposals(golden, target, segmenter, decoder)
     _assert_result(golden, "end_to_end_180x240", proposals, encoder(target)[0], DETECTIONS_KEPT)
