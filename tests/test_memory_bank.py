@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from refseg_core.encoder import Encoder
 from refseg_core.memory_bank import Crop, crop_reference, encode_references, patch_weights
+from refseg_core.tables import MemoryBank
+from tasks.storage import table_to_parquet
 from tests import oracle
 from tests.models import random_tensor, tiny_encoder
 
@@ -121,3 +123,17 @@ def test_a_mask_that_vanishes_on_the_patch_grid_weighs_nothing(encoder: Encoder)
     assert whole.foreground_weight == 25
     assert np.isfinite(whole.feature_C).all()
     assert whole.feature_C.any()
+
+
+@pytest.mark.parametrize(
+    ("categories", "shots", "limit"), [(80, 30, 20_000_000), (1203, 10, 60_000_000)], ids=["COCO", "LVIS"]
+)
+def test_a_bank_on_disk_is_a_thousandth_of_all_patch_features(categories: int, shots: int, limit: int) -> None:
+    """Random vectors of DINOv2 L's width, which no compression helps."""
+    bank = MemoryBank(
+        category_id=np.repeat(np.arange(categories), shots),
+        shot=np.tile(np.arange(shots), categories),
+        foreground_weight=np.ones(categories * shots),
+        feature=np.random.default_rng(0).standard_normal((categories * shots, 1024), dtype=np.float32),
+    )
+    assert len(table_to_parquet(bank)) < limit
