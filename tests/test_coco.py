@@ -457,6 +457,7 @@ class TestProblems:
         except DatasetError as error:
             assert len(str(error)) < 10_000
 
+    @pytest.mark.slow
     @given(data=st.data())
     @settings(max_examples=150, deadline=None)
     def test_any_value_anywhere_is_read_or_refused_but_nothing_else(self, data: st.DataObject) -> None:

@@ -254,6 +254,7 @@ def rasterised(polygons: list[list[int]], mask: Masks) -> Masks:
 
 
 class TestPolygons:
+    @pytest.mark.slow
     @given(mask=small_masks)
     @settings(max_examples=300, deadline=None)
     @example(mask=np.eye(4, dtype=bool))

@@ -432,6 +432,7 @@ def _decodes_or_says_why(data: bytes, declared_size: tuple[int, int] | None = No
         assert 0 < pixels.shape[0] * pixels.shape[1] <= MAX_PIXELS
 
 
+@pytest.mark.slow
 @settings(max_examples=500, deadline=None)
 @given(data=_mutated_files())
 def test_mutated_files_never_raise_anything_but_an_image_error(data: bytes) -> None:

@@ -33,6 +33,7 @@ def _read(document: bytes, window: int) -> Any:
         return value
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(_VALUES, st.integers(1, 40), st.sampled_from([None, 0, 3]), st.sampled_from(["utf-8", "utf-8-sig", "utf-16-le"]))
 def test_any_value_is_read_as_it_was_written(value: Any, window: int, indent: int | None, encoding: str) -> None:

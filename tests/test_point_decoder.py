@@ -111,6 +111,7 @@ def test_the_number_of_heads_is_the_models(num_heads: int) -> None:
     _assert_same(_decode(PointDecoder(segmenter), embedding, points), expected)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(quantile=st.floats(0, 1), num_points=st.integers(1, 30), seed=st.integers(0, 3))
 def test_the_same_prompts_pass_any_threshold(quantile: float, num_points: int, seed: int) -> None:
@@ -126,6 +127,7 @@ def test_the_same_prompts_pass_any_threshold(quantile: float, num_points: int, s
     _assert_same(_decode(PointDecoder(segmenter), embedding, points, thresh), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prompts_per_chunk", [1, 3, 1000])
 @pytest.mark.parametrize("num_threads", [1, 2])
 def test_chunks_and_threads_change_nothing(

@@ -601,8 +601,8 @@ def test_categories_that_only_the_targets_have_are_left_out(steps: Steps) -> Non
 
 
 def test_messages_show_no_secret(project: Project) -> None:
-    store = f"memory://user:hunter2@{uuid.uuid4().hex}/store"
-    steps = Steps(Project(project.folder, project.content | {"store": store}))
+    steps = Steps(project)
+    steps.store = Store(f"memory://user:hunter2@{uuid.uuid4().hex}/store")
     prototypes = steps.prototypes()
     with pytest.raises(StoreError, match="only 0 of 5 images are labelled") as caught:
         steps.evaluate(prototypes, steps.plan(prototypes))
