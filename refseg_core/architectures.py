@@ -85,11 +85,11 @@ def _vit(size: str, num_registers: int) -> EncoderArchitecture:
 SEGMENTER_ARCHITECTURES: dict[str, SegmenterArchitecture] = {
     **{f"sam2_hiera_{size}": architecture for size, architecture in _HIERA_SIZES.items()},
     **{f"sam2.1_hiera_{size}": architecture for size, architecture in _HIERA_SIZES.items()},
-    "sam2_demo": SegmenterArchitecture(24, 1, (1, 2, 4, 1), (5,), window_sizes=(8, 4, 8, 4), width=80, image_size=256),
+    "sam2_demo": SegmenterArchitecture(24, 1, (1, 2, 4, 1), (5,), window_sizes=(8, 4, 8, 4), width=112, image_size=256),
 }
 
 ENCODER_ARCHITECTURES: dict[str, EncoderArchitecture] = {
     **{f"dinov2_vit{size}14": _vit(size, num_registers=0) for size in _VIT_SIZES},
     **{f"dinov2_vit{size}14_reg": _vit(size, num_registers=4) for size in _VIT_SIZES},
-    "dinov2_demo": EncoderArchitecture(128, 4, 4, image_size=192, patch_size=8),
+    "dinov2_demo": EncoderArchitecture(96, 4, 3, image_size=192, patch_size=8),
 }

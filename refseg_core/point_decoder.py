@@ -15,7 +15,7 @@ them, or the length that a layer norm divides by:
 - predicted IoU needs the tokens only, so masks are upscaled after the threshold, and of each prompt only the best.
 
 Exact but for the rounding of float32. A prompt takes 0.54 GFLOP, and 0.56 more if it is kept, where the plain decoder
-takes 3.6, and touches a tenth of the memory (method, section 10.3, plus the form of the keys above).
+takes 3.6, and a third of the memory (method, section 10.3, plus the form of the keys above).
 
 Shapes: N prompts, n of them kept, T tokens of a prompt, H heads, D channels of a head, I = H * D, W width, C = h * h
 cells of the embedding, A = H * T rows of a layer, K rows of the layers so far, R numbers read of a cell of the image,

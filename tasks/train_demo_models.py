@@ -8,8 +8,10 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,7 +29,7 @@ from refseg_core.demo.dataset import (
     to_coco,
 )
 from refseg_core.demo.looks import Category
-from refseg_core.demo.scenes import Scene
+from refseg_core.demo.scenes import Scene, SceneSettings
 from refseg_core.demo.training import (
     EncoderTraining,
     OptimiserSettings,
@@ -50,9 +52,26 @@ from tasks.weights import load_weights
 
 _log = logging.getLogger(__name__)
 _SEGMENTER, _ENCODER = "sam2_demo", "dinov2_demo"
+_RECORD = "training.json"
 _REPORT_EVERY = 50  # steps
 _UNUSED = ("sam_mask_decoder.pred_obj_score_head.", "sam_prompt_encoder.mask_downscaling.", "mask_token")
 _VALIDATION_SEEDS = 77, 78
+
+_CROWDED = SceneSettings(fewest_objects=3, occluding=1.0, clutter_contrast=1.0)
+SEGMENTER_ROUNDS = (
+    SegmenterTraining(OptimiserSettings(num_steps=3600), scenes=_CROWDED),
+    SegmenterTraining(
+        OptimiserSettings(num_steps=1600, learning_rate=5e-4),
+        num_scenes=6,
+        object_points=6,
+        background_points=3,
+        boxes=2,
+        pointing_steps=0,
+        grouping_weight=0.4,
+        outside_weight=0.5,
+    ),
+)
+ENCODER_TRAINING = EncoderTraining(OptimiserSettings(num_steps=700), scenes=_CROWDED)
 
 
 class Measurement(NamedTuple):
@@ -69,9 +88,14 @@ def save_weights(state: Mapping[str, Tensor], path: Path) -> None:
     torch.save(kept, path)
 
 
-def train_and_save(train: Callable[[Report], Mapping[str, Tensor]], name: str, folder: Path, num_steps: int) -> None:
-    """Trains one model, logging its progress and leaving checkpoints, and notes what was done in `<name>.json`."""
-    path, started = folder / f"{name}.pt", time.monotonic()
+def train_and_save(
+    train: Callable[[Report], Mapping[str, Tensor]],
+    what: str,
+    path: Path,
+    settings: SegmenterTraining | EncoderTraining,
+) -> None:
+    """Trains one model, logging its progress and leaving checkpoints, and notes what was done beside the weights."""
+    started, num_steps = time.monotonic(), settings.optimiser.num_steps
     sums: dict[str, float] = {}
     means: dict[str, float] = {}
 
@@ -79,15 +103,26 @@ def train_and_save(train: Callable[[Report], Mapping[str, Tensor]], name: str, f
         for loss, value in losses.items():
             sums[loss] = sums.get(loss, 0.0) + value / _REPORT_EVERY
         if (step + 1) % _REPORT_EVERY == 0:
-            means.clear()
             means.update({loss: round(value, 4) for loss, value in sums.items()})
             sums.clear()
             save_weights(model.state_dict(), path)
-            _log.info("%s: step %d of %d, %.0f s: %s", name, step + 1, num_steps, time.monotonic() - started, means)
+            _log.info("%s: step %d of %d, %.0f s: %s", what, step + 1, num_steps, time.monotonic() - started, means)
 
     save_weights(train(report), path)
-    record = {"steps": num_steps, "minutes": round((time.monotonic() - started) / 60, 1), "last losses": means}
-    path.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+    _note(path.with_name(_RECORD), what, started, settings, means)
+
+
+def _note(
+    file: Path,
+    what: str,
+    started: float,
+    settings: SegmenterTraining | EncoderTraining,
+    losses: Mapping[str, float],
+) -> None:
+    record = json.loads(file.read_text()) if file.exists() else {}
+    minutes = round((time.monotonic() - started) / 60, 1)
+    record[what] = {"minutes": minutes, "last losses": losses, "settings": asdict(settings)}
+    file.write_text(json.dumps(record, indent=1) + "\n")
 
 
 def measure(
@@ -148,19 +183,19 @@ def describe(folder: Path, seed: int) -> str:
         draw_targets(VALIDATION_CATEGORIES, 40, targets),
     )
     demo = measure(segmenter, encoder, DEMO_CATEGORIES, draw_demo_references(), draw_demo_targets())
-    records = [json.loads((folder / f"{name}.json").read_text()) for name in (_SEGMENTER, _ENCODER)]
+    record = json.loads((folder / _RECORD).read_text())
     return _README.format(
         seed=seed,
-        segmenter=_size(folder / f"{_SEGMENTER}.pt", records[0]),
-        encoder=_size(folder / f"{_ENCODER}.pt", records[1]),
+        parts="\n".join(f"- {what}: {_summary(part)}" for what, part in record.items()),
+        megabytes=sum(path.stat().st_size for path in folder.glob("*.pt")) / 1e6,
         validation=_row(validation),
         demo=_row(demo),
     )
 
 
-def _size(path: Path, record: Mapping[str, object]) -> str:
-    megabytes = path.stat().st_size / 1e6
-    return f"{megabytes:.2f} MB, {record['steps']} steps, {record['minutes']} min, last losses {record['last losses']}"
+def _summary(part: Mapping[str, Any]) -> str:
+    losses = ", ".join(f"{name} {value}" for name, value in part["last losses"].items())
+    return f"{part['settings']['optimiser']['num_steps']} steps, {part['minutes']} min; last losses: {losses}"
 
 
 def _row(measurement: Measurement) -> str:
@@ -169,25 +204,42 @@ def _row(measurement: Measurement) -> str:
 
 _README = """# Weights of the embedded demo
 
-Toy models that show the machinery; they know nothing of real images.
-
-- `sam2_demo.pt`: {segmenter}
-- `dinov2_demo.pt`: {encoder}
+Toy models that show the machinery; they know nothing of real images. {megabytes:.2f} MB, float16.
 
 Trained from random parameters on scenes drawn on the fly (`refseg_core/demo/scenes.py`), one thread each, with
 
     python -m tasks.train_demo_models --out refseg_core/demo/weights --seed {seed}
 
-The whole method (32x32 points, predicted IoU above 0.4, NMS at 0.5, soft merging), one reference per category given
-as a box, 40 scenes; COCO's numbers for masks:
+{parts}
+
+All settings are in `training.json`. What both reach together with the whole method (32x32 points, predicted IoU
+above 0.4, NMS at 0.5, soft merging), one reference per category given as a box, on 40 scenes; COCO's numbers for
+masks:
 
 | scenes | AP | AP50 | AP75 |
 |---|---|---|---|
 | validation categories (settings were chosen on these) | {validation} |
-| demo categories (measured once, at the end) | {demo} |
+| demo categories (not looked at before) | {demo} |
 
 No silhouette of either group occurs in training (`refseg_core/demo/dataset.py`).
 """
+
+
+def train_the_segmenter(folder: Path, seed: int, first_round: int) -> None:
+    """Trains the segmenter in its rounds, each going on where the one before stopped."""
+    architecture = SEGMENTER_ARCHITECTURES[_SEGMENTER]
+    for index, settings in enumerate(SEGMENTER_ROUNDS[first_round:], start=first_round):
+        seeded = replace(settings, optimiser=replace(settings.optimiser, seed=seed + index))
+        start = load_weights(_SEGMENTER, str(folder / f"{_SEGMENTER}.pt")).state if index else None
+        train = partial(train_segmenter, architecture, seeded, start=start)
+        train_and_save(train, f"{_SEGMENTER}, round {index}", folder / f"{_SEGMENTER}.pt", seeded)
+
+
+def train_the_encoder(folder: Path, seed: int) -> None:
+    """Trains the encoder."""
+    architecture = ENCODER_ARCHITECTURES[_ENCODER]
+    settings = replace(ENCODER_TRAINING, optimiser=replace(ENCODER_TRAINING.optimiser, seed=seed))
+    train_and_save(partial(train_encoder, architecture, settings), _ENCODER, folder / f"{_ENCODER}.pt", settings)
 
 
 def main() -> None:
@@ -196,26 +248,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the weights and their README.md")
     parser.add_argument("--seed", type=int, default=0, help="of the scenes and the first parameters")
     parser.add_argument("--only", choices=("segmenter", "encoder", "readme"), help="one part of the work")
-    parser.add_argument("--segmenter-steps", type=int, default=3600)
-    parser.add_argument("--encoder-steps", type=int, default=700)
+    parser.add_argument("--first-round", type=int, default=0, help="go on with the segmenter that lies in the folder")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
     folder: Path = arguments.out
     folder.mkdir(parents=True, exist_ok=True)
     if arguments.only in (None, "segmenter"):
-        segmenter = SegmenterTraining(OptimiserSettings(arguments.segmenter_steps, arguments.seed))
-        architecture = SEGMENTER_ARCHITECTURES[_SEGMENTER]
-        train_and_save(
-            lambda report: train_segmenter(architecture, segmenter, report),
-            _SEGMENTER,
-            folder,
-            arguments.segmenter_steps,
-        )
+        train_the_segmenter(folder, arguments.seed, arguments.first_round)
     if arguments.only in (None, "encoder"):
-        encoder = EncoderTraining(OptimiserSettings(arguments.encoder_steps, arguments.seed))
-        vit = ENCODER_ARCHITECTURES[_ENCODER]
-        train_and_save(lambda report: train_encoder(vit, encoder, report), _ENCODER, folder, arguments.encoder_steps)
+        train_the_encoder(folder, arguments.seed)
     if arguments.only in (None, "readme"):
         (folder / "README.md").write_text(describe(folder, arguments.seed))
 

@@ -296,6 +296,23 @@ def test_a_wrong_id_in_a_list_is_one_problem() -> None:
     assert "run.yaml: 1 wrong" in message
 
 
+# --- secrets ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "uri", ["s3://user:hunter2@bucket/a", "https://hunter2@host/a", "simplecache::s3://user:hunter2@bucket/a"]
+)
+@pytest.mark.parametrize("name", ["store", "references.annotations", "targets.images", "pictures", "encoder.weights"])
+def test_a_password_in_an_address_is_refused_and_not_repeated(name: str, uri: str) -> None:
+    message = _error(_with({name: uri}))
+    assert f"{name}: holds a user or password" in message
+    assert "hunter2" not in message
+
+
+def test_a_wrong_type_does_not_show_the_password_that_it_holds() -> None:
+    assert "hunter2" not in _error(_with({"references": "s3://user:hunter2@bucket/refs"}))
+
+
 # --- the file --------------------------------------------------------------------------------------------------------
 
 

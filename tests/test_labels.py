@@ -22,6 +22,8 @@ RECIPE = Recipe("label_shard", "labels", version=1, settings={"images": "s3://bu
 NAMES = tuple("abcdefg")
 _PLANNERS = 4
 
+anywhere = pytest.mark.parametrize("empty_uri", ["path", "s3"], indirect=True)
+
 
 @pytest.fixture
 def run() -> LabelRun:
@@ -57,6 +59,7 @@ def _read(run: LabelRun, images: Images | None = None) -> tuple[Detections, Labe
 # --- planning --------------------------------------------------------------------------------------------------------
 
 
+@anywhere
 def test_a_plan_cuts_the_images_into_shards_in_their_order(run_anywhere: LabelRun) -> None:
     shards = run_anywhere.plan(images_table(*NAMES), 3)
     assert _contents(run_anywhere, shards) == [["a", "b", "c"], ["d", "e", "f"], ["g"]]
@@ -64,6 +67,7 @@ def test_a_plan_cuts_the_images_into_shards_in_their_order(run_anywhere: LabelRu
     assert [len(shard) for shard in shards] == [3, 3, 1]
 
 
+@anywhere
 def test_planning_again_gives_the_same_shards(run_anywhere: LabelRun) -> None:
     shards = run_anywhere.plan(images_table(*NAMES), 3)
     before = run_anywhere.store.folder.list_files()
@@ -106,6 +110,7 @@ def test_another_number_of_images_per_shard_changes_no_old_plan(run: LabelRun) -
     assert _contents(run, later[len(shards) :]) == [["h"], ["i"]]
 
 
+@anywhere
 def test_a_plan_that_a_killed_planner_left_half_written_is_adopted(run_anywhere: LabelRun) -> None:
     store = run_anywhere.store
     store.put_table(f"{run_anywhere.root}/plans/0000.parquet", images_table("a", "b", "gone"))
@@ -118,7 +123,7 @@ def test_a_plan_that_a_killed_planner_left_half_written_is_adopted(run_anywhere:
     assert manifest["tables"][0]["num_rows"] == 3
 
 
-@pytest.mark.parametrize("empty_uri", ["path", "s3"], indirect=True)
+@anywhere
 def test_racing_planners_plan_each_image_once_and_agree(empty_uri: str) -> None:
     wanted = [images_table(*NAMES[number : number + 4]) for number in range(_PLANNERS)]
     barrier = threading.Barrier(_PLANNERS)
@@ -141,7 +146,7 @@ _VERSIONS = st.dictionaries(st.sampled_from(NAMES), st.sampled_from("12"), max_s
 
 
 @given(st.lists(st.tuples(_VERSIONS, st.integers(1, 4)), min_size=1, max_size=5))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_every_image_lies_in_exactly_one_shard_in_each_of_its_versions(calls: list[tuple[dict[str, str], int]]) -> None:
     run = _new_run()
     seen: set[tuple[str, str]] = set()
@@ -159,6 +164,7 @@ def test_every_image_lies_in_exactly_one_shard_in_each_of_its_versions(calls: li
 # --- committing ------------------------------------------------------------------------------------------------------
 
 
+@anywhere
 def test_a_shard_is_labeled_when_it_is_committed(run_anywhere: LabelRun) -> None:
     first, second = run_anywhere.plan(images_table("a", "b", "c"), 2)
     assert not run_anywhere.is_labeled(first)
@@ -191,6 +197,7 @@ def test_parts_without_manifest_are_not_labels_and_are_completed(folder: str, ru
     assert labeled.equals(expected[1])
 
 
+@anywhere
 def test_committing_a_shard_again_changes_nothing(run_anywhere: LabelRun) -> None:
     (shard,) = run_anywhere.plan(images_table("a", "b"), 2)
     _label(run_anywhere, shard, seconds=1)
@@ -249,7 +256,7 @@ def test_each_shard_is_read_on_its_own_in_order(run: LabelRun) -> None:
 
 
 @given(st.sets(st.integers(0, 6)), st.sets(st.sampled_from(NAMES)), st.integers(1, 7))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_what_is_read_is_what_was_committed_of_what_is_asked_for(
     committed: set[int], wanted: set[str], images_per_shard: int
 ) -> None:
