@@ -219,9 +219,10 @@ masks:
 | scenes | AP | AP50 | AP75 |
 |---|---|---|---|
 | validation categories (settings were chosen on these) | {validation} |
-| demo categories (not looked at before) | {demo} |
+| demo categories (no setting was chosen on these) | {demo} |
 
-No silhouette of either group occurs in training (`refseg_core/demo/dataset.py`).
+No silhouette of either group occurs in training (`refseg_core/demo/dataset.py`). A repetition gives models alike,
+not the same bits.
 """
 
 
