@@ -39,7 +39,7 @@ def map_on_threads(function: Callable[[Tensor], _Result], chunks: Sequence[Tenso
     """The function of every chunk, in order; on CPUs as many at once as torch has threads, each on one thread.
 
     For functions of many small operations, which torch's own threads slow down where they must wait for each other
-    after every one: on two busy cores by a factor of 70, on two free ones still by a third.
+    after every one: on two busy cores by a factor of 70.
     """
     num_threads = torch.get_num_threads()
     if len(chunks) <= 1 or num_threads == 1 or chunks[0].device.type != "cpu":
