@@ -14,6 +14,7 @@ import yaml
 from click.shell_completion import get_completion_class
 
 from flows.configuration import Key, RunConfig, keys, load_config, template
+from flows.errors import ShardsFailedError
 from refseg_core.errors import ConfigurationError, RefsegError
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ class _Commands(click.Group):
         except RefsegError as error:
             click.secho(f"Error: {error}", fg="red", err=True)
             context.exit(_USER_ERROR)
+        except ShardsFailedError as error:
+            click.secho(f"Error: {error}", fg="red", err=True)
+            context.exit(_FAILURE)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

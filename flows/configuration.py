@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
@@ -29,6 +28,7 @@ from refseg_core.settings import (
     SamplingSettings,
     Settings,
 )
+from tasks.addresses import holds_credentials
 from tasks.sources import DatasetSource, ModelSettings
 
 
@@ -184,7 +184,7 @@ def _secrets(config: RunConfig) -> Iterator[str]:
         value: Any = config
         for part in name.split("."):
             value = getattr(value, part)
-        if isinstance(value, str) and "@" in urlsplit(value).netloc:
+        if isinstance(value, str) and holds_credentials(value):
             yield f"  {name}: holds a user or password. Give credentials in the environment, not in the address."
 
 
@@ -198,6 +198,7 @@ def template() -> str:
 
 
 _COMMENT_WIDTH = 100
+_CREDENTIALS = re.compile(r"//[^/\s'\"]*@")
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(//|:)")  # a scheme, or chained ones
 _EXAMPLES = {
     "store": "runs/boats",
@@ -265,7 +266,8 @@ def _describe(problem: Any) -> str:
         return f"{name}: no such key. {_nearest(name)}"
     if problem["type"] == "missing":
         return f"{name}: is missing and has no default."
-    return f"{name}: {problem['msg']}, got {problem['input']!r}."
+    came = _CREDENTIALS.sub("//", repr(problem["input"]))
+    return f"{name}: {problem['msg']}, got {came}."
 
 
 def _nearest(name: str) -> str:

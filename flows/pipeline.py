@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from prefect import flow
 
 from flows.configuration import RunConfig
+from flows.errors import ShardsFailedError
 from tasks.artifacts import Artifact
 from tasks.evaluate import evaluate
 from tasks.fill_memory_bank import fill_memory_bank
@@ -23,10 +24,6 @@ class RunResult:
     prototypes: Artifact
     plan: LabelPlan
     metrics: Artifact | None
-
-
-class ShardsFailedError(RuntimeError):
-    """Some shards could not be labelled; the others are."""
 
 
 @flow(name="refseg", persist_result=False)

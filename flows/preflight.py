@@ -4,11 +4,12 @@ from flows.configuration import RunConfig
 from refseg_core.errors import DatasetError
 from refseg_core.images import IMAGE_SUFFIXES
 from refseg_core.tables import Categories
+from tasks.addresses import redact
 from tasks.artifacts import Artifact, Store
 from tasks.evaluate import check_categories
 from tasks.index_dataset import index_dataset
 from tasks.sample_references import sample_references
-from tasks.storage import Folder, redact
+from tasks.storage import Folder
 from tasks.weights import locate_weights
 from tasks.workers import pick_device
 

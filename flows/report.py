@@ -7,11 +7,11 @@ from flows.configuration import RunConfig
 from flows.console import messages, print_metrics, results
 from flows.pipeline import RunResult
 from refseg_core.tables import Annotations, Categories, Images, LabeledImages, Metrics
+from tasks.addresses import redact
 from tasks.artifacts import Artifact, Store
 from tasks.labels import LabelRun
 from tasks.plan_shards import LabelPlan
 from tasks.pull_weights import pull_weights
-from tasks.storage import redact
 from tasks.weights import list_weights
 
 _FAILURES_SHOWN = 10

@@ -23,7 +23,8 @@ from typing import Any
 
 from refseg_core.columns import Table
 from refseg_core.errors import StoreError
-from tasks.storage import AnyTable, Folder, redact, table_from_parquet, table_to_parquet
+from tasks.addresses import redact
+from tasks.storage import AnyTable, Folder, table_from_parquet, table_to_parquet
 
 log = logging.getLogger(__name__)
 

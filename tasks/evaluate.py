@@ -6,11 +6,11 @@ from refseg_core import evaluation
 from refseg_core.errors import DatasetError, StoreError
 from refseg_core.settings import Conventions
 from refseg_core.tables import Annotations, Categories, Detections, Images, Metrics, Prototypes
+from tasks.addresses import redact
 from tasks.artifacts import Artifact, Recipe, Store
 from tasks.labels import LabelRun
 from tasks.lineage import reference_dataset
 from tasks.retrying import retried_task
-from tasks.storage import redact
 
 
 @retried_task("evaluate")

@@ -6,10 +6,11 @@ from pathlib import PurePosixPath
 from refseg_core.coco import CocoDataset, dataset_of_files, parse_coco, select_images
 from refseg_core.errors import DatasetError
 from refseg_core.images import IMAGE_SUFFIXES
+from tasks.addresses import redact
 from tasks.artifacts import Artifact, Recipe, Store
 from tasks.retrying import retried_task
 from tasks.sources import DatasetSource
-from tasks.storage import Folder, read_uri, redact
+from tasks.storage import Folder, read_uri
 
 
 @retried_task("index dataset")

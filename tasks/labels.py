@@ -20,8 +20,8 @@ import numpy as np
 from refseg_core.columns import Array
 from refseg_core.errors import StoreError
 from refseg_core.tables import Detections, Images, LabeledImages
+from tasks.addresses import redact
 from tasks.artifacts import Recipe, Store, made_by, table_name
-from tasks.storage import redact
 
 FOLDER = "labels"
 

@@ -1,8 +1,8 @@
 """Follows artifacts back to what they were made from, through their manifests."""
 
 from refseg_core.errors import StoreError
+from tasks.addresses import redact
 from tasks.artifacts import Artifact, Store
-from tasks.storage import redact
 
 
 def reference_dataset(store: Store, prototypes: Artifact) -> Artifact:

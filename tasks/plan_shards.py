@@ -6,12 +6,12 @@ import numpy as np
 
 from refseg_core.settings import BatchSettings, LabelingSettings
 from refseg_core.tables import Images
+from tasks.addresses import redact
 from tasks.artifacts import Artifact, Recipe, Store
 from tasks.labels import FOLDER, LabelRun, Shard
 from tasks.progress import report
 from tasks.retrying import retried_task
 from tasks.sources import ModelSettings
-from tasks.storage import redact
 from tasks.workers import load_encoder, load_segmenter
 
 

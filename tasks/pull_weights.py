@@ -17,7 +17,8 @@ from typing import BinaryIO
 
 from refseg_core.errors import StoreError, WeightsError
 from refseg_core.registry import PublishedWeights, published_weights
-from tasks.storage import open_uri, read_uri, redact, uri_size
+from tasks.addresses import redact
+from tasks.storage import open_uri, read_uri, uri_size
 from tasks.weights import (
     FOLDER_VARIABLE,
     is_local,

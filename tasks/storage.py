@@ -8,7 +8,6 @@ not known here (see `tasks/artifacts.py`).
 import errno
 import io
 import os
-import re
 import shutil
 import tempfile
 import uuid
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO, TypeVar, cast
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import fsspec
 import pyarrow as pa
@@ -28,6 +27,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from refseg_core.columns import Table
 from refseg_core.errors import NotFoundError, StoreError
+from tasks.addresses import redact
 
 AnyTable = TypeVar("AnyTable", bound=Table)
 
@@ -39,7 +39,6 @@ _UNUSABLE = {
     "PartialCredentialsError": _NO_CREDENTIALS,
 }
 
-_CHAINED = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 _creating_in_memory = Lock()
 
 # Listings are never cached: another process may have added objects since.
@@ -53,18 +52,6 @@ class FileInfo:
     name: str
     size: int
     version: str
-
-
-def redact(uri: str) -> str:
-    """The URI without user, password, query and fragment: fit for logs and manifests."""
-    return "::".join(_redact_one(part) for part in _CHAINED.split(uri))
-
-
-def _redact_one(uri: str) -> str:
-    parts = urlsplit(uri)
-    if not parts.scheme or not parts.netloc:
-        return uri
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def open_uri(uri: str) -> BinaryIO:

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from refseg_core.errors import StoreError, WeightsError
 from refseg_core.registry import REGISTRY, Kind, PublishedWeights, published_weights
-from tasks.storage import open_uri, read_uri, redact, uri_size
+from tasks.addresses import redact
+from tasks.storage import open_uri, read_uri, uri_size
 
 FOLDER_VARIABLE = "REFSEG_WEIGHTS"
 _DEFAULT_FOLDER = "~/.cache/refseg/weights"
