@@ -7,9 +7,11 @@ import logging
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 
 import pytest
-from moto.server import ThreadedMotoServer
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
 
 from tests.servers import ObjectStore
 
@@ -23,13 +25,19 @@ _CREDENTIALS = {
 
 @pytest.fixture(scope="session")
 def moto() -> Iterator[str]:
-    """The endpoint of an S3 server that runs as long as the tests."""
+    """The endpoint of an S3 server that runs as long as the tests.
+
+    It answers one request at a time, unlike moto's own: moto looks and puts in two steps, so a race would have two
+    winners.
+    """
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    server = make_server("127.0.0.1", 0, DomainDispatcherApplication(create_backend_app))
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://{server.host}:{server.port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 @pytest.fixture
