@@ -212,7 +212,11 @@ def _choose_labels(store: "Store", key: str | None) -> "LabelRun":
 @main.command()
 @click.argument("store_uri", metavar="STORE")
 @click.option(
-    "--format", "form", type=click.Choice(["coco-results", "coco"]), default="coco-results", show_default=True
+    "--format",
+    "form",
+    type=click.Choice(["coco-results", "coco", "parquet"]),
+    default="coco-results",
+    show_default=True,
 )
 @click.option("--out", required=True, help="File or URI to write.")
 @click.option("--labels", "key", metavar="KEY", help="Which labels; by default the newest.")
@@ -235,7 +239,10 @@ def export(
     min_score: float,
     conventions: "Conventions",
 ) -> None:
-    """Writes labels as COCO results, or as a whole COCO dataset with images and categories."""
+    """Writes the current labels as COCO results, as a whole COCO dataset, or as one Parquet table.
+
+    Current are those of the images that were asked for last: labels of removed and changed images are left out.
+    """
     from tasks.artifacts import Store
     from tasks.export import export_labels
 

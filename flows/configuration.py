@@ -81,7 +81,9 @@ class TargetsConfig(Settings):
     @property
     def source(self) -> DatasetSource:
         """The targets as a dataset to index."""
-        return DatasetSource(images=self.images, annotations=self.annotations, image_ids=self.image_ids)
+        return DatasetSource(
+            images=self.images, annotations=self.annotations, image_ids=self.image_ids, with_versions=True
+        )
 
 
 class RunConfig(Settings):

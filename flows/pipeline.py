@@ -1,6 +1,6 @@
 """The pipeline, read as the method's figure: index, sample, segment, fill, postprocess, label, evaluate."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from prefect import flow
 
@@ -9,6 +9,7 @@ from flows.errors import ShardsFailedError
 from tasks.artifacts import Artifact
 from tasks.evaluate import evaluate
 from tasks.fill_memory_bank import fill_memory_bank
+from tasks.find_gone_labels import find_gone_labels
 from tasks.index_dataset import index_dataset
 from tasks.label_shard import label_shard
 from tasks.plan_shards import LabelPlan, plan_shards
@@ -89,7 +90,9 @@ def label_targets(config: RunConfig, prototypes: Artifact) -> LabelPlan:
             f"{len(failed)} of {len(states)} shards could not be labelled: {', '.join(failed[:8])}. "
             "What is labelled is kept; the same command goes on from there."
         )
-    return plan
+    if config.targets.image_ids is not None:
+        return plan  # the others are not gone, they were not asked for
+    return replace(plan, gone=find_gone_labels(store, dataset=plan.dataset, labels_key=plan.key))
 
 
 def plan_labels(config: RunConfig, prototypes: Artifact) -> LabelPlan:

@@ -1,12 +1,15 @@
 """What a command says at its end: what was made, how good it is, where it lies and what to type next."""
 
+from collections import Counter
+from itertools import islice
+
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table as TextTable
 
 from flows.configuration import RunConfig
 from flows.console import messages, print_metrics, results
 from flows.pipeline import RunResult
-from refseg_core.tables import Annotations, Categories, Images, LabeledImages, Metrics
+from refseg_core.tables import Annotations, Categories, Images, Metrics
 from tasks.addresses import redact
 from tasks.artifacts import Artifact, Store
 from tasks.labels import LabelRun
@@ -30,23 +33,29 @@ def report_run(config: RunConfig, result: RunResult) -> None:
 
 def report_labels(store_uri: str, plan: LabelPlan) -> None:
     """How many images and instances there are, which images failed, and how to read the tables."""
-    store = Store(store_uri)
-    images = store.load(plan.dataset, Images)
-    labeled = LabeledImages.concatenate([part for _, part in LabelRun(store, plan.key).read(images)])
-    unreadable = labeled[labeled.status == "unreadable"]
+    store, shown = Store(store_uri), redact(store_uri)
+    counts: Counter[str] = Counter()
+    unreadable: list[str] = []
+    for labeled in LabelRun(store, plan.key).read_labeled_images(store.load(plan.dataset, Images)):
+        counts.update(labeled.status.tolist())
+        counts["instances"] += int(labeled.num_detections.sum())
+        failed = labeled[labeled.status == "unreadable"]
+        lines = (f"  {image_id}: {error}" for image_id, error in zip(failed.image_id, failed.error, strict=True))
+        unreadable += islice(lines, _FAILURES_SHOWN - len(unreadable))
+    num_images = counts["ok"] + counts["empty"] + counts["unreadable"]
     results.print(
-        f"{len(labeled)} images: {int(labeled.num_detections.sum())} instances in {_count(labeled, 'ok')}, none in "
-        f"{_count(labeled, 'empty')}, {len(unreadable)} unreadable."
+        f"{num_images} images: {counts['instances']} instances in {counts['ok']}, none in {counts['empty']}, "
+        f"{counts['unreadable']} unreadable."
     )
-    for image_id, error in list(zip(unreadable.image_id, unreadable.error, strict=True))[:_FAILURES_SHOWN]:
-        results.print(f"  {image_id}: {error}")
-    if len(unreadable) > _FAILURES_SHOWN:
-        results.print(f"  and {len(unreadable) - _FAILURES_SHOWN} more (status 'unreadable' in labeled_images)")
-    results.print(f"Read them:  pandas.read_parquet('{redact(store_uri)}/labels/{plan.key}/detections')")
-
-
-def _count(labeled: LabeledImages, status: str) -> int:
-    return int((labeled.status == status).sum())
+    for line in unreadable:
+        results.print(line)
+    if counts["unreadable"] > len(unreadable):
+        more = counts["unreadable"] - len(unreadable)
+        results.print(f"  and {more} more (status 'unreadable' in labeled_images)")
+    if plan.gone is not None and plan.gone.num_rows["gone_labels"]:
+        number = plan.gone.num_rows["gone_labels"]
+        results.print(f"{number} labels are of images that were removed or changed: {shown}/{plan.gone.name}")
+    results.print(f"Read them:  pandas.read_parquet('{shown}/labels/{plan.key}/detections')")
 
 
 def report_metrics(store_uri: str, metrics: Artifact) -> None:

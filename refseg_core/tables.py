@@ -135,6 +135,18 @@ class LabeledImages(Table):
 
 
 @dataclass(frozen=True, eq=False)
+class GoneLabels(Table):
+    """The labels that no longer belong to any image: it was removed, or changed and was labelled again."""
+
+    KEY: ClassVar = ("image_id", "version")
+
+    image_id: Array = column(pa.string(), "the image")
+    version: Array = column(pa.string(), "the version of its content that was labelled, or was to be")
+    reason: Array = column(pa.string(), "'removed' or 'changed'")
+    shard: Array = column(pa.string(), "the shard whose parts hold its labels")
+
+
+@dataclass(frozen=True, eq=False)
 class Metrics(Table):
     """The evaluation's numbers."""
 

@@ -15,16 +15,17 @@ import logging
 import os
 import platform
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
 from refseg_core.columns import Table
-from refseg_core.errors import StoreError
+from refseg_core.errors import NotFoundError, StoreError
 from tasks.addresses import redact
-from tasks.storage import AnyTable, Folder, table_from_parquet, table_to_parquet
+from tasks.parquet import AnyTable, table_from_parquet, table_to_parquet
+from tasks.storage import Folder
 
 log = logging.getLogger(__name__)
 
@@ -99,13 +100,18 @@ class Store:
             # Left by a writer that was killed, or is at it now: what is there stays, and is what we describe.
             data = self.folder.read(name)
             table = table_from_parquet(data, type(table))
-        return {
-            "name": name.rpartition("/")[2],
-            "table": table_name(type(table)),
-            "num_rows": len(table),
-            "size": len(data),
-            "sha256": hashlib.sha256(data).hexdigest(),
-        }
+        return describe_part(name, table, data)
+
+    def read_part(self, folder: str, part: Mapping[str, Any], table: type[AnyTable]) -> AnyTable:
+        """A part that a manifest of the folder names. Raises StoreError where it is not what the manifest says."""
+        name = f"{folder}/{part['name']}"
+        data = self.folder.read(name)
+        if len(data) != part["size"] or hashlib.sha256(data).hexdigest() != part["sha256"]:
+            raise StoreError(
+                f"{redact(self.folder.join(name))}: damaged: expected {part['size']} bytes of sha256 "
+                f"{part['sha256']}, got {len(data)} others. Restore the object; `refseg verify` finds all that are."
+            )
+        return table_from_parquet(data, table)
 
     def commit(self, name: str, manifest: dict[str, Any]) -> dict[str, Any]:
         """Creates a manifest; returns the one that is there now, ours or that of whoever was first."""
@@ -120,17 +126,54 @@ class Store:
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """A json object of the store, or None where it is absent."""
-        data = self.folder.read_if_there(name)
-        return None if data is None else json.loads(data)
+        return self._json(name, self.folder.read_if_there(name))
+
+    def read_jsons(self, names: Sequence[str]) -> Iterator[dict[str, Any] | None]:
+        """Several json objects of the store in order, None for each that is absent; fetched many at once."""
+        for name, data in zip(names, self.folder.read_many(names), strict=True):
+            yield self._json(name, data)
+
+    def numbered(self, folder: str) -> Iterator[dict[str, Any]]:
+        """The json objects 0000.json, 0001.json, ... of a folder, which are created without gaps.
+
+        A listing tells how many to fetch at once; where they end, asking decides.
+        """
+        hint = len(self.listed(folder, ".json"))
+        for manifest in self.read_jsons([numbered_name(folder, number) for number in range(hint)]):
+            if manifest is None:
+                return
+            yield manifest
+        while (manifest := self.read_json(numbered_name(folder, hint))) is not None:
+            yield manifest
+            hint += 1
+
+    def listed(self, folder: str, suffix: str) -> list[str]:
+        """Names of the objects that a listing of the folder shows: a hint what to ask for, not what there is."""
+        try:
+            return [file.name for file in Folder(self.folder.join(folder)).list_files((suffix,))]
+        except NotFoundError:
+            return []
+
+    def _json(self, name: str, data: bytes | None) -> dict[str, Any] | None:
+        try:
+            content: dict[str, Any] | None = None if data is None else json.loads(data)
+        except ValueError as error:
+            raise StoreError(f"{redact(self.folder.join(name))}: damaged: expected json ({error}).") from error
+        return content
 
     def manifests(self, folder: str, name: str = MANIFEST) -> list[dict[str, Any]]:
         """Every manifest below a folder, oldest first: for people to choose from, not for deciding what is done."""
-        found = [self.read_json(f"{folder}/{key}/{name}") for key in Folder(self.folder.join(folder)).list_folders()]
+        keys = Folder(self.folder.join(folder)).list_folders()
+        found = self.read_jsons([f"{folder}/{key}/{name}" for key in keys])
         return sorted((manifest for manifest in found if manifest), key=lambda manifest: str(manifest["created"]))
 
     def load(self, artifact: Artifact, table: type[AnyTable]) -> AnyTable:
-        """One table of an artifact."""
-        return self.folder.read_table(f"{artifact.name}/{table_name(table)}.parquet", table)
+        """One table of an artifact. Raises StoreError where it is absent, or not what its manifest says."""
+        manifest = self.manifest(artifact.name)
+        parts = {} if manifest is None else {part["table"]: part for part in manifest["tables"]}
+        if table_name(table) not in parts:
+            raise StoreError(f"{redact(self.uri)}: has no {artifact.name} with a table of {table_name(table)}.")
+        return self.read_part(artifact.name, parts[table_name(table)], table)
 
     def artifact(self, folder: str, key: str) -> Artifact:
         """The artifact at `folder/key`. Raises StoreError where it does not exist."""
@@ -138,6 +181,22 @@ class Store:
         if manifest is None:
             raise StoreError(f"{redact(self.uri)}: has no {folder}/{key}. It was not made yet, or in another store.")
         return Artifact(folder, key, _num_rows(manifest))
+
+
+def describe_part(name: str, table: Table, data: bytes) -> dict[str, Any]:
+    """What a manifest says of a part: `data` is the table as it was put."""
+    return {
+        "name": name.rpartition("/")[2],
+        "table": table_name(type(table)),
+        "num_rows": len(table),
+        "size": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+
+
+def numbered_name(folder: str, number: int) -> str:
+    """Where a folder's json object of that number lies."""
+    return f"{folder}/{number:04d}.json"
 
 
 def made_by() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Writes labels as COCO json, streaming shard by shard."""
+"""Writes labels as COCO json or as one Parquet file, streaming shard by shard."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -7,20 +7,27 @@ import numpy as np
 
 from refseg_core.export import coco_dataset, coco_results, json_array
 from refseg_core.settings import Conventions
-from refseg_core.tables import Categories, LabeledImages, Prototypes
+from refseg_core.tables import Categories, Detections, LabeledImages, Prototypes
 from tasks.labels import LabelRun
 from tasks.lineage import input_artifact, reference_dataset
+from tasks.parquet import stream_parquet
 from tasks.storage import write_uri
 
-Format = Literal["coco-results", "coco"]
+Format = Literal["coco-results", "coco", "parquet"]
 
 
 def export_labels(
     run: LabelRun, out: str, *, form: Format, polygons: bool, min_score: float, conventions: Conventions
 ) -> None:
-    """Writes the labels of every committed shard to a file or URI, whole or not at all."""
+    """Writes the labels of the images that were asked for last to a file or URI, whole or not at all.
+
+    Labels of images that are gone, or were labelled again since they changed, are left out.
+    """
     images = run.images()
     detections = (part for part, _ in run.read(images))
+    if form == "parquet":
+        write_uri(out, stream_parquet((part[part.score >= min_score] for part in detections), Detections))
+        return
     if form == "coco-results":
         rows = coco_results(detections, images, conventions=conventions, min_score=min_score)
         chunks = json_array(rows)
@@ -28,7 +35,7 @@ def export_labels(
         chunks = coco_dataset(
             detections,
             images,
-            LabeledImages.concatenate([labeled for _, labeled in run.read(images)]),
+            LabeledImages.concatenate(list(run.read_labeled_images(images))),
             _categories(run),
             segmentation="polygons" if polygons else "rle",
             min_score=min_score,

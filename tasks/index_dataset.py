@@ -1,16 +1,25 @@
 """Step 0: an annotation file, or else a folder's listing, becomes the tables images, annotations, categories."""
 
 import hashlib
+import logging
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import PurePosixPath
+
+import numpy as np
 
 from refseg_core.coco import CocoDataset, dataset_of_files, parse_coco, select_images
 from refseg_core.errors import DatasetError
 from refseg_core.images import IMAGE_SUFFIXES
+from refseg_core.tables import Images
 from tasks.addresses import redact
 from tasks.artifacts import Artifact, Recipe, Store
 from tasks.retrying import retried_task
 from tasks.sources import DatasetSource
-from tasks.storage import Folder, read_uri
+from tasks.storage import FileInfo, Folder, read_uri
+
+log = logging.getLogger(__name__)
+_NAMED = 5
 
 
 @retried_task("index dataset")
@@ -19,6 +28,10 @@ def index_dataset(store_uri: str, source: DatasetSource) -> Artifact:
     dataset, content = _from_annotations(source) if source.annotations else _from_listing(source)
     if source.image_ids is not None:
         dataset = select_images(dataset, source.image_ids)
+    inputs = {"content": content}
+    if source.annotations and source.with_versions and len(dataset.images) and Folder(source.images).can_be_listed:
+        images, inputs["images"] = _with_versions(dataset.images, source)
+        dataset = replace(dataset, images=images)
     if len(dataset.images) == 0:
         raise DatasetError(
             f"{redact(source.annotations or source.images)}: no images. Expected files ending in "
@@ -33,7 +46,7 @@ def index_dataset(store_uri: str, source: DatasetSource) -> Artifact:
             "annotations": redact(source.annotations) if source.annotations else None,
             "image_ids": list(source.image_ids) if source.image_ids is not None else None,
         },
-        inputs={"content": content},
+        inputs=inputs,
     )
     return Store(store_uri).make(recipe, lambda: [dataset.images, dataset.annotations, dataset.categories])
 
@@ -46,8 +59,38 @@ def _from_annotations(source: DatasetSource) -> tuple[CocoDataset, str]:
 
 def _from_listing(source: DatasetSource) -> tuple[CocoDataset, str]:
     files = Folder(source.images).list_files(tuple(sorted(IMAGE_SUFFIXES)))
-    listing = "\n".join(f"{file.name}\t{file.size}\t{file.version}" for file in files)
     dataset = dataset_of_files(
         [file.name for file in files], [file.size for file in files], [file.version for file in files]
     )
-    return dataset, hashlib.sha256(listing.encode()).hexdigest()
+    return dataset, _content(files)
+
+
+def _with_versions(images: Images, source: DatasetSource) -> tuple[Images, str]:
+    """The images with the sizes and versions that a listing of their folder shows, and the listing's hash.
+
+    Raises DatasetError where none of them is there: then it is the wrong folder.
+    """
+    wanted = set(images.file_name)
+    found = {file.name: file for file in Folder(source.images).list_files() if file.name in wanted}
+    absent = FileInfo("", -1, "")
+    files = [found.get(name, absent) for name in images.file_name]
+    if not found:
+        raise DatasetError(
+            f"{redact(source.images)}: holds none of the {len(images)} images that the annotations list; expected "
+            f"{images.file_name[0]} and others below it. Correct targets.images, or the file names."
+        )
+    if len(found) < len(images):
+        missing = [str(name) for name in images.file_name if name not in found]
+        log.warning("%d of %d listed images are not there: %s", len(missing), len(images), ", ".join(missing[:_NAMED]))
+    images = images.replace(
+        size=np.array([file.size for file in files], dtype=np.int64),
+        version=np.array([file.version for file in files], dtype=object),
+    )
+    return images, _content(found[name] for name in sorted(found))
+
+
+def _content(files: Iterable[FileInfo]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name}\t{file.size}\t{file.version}\n".encode())
+    return digest.hexdigest()

@@ -8,7 +8,7 @@ import numpy as np
 
 from refseg_core.labeling import ImageLabels, Labeler
 from refseg_core.settings import BatchSettings, LabelingSettings
-from refseg_core.tables import Detections, Images, LabeledImages, Prototypes
+from refseg_core.tables import Detections, Images, LabeledImages
 from tasks.artifacts import Artifact, Store
 from tasks.images import ReadImage, read_images
 from tasks.labels import LabelRun, Shard
@@ -17,7 +17,7 @@ from tasks.progress import report
 from tasks.retrying import retried_task
 from tasks.sources import ModelSettings
 from tasks.storage import Folder
-from tasks.workers import load_encoder, load_segmenter
+from tasks.workers import load_labeler
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,14 @@ def label_shard(
     run = LabelRun(store, key)
     if run.is_labeled(shard):
         return ShardSummary(len(shard), 0, 0)
-    table = store.load(prototypes, Prototypes)
-    labeler = Labeler(
-        load_segmenter(segmenter, device).model, load_encoder(encoder, device).model, table, labeling, batches
+    labeler = load_labeler(
+        store_uri,
+        prototypes,
+        labeling=labeling,
+        batches=batches,
+        segmenter=segmenter,
+        encoder=encoder,
+        device=device,
     )
     images = run.planned_images(shard)
     pictures = LabelPictures(store, prototypes, pictures_uri) if pictures_uri else None

@@ -1,19 +1,23 @@
 """How labels lie in a store: planned once, committed shard by shard.
 
-    STORE/labels/<key>/recipe.json                     what decides the labels
-                      /plans/0000.parquet, 0000.json   images to label, cut into shards; new images, new plan
-                      /detections/0000-00012.parquet   one part per shard; the whole folder reads as one table
+    STORE/labels/<key>/recipe.json                       what decides the labels
+                      /requests/0000.json                which datasets were asked for, in turn; the last is today's
+                      /plans/0000.json                   images to label, cut into shards; new images, new plan
+                      /plans/parts/<hash>.parquet        the images that plans name
+                      /detections/0000-00012.parquet     one part per shard; the whole folder reads as one table
                       /labeled_images/0000-00012.parquet
-                      /shards/0000-00012.json          a shard's manifest: the shard is labelled when it exists
+                      /shards/0000-00012.json            a shard's manifest: the shard is labelled when it exists
 
-A plan is never changed, so whoever resumes finds the same shards, and a part that was left by a killed process is the
-part that the next one would write. Plans and shards are numbered: what exists is found by asking, not by listing.
+A plan is never changed, so whoever resumes finds the same shards. What exists is found by asking for it by name;
+listings only tell what to ask for. Every image lies in one shard in each of its versions, so that no image is lost and
+none is labelled twice, whoever plans and labels at the same time.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,17 +25,26 @@ from refseg_core.columns import Array
 from refseg_core.errors import StoreError
 from refseg_core.tables import Detections, Images, LabeledImages
 from tasks.addresses import redact
-from tasks.artifacts import Recipe, Store, made_by, table_name
+from tasks.artifacts import Artifact, Recipe, Store, describe_part, made_by, numbered_name, table_name
+from tasks.parquet import notes_of_parquet, table_from_parquet, table_to_parquet
+from tasks.storage import ahead
 
 FOLDER = "labels"
+_IMAGES_PER_PLAN_PART = 16_384  # about a megabyte: what a worker holds of a plan, however many images there are
+_SHARDS_AHEAD = 8
+_OUTCOMES = "labeled_images"
+
+Labels = tuple[Detections, LabeledImages]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Some images of a plan, labelled and committed together. `start` and `stop` are rows of the plan's images."""
+    """Some images of a plan, labelled and committed together: rows `start` to `stop` of the plan's part."""
 
     plan: int
     number: int
+    part: str
     start: int
     stop: int
 
@@ -42,6 +55,18 @@ class Shard:
 
     def __len__(self) -> int:
         return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class PlanPart:
+    """Some of the images of a plan, at most `_IMAGES_PER_PLAN_PART` and the shard that passes it, and their shards."""
+
+    images: Images
+    shards: list[Shard]
+
+    def holding(self, is_wanted: Array) -> list[Shard]:
+        """The shards with at least one wanted image; `is_wanted` is boolean [N], by the part's rows."""
+        return [shard for shard in self.shards if is_wanted[shard.start : shard.stop].any()]
 
 
 class LabelRun:
@@ -71,77 +96,199 @@ class LabelRun:
             raise StoreError(f"{redact(self.store.uri)}: has no labels {self.key!r}.")
         return recipe
 
+    # What is asked for.
+
+    def request(self, dataset: Artifact) -> None:
+        """Notes that the labels of this dataset are wanted now, unless it was the last that was asked for."""
+        while True:
+            requests = list(self.store.numbered(f"{self.root}/requests"))
+            if requests and requests[-1]["dataset"] == dataset.name:
+                return
+            noted = {"dataset": dataset.name, **made_by()}
+            self.store.commit(numbered_name(f"{self.root}/requests", len(requests)), noted)
+
+    def requested(self) -> Artifact | None:
+        """The dataset that was asked for last."""
+        requests = list(self.store.numbered(f"{self.root}/requests"))
+        if not requests:
+            return None
+        folder, _, key = requests[-1]["dataset"].partition("/")
+        return self.store.artifact(folder, key)
+
     def images(self) -> Images:
-        """Every planned image once, in its newest version, in the order of planning."""
-        planned = Images.concatenate([images for _, images, _ in self.plans()])
-        newest = {image_id: row for row, image_id in enumerate(planned.image_id)}
-        return planned[np.array(list(newest.values()), dtype=np.int64)]
+        """The images of the dataset that was asked for last; none where nothing was."""
+        dataset = self.requested()
+        return Images.empty() if dataset is None else self.store.load(dataset, Images)
+
+    # Plans.
 
     def plan(self, images: Images, images_per_shard: int) -> list[Shard]:
         """Plans the images that no plan holds in their version yet; returns every shard that holds one of `images`.
 
         Safe to call from several processes at once: plans are created exclusively, and whoever loses looks again.
         """
-        wanted = _identities(images)
-        while True:
-            plans = list(self.plans())
-            planned = {identity for _, known, _ in plans for identity in _identities(known)}
-            new = images[np.array([identity not in planned for identity in wanted], dtype=bool)]
-            if len(new) == 0:
-                return [shard for _, known, shards in plans for shard in _holding(shards, known, set(wanted))]
-            self._create_plan(len(plans), new, images_per_shard)
-
-    def plans(self) -> Iterator[tuple[int, Images, list[Shard]]]:
-        """Every plan: its number, images and shards."""
+        wanted = _Wanted(images)
+        is_planned = np.zeros(len(images), dtype=bool)
+        shards: list[Shard] = []
         number = 0
-        while (manifest := self.store.read_json(f"{self.root}/plans/{number:04d}.json")) is not None:
-            images = self.store.folder.read_table(f"{self.root}/plans/{number:04d}.parquet", Images)
-            yield number, images, _shards(number, len(images), manifest["images_per_shard"])
-            number += 1
+        while True:
+            for manifest in self._plan_manifests(number):
+                for part in self._plan_parts(number, manifest):
+                    rows = wanted.rows_of(part.images)
+                    is_planned[rows[rows >= 0]] = True
+                    shards += part.holding(rows >= 0)
+                number += 1
+            new = images[~is_planned]
+            if len(new) == 0:
+                return shards
+            self._create_plan(number, new, images_per_shard)
+
+    def num_plans(self) -> int:
+        """How many plans there are."""
+        return sum(1 for _ in self._plan_manifests())
+
+    def plan_parts(self) -> Iterator[PlanPart]:
+        """Every image that was ever planned, once in each of its versions, part by part."""
+        for number, manifest in enumerate(self._plan_manifests()):
+            yield from self._plan_parts(number, manifest)
 
     def planned_images(self, shard: Shard) -> Images:
         """The images of one shard."""
-        return self.store.folder.read_table(f"{self.root}/plans/{shard.plan:04d}.parquet", Images)[
-            shard.start : shard.stop
-        ]
+        return _plan_part(self.store, self.root, shard.part)[shard.start : shard.stop]
+
+    def _plan_manifests(self, first: int = 0) -> Iterator[dict[str, Any]]:
+        for number, manifest in enumerate(self.store.numbered(f"{self.root}/plans")):
+            if number >= first:
+                yield manifest
+
+    def _plan_parts(self, plan: int, manifest: Mapping[str, Any]) -> Iterator[PlanPart]:
+        first, per_shard = 0, int(manifest["images_per_shard"])
+        for part in manifest["tables"]:
+            images = self.store.read_part(f"{self.root}/plans/parts", part, Images)
+            starts = range(0, len(images), per_shard)
+            yield PlanPart(
+                images,
+                [
+                    Shard(plan, number, part["name"], start, min(start + per_shard, len(images)))
+                    for number, start in enumerate(starts, start=first)
+                ],
+            )
+            first += len(starts)
+
+    def _create_plan(self, number: int, images: Images, images_per_shard: int) -> None:
+        size = images_per_shard * max(1, _IMAGES_PER_PLAN_PART // images_per_shard)
+        parts = [self._put_plan_part(images[start : start + size]) for start in range(0, len(images), size)]
+        manifest = {"images_per_shard": images_per_shard, **made_by(), "tables": parts}
+        self.store.commit(numbered_name(f"{self.root}/plans", number), manifest)
+
+    def _put_plan_part(self, images: Images) -> dict[str, Any]:
+        # Named by its content: a plan that lost the race leaves parts that no manifest names, and nobody reads.
+        data = table_to_parquet(images)
+        described = describe_part("", images, data)
+        name = f"{described['sha256'][:16]}.parquet"
+        self.store.folder.create(f"{self.root}/plans/parts/{name}", data)
+        return {**described, "name": name}
+
+    # Shards.
+
+    def pending(self, shards: Sequence[Shard]) -> list[Shard]:
+        """The shards that are not labelled yet, as far as can be told without asking for each.
+
+        A listing says which manifests to ask for. Who labels a shard asks again, so a stale one costs a request.
+        """
+        listed = {name.removesuffix(".json") for name in self.store.listed(f"{self.root}/shards", ".json")}
+        probable = [shard for shard in shards if shard.name in listed]
+        manifests = self.store.read_jsons([self._manifest(shard) for shard in probable])
+        done = {shard for shard, manifest in zip(probable, manifests, strict=True) if manifest is not None}
+        return [shard for shard in shards if shard not in done]
 
     def is_labeled(self, shard: Shard) -> bool:
         """Whether the shard is committed."""
-        return self.store.read_json(self._manifest(shard)) is not None
+        return self.shard_manifest(shard) is not None
+
+    def shard_manifest(self, shard: Shard) -> dict[str, Any] | None:
+        """What is known of a shard's labels, or None where it is not labelled."""
+        return self.store.read_json(self._manifest(shard))
+
+    def shard_manifests(self, shards: Sequence[Shard]) -> Iterator[dict[str, Any] | None]:
+        """What is known of each shard's labels, in order; None for each that is not labelled."""
+        return self.store.read_jsons([self._manifest(shard) for shard in shards])
 
     def commit(self, shard: Shard, detections: Detections, labeled: LabeledImages) -> None:
-        """Puts the shard's parts, then its manifest."""
+        """Puts the shard's parts, then its manifest.
+
+        The part of detections decides. It also carries what became of each image, so that whoever finds another
+        writer's part in its place completes that writer's work, and the two tables always tell of one attempt.
+        """
+        name = f"{self.root}/detections/{shard.name}.parquet"
+        data = table_to_parquet(detections, {_OUTCOMES: _outcomes(labeled)})
+        if not self.store.folder.create(name, data):
+            data = self.store.folder.read(name)
+            detections = table_from_parquet(data, Detections)
+            labeled = _with_outcomes(labeled, notes_of_parquet(data)[_OUTCOMES])
         parts = [
-            self.store.put_table(f"{self.root}/{table_name(type(table))}/{shard.name}.parquet", table)
-            for table in (detections, labeled)
+            describe_part(name, detections, data),
+            self.store.put_table(f"{self.root}/{table_name(LabeledImages)}/{shard.name}.parquet", labeled),
         ]
-        self.store.commit(self._manifest(shard), {"shard": asdict(shard), **made_by(), "tables": parts})
+        statuses = {status: int((labeled.status == status).sum()) for status in ("ok", "empty", "unreadable")}
+        manifest = {"shard": asdict(shard), "images": statuses, **made_by(), "tables": parts}
+        self.store.commit(self._manifest(shard), manifest)
 
-    def read(self, images: Images | None = None) -> Iterator[tuple[Detections, LabeledImages]]:
+    def read(self, images: Images | None = None) -> Iterator[Labels]:
         """The labels of every committed shard, or only those of the given images in their versions, shard by shard."""
-        wanted = None if images is None else set(_identities(images))
-        for _, known, shards in self.plans():
-            for shard in shards if wanted is None else _holding(shards, known, wanted):
-                if self.is_labeled(shard):
-                    yield self._read_shard(shard, wanted)
+        wanted = None if images is None else _Wanted(images)
+        for labels in self._of_shards(self.read_shard, wanted):
+            yield labels if wanted is None else _only(labels, wanted)
 
-    def _read_shard(self, shard: Shard, wanted: set[tuple[str, str]] | None) -> tuple[Detections, LabeledImages]:
-        folder = self.store.folder
-        detections = folder.read_table(f"{self.root}/detections/{shard.name}.parquet", Detections)
-        labeled = folder.read_table(f"{self.root}/labeled_images/{shard.name}.parquet", LabeledImages)
-        if wanted is None:
-            return detections, labeled
-        keep = np.array([identity in wanted for identity in _identities(labeled)], dtype=bool)
-        labeled = labeled[keep]
-        return detections[np.isin(detections.image_id, labeled.image_id)], labeled
+    def read_labeled_images(self, images: Images) -> Iterator[LabeledImages]:
+        """What became of the given images in their versions, shard by shard."""
+        wanted = _Wanted(images)
+        for labeled in self._of_shards(self._read_labeled_images, wanted):
+            yield labeled[wanted.rows_of(labeled) >= 0]
 
-    def _create_plan(self, number: int, images: Images, images_per_shard: int) -> None:
-        part = self.store.put_table(f"{self.root}/plans/{number:04d}.parquet", images)
-        manifest = {"images_per_shard": images_per_shard, **made_by(), "tables": [part]}
-        self.store.folder.create(f"{self.root}/plans/{number:04d}.json", json.dumps(manifest, indent=2).encode())
+    def read_shard(self, shard: Shard) -> Labels | None:
+        """One shard's labels, or None where it is not labelled. Raises StoreError where they are damaged."""
+        manifest = self.shard_manifest(shard)
+        if manifest is None:
+            return None
+        of_detections, of_images = manifest["tables"]
+        return (
+            self.store.read_part(f"{self.root}/detections", of_detections, Detections),
+            self.store.read_part(f"{self.root}/labeled_images", of_images, LabeledImages),
+        )
+
+    def _read_labeled_images(self, shard: Shard) -> LabeledImages | None:
+        manifest = self.shard_manifest(shard)
+        if manifest is None:
+            return None
+        return self.store.read_part(f"{self.root}/labeled_images", manifest["tables"][1], LabeledImages)
+
+    def _of_shards(self, read: Callable[[Shard], Result | None], wanted: "_Wanted | None") -> Iterator[Result]:
+        """What is read of each labelled shard that holds a wanted image, a few shards ahead."""
+        for part in self.plan_parts():
+            shards = part.shards if wanted is None else part.holding(wanted.rows_of(part.images) >= 0)
+            for content in ahead(read, shards, _SHARDS_AHEAD):
+                if content is not None:
+                    yield content
 
     def _manifest(self, shard: Shard) -> str:
         return f"{self.root}/shards/{shard.name}.json"
+
+
+class _Wanted:
+    """Finds the rows of images by id and version."""
+
+    def __init__(self, images: Images) -> None:
+        self._versions = images.version
+        self._row_of = {image_id: row for row, image_id in enumerate(images.image_id)}
+
+    def rows_of(self, table: Images | LabeledImages) -> Array:
+        """Int64 [N]: for each image of the table its row among the wanted, -1 where its version is not wanted."""
+        found = (self._row_of.get(image_id, -1) for image_id in table.image_id)
+        rows = np.fromiter(found, dtype=np.int64, count=len(table))
+        is_known = rows >= 0
+        rows[is_known] = np.where(self._versions[rows[is_known]] == table.version[is_known], rows[is_known], -1)
+        return rows
 
 
 def open_labels(store: Store, key: str) -> LabelRun:
@@ -161,17 +308,27 @@ def newest_labels(store: Store) -> tuple[LabelRun, int]:
     return LabelRun(store, recipes[-1]["key"]), len(recipes) - 1
 
 
-def _identities(images: Images | LabeledImages) -> list[tuple[str, str]]:
-    return list(zip(images.image_id, images.version, strict=True))
+@lru_cache(maxsize=2)
+def _cached_plan_part(uri: str, name: str) -> Images:
+    return table_from_parquet(Store(uri).folder.read(name), Images)
 
 
-def _shards(plan: int, num_images: int, images_per_shard: int) -> list[Shard]:
-    starts = range(0, num_images, images_per_shard)
-    return [
-        Shard(plan, number, start, min(start + images_per_shard, num_images)) for number, start in enumerate(starts)
-    ]
+def _plan_part(store: Store, root: str, part: str) -> Images:
+    """A plan's part, which neighbouring shards share; parts never change, so the last ones are kept."""
+    return _cached_plan_part(store.uri, f"{root}/plans/parts/{part}")
 
 
-def _holding(shards: list[Shard], images: Images, wanted: set[tuple[str, str]]) -> list[Shard]:
-    is_wanted: Array = np.array([identity in wanted for identity in _identities(images)], dtype=bool)
-    return [shard for shard in shards if is_wanted[shard.start : shard.stop].any()]
+def _only(labels: Labels, wanted: _Wanted) -> Labels:
+    detections, labeled = labels
+    labeled = labeled[wanted.rows_of(labeled) >= 0]
+    return detections[np.isin(detections.image_id, labeled.image_id)], labeled
+
+
+def _outcomes(labeled: LabeledImages) -> str:
+    """The table as text, without its times, which differ between equal attempts."""
+    return json.dumps(labeled.to_arrow().drop_columns(["seconds"]).to_pydict(), separators=(",", ":"))
+
+
+def _with_outcomes(labeled: LabeledImages, outcomes: str) -> LabeledImages:
+    """The table with another attempt's outcomes for the same images."""
+    return labeled.replace(**json.loads(outcomes))

@@ -123,14 +123,15 @@ def show_labels(store_uri: str, labels_key: str, out_uri: str, *, score_thresh: 
 
 
 def _labels_by_shard(run: LabelRun, limit: int | None) -> Iterator[tuple[Images, Detections]]:
-    left = limit
-    for _, images, _ in run.plans():
-        for detections, labeled in run.read(images):
-            known = images[np.isin(images.image_id, labeled.image_id[labeled.status != "unreadable"])]
-            yield known[:left], detections
-            left = None if left is None else left - len(known[:left])
-            if left == 0:
-                return
+    left, images = limit, run.images()
+    row_of = {image_id: row for row, image_id in enumerate(images.image_id)}
+    for detections, labeled in run.read(images):
+        readable = labeled.image_id[labeled.status != "unreadable"]
+        known = images[np.array([row_of[image_id] for image_id in readable], dtype=np.int64)][:left]
+        yield known, detections
+        left = None if left is None else left - len(known)
+        if left == 0:
+            return
 
 
 def _ground_truth(store: Store, images_uri: str) -> Annotations | None:

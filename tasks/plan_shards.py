@@ -17,11 +17,15 @@ from tasks.workers import load_encoder, load_segmenter
 
 @dataclass(frozen=True)
 class LabelPlan:
-    """What is to be labelled: the images, the labels' key, and the shards still to do."""
+    """What is to be labelled: the images, the labels' key, and the shards still to do.
+
+    `gone`, once it is known, is the table of labels whose images were removed or changed.
+    """
 
     dataset: Artifact
     key: str
     pending: tuple[Shard, ...]
+    gone: Artifact | None = None
 
 
 @retried_task("plan shards")
@@ -51,8 +55,7 @@ def plan_shards(
         },
     )
     run = LabelRun.open(store, recipe)
-    images = store.load(dataset, Images)
-    shards = run.plan(images, batches.images_per_shard)
-    pending = tuple(shard for shard in shards if not run.is_labeled(shard))
+    run.request(dataset)
+    pending = tuple(run.pending(run.plan(store.load(dataset, Images), batches.images_per_shard)))
     report("label", total=int(np.sum([len(shard) for shard in pending])))
     return LabelPlan(dataset, run.key, pending)

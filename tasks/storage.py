@@ -1,52 +1,44 @@
-"""The only module that opens a URI, and the only door to fsspec and to Parquet.
+"""The only module that opens a URI, and the only door to fsspec.
 
 A folder is a local directory or a prefix in an object store, named by any fsspec URI or plain path. Objects are put
-whole and once: `create` never overwrites, so that whoever reads an object reads all of it. What the objects mean is
-not known here (see `tasks/artifacts.py`).
+whole and once: `create` never overwrites, so that whoever reads an object reads all of it. Every call is patient with
+passing faults (`tasks/faults.py`). What the objects mean is not known here (see `tasks/artifacts.py`).
 """
 
-import errno
-import io
 import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from threading import Lock
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 from urllib.parse import urlsplit
 
 import fsspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from refseg_core.columns import Table
 from refseg_core.errors import NotFoundError, StoreError
 from tasks.addresses import redact
+from tasks.faults import explain, patiently
 
-AnyTable = TypeVar("AnyTable", bound=Table)
-
-_DENIED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "EROFS")
-_NO_CREDENTIALS = "no credentials. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or whatever the store asks for."
-_UNUSABLE = {
-    "ENOSPC": "no space left. Make room, or choose another place; what is done is kept.",
-    "NoCredentialsError": _NO_CREDENTIALS,
-    "PartialCredentialsError": _NO_CREDENTIALS,
-}
+Result = TypeVar("Result")
 
 _creating_in_memory = Lock()
+_AT_ONCE = 16  # requests under way when many objects are read
 
 # Listings are never cached: another process may have added objects since.
 _OPTIONS: dict[str, dict[str, Any]] = {"s3": {"use_listings_cache": False, "default_fill_cache": False}}
+# s3fs would ask for an object's size first, to fetch large ones in parts: two requests for each image.
+_READ_OPTIONS: dict[str, dict[str, Any]] = {"s3": {"max_concurrency": 1}}
 
 
-@dataclass(frozen=True)
-class FileInfo:
+class FileInfo(NamedTuple):
     """A listed file: name below the folder, size in bytes (-1 unknown), and what changes with its content."""
 
     name: str
@@ -57,36 +49,32 @@ class FileInfo:
 def open_uri(uri: str) -> BinaryIO:
     """Opens one object for reading, seekable. Raises StoreError where it is absent or may not be read."""
     filesystem, path = _resolve(uri)
-    with _explained(uri):
-        return cast(BinaryIO, filesystem.open(path, "rb"))
+    return cast(BinaryIO, patiently(lambda: filesystem.open(path, "rb"), uri))
 
 
 def uri_size(uri: str) -> int:
     """Bytes of one object. Raises StoreError where it is absent or may not be read."""
     filesystem, path = _resolve(uri)
-    with _explained(uri):
-        return int(filesystem.size(path))
+    return int(patiently(lambda: filesystem.size(path), uri))
 
 
 def read_uri(uri: str) -> bytes:
     """The bytes of one object. Raises StoreError where it is absent or may not be read."""
     filesystem, path = _resolve(uri)
-    with _explained(uri):
-        return bytes(filesystem.cat_file(path))
+    return _read(filesystem, path, uri)
 
 
 def write_uri(uri: str, chunks: Iterable[bytes]) -> None:
     """Writes one object from its parts, whole or not at all, replacing what was there; never holds all of it."""
     filesystem, path = _resolve(uri)
-    with _explained(uri):
-        if isinstance(filesystem, LocalFileSystem):
+    if isinstance(filesystem, LocalFileSystem):
+        with _explained(uri):
             _replace_local(Path(path), chunks)
-            return
-        with tempfile.TemporaryFile() as local:
+        return
+    with tempfile.TemporaryFile() as local:
+        with _explained(tempfile.gettempdir()):
             local.writelines(chunks)
-            local.seek(0)
-            with filesystem.open(path, "wb") as remote:
-                shutil.copyfileobj(local, remote)
+        patiently(lambda: _upload(filesystem, path, local), uri)
 
 
 class Folder:
@@ -96,14 +84,18 @@ class Folder:
         self.uri = uri
         self._filesystem, self._path = _resolve(uri)
 
+    @property
+    def can_be_listed(self) -> bool:
+        """Whether the place can say what it holds; web servers cannot."""
+        return not {"http", "https"} & _protocols(self._filesystem)
+
     def join(self, name: str) -> str:
         """The URI of an object in the folder."""
         return f"{self.uri.rstrip('/')}/{name}"
 
     def read(self, name: str) -> bytes:
         """An object's bytes. Raises StoreError where it is absent or may not be read."""
-        with _explained(self.join(name)):
-            return bytes(self._filesystem.cat_file(self._at(name)))
+        return _read(self._filesystem, self._at(name), self.join(name))
 
     def read_if_there(self, name: str) -> bytes | None:
         """An object's bytes, or None where it is absent."""
@@ -112,94 +104,103 @@ class Folder:
         except NotFoundError:
             return None
 
+    def read_many(self, names: Iterable[str]) -> Iterator[bytes | None]:
+        """The bytes of each object, or None where it is absent, in order; several are fetched at once, a few ahead."""
+        return ahead(self.read_if_there, names, _AT_ONCE)
+
     def create(self, name: str, data: bytes) -> bool:
         """Puts an object unless one of that name is there; says whether it is now ours.
 
         Whole or not at all, also when the process is killed; of several writers exactly one creates it. Where an
         equal object is already there (an acknowledgement was lost) it counts as ours.
         """
-        try:
-            if isinstance(self._filesystem, LocalFileSystem):
-                _create_local(Path(self._at(name)), data)
-            else:
-                with _creating_in_memory if isinstance(self._filesystem, MemoryFileSystem) else nullcontext():
-                    self._filesystem.pipe_file(self._at(name), data, mode="create")
-        except Exception as error:
-            # Some servers answer a lost race with a general error, so look whether an object is there.
-            there = self.read_if_there(name)
-            if there is None:
-                raise _explain(error, self.join(name)) from error
-            return there == data
-        return True
+        return patiently(partial(self._create, name, data), self.join(name))
 
     def replace(self, name: str, data: bytes) -> None:
         """Puts an object whatever was there: for what people look at, never for artifacts."""
-        with _explained(self.join(name)):
-            if isinstance(self._filesystem, LocalFileSystem):
-                _replace_local(Path(self._at(name)), [data])
-            else:
-                self._filesystem.pipe_file(self._at(name), data)
+        patiently(partial(self._replace, name, data), self.join(name))
+
+    def delete(self, name: str) -> None:
+        """Removes an object; one that is gone already counts as removed."""
+        try:
+            patiently(partial(self._filesystem.rm_file, self._at(name)), self.join(name))
+        except NotFoundError:
+            return
 
     def check_readable(self) -> None:
         """Raises StoreError where the folder is absent or may not be read."""
-        with _explained(self.uri):
-            if not self._filesystem.exists(self._path):
-                raise FileNotFoundError(self.uri)
-            if self._filesystem.isfile(self._path):
-                raise NotADirectoryError(self.uri)
+        patiently(self._check_folder, self.uri)
 
     def holds_files(self, suffixes: tuple[str, ...]) -> bool:
         """Whether any file at any depth has a name that ends so; stops at the first."""
         self.check_readable()
-        with _explained(self.uri):
-            walk = self._filesystem.walk(self._path)
-            return any(name.lower().endswith(suffixes) for _, _, files in walk for name in files)
+        return patiently(lambda: any(name.lower().endswith(suffixes) for name, _, _ in self._walk()), self.uri)
 
     def list_files(self, suffixes: tuple[str, ...] = ("",)) -> list[FileInfo]:
         """Every file at any depth whose name ends so (in lower case), by name.
 
         Raises StoreError where the folder is absent or may not be listed.
         """
-        self.check_readable()
-        with _explained(self.uri):
-            found: dict[str, dict[str, Any]] = self._filesystem.find(self._path, detail=True)
-        prefix = self._path.rstrip("/") + "/"
-        names = {path: path.removeprefix(prefix) for path in found if path.lower().endswith(suffixes)}
-        return sorted(
-            (FileInfo(name, _size(found[path]), _version(found[path])) for path, name in names.items()),
-            key=lambda file: file.name,
-        )
+        found = patiently(lambda: [file for file in self._walk() if file.name.lower().endswith(suffixes)], self.uri)
+        if not found:
+            self.check_readable()
+        return sorted(found)
 
     def list_folders(self) -> list[str]:
         """Names of the folders directly below, sorted; empty where there is nothing yet."""
         try:
-            with _explained(self.uri):
-                entries = self._filesystem.ls(self._path, detail=True)
+            entries = patiently(lambda: self._filesystem.ls(self._path, detail=True), self.uri)
         except NotFoundError:
             return []
         return sorted(entry["name"].rstrip("/").rpartition("/")[2] for entry in entries if _is_folder(entry))
 
-    def read_table(self, name: str, table: type[AnyTable]) -> AnyTable:
-        """Reads a Parquet object as the given table."""
-        return table_from_parquet(self.read(name), table)
-
     def _at(self, name: str) -> str:
         return f"{self._path.rstrip('/')}/{name}"
 
+    def _create(self, name: str, data: bytes) -> bool:
+        try:
+            if isinstance(self._filesystem, LocalFileSystem):
+                _create_local(Path(self._at(name)), data)
+            else:
+                with _creating_in_memory if isinstance(self._filesystem, MemoryFileSystem) else nullcontext():
+                    self._filesystem.pipe_file(self._at(name), data, mode="create")
+        except Exception:
+            # The reply may be lost, and some servers answer a lost race with a general error: look what is there.
+            there = self.read_if_there(name)
+            if there is None:
+                raise
+            return there == data
+        return True
 
-def table_to_parquet(table: Table) -> bytes:
-    """The table as Parquet; equal tables give equal bytes."""
-    arrow = table.to_arrow()
-    texts = [field.name for field in arrow.schema if pa.types.is_string(field.type)]
-    buffer = io.BytesIO()
-    # Dictionaries help repeated ids and names; on vectors and masks they only add to the size.
-    pq.write_table(arrow, buffer, compression="zstd", use_dictionary=texts)
-    return buffer.getvalue()
+    def _replace(self, name: str, data: bytes) -> None:
+        if isinstance(self._filesystem, LocalFileSystem):
+            _replace_local(Path(self._at(name)), [data])
+        else:
+            self._filesystem.pipe_file(self._at(name), data)
+
+    def _check_folder(self) -> None:
+        if not self._filesystem.exists(self._path):
+            raise FileNotFoundError(self.uri)
+        if self._filesystem.isfile(self._path):
+            raise NotADirectoryError(self.uri)
+
+    def _walk(self) -> Iterator[FileInfo]:
+        """Every file at any depth, page by page, in no particular order."""
+        if isinstance(self._filesystem, LocalFileSystem):
+            return _walk_local(self._path)
+        if "s3" in _protocols(self._filesystem):
+            return _walk_s3(self._filesystem, self._path)
+        return _walk_any(self._filesystem, self._path)
 
 
-def table_from_parquet(data: bytes, table: type[AnyTable]) -> AnyTable:
-    """Reads a table back."""
-    return table.from_arrow(pq.read_table(io.BytesIO(data)))
+def ahead(action: Callable[[Any], Result], items: Iterable[Any], at_once: int) -> Iterator[Result]:
+    """What the action returns for each item, in order, while threads work on the next few."""
+    left = iter(items)
+    with ThreadPoolExecutor(at_once, thread_name_prefix="store") as threads:
+        waiting = [threads.submit(action, item) for item in islice(left, at_once)]
+        while waiting:
+            yield waiting.pop(0).result()
+            waiting += [threads.submit(action, item) for item in islice(left, 1)]
 
 
 def _resolve(uri: str) -> tuple[Any, str]:
@@ -213,45 +214,42 @@ def _resolve(uri: str) -> tuple[Any, str]:
     return filesystem, path
 
 
+def _protocols(filesystem: Any) -> set[str]:
+    named = filesystem.protocol
+    return {named} if isinstance(named, str) else set(named)
+
+
+def _read(filesystem: Any, path: str, uri: str) -> bytes:
+    options = _READ_OPTIONS.get(urlsplit(uri).scheme, {})
+    return bytes(patiently(lambda: filesystem.cat_file(path, **options), uri))
+
+
+def _upload(filesystem: Any, path: str, local: BinaryIO) -> None:
+    local.seek(0)
+    with filesystem.open(path, "wb") as remote:
+        shutil.copyfileobj(local, remote)
+
+
 @contextmanager
 def _explained(uri: str) -> Iterator[None]:
+    """For what may not be repeated: lasting faults say what to do, passing ones come as they are."""
     try:
         yield
     except Exception as error:
-        explained = _explain(error, uri)
+        explained = explain(error, uri)
         if explained is error:
             raise
         raise explained from error
 
 
-def _explain(error: Exception, uri: str) -> Exception:
-    """Permanent faults as a StoreError that says what to do; passing ones as they came, to be retried."""
-    shown, code = redact(uri), _code(error)
-    if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
-        return NotFoundError(f"{shown}: not found. Check the path, or the bucket and prefix.")
-    if isinstance(error, PermissionError) or code in _DENIED:
-        return StoreError(f"{shown}: access denied. Check the rights of the folder or the credentials of the bucket.")
-    if isinstance(error, FileExistsError):
-        return StoreError(f"{shown}: a file stands where a folder is needed. Choose another place.")
-    if code in _UNUSABLE:
-        return StoreError(f"{shown}: {_UNUSABLE[code]}")
-    return error
-
-
-def _code(error: Exception) -> str:
-    """A short name of the fault: the system's for files, the service's or the library's for object stores."""
-    if isinstance(error, OSError) and error.errno is not None:
-        return errno.errorcode.get(error.errno, "")
-    response = getattr(error, "response", None)
-    if isinstance(response, dict):
-        return str(response.get("Error", {}).get("Code", ""))
-    return type(error).__name__
+# Local files.
 
 
 def _create_local(path: Path, data: bytes) -> None:
     """The link either appears with the whole content or fails where a file exists."""
     with _written_beside(path, [data]) as unfinished:
         os.link(unfinished, path)
+        _flush_folder(path.parent)
 
 
 def _replace_local(path: Path, chunks: Iterable[bytes]) -> None:
@@ -271,6 +269,59 @@ def _written_beside(path: Path, chunks: Iterable[bytes]) -> Iterator[Path]:
         yield unfinished
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Without this a machine that loses power may keep a manifest and lose the parts it names."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# Listings. fsspec's own gathers a million dictionaries before the first is seen.
+
+
+def _walk_local(path: str) -> Iterator[FileInfo]:
+    pending, seen = [(path, "")], set()
+    while pending:
+        folder, prefix = pending.pop()
+        status = os.stat(folder)  # noqa: PTH116 a Path per file would double the time of a million
+        if (status.st_dev, status.st_ino) in seen:  # a link back into its own folder
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    pending.append((entry.path, f"{prefix}{entry.name}/"))
+                elif entry.is_file():
+                    status = entry.stat()
+                    yield FileInfo(prefix + entry.name, status.st_size, str(status.st_mtime_ns))
+
+
+def _walk_s3(filesystem: Any, path: str) -> Iterator[FileInfo]:
+    bucket, key, _ = filesystem.split_path(path)
+    prefix = f"{key.rstrip('/')}/" if key else ""
+    request: dict[str, Any] = {"Bucket": bucket, "Prefix": prefix}
+    while True:
+        page = filesystem.call_s3("list_objects_v2", **request)
+        for entry in page.get("Contents", ()):
+            if not entry["Key"].endswith("/"):  # some programs mark folders so
+                yield FileInfo(entry["Key"][len(prefix) :], int(entry["Size"]), entry["ETag"].strip('"'))
+        if not page.get("IsTruncated"):
+            return
+        request["ContinuationToken"] = page["NextContinuationToken"]
+
+
+def _walk_any(filesystem: Any, path: str) -> Iterator[FileInfo]:
+    if filesystem.isfile(path):
+        raise NotADirectoryError(path)
+    prefix = path.rstrip("/") + "/"
+    for _, _, files in filesystem.walk(path, detail=True, on_error="raise"):
+        for entry in files.values():
+            size = _size(entry)
+            yield FileInfo(entry["name"].removeprefix(prefix), size, _version(entry) or f"{size} bytes")
 
 
 def _size(entry: dict[str, Any]) -> int:

@@ -1,4 +1,4 @@
-"""Builds each model once per process, on the device it shall run on."""
+"""Builds each model once per process, on the device it shall run on, and what labels with them."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,7 +10,11 @@ import torch
 from refseg_core.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
 from refseg_core.encoder import Encoder, build_encoder
 from refseg_core.errors import ConfigurationError
+from refseg_core.labeling import Labeler
 from refseg_core.segmenter import Segmenter, build_segmenter
+from refseg_core.settings import BatchSettings, LabelingSettings
+from refseg_core.tables import Prototypes
+from tasks.artifacts import Artifact, Store
 from tasks.sources import ModelSettings
 from tasks.weights import load_weights
 
@@ -48,6 +52,33 @@ def load_encoder(settings: ModelSettings, device: str) -> LoadedModel[Encoder]:
     """The encoder, built at the first call with these settings. Raises WeightsError."""
     with _building:
         return _encoder(settings, device)
+
+
+def load_labeler(
+    store_uri: str,
+    prototypes: Artifact,
+    *,
+    labeling: LabelingSettings,
+    batches: BatchSettings,
+    segmenter: ModelSettings,
+    encoder: ModelSettings,
+    device: str,
+) -> Labeler:
+    """What labels images with these prototypes and settings, built at the first call. Raises WeightsError."""
+    models = load_segmenter(segmenter, device).model, load_encoder(encoder, device).model
+    with _building:
+        return _labeler(store_uri, prototypes.name, models, (labeling, batches))
+
+
+@lru_cache(maxsize=1)
+def _labeler(
+    store_uri: str,
+    prototypes: str,
+    models: tuple[Segmenter, Encoder],
+    settings: tuple[LabelingSettings, BatchSettings],
+) -> Labeler:
+    store, (folder, _, key) = Store(store_uri), prototypes.partition("/")
+    return Labeler(*models, store.load(store.artifact(folder, key), Prototypes), *settings)
 
 
 @lru_cache(maxsize=2)

@@ -33,7 +33,7 @@ _DOORS: dict[str, tuple[str, ...]] = {
     "boto3": ("tasks.storage",),
     "requests": ("tasks.storage",),
     "httpx": ("tasks.storage",),
-    "pyarrow.parquet": ("tasks.storage",),
+    "pyarrow.parquet": ("tasks.parquet",),
     "sam2": ("refseg_core.segmenter",),
     "dinov2": ("refseg_core.encoder",),
     "pycocotools": ("refseg_core.masks", "refseg_core.evaluation"),
@@ -42,7 +42,7 @@ _DOORS: dict[str, tuple[str, ...]] = {
     "pycocotools.cocoeval": ("refseg_core.evaluation",),
     "prefect": ("flows", "tasks"),
 }
-_KEPT_OUT = {"tasks.storage": ("prefect",), "flows": ("torch", "torchvision")}
+_KEPT_OUT = {"tasks.storage": ("prefect",), "tasks.parquet": ("prefect",), "flows": ("torch", "torchvision")}
 
 # refseg_core has no paths, URIs, clock or processes.
 _WORLD = {
@@ -273,7 +273,8 @@ def test_what_breaks_a_rule_is_found_by_that_rule_and_named(
             "flows.pipeline",
             "from prefect import flow\nfrom tasks.evaluate import evaluate\nimport refseg_core.settings",
         ),
-        ("tasks.storage", "import fsspec, pyarrow.parquet"),
+        ("tasks.storage", "import fsspec"),
+        ("tasks.parquet", "import pyarrow.parquet as pq"),
         ("tasks.weights", "import torch\ntorch.load('a.pt', weights_only=True)"),
         ("refseg_core.labeling", "from refseg_core import matching, merging, proposals, masks"),
         ("refseg_core.pictures.panels", "from refseg_core.pictures import colours\nfrom .plates import plate"),

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from refseg_core.errors import StoreError
 from refseg_core.tables import Categories, Detections, Images, LabeledImages
 from tasks.artifacts import MANIFEST, Artifact, Recipe, Store, table_name
-from tasks.storage import table_to_parquet
+from tasks.parquet import table_to_parquet
 from tests.samples import images_table, labels_of
 
 pytest_plugins = ["tests.stores"]

@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from refseg_core.errors import StoreError
 from refseg_core.tables import Detections, Images, LabeledImages
 from tasks import labels as labels_module
-from tasks.artifacts import Recipe, Store
+from tasks.artifacts import Artifact, Recipe, Store
 from tasks.labels import LabelRun, Shard, newest_labels, open_labels
 from tests.samples import images_table, labels_of, table_rows
 
@@ -41,6 +42,14 @@ def _new_run() -> LabelRun:
 
 def _identities(images: Images | LabeledImages) -> list[tuple[str, str]]:
     return list(zip(images.image_id, images.version, strict=True))
+
+
+def _planned(run: LabelRun) -> list[list[tuple[str, str]]]:
+    """The images of each plan."""
+    plans: dict[int, list[tuple[str, str]]] = {}
+    for part in run.plan_parts():
+        plans.setdefault(part.shards[0].plan, []).extend(_identities(part.images))
+    return list(plans.values())
 
 
 def _contents(run: LabelRun, shards: list[Shard]) -> list[list[str]]:
@@ -78,7 +87,7 @@ def test_planning_again_gives_the_same_shards(run_anywhere: LabelRun) -> None:
 
 def test_planning_nothing_plans_nothing(run: LabelRun) -> None:
     assert run.plan(Images.empty(), 3) == []
-    assert list(run.plans()) == []
+    assert _planned(run) == []
 
 
 def test_new_images_make_a_new_plan_with_only_them(run: LabelRun) -> None:
@@ -111,16 +120,23 @@ def test_another_number_of_images_per_shard_changes_no_old_plan(run: LabelRun) -
 
 
 @anywhere
-def test_a_plan_that_a_killed_planner_left_half_written_is_adopted(run_anywhere: LabelRun) -> None:
-    store = run_anywhere.store
-    store.put_table(f"{run_anywhere.root}/plans/0000.parquet", images_table("a", "b", "gone"))
-    assert list(run_anywhere.plans()) == []
+def test_a_plan_that_a_killed_planner_left_half_written_is_no_plan(run_anywhere: LabelRun) -> None:
+    run_anywhere._put_plan_part(images_table("a", "b", "gone"))
+    assert _planned(run_anywhere) == []
     shards = run_anywhere.plan(images_table("a", "b", "new"), 2)
     assert _contents(run_anywhere, shards) == [["a", "b"], ["new"]]
-    assert [images.image_id.tolist() for _, images, _ in run_anywhere.plans()] == [["a", "b", "gone"], ["new"]]
-    manifest = store.read_json(f"{run_anywhere.root}/plans/0000.json")
-    assert manifest is not None
-    assert manifest["tables"][0]["num_rows"] == 3
+
+
+def test_a_plan_of_many_images_is_cut_into_parts_that_shards_do_not_cross(
+    run: LabelRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a worker holds a part of the plan, however many images there are."""
+    monkeypatch.setattr(labels_module, "_IMAGES_PER_PLAN_PART", 5)
+    shards = run.plan(images_table(*NAMES), 2)
+    assert _contents(run, shards) == [["a", "b"], ["c", "d"], ["e", "f"], ["g"]]
+    assert [len(part.images) for part in run.plan_parts()] == [4, 3]
+    assert [shard.name for shard in shards] == [f"0000-0000{number}" for number in range(4)]
+    assert run.plan(images_table(*NAMES), 2) == shards
 
 
 @anywhere
@@ -136,7 +152,7 @@ def test_racing_planners_plan_each_image_once_and_agree(empty_uri: str) -> None:
     with ThreadPoolExecutor(_PLANNERS) as planners:
         planned = list(planners.map(plan, range(_PLANNERS)))
     run = LabelRun.open(Store(empty_uri), RECIPE)
-    assert sorted(name for _, images, _ in run.plans() for name in images.image_id) == sorted(NAMES)
+    assert sorted(name for plan in _planned(run) for name, _ in plan) == sorted(NAMES)
     for images, shards in zip(wanted, planned, strict=True):
         assert {name for content in _contents(run, shards) for name in content} >= set(images.image_id)
         assert run.plan(images, 99) == shards
@@ -154,7 +170,7 @@ def test_every_image_lies_in_exactly_one_shard_in_each_of_its_versions(calls: li
         images = images_table(*versions, **versions)
         shards = run.plan(images, images_per_shard)
         seen |= set(versions.items())
-        planned = [identity for _, known, _ in run.plans() for identity in _identities(known)]
+        planned = [identity for plan in _planned(run) for identity in plan]
         assert sorted(planned) == sorted(seen)
         held = [set(_identities(run.planned_images(shard))) for shard in shards]
         assert all(content & set(versions.items()) for content in held)
@@ -182,19 +198,43 @@ def test_a_run_that_was_never_planned_has_no_labels(run: LabelRun) -> None:
     assert list(run.read(images_table("a"))) == []
 
 
-@pytest.mark.parametrize("folder", ["detections", "labeled_images"])
-def test_parts_without_manifest_are_not_labels_and_are_completed(folder: str, run: LabelRun) -> None:
+def _put_detections(run: LabelRun, shard: Shard, detections: Detections, labeled: LabeledImages) -> None:
+    """What a writer leaves that is killed after its first part."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Store, "put_table", _killed)
+        run.commit(shard, detections, labeled)
+
+
+def _killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_parts_without_manifest_are_not_labels_and_are_completed(run: LabelRun) -> None:
     (shard,) = run.plan(images_table("a", "b"), 2)
-    theirs = dict(zip(("detections", "labeled_images"), labels_of(images_table("a", "b"), seconds=1), strict=True))
-    run.store.put_table(f"{run.root}/{folder}/{shard.name}.parquet", theirs[folder])
+    _put_detections(run, shard, *labels_of(images_table("a", "b"), seconds=1))
     assert not run.is_labeled(shard)
     assert list(run.read()) == []
     _label(run, shard, seconds=2)
     assert run.is_labeled(shard)
     detections, labeled = _read(run)
-    expected = labels_of(images_table("a", "b"), seconds=1 if folder == "labeled_images" else 2)
+    expected = labels_of(images_table("a", "b"), seconds=2)
     assert detections.equals(expected[0])
     assert labeled.equals(expected[1])
+
+
+def test_where_another_attempt_left_other_detections_both_tables_tell_of_that_attempt(run: LabelRun) -> None:
+    """Another device may find something else in the same images."""
+    images = images_table("a", "b")
+    (shard,) = run.plan(images, 2)
+    detections, labeled = labels_of(images, detections_each=3)
+    labeled = labeled.replace(num_proposals=np.array([7, 8]))
+    _put_detections(run, shard, detections, labeled)
+    run.commit(shard, *labels_of(images, detections_each=1, seconds=9))
+    found, of_images = _read(run)
+    assert found.equals(detections)
+    assert of_images.num_detections.tolist() == [3, 3]
+    assert of_images.num_proposals.tolist() == [7, 8]
+    assert of_images.seconds.tolist() == [9, 9]
 
 
 @anywhere
@@ -279,7 +319,7 @@ def test_runs_of_other_recipes_share_nothing(run: LabelRun) -> None:
     other = LabelRun.open(run.store, Recipe("label_shard", "labels", version=2))
     run.plan(images_table("a"), 1)
     assert other.key != run.key
-    assert list(other.plans()) == []
+    assert _planned(other) == []
 
 
 def test_a_run_remembers_what_decides_its_labels(run: LabelRun) -> None:
@@ -326,8 +366,38 @@ def test_messages_show_no_secret(ask: Callable[[Store], object]) -> None:
     assert "hunter2" not in str(caught.value)
 
 
-def test_every_planned_image_is_known_once_in_its_newest_version(run: LabelRun) -> None:
+# --- requests --------------------------------------------------------------------------------------------------------
+
+
+def _dataset(run: LabelRun, images: Images) -> Artifact:
+    recipe = Recipe("index_dataset", "dataset", version=1, inputs={"content": str(_identities(images))})
+    return run.store.make(recipe, lambda: [images])
+
+
+def test_the_images_of_a_run_are_those_of_the_dataset_that_was_asked_for_last(run: LabelRun) -> None:
     assert len(run.images()) == 0
-    run.plan(images_table("c", "a"), 1)
-    run.plan(images_table("a", "b", a="2"), 1)
-    assert _identities(run.images()) == [("c", "1"), ("a", "2"), ("b", "1")]
+    first, second = images_table("c", "a"), images_table("a", "b", a="2")
+    for images in (first, second, second, first):
+        run.request(_dataset(run, images))
+        assert run.images().equals(images)
+    assert len(list(run.store.numbered(f"{run.root}/requests"))) == 3
+
+
+# --- what is pending -------------------------------------------------------------------------------------------------
+
+
+@anywhere
+def test_shards_are_pending_until_they_are_committed(run_anywhere: LabelRun) -> None:
+    shards = run_anywhere.plan(images_table("a", "b", "c"), 1)
+    assert run_anywhere.pending(shards) == shards
+    _label(run_anywhere, shards[1])
+    assert run_anywhere.pending(shards) == [shards[0], shards[2]]
+
+
+def test_a_listing_does_not_decide_what_is_labeled(run: LabelRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stale one may show what was removed, and miss what was committed; then it is asked for again later."""
+    first, second = run.plan(images_table("a", "b"), 1)
+    _label(run, second)
+    monkeypatch.setattr(Store, "listed", lambda *_: [f"{first.name}.json"])
+    assert run.pending([first, second]) == [first, second]
+    assert run.is_labeled(second)

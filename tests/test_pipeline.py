@@ -252,6 +252,7 @@ def test_prefect_sees_one_task_for_each_shard_and_none_for_images(listed: RunCon
             "postprocess memory bank",
             "index dataset",
             "plan shards",
+            "find gone labels",
             *(f"label 0000-0000{number}" for number in range(3)),
         ]
     )

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from refseg_core.errors import ImageError, StoreError
+from refseg_core.errors import StoreError
 from refseg_core.tables import Images
-from tasks.images import ReadImage, read_images, read_pixels
+from tasks.images import ReadImage, read_images
 from tasks.storage import Folder
 from tests.samples import images_table, picture, png
 from tests.servers import ObjectStore
@@ -64,17 +64,27 @@ def test_an_image_of_too_many_pixels_is_not_decoded(folder: Folder) -> None:
 
 def test_a_declared_size_must_be_that_of_the_file(folder: Folder) -> None:
     right = images_table("00.png").replace(height=np.array([96]), width=np.array([128]))
-    assert read_pixels(folder, right, 0, max_pixels=_LIMIT).shape == (96, 128, 3)
-    wrong = right.replace(height=np.array([97]))
-    with pytest.raises(ImageError, match="declare 97 x 128"):
-        read_pixels(folder, wrong, 0, max_pixels=_LIMIT)
+    (image,) = read_images(folder, right, max_pixels=_LIMIT)
+    assert image.pixels is not None
+    assert image.pixels.shape == (96, 128, 3)
+    (image,) = read_images(folder, right.replace(height=np.array([97])), max_pixels=_LIMIT)
+    assert image.pixels is None
+    assert "declare 97 x 128" in str(image.error)
 
 
-def test_one_image_is_read_or_an_error_says_why_not(folder: Folder) -> None:
-    images = images_table("03.png", "absent.png")
-    np.testing.assert_array_equal(read_pixels(folder, images, 0, max_pixels=_LIMIT), picture(3))
-    with pytest.raises(StoreError, match=r"absent\.png: not found"):
-        read_pixels(folder, images, 1, max_pixels=_LIMIT)
+def test_of_large_files_fewer_are_fetched_ahead(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+    read = folder.read
+
+    def counted(name: str) -> bytes:
+        started.append(name)
+        return read(name)
+
+    monkeypatch.setattr(folder, "read", counted)
+    large = images_table(*_NAMES).replace(size=np.full(len(_NAMES), 200 << 20))
+    for taken, _ in enumerate(read_images(folder, large, max_pixels=_LIMIT), start=1):
+        assert len(started) <= taken + 2
+    assert started == list(_NAMES)
 
 
 def test_a_fault_of_the_world_is_raised_so_that_the_shard_is_retried(

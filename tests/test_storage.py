@@ -12,22 +12,19 @@ from functools import partial
 from pathlib import Path
 
 import fsspec
-import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from refseg_core.errors import StoreError
-from refseg_core.tables import LabeledImages, Prototypes
 from tasks import storage
+from tasks.faults import ATTEMPTS_VARIABLE
 from tasks.storage import (
     FileInfo,
     Folder,
     open_uri,
     read_uri,
     redact,
-    table_from_parquet,
-    table_to_parquet,
     uri_size,
     write_uri,
 )
@@ -335,6 +332,13 @@ def test_a_folder_below_a_file_is_a_store_error(name: str, empty_uri: str) -> No
         _ACTIONS[name](Folder(f"{empty_uri}/file"))
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is tried twice."""
+    monkeypatch.setenv(ATTEMPTS_VARIABLE, "1")
+
+
+@pytest.mark.usefixtures("impatient")
 def test_a_passing_fault_comes_as_it_is_so_that_it_is_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def timed_out(*_: object) -> None:
         raise TimeoutError("the disk sleeps")
@@ -345,6 +349,7 @@ def test_a_passing_fault_comes_as_it_is_so_that_it_is_retried(tmp_path: Path, mo
         folder.create("object", b"data")
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_lost_race_that_the_server_reports_as_some_other_fault_is_recognised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -402,48 +407,7 @@ def test_messages_show_no_secret() -> None:
     assert "hunter2" not in str(caught.value)
 
 
-# --- tables ----------------------------------------------------------------------------------------------------------
-
-
-def _labeled(image_ids: list[str]) -> LabeledImages:
-    return LabeledImages.concatenate(
-        [
-            LabeledImages.row(
-                image_id=image_id,
-                version="1",
-                status="unreadable",
-                error=f"no {image_id}",
-                height=0,
-                width=0,
-                num_proposals=0,
-                num_detections=0,
-                seconds=0,
-            )
-            for image_id in image_ids
-        ]
-    )
-
-
-@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]))))
-@settings(max_examples=20, deadline=None)
-def test_equal_tables_have_equal_bytes_and_come_back_equal(image_ids: list[str]) -> None:
-    table = _labeled(image_ids)
-    data = table_to_parquet(table)
-    assert data == table_to_parquet(_labeled(image_ids))
-    assert table_from_parquet(data, LabeledImages).equals(table)
-
-
-def test_tables_are_read_from_a_folder(folder: Folder) -> None:
-    table = _labeled(["a", "b"])
-    folder.create("tables/part.parquet", table_to_parquet(table))
-    assert folder.read_table("tables/part.parquet", LabeledImages).equals(table)
-
-
-def test_vectors_take_little_more_than_their_raw_size() -> None:
-    vectors = np.random.default_rng(0).standard_normal((200, 384)).astype(np.float32)
-    count = np.arange(200)
-    table = Prototypes(category_id=count, num_references=count, prototype=vectors)
-    assert len(table_to_parquet(table)) < 1.05 * vectors.nbytes + 10_000
+# --- memory ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_store_in_memory_is_shared_between_folders_of_one_process() -> None:

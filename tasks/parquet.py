@@ -1,0 +1,83 @@
+"""Tables as Parquet, and back. The only door to `pyarrow.parquet`."""
+
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from refseg_core.columns import Table
+from refseg_core.errors import StoreError
+
+AnyTable = TypeVar("AnyTable", bound=Table)
+
+
+def table_to_parquet(table: Table, notes: Mapping[str, str] | None = None) -> bytes:
+    """The table as a Parquet file; equal tables with equal notes give equal bytes.
+
+    `notes` go into the file's key-value metadata, beside the meaning and unit of each column.
+    """
+    arrow = table.to_arrow()
+    arrow = arrow.replace_schema_metadata(dict(notes)) if notes else arrow
+    buffer = io.BytesIO()
+    pq.write_table(arrow, buffer, **_options(arrow.schema))
+    return buffer.getvalue()
+
+
+def table_from_parquet(data: bytes, table: type[AnyTable]) -> AnyTable:
+    """Reads a table back. Raises StoreError where the bytes are no such table."""
+    try:
+        return table.from_arrow(pq.read_table(io.BytesIO(data)))
+    except (pa.ArrowException, ValueError, OSError) as error:
+        raise StoreError(f"damaged: expected a Parquet table of {table.__name__} ({error}).") from error
+
+
+def notes_of_parquet(data: bytes) -> dict[str, str]:
+    """The notes that a Parquet file carries."""
+    metadata = pq.read_schema(io.BytesIO(data)).metadata or {}
+    return {name.decode(): value.decode() for name, value in metadata.items()}
+
+
+def stream_parquet(tables: Iterable[AnyTable], kind: type[AnyTable]) -> Iterator[bytes]:
+    """One Parquet file of many tables, in pieces, one row group per table; never holds all of them."""
+    schema = kind.schema()
+    sink = _Sink()
+    with pq.ParquetWriter(sink, schema, **_options(schema)) as writer:
+        for table in tables:
+            writer.write_table(table.to_arrow())
+            yield sink.take()
+    yield sink.take()
+
+
+class _Sink(io.RawIOBase):
+    """A file for a writer that only appends: what it wrote can be taken away piece by piece."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pieces: list[bytes] = []
+        self._position = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def write(self, data: "bytes | memoryview") -> int:  # type: ignore[override]
+        piece = bytes(data)
+        self._pieces.append(piece)
+        self._position += len(piece)
+        return len(piece)
+
+    def take(self) -> bytes:
+        """What was written since the last time."""
+        taken = b"".join(self._pieces)
+        self._pieces.clear()
+        return taken
+
+
+def _options(schema: pa.Schema) -> dict[str, object]:
+    # Dictionaries help repeated ids and names; on vectors and masks they only add to the size.
+    texts = [field.name for field in schema if pa.types.is_string(field.type)]
+    return {"compression": "zstd", "use_dictionary": texts}

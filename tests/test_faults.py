@@ -1,0 +1,100 @@
+"""Passing faults are waited out, lasting ones are told at once, and bugs are neither."""
+
+import errno
+from collections.abc import Iterable
+
+import pytest
+from botocore.exceptions import EndpointConnectionError
+
+from refseg_core.errors import ConfigurationError, NotFoundError, StoreError
+from tasks.faults import ATTEMPTS_VARIABLE, patiently, reason
+
+_URI = "s3://user:hunter2@bucket/prefix"
+
+
+class Fails:
+    """An action that fails in the given ways, one after the other, and then works."""
+
+    def __init__(self, faults: Iterable[Exception]) -> None:
+        self.faults = list(faults)
+        self.calls = 0
+        self.pauses: list[float] = []
+
+    def __call__(self) -> str:
+        self.calls += 1
+        if self.faults:
+            raise self.faults.pop(0)
+        return "done"
+
+    def run(self) -> str:
+        return patiently(self, _URI, pause=self.pauses.append)
+
+
+_PASSING = [
+    TimeoutError("the network sleeps"),
+    ConnectionResetError("peer"),
+    OSError(errno.EBUSY, "SlowDown"),
+    OSError(errno.EIO, "internal error"),
+    EndpointConnectionError(endpoint_url="http://127.0.0.1:1"),
+]
+
+
+@pytest.mark.parametrize("fault", _PASSING, ids=reason)
+def test_a_passing_fault_is_tried_again_until_it_is_over(fault: Exception) -> None:
+    action = Fails([fault] * 3)
+    assert action.run() == "done"
+    assert action.calls == 4
+
+
+def test_each_pause_is_longer_up_to_a_limit_and_all_of_them_outlast_ten_seconds() -> None:
+    action = Fails([TimeoutError()] * 99)
+    with pytest.raises(TimeoutError):
+        action.run()
+    assert action.calls == len(action.pauses) + 1
+    assert 10 < sum(action.pauses) < 60
+    assert max(action.pauses) <= 10
+    assert all(later > earlier for earlier, later in zip(action.pauses, action.pauses[1:-1], strict=False))
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "words"),
+    [
+        (FileNotFoundError("a"), NotFoundError, "not found"),
+        (NotADirectoryError("a"), NotFoundError, "not found"),
+        (PermissionError("a"), StoreError, "access denied"),
+        (OSError(errno.EROFS, "a"), StoreError, "access denied"),
+        (OSError(errno.ENOSPC, "a"), StoreError, "no space left"),
+        (OSError(errno.EDQUOT, "a"), StoreError, "quota"),
+        (FileExistsError("a"), StoreError, "a file stands where a folder is needed"),
+    ],
+)
+def test_a_lasting_fault_says_at_once_where_and_what_to_do(fault: Exception, kind: type, words: str) -> None:
+    action = Fails([fault])
+    with pytest.raises(kind, match=rf"s3://bucket/prefix: .*{words}") as caught:
+        action.run()
+    assert action.calls == 1
+    assert caught.value.__cause__ is fault
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("bug", [ZeroDivisionError("a"), KeyError("a"), RuntimeError("a")], ids=reason)
+def test_a_bug_is_raised_as_it_is_and_not_repeated(bug: Exception) -> None:
+    action = Fails([bug])
+    with pytest.raises(type(bug)):
+        action.run()
+    assert action.calls == 1
+
+
+def test_patience_is_set_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ATTEMPTS_VARIABLE, "2")
+    action = Fails([TimeoutError()] * 9)
+    with pytest.raises(TimeoutError):
+        action.run()
+    assert action.calls == 2
+
+
+@pytest.mark.parametrize("wanted", ["0", "-1", "two", "1.5", ""])
+def test_a_senseless_patience_is_an_error_that_names_the_variable(wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ATTEMPTS_VARIABLE, wanted)
+    with pytest.raises(ConfigurationError, match=rf"{ATTEMPTS_VARIABLE}: expected .* got {wanted!r}"):
+        Fails([]).run()
