@@ -241,7 +241,8 @@ def _key_lines(name: str, field: FieldInfo, default: Any, space: str) -> Iterato
 
 
 def _comment(text: str, space: str) -> list[str]:
-    return textwrap.wrap(text, _COMMENT_WIDTH, initial_indent=f"{space}# ", subsequent_indent=f"{space}# ")
+    indent = f"{space}# "
+    return textwrap.wrap(text, _COMMENT_WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def _bounds(field: FieldInfo) -> str:
