@@ -41,7 +41,13 @@ def build_bank(config: RunConfig) -> Artifact:
     """From annotated examples to one prototype per category."""
     store, images_uri = config.store, config.references.images
     dataset = index_dataset(store, config.references.source)
-    references = sample_references(store, dataset, config.references.sampling, config.references.annotation_ids)
+    references = sample_references(
+        store,
+        dataset,
+        config.references.sampling,
+        config.references.annotation_ids,
+        conventions=config.conventions,
+    )
     references = segment_references(
         store,
         dataset=dataset,

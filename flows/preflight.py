@@ -34,7 +34,13 @@ def check(config: RunConfig) -> None:
 
 def _check_references(config: RunConfig) -> Artifact:
     dataset = index_dataset.fn(config.store, config.references.source)
-    sample_references.fn(config.store, dataset, config.references.sampling, config.references.annotation_ids)
+    sample_references.fn(
+        config.store,
+        dataset,
+        config.references.sampling,
+        config.references.annotation_ids,
+        conventions=config.conventions,
+    )
     return dataset
 
 

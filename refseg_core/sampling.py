@@ -1,6 +1,6 @@
-"""Step 1: samples reference instances from annotations. Method, section 1.
+"""Step 1: samples reference instances from annotations, or takes all or the named ones. Method, section 1.
 
-The published sets are reproduced exactly: the shuffles run on Python's own Mersenne Twister, over each category's
+The published samples are reproduced exactly: the shuffles run on Python's own Mersenne Twister, over each category's
 complete list, in the order in which categories first appear in the file. So a k-shot set is a prefix of every
 larger one with the same seed and split.
 """
@@ -12,35 +12,45 @@ import numpy as np
 
 from refseg_core.columns import Array
 from refseg_core.errors import ConfigurationError, DatasetError
-from refseg_core.settings import SamplingSettings
+from refseg_core.settings import Conventions, SamplingSettings
 from refseg_core.splits import LVIS_FREQUENCIES, SPLIT_NAMES, split_categories
 from refseg_core.tables import Annotations, Categories, Images, References
 
 _MIN_SIDE = 32  # px
 _MIN_MARGIN = 10  # px
+_PADDING_SEED = 42  # of the published conversion, whatever the sampling's seed
 _NAMES_SHOWN = 12
 
 
 def sample_references(
-    images: Images, annotations: Annotations, categories: Categories, settings: SamplingSettings
+    images: Images,
+    annotations: Annotations,
+    categories: Categories,
+    settings: SamplingSettings,
+    *,
+    conventions: Conventions = "corrected",
 ) -> References:
-    """Samples `num_shots` references per wanted category, at most one per image and category.
+    """Chooses the references of every wanted category, as `selection` says.
 
-    Raises ConfigurationError for an unknown split or category, DatasetError where a category has too few valid
-    annotations (unless `on_shortage` says otherwise) or where there is nothing to sample from.
+    "sampled": `num_shots` valid annotations, at most one per image and category. "all": every annotation but crowds,
+    in file order; there, and only there, `conventions` "original" repeats what the published code makes of such
+    files, where every category has `num_shots` references, some of them copies (see `_take_all_as_published`).
+
+    Raises ConfigurationError for an unknown split or category, DatasetError where a category has too few annotations
+    (unless `on_shortage` says otherwise) or too many, or where there is nothing to sample from.
     """
     wanted = wanted_categories(categories, settings)
-    drawn_from = categories if settings.split in LVIS_FREQUENCIES else wanted
-    rows_by_category = _rows_by_category(annotations, set(drawn_from.category_id.tolist()))
-    valid = _valid_references(images, annotations)
-    generator = random.Random(settings.seed)
-    taken: dict[int, list[int]] = {}
-    for category_id, rows in rows_by_category.items():
-        generator.shuffle(rows)
-        taken[category_id] = _take(rows, valid, annotations.image_id, settings)
-    wanted_ids = set(wanted.category_id.tolist())
-    taken = {category_id: rows for category_id, rows in taken.items() if category_id in wanted_ids}
-    _check_shortage(taken, wanted, settings)
+    if settings.selection == "sampled":
+        drawn_from = categories if settings.split in LVIS_FREQUENCIES else wanted
+        taken = _only(wanted, _sample(images, annotations, drawn_from, settings))
+        _check_shortage(taken, wanted, settings)
+    elif conventions == "corrected":
+        taken = _only(wanted, _take_all(annotations))
+        _check_presence(taken, wanted, settings)
+    else:
+        taken = _only(wanted, _take_all_as_published(annotations, settings.num_shots))
+        _check_presence(taken, wanted, settings)
+        _check_excess(taken, wanted, settings.num_shots)
     return _references(images, annotations, [row for rows in taken.values() for row in rows])
 
 
@@ -91,13 +101,52 @@ def wanted_categories(categories: Categories, settings: SamplingSettings) -> Cat
     return categories[keep]
 
 
-def _rows_by_category(annotations: Annotations, wanted: set[int]) -> dict[int, list[int]]:
+def _only(wanted: Categories, taken: dict[int, list[int]]) -> dict[int, list[int]]:
+    wanted_ids = set(wanted.category_id.tolist())
+    return {category_id: rows for category_id, rows in taken.items() if category_id in wanted_ids}
+
+
+def _sample(
+    images: Images, annotations: Annotations, drawn_from: Categories, settings: SamplingSettings
+) -> dict[int, list[int]]:
+    """The sampled rows of each category that is drawn from, in the order of their first appearance."""
+    usable = ~annotations.is_impossible & np.isin(annotations.category_id, drawn_from.category_id)
+    valid = _valid_references(images, annotations)
+    generator = random.Random(settings.seed)
+    taken: dict[int, list[int]] = {}
+    for category_id, rows in _rows_by_category(annotations, usable).items():
+        generator.shuffle(rows)
+        taken[category_id] = _take(rows, valid, annotations.image_id, settings)
+    return taken
+
+
+def _take_all(annotations: Annotations) -> dict[int, list[int]]:
+    """Every category's rows, in file order: all that the file allows as references."""
+    return _rows_by_category(annotations, ~annotations.is_impossible & ~annotations.is_crowd)
+
+
+def _take_all_as_published(annotations: Annotations, num_shots: int) -> dict[int, list[int]]:
+    """The same as the published conversion has it: m instances in one image become m copies of the first of them.
+
+    A category with fewer than `num_shots` is filled up by drawing from its own with replacement. The published
+    generator is known by its seed only; here it is Python's Mersenne Twister, one draw of `choice` a copy. It runs
+    over all categories of the file, so that leaving some out changes nothing for the others.
+    """
+    generator = random.Random(_PADDING_SEED)
+    taken: dict[int, list[int]] = {}
+    for category_id, rows in _take_all(annotations).items():
+        by_image: dict[str, list[int]] = {}
+        for row in rows:
+            by_image.setdefault(annotations.image_id[row], []).append(row)
+        copies = [in_image[0] for in_image in by_image.values() for _ in in_image]
+        taken[category_id] = copies + [generator.choice(copies) for _ in range(num_shots - len(copies))]
+    return taken
+
+
+def _rows_by_category(annotations: Annotations, usable: Array) -> dict[int, list[int]]:
     rows_by_category: dict[int, list[int]] = {}
-    usable = ~annotations.is_impossible
     for row in np.flatnonzero(usable).tolist():
-        category_id = int(annotations.category_id[row])
-        if category_id in wanted:
-            rows_by_category.setdefault(category_id, []).append(row)
+        rows_by_category.setdefault(int(annotations.category_id[row]), []).append(row)
     return rows_by_category
 
 
@@ -130,10 +179,7 @@ def _take(shuffled: list[int], valid: Array, image_ids: Array, settings: Samplin
 
 
 def _check_shortage(taken: dict[int, list[int]], wanted: Categories, settings: SamplingSettings) -> None:
-    counts = {
-        str(name): len(taken.get(int(category_id), []))
-        for category_id, name in zip(wanted.category_id, wanted.name, strict=True)
-    }
+    counts = _counts(taken, wanted)
     short = [f"{name} ({count})" for name, count in counts.items() if count < settings.num_shots]
     if settings.on_shortage == "error" and short:
         raise DatasetError(
@@ -147,6 +193,37 @@ def _check_shortage(taken: dict[int, list[int]], wanted: Categories, settings: S
             f"references.sampling: none of the {len(counts)} wanted categories has a valid annotation (not a crowd, "
             f"sides of {_MIN_SIDE} px, {_MIN_MARGIN} px from the borders)."
         )
+
+
+def _check_presence(taken: dict[int, list[int]], wanted: Categories, settings: SamplingSettings) -> None:
+    counts = _counts(taken, wanted)
+    absent = [name for name, count in counts.items() if not count]
+    if len(absent) == len(counts):
+        raise DatasetError(
+            f"references.sampling: none of the {len(counts)} wanted categories has an annotation that is not a crowd."
+        )
+    if settings.on_shortage == "error" and absent:
+        raise DatasetError(
+            f"references.sampling: {len(absent)} of {len(counts)} categories have no annotation that is not a crowd: "
+            f"{_listed(absent)}. Annotate them, leave them out, or set on_shortage to 'fewer'."
+        )
+
+
+def _check_excess(taken: dict[int, list[int]], wanted: Categories, num_shots: int) -> None:
+    counts = _counts(taken, wanted)
+    excess = [f"{name} ({count})" for name, count in counts.items() if count > num_shots]
+    if excess:
+        raise DatasetError(
+            f"references.sampling: {len(excess)} of {len(counts)} categories have more than {num_shots} annotations: "
+            f"{_listed(excess)}. With selection 'all', conventions 'original' expects num_shots of each category at "
+            "most. Set num_shots to the number that the file was made for, or conventions to 'corrected'."
+        )
+
+
+def _counts(taken: dict[int, list[int]], wanted: Categories) -> dict[str, int]:
+    """How many were taken of each wanted category, by name."""
+    named = zip(wanted.category_id.tolist(), wanted.name, strict=True)
+    return {str(name): len(taken.get(category_id, [])) for category_id, name in named}
 
 
 def _references(images: Images, annotations: Annotations, rows: list[int]) -> References:

@@ -31,13 +31,21 @@ class SamplingSettings(Settings):
     categories: tuple[str, ...] | None = Field(
         None, description="Names of the categories to label; null for all (or those of the split)."
     )
+    selection: Literal["sampled", "all"] = Field(
+        "sampled",
+        description="'sampled' draws num_shots references of each category by seed; 'all' takes every annotation but "
+        "crowds, however many a category has: for files that hold the references only, such as CD-FSOD's k-shot "
+        "files. With 'all' the seed plays no role, nor does num_shots unless conventions is 'original': then "
+        "categories are filled up to num_shots with copies, and more is an error.",
+    )
     num_shots: int = Field(1, ge=1, le=1000, description="References per category.")
     seed: int = Field(33, ge=0, description="Seed of the sampling; the published COCO few-shot runs use 33.")
     on_shortage: Literal["error", "fewer", "repeat"] = Field(
         "error",
         description="Where a category has fewer valid annotations than num_shots: 'error' stops; 'fewer' takes "
         "what there is and leaves out categories with none; 'repeat' falls back to invalid annotations and "
-        "repeats them (as published for LVIS).",
+        "repeats them (as published for LVIS). With selection 'all', 'fewer' and 'repeat' leave out categories "
+        "without annotations.",
     )
 
 

@@ -1,9 +1,9 @@
-"""Step 1: picks the reference instances, by sampling or by name."""
+"""Step 1: picks the reference instances: by sampling, all of them, or by name."""
 
 from collections.abc import Sequence
 
 from refseg_core import sampling
-from refseg_core.settings import SamplingSettings
+from refseg_core.settings import Conventions, SamplingSettings
 from refseg_core.tables import Annotations, Categories, Images
 from tasks.artifacts import Artifact, Recipe, Store
 from tasks.retrying import retried_task
@@ -11,7 +11,12 @@ from tasks.retrying import retried_task
 
 @retried_task("sample references")
 def sample_references(
-    store_uri: str, dataset: Artifact, settings: SamplingSettings, annotation_ids: Sequence[str] | None = None
+    store_uri: str,
+    dataset: Artifact,
+    settings: SamplingSettings,
+    annotation_ids: Sequence[str] | None = None,
+    *,
+    conventions: Conventions = "corrected",
 ) -> Artifact:
     """Samples references; with `annotation_ids` takes exactly those instead."""
     store = Store(store_uri)
@@ -20,9 +25,20 @@ def sample_references(
         recipe = _recipe(dataset, {"annotation_ids": list(annotation_ids)})
         return store.make(recipe, lambda: [sampling.select_references(images, annotations, annotation_ids)])
     categories = store.load(dataset, Categories)
-    recipe = _recipe(dataset, settings.model_dump(mode="json"))
-    return store.make(recipe, lambda: [sampling.sample_references(images, annotations, categories, settings)])
+    recipe = _recipe(dataset, _decisive(settings, conventions))
+    return store.make(
+        recipe,
+        lambda: [sampling.sample_references(images, annotations, categories, settings, conventions=conventions)],
+    )
 
 
 def _recipe(dataset: Artifact, settings: dict[str, object]) -> Recipe:
     return Recipe("sample_references", "references", version=1, settings=settings, inputs={"dataset": dataset.name})
+
+
+def _decisive(settings: SamplingSettings, conventions: Conventions) -> dict[str, object]:
+    """What decides the references. Sampled ones go without `selection`, and so keep the keys of older stores."""
+    if settings.selection == "sampled":
+        return settings.model_dump(mode="json", exclude={"selection"})
+    unused = {"seed", "num_shots"} if conventions == "corrected" else {"seed"}
+    return settings.model_dump(mode="json", exclude=unused) | {"conventions": conventions}

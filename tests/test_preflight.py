@@ -92,6 +92,10 @@ def test_a_store_that_cannot_be_written_is_named(project: Project) -> None:
         ({"references.sampling.categories": ["box", "boat"]}, ["boat", "box, bar"]),
         ({"references.sampling.split": "coco-novell"}, ["coco-novell", "expected one of"]),
         ({"references.sampling.num_shots": 3}, ["num_shots", "box (2)", "bar (2)"]),
+        (
+            {"references.sampling.selection": "all", "conventions": "original"},
+            ["more than 1", "box (2)", "bar (2)", "num_shots"],
+        ),
         ({"references.annotation_ids": [1, 77]}, ["references.annotation_ids", "77"]),
         ({"targets.image_ids": [1, 77]}, ["77"]),
         ({"device": "cuda:7"}, ["device", "cuda:7", "cpu"]),

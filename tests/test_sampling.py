@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from refseg_core.errors import ConfigurationError, DatasetError
 from refseg_core.masks import encode_masks
 from refseg_core.sampling import sample_references, select_references, wanted_categories
-from refseg_core.settings import SamplingSettings
+from refseg_core.settings import Conventions, SamplingSettings
 from refseg_core.tables import Annotations, Categories, Images, References
 
 _VALID_BOX = (10, 10, 40, 40)
@@ -70,6 +70,11 @@ def _dataset(
 
 def _sample(dataset: Dataset, **chosen: object) -> References:
     return sample_references(*dataset, SamplingSettings.model_validate(chosen))
+
+
+def _all(dataset: Dataset, conventions: Conventions = "corrected", **chosen: object) -> References:
+    settings = SamplingSettings.model_validate({"selection": "all", **chosen})
+    return sample_references(*dataset, settings, conventions=conventions)
 
 
 def _is_valid(box: tuple[float, float, float, float] = _VALID_BOX, *, crowd: bool = False) -> bool:
@@ -270,6 +275,88 @@ def test_other_splits_draw_anew() -> None:
     few_shot = _sample(dataset, split="few_shot_classes", num_shots=5)
     assert few_shot.category_id.tolist() == [1] * 5
     assert few_shot.image_id.tolist() != both[both.category_id == 1].image_id.tolist()
+
+
+# Files that hold the references only: image a has three instances of category 7, and the second of them is a crowd.
+_K_SHOT = [
+    Ann(7, "a", (0, 0, 5, 5)),
+    Ann(3, "a"),
+    Ann(7, "b"),
+    Ann(7, "a", crowd=True),
+    Ann(7, "a"),
+    Ann(3, "c", impossible=True),
+]
+_K_SHOT_NAMES = {3: "eel", 7: "ray"}
+
+
+def test_all_are_taken_by_first_appearance_of_the_category_then_in_file_order() -> None:
+    references = _all(_dataset(_K_SHOT, _K_SHOT_NAMES))
+    assert references.annotation_id.tolist() == ["0", "2", "4", "1"]
+    assert references.category_id.tolist() == [7, 7, 7, 3]
+    assert references.shot.tolist() == [0, 1, 2, 0]
+
+
+@settings(max_examples=30, deadline=None)
+@given(_datasets(), st.integers(0, 1000), st.integers(1, 5))
+def test_all_are_all_but_crowds_whatever_the_seed_and_the_number(dataset: Dataset, seed: int, num_shots: int) -> None:
+    references = _all(dataset, seed=seed, num_shots=num_shots)
+    expected = dataset.annotations.annotation_id[~dataset.annotations.is_crowd]
+    assert sorted(references.annotation_id) == sorted(expected)
+    assert references.equals(_all(dataset))
+
+
+@pytest.mark.parametrize("conventions", ["corrected", "original"])
+def test_all_are_those_of_the_wanted_categories(conventions: Conventions) -> None:
+    dataset = _dataset([Ann(row % 2, f"image-{row}") for row in range(9)], {0: "giraffe", 1: "boat"})
+    everything = _all(dataset, conventions, num_shots=8)
+    boats = everything[everything.category_id == 1]
+    assert _all(dataset, conventions, num_shots=8, categories=["boat"]).equals(boats)
+    assert _all(dataset, conventions, num_shots=8, split="few_shot_classes").equals(boats)
+
+
+def test_originally_the_instances_of_an_image_are_copies_of_its_first() -> None:
+    references = _all(_dataset(_K_SHOT, _K_SHOT_NAMES), "original", num_shots=3, categories=["ray"])
+    assert references.annotation_id.tolist() == ["0", "0", "2"]
+    assert references.shot.tolist() == [0, 1, 2]
+
+
+def test_originally_what_lacks_is_drawn_from_the_copies_with_a_seed_of_its_own() -> None:
+    annotations = [Ann(1, "a"), Ann(2, "a"), Ann(1, "b"), Ann(1, "b"), Ann(2, "c")]
+    generator = random.Random(42)
+    ones, twos = ["0", "2", "2"], ["1", "4"]
+    ones += [generator.choice(ones[:3]) for _ in range(5)]
+    twos += [generator.choice(twos[:2]) for _ in range(6)]
+    for seed in (1, 2):
+        assert _all(_dataset(annotations), "original", num_shots=8, seed=seed).annotation_id.tolist() == ones + twos
+
+
+def test_originally_more_than_the_shots_are_an_error_that_names_every_such_category() -> None:
+    annotations = [*[Ann(1, "a")] * 3, Ann(2, "a"), Ann(2, "b"), Ann(3, "a"), *[Ann(4, "a")] * 4]
+    dataset = _dataset(annotations, {1: "ant", 2: "bee", 3: "cow", 4: "doe"})
+    with pytest.raises(DatasetError) as error:
+        _all(dataset, "original", num_shots=2)
+    assert "2 of 4 categories have more than 2 annotations: ant (3), doe (4)" in str(error.value)
+    assert "num_shots" in str(error.value)
+    assert len(_all(dataset, "original", num_shots=2, categories=["bee", "cow"])) == 4
+    assert len(_all(dataset)) == 10
+
+
+@pytest.mark.parametrize("conventions", ["corrected", "original"])
+def test_categories_without_any_annotation_are_named_or_left_out(conventions: Conventions) -> None:
+    dataset = _dataset([Ann(1, "a"), Ann(3, "a", crowd=True)], {1: "boat", 3: "buoy", 4: "beacon"})
+    with pytest.raises(DatasetError, match=r"2 of 3 categories have no annotation.*: buoy, beacon\..*'fewer'"):
+        _all(dataset, conventions)
+    for on_shortage in ("fewer", "repeat"):
+        assert _all(dataset, conventions, on_shortage=on_shortage).category_id.tolist() == [1]
+        with pytest.raises(DatasetError, match="none of the 2 wanted categories"):
+            _all(dataset, conventions, on_shortage=on_shortage, categories=["buoy", "beacon"])
+
+
+def test_sampled_references_are_the_same_in_both_conventions() -> None:
+    dataset = _dataset([Ann(row % 3, f"image-{row}") for row in range(60)])
+    chosen = SamplingSettings(num_shots=4)
+    original = sample_references(*dataset, chosen, conventions="original")
+    assert original.equals(sample_references(*dataset, chosen))
 
 
 def test_wanted_categories_come_by_id_whatever_the_order_of_the_names() -> None:

@@ -63,6 +63,7 @@ def test_defaults_are_the_papers() -> None:
         (BatchSettings, {"images_per_shard": 0}),
         (SamplingSettings, {"num_shots": 0}),
         (SamplingSettings, {"on_shortage": "ignore"}),
+        (SamplingSettings, {"selection": "given"}),
         (SamplingSettings, {"categories": "boat"}),
         (ReferenceSettings, {"context_ratio": float("inf")}),
     ],

@@ -62,8 +62,14 @@ class Steps:
     def dataset(self, source: DatasetSource | None = None) -> Artifact:
         return index_dataset.fn(self.store.uri, source or self.config.references.source)
 
-    def references(self, settings: SamplingSettings | None = None, ids: list[str] | None = None) -> Artifact:
-        return sample_references.fn(self.store.uri, self.dataset(), settings or SamplingSettings(), ids)
+    def references(
+        self,
+        settings: SamplingSettings | None = None,
+        ids: list[str] | None = None,
+        conventions: Conventions = "corrected",
+    ) -> Artifact:
+        settings = settings or SamplingSettings()
+        return sample_references.fn(self.store.uri, self.dataset(), settings, ids, conventions=conventions)
 
     def boxes_only(self) -> tuple[Artifact, Artifact]:
         source = DatasetSource(
@@ -258,6 +264,32 @@ def test_named_annotations_are_taken_instead(steps: Steps) -> None:
     assert steps.manifest(artifact)["settings"] == {"annotation_ids": ["4", "1"]}
     with pytest.raises(DatasetError, match="99"):
         steps.references(ids=["99"])
+
+
+def test_sampled_references_keep_the_key_they_had_before_there_was_a_choice(steps: Steps) -> None:
+    sampled = steps.references()
+    assert steps.manifest(sampled)["settings"] == {
+        "split": None,
+        "categories": None,
+        "num_shots": 1,
+        "seed": 33,
+        "on_shortage": "error",
+    }
+    assert steps.references(conventions="original") == sampled
+    assert steps.references(ids=["4"], conventions="original") == steps.references(ids=["4"])
+
+
+def test_all_annotations_become_references_whose_key_follows_what_matters(steps: Steps) -> None:
+    every = SamplingSettings(selection="all")
+    two, three, boxes = (
+        every.model_copy(update=change) for change in ({"num_shots": 2}, {"num_shots": 3}, {"categories": ("box",)})
+    )
+    corrected = steps.references(every)
+    assert corrected.num_rows == {"references": 4}
+    assert steps.references(two) == steps.references(every.model_copy(update={"seed": 1})) == corrected
+    keys = [reference.key for reference in (corrected, steps.references(boxes))]
+    keys += [steps.references(settings, conventions="original").key for settings in (two, three)]
+    assert len(set(keys)) == 4
 
 
 # --- 2: segment ------------------------------------------------------------------------------------------------------
