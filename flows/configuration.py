@@ -98,8 +98,10 @@ class RunConfig(Settings):
     batches: BatchSettings = Field(BatchSettings(), description="How the work is cut up; never changes labels.")
     conventions: Conventions = Field(
         "corrected",
-        description="'original' repeats the published code's conversions and conventions (boxes one pixel small, "
-        "detections' area from the box), for comparison with published numbers.",
+        description="'original' repeats the published code's conversions and conventions, for comparison with "
+        "published numbers: detections' boxes are one pixel small and their area is that of the box; masks made from "
+        "boxes of references lose their holes and a pixel to the right and below; with references.sampling.selection "
+        "'all', several instances in one image become copies of the first.",
     )
     device: str = Field("auto", description="'auto', 'cpu', 'cuda' or 'cuda:1'.")
     pictures: str | None = Field(

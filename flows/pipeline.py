@@ -55,6 +55,7 @@ def build_bank(config: RunConfig) -> Artifact:
         images_uri=images_uri,
         segmenter=config.segmenter,
         device=config.device,
+        conventions=config.conventions,
     )
     bank = fill_memory_bank(
         store,

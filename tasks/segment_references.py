@@ -5,6 +5,7 @@ import numpy as np
 from refseg_core.masks import encode_masks
 from refseg_core.segmentation import segment_boxes
 from refseg_core.segmenter import Segmenter
+from refseg_core.settings import Conventions
 from refseg_core.tables import Images, References
 from tasks.artifacts import Artifact, Recipe, Store
 from tasks.progress import report
@@ -19,7 +20,14 @@ _STEP = "segment references"
 
 @retried_task("segment references")
 def segment_references(
-    store_uri: str, *, dataset: Artifact, references: Artifact, images_uri: str, segmenter: ModelSettings, device: str
+    store_uri: str,
+    *,
+    dataset: Artifact,
+    references: Artifact,
+    images_uri: str,
+    segmenter: ModelSettings,
+    device: str,
+    conventions: Conventions = "corrected",
 ) -> Artifact:
     """Segments boxes into masks; where every reference has a mask already, the references stay as they are."""
     store = Store(store_uri)
@@ -32,20 +40,25 @@ def segment_references(
         "segment_references",
         "references",
         version=1,
+        # The corrected conventions go unsaid, and so keep the keys of older stores.
+        settings={"conventions": conventions} if conventions == "original" else {},
         inputs={"references": references.name, "images": images.content()},
         weights={"segmenter": loaded.sha256},
     )
-    return store.make(recipe, lambda: [_with_masks(table, images, loaded.model)])
+    return store.make(recipe, lambda: [_with_masks(table, images, loaded.model, conventions)])
 
 
-def _with_masks(references: References, images: ReferenceImages, segmenter: Segmenter) -> References:
+def _with_masks(
+    references: References, images: ReferenceImages, segmenter: Segmenter, conventions: Conventions
+) -> References:
     masks, sources = references.mask_rle.copy(), references.mask_source.copy()
     scores = references.mask_score.copy()
     lacking = np.flatnonzero([rle is None for rle in references.mask_rle])
     report(_STEP, total=len(lacking))
     for file_name in sorted(set(references.file_name[lacking])):
         rows = lacking[references.file_name[lacking] == file_name]
-        found, predicted_iou = segment_boxes(segmenter, images.read(file_name), references.box_xyxy[rows])
+        pixels, boxes = images.read(file_name), references.box_xyxy[rows]
+        found, predicted_iou = segment_boxes(segmenter, pixels, boxes, conventions=conventions)
         for row, rle, score in zip(rows, encode_masks(found), predicted_iou.tolist(), strict=True):
             masks[row], sources[row], scores[row] = rle, "segmenter", score
         report(_STEP, advanced=len(rows))

@@ -131,6 +131,18 @@ def test_boxes_only_references_get_masks_of_the_segmenter(project: Project) -> N
     assert len(_labels(config, result)[1]) == 5
 
 
+def test_the_published_conventions_reach_references_and_masks(project: Project) -> None:
+    changes = {"references.annotations": str(project.folder / "boxes.json"), "references.sampling.selection": "all"}
+    config = project.config_with(changes | {"references.sampling.num_shots": 3, "conventions": "original"})
+    store = Store(config.store)
+    segmented = references_of(store, build_bank(config))
+    references = store.load(segmented, References)
+    assert references.category_id.tolist() == [3, 3, 3, 8, 8, 8]
+    manifest = store.manifest(segmented.name)
+    assert manifest is not None
+    assert manifest["settings"] == {"conventions": "original"}
+
+
 def test_an_image_that_cannot_be_read_is_a_row_with_the_reason(project: Project, listed: RunConfig) -> None:
     (project.folder / "targets" / "t1.png").write_bytes(b"")
     detections, labeled = _labels(listed, run_pipeline(listed))

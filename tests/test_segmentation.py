@@ -1,5 +1,7 @@
 """Boxes become masks in the image's own frame; where nothing is found the box itself is the mask."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -37,6 +39,15 @@ def _filled(height: int, width: int, box: tuple[int, int, int, int]) -> np.ndarr
     mask = np.zeros((height, width), dtype=bool)
     mask[top:bottom, left:right] = True
     return mask
+
+
+def _draw(*pictures: list[str]) -> Callable[[ImageEmbedding, Tensor], tuple[Tensor, Tensor]]:
+    """A decoder that answers with these drawings, '#' where there is something, in the frame of its 16 x 16 cells."""
+    logits = torch.full((len(pictures), 16, 16), -1.0)
+    for mask, picture in zip(logits, pictures, strict=True):
+        for row, line in enumerate(picture):
+            mask[row, : len(line)] = torch.tensor([1.0 if character == "#" else -1.0 for character in line])
+    return lambda *_: (logits, torch.full((len(pictures),), 0.8))
 
 
 def test_boxes_are_scaled_to_the_segmenter_frame_and_masks_back(
@@ -86,3 +97,53 @@ def test_other_boxes_of_the_image_change_nothing(segmenter: Segmenter) -> None:
         alone, score = segment_boxes(segmenter, image, boxes[row : row + 1])
         assert (alone[0] != masks[row]).mean() < 1e-3
         np.testing.assert_allclose(score[0], scores[row], atol=1e-5)
+
+
+# --- the published conventions ---------------------------------------------------------------------------------------
+
+_RING = ["", " #####", " #####", " ## ##", " #####", " #####"]
+_BOXES = np.array([[1.0, 1, 6, 6], [2.4, 3, 9.6, 8], [-3, 2, 40, 4]])
+
+
+def test_originally_masks_lose_their_holes_and_end_a_pixel_earlier(
+    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(segmenter, "decode_boxes", _draw(_RING))
+    exact, _ = segment_boxes(segmenter, _image(16, 16), _BOXES[:1])
+    masks, scores = segment_boxes(segmenter, _image(16, 16), _BOXES[:1], conventions="original")
+    assert exact.sum() == 24
+    np.testing.assert_array_equal(masks[0], _filled(16, 16, (1, 1, 5, 5)))
+    np.testing.assert_allclose(scores, [0.8])
+    assert not caplog.text
+
+
+def test_originally_parts_too_small_for_a_polygon_are_dropped_with_a_warning(
+    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(segmenter, "decode_boxes", _draw([*_RING, "", "#", "", "  ######"]))
+    masks, _ = segment_boxes(segmenter, _image(16, 16), _BOXES[:1], conventions="original")
+    np.testing.assert_array_equal(masks[0], _filled(16, 16, (1, 1, 5, 5)))
+    assert "box [1.0, 1.0, 6.0, 6.0]" in caplog.text
+    assert "2 of 3 parts are dropped" in caplog.text
+
+
+def test_originally_the_box_is_the_mask_where_no_polygon_is_left(
+    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(segmenter, "decode_boxes", _draw(_RING, ["", "   #"], []))
+    masks, scores = segment_boxes(segmenter, _image(16, 16), _BOXES, conventions="original")
+    for mask, box in zip(masks, [(1, 1, 5, 5), (2, 3, 10, 8), (0, 2, 16, 4)], strict=True):
+        np.testing.assert_array_equal(mask, _filled(16, 16, box))
+    np.testing.assert_allclose(scores, [0.8, 0, 0])
+    assert "box [2.4, 3.0, 9.6, 8.0]" in caplog.text
+    assert "The box itself becomes the mask." in caplog.text
+
+
+def test_originally_a_box_beside_the_image_holds_none_of_it(
+    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segmenter, "decode_boxes", _find_nothing)
+    boxes = np.array([[-10.0, 3, -5, 9], [3, -10, 9, -5], [30, 3, 40, 9]])
+    masks, scores = segment_boxes(segmenter, _image(12, 20), boxes, conventions="original")
+    assert masks.shape == (3, 12, 20)
+    assert masks.sum() == scores.sum() == 0

@@ -78,7 +78,7 @@ class Steps:
         dataset = self.dataset(source)
         return dataset, sample_references.fn(self.store.uri, dataset, SamplingSettings())
 
-    def segment(self, dataset: Artifact, references: Artifact) -> Artifact:
+    def segment(self, dataset: Artifact, references: Artifact, conventions: Conventions = "corrected") -> Artifact:
         return segment_references.fn(
             self.store.uri,
             dataset=dataset,
@@ -86,6 +86,7 @@ class Steps:
             images_uri=self.config.references.images,
             segmenter=self.config.segmenter,
             device="cpu",
+            conventions=conventions,
         )
 
     def fill(self, dataset: Artifact, references: Artifact) -> Artifact:
@@ -326,6 +327,17 @@ def test_masks_that_the_dataset_gives_are_kept_where_others_are_segmented(steps:
     assert after.mask_rle[0] == before.mask_rle[0]
     assert after.mask_score[0] is None
     assert after.mask_score[1] is not None
+
+
+def test_masks_made_as_published_are_others_and_those_made_before_keep_their_key(steps: Steps) -> None:
+    dataset, references = steps.boxes_only()
+    corrected, original = (steps.segment(dataset, references, which) for which in ("corrected", "original"))
+    assert steps.manifest(corrected)["settings"] == {}
+    assert original != corrected
+    exact, polygons = (steps.store.load(made, References).mask_rle.tolist() for made in (corrected, original))
+    assert exact != polygons
+    with_masks = steps.references()
+    assert steps.segment(steps.dataset(), with_masks, "original") == with_masks
 
 
 def test_segmented_masks_follow_the_images_content(steps: Steps) -> None:
