@@ -1,21 +1,35 @@
-"""Servers that tests talk to as they would to real ones."""
+"""S3 servers that tests talk to as they would to real ones."""
 
 import math
 import urllib.request
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import fsspec
+import pytest
+
+from tests.seaweedfs import Account
+
+_REGION = "us-east-1"
 
 
 @dataclass(frozen=True)
 class ObjectStore:
-    """A running S3 server."""
+    """A running S3 server and the account to use it with."""
 
     endpoint: str
+    account: Account
+
+    def used_by(self, account: Account) -> Self:
+        """The same server, used with another account."""
+        return replace(self, account=account)
+
+    def behind(self, endpoint: str) -> Self:
+        """The same server, reached through a proxy at this endpoint."""
+        return replace(self, endpoint=endpoint)
 
     def new_bucket(self) -> str:
         """The name of a bucket that is new."""
@@ -24,8 +38,43 @@ class ObjectStore:
         return bucket
 
     def filesystem(self) -> Any:
-        """The server as the credentials in the environment see it, past `tasks/storage.py`."""
-        return fsspec.filesystem("s3", use_listings_cache=False)
+        """The server past `tasks/storage.py` and whatever the environment says."""
+        return fsspec.filesystem(
+            "s3",
+            key=self.account.key,
+            secret=self.account.secret,
+            endpoint_url=self.endpoint,
+            client_kwargs={"region_name": _REGION},
+            use_listings_cache=False,
+        )
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that have a program use this server with this account."""
+        return {
+            "AWS_ACCESS_KEY_ID": self.account.key,
+            "AWS_SECRET_ACCESS_KEY": self.account.secret,
+            "AWS_DEFAULT_REGION": _REGION,
+            "AWS_ENDPOINT_URL": self.endpoint,
+        }
+
+    @contextmanager
+    def in_environment(self) -> Iterator[Self]:
+        """Within the block the environment points here, for this process and for those that it starts.
+
+        Folders keep the connection with which they were made, so make those of the block within it.
+        """
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self.environment.items():
+                patch.setenv(name, value)
+            forget_connections()
+            yield self
+        forget_connections()
+
+
+@dataclass(frozen=True)
+class Moto(ObjectStore):
+    """A server that lets in everybody, or nobody."""
 
     @contextmanager
     def knowing_nobody(self) -> Iterator[None]:
@@ -44,3 +93,8 @@ class ObjectStore:
         )
         with urllib.request.urlopen(request) as reply:
             reply.read()
+
+
+def forget_connections() -> None:
+    """Has s3fs read the environment anew: it keeps a connection for every set of arguments, not of variables."""
+    fsspec.get_filesystem_class("s3").clear_instance_cache()

