@@ -1,6 +1,7 @@
 """S3 servers that tests talk to as they would to real ones."""
 
 import math
+import os
 import urllib.request
 import uuid
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 from tests.seaweedfs import Account
 
 _REGION = "us-east-1"
+_connected_by: dict[str, str] = {}  # the environment that connections were made in
 
 
 @dataclass(frozen=True)
@@ -67,9 +69,9 @@ class ObjectStore:
         with pytest.MonkeyPatch.context() as patch:
             for name, value in self.environment.items():
                 patch.setenv(name, value)
-            forget_connections()
+            _forget_connections_made_elsewhere()
             yield self
-        forget_connections()
+        _forget_connections_made_elsewhere()
 
 
 @dataclass(frozen=True)
@@ -98,3 +100,12 @@ class Moto(ObjectStore):
 def forget_connections() -> None:
     """Has s3fs read the environment anew: it keeps a connection for every set of arguments, not of variables."""
     fsspec.get_filesystem_class("s3").clear_instance_cache()
+    _connected_by.clear()
+
+
+def _forget_connections_made_elsewhere() -> None:
+    """A connection takes longer than most tests, so those that point to the same place share it."""
+    variables = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    if variables and variables != _connected_by:
+        forget_connections()
+        _connected_by.update(variables)

@@ -37,12 +37,10 @@ def moto() -> Iterator[str]:
 
 
 @pytest.fixture
-def s3(moto: str, monkeypatch: pytest.MonkeyPatch) -> Moto:
+def s3(moto: str) -> Iterator[Moto]:
     """An S3 server that starts at once, which the environment points to."""
-    server = Moto(moto, Account("anybody", "anything"))
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    return server
+    with Moto(moto, Account("anybody", "anything")).in_environment() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,8 @@ from tasks.storage import (
     uri_size,
     write_uri,
 )
-from tests.servers import Moto, forget_connections
+from tests.seaweedfs import ADMIN, READER, STRANGER, Account
+from tests.servers import Moto, ObjectStore, forget_connections
 
 pytest_plugins = ["tests.stores"]
 
@@ -48,16 +49,16 @@ def restless_threads() -> Iterator[None]:
     sys.setswitchinterval(interval)
 
 
-def _at_once(action: Callable[[int], bool]) -> list[bool]:
+def _at_once(action: Callable[[int], bool], num_threads: int = _THREADS) -> list[bool]:
     """What several threads get that start together."""
-    barrier = threading.Barrier(_THREADS)
+    barrier = threading.Barrier(num_threads)
 
     def act(number: int) -> bool:
         barrier.wait()
         return action(number)
 
-    with ThreadPoolExecutor(_THREADS) as threads:
-        return list(threads.map(act, range(_THREADS)))
+    with ThreadPoolExecutor(num_threads) as threads:
+        return list(threads.map(act, range(num_threads)))
 
 
 def _create_as(uri: str, name: str, writer: int) -> bool:
@@ -93,15 +94,22 @@ def test_an_equal_object_that_is_there_already_counts_as_ours(folder: Folder) ->
     assert folder.create("object", b"same")
 
 
-def test_of_several_writers_at_once_exactly_one_creates(
-    folder: Folder, restless_threads: None, request: pytest.FixtureRequest
-) -> None:
-    num_attempts = {"s3": 3, "seaweedfs": 100}.get(request.node.callspec.params["empty_uri"], 30)
-    for attempt in range(num_attempts):
+def test_of_several_writers_at_once_exactly_one_creates(folder: Folder, restless_threads: None) -> None:
+    for attempt in range(3 if folder.uri.startswith("s3") else 30):
         name = f"object-{attempt}"
         won = _at_once(partial(_create_as, folder.uri, name))
         assert won.count(True) == 1
         assert folder.read(name) == b"%d" % won.index(True)
+
+
+@pytest.mark.slow
+def test_of_two_writers_at_once_exactly_one_creates_however_often(seaweedfs: ObjectStore) -> None:
+    """Many attempts: with more writers the server has the losers wait for seconds."""
+    uri = f"s3://{seaweedfs.new_bucket()}/folder"
+    for attempt in range(200):
+        won = _at_once(partial(_create_as, uri, f"object-{attempt}"), num_threads=2)
+        assert sorted(won) == [False, True]
+        assert Folder(uri).read(f"object-{attempt}") == b"%d" % won.index(True)
 
 
 def test_writers_of_equal_content_at_once_all_own_it(folder: Folder) -> None:
@@ -287,6 +295,31 @@ def test_refused_credentials_are_a_store_error_that_names_the_place(
     folder.create("a", b"")
     with s3.knowing_nobody(), pytest.raises(StoreError, match=rf"{folder.uri}.*denied.*credentials"):
         action(folder)
+
+
+@pytest.mark.slow
+def test_a_store_that_may_only_be_read_is_read_and_refuses_writers(seaweedfs: ObjectStore) -> None:
+    uri = f"s3://{seaweedfs.new_bucket()}/folder"
+    Folder(uri).create("a", b"data")
+    with seaweedfs.used_by(READER).in_environment():
+        folder = Folder(uri)
+        assert folder.read("a") == b"data"
+        assert [file.name for file in folder.list_files()] == ["a"]
+        for name in ("create", "replace", "write_uri"):
+            with pytest.raises(StoreError, match=rf"{folder.uri}/.*denied"):
+                _ACTIONS[name](folder)
+    assert [Folder(uri).read_if_there(name) for name in "ab"] == [b"data", None]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("account", [STRANGER, ADMIN._replace(secret="wrong")], ids=["unknown key", "wrong secret"])
+def test_whom_a_real_server_does_not_know_it_denies_everything(seaweedfs: ObjectStore, account: Account) -> None:
+    folder = Folder(f"s3://{seaweedfs.new_bucket()}/folder")
+    folder.create("a", b"")
+    with seaweedfs.used_by(account).in_environment():
+        for action in _ACTIONS.values():
+            with pytest.raises(StoreError, match=rf"{folder.uri}.*denied"):
+                action(Folder(folder.uri))
 
 
 @pytest.mark.parametrize("name", sorted(_ACTIONS.keys() - {"read_if_there", "list_folders"}))
