@@ -14,7 +14,6 @@ import pytest
 
 from tests.seaweedfs import Account
 
-_REGION = "us-east-1"
 _connected_by: dict[str, str] = {}  # the environment that connections were made in
 
 
@@ -46,7 +45,6 @@ class ObjectStore:
             key=self.account.key,
             secret=self.account.secret,
             endpoint_url=self.endpoint,
-            client_kwargs={"region_name": _REGION},
             use_listings_cache=False,
         )
 
@@ -56,7 +54,7 @@ class ObjectStore:
         return {
             "AWS_ACCESS_KEY_ID": self.account.key,
             "AWS_SECRET_ACCESS_KEY": self.account.secret,
-            "AWS_DEFAULT_REGION": _REGION,
+            "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_ENDPOINT_URL": self.endpoint,
         }
 

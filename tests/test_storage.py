@@ -106,7 +106,7 @@ def test_of_several_writers_at_once_exactly_one_creates(folder: Folder, restless
 def test_of_two_writers_at_once_exactly_one_creates_however_often(seaweedfs: ObjectStore) -> None:
     """Many attempts: with more writers the server has the losers wait for seconds."""
     uri = f"s3://{seaweedfs.new_bucket()}/folder"
-    for attempt in range(200):
+    for attempt in range(100):
         won = _at_once(partial(_create_as, uri, f"object-{attempt}"), num_threads=2)
         assert sorted(won) == [False, True]
         assert Folder(uri).read(f"object-{attempt}") == b"%d" % won.index(True)
