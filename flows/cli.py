@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import yaml
@@ -15,13 +15,8 @@ from click.shell_completion import get_completion_class
 
 from flows.configuration import Key, RunConfig, keys, load_config, template
 from flows.errors import ShardsFailedError
+from flows.store_commands import STORE_COMMANDS
 from refseg_core.errors import ConfigurationError, RefsegError
-
-if TYPE_CHECKING:
-    from refseg_core.settings import Conventions
-    from tasks.artifacts import Store
-    from tasks.export import Format
-    from tasks.labels import LabelRun
 
 _USER_ERROR, _FAILURE = 2, 1
 _PREFECT_DEFAULTS = {
@@ -197,78 +192,6 @@ def evaluate(config_file: str, **flags: str | None) -> None:
     report_metrics(config.store, metrics)
 
 
-def _choose_labels(store: "Store", key: str | None) -> "LabelRun":
-    """The labels of the given key, else the newest. Raises StoreError where there are none."""
-    from tasks.labels import newest_labels, open_labels
-
-    if key is not None:
-        return open_labels(store, key)
-    run, others = newest_labels(store)
-    if others:
-        click.echo(f"Labels {run.key}, the newest of {others + 1}; choose others with --labels KEY.", err=True)
-    return run
-
-
-@main.command()
-@click.argument("store_uri", metavar="STORE")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["coco-results", "coco", "parquet"]),
-    default="coco-results",
-    show_default=True,
-)
-@click.option("--out", required=True, help="File or URI to write.")
-@click.option("--labels", "key", metavar="KEY", help="Which labels; by default the newest.")
-@click.option("--polygons", is_flag=True, help="Polygons instead of run lengths (coco only; holes are filled).")
-@click.option("--min-score", default=0.0, show_default=True, help="Leave out instances below this score.")
-@click.option(
-    "--conventions",
-    type=click.Choice(["corrected", "original"]),
-    default="corrected",
-    show_default=True,
-    help="'original' writes boxes as the published code does, one pixel small.",
-)
-def export(
-    *,
-    store_uri: str,
-    form: "Format",
-    out: str,
-    key: str | None,
-    polygons: bool,
-    min_score: float,
-    conventions: "Conventions",
-) -> None:
-    """Writes the current labels as COCO results, as a whole COCO dataset, or as one Parquet table.
-
-    Current are those of the images that were asked for last: labels of removed and changed images are left out.
-    """
-    from tasks.artifacts import Store
-    from tasks.export import export_labels
-
-    run = _choose_labels(Store(store_uri), key)
-    export_labels(run, out, form=form, polygons=polygons, min_score=min_score, conventions=conventions)
-    click.echo(f"Wrote {out}")
-
-
-@main.command()
-@click.argument("store_uri", metavar="STORE")
-@click.option("--out", required=True, help="Folder or prefix to write the pictures to.")
-@click.option("--labels", "key", metavar="KEY", help="Which labels; by default the newest.")
-@click.option("--score", default=0.5, show_default=True, help="Show instances of at least this score.")
-@click.option("--limit", type=int, help="Draw only so many images.")
-def show(store_uri: str, out: str, key: str | None, score: float, limit: int | None) -> None:
-    """Draws the references, and ground truth beside predictions for every labelled image."""
-    from flows.console import progress_bars
-    from tasks.artifacts import Store
-    from tasks.pictures import show_labels
-
-    run = _choose_labels(Store(store_uri), key)
-    with progress_bars():
-        number = show_labels(store_uri, run.key, out, score_thresh=score, limit=limit)
-    click.echo(f"Wrote {number} pictures to {out}")
-
-
 @main.group()
 def weights() -> None:
     """The published model weights: what there is, and fetching it."""
@@ -314,3 +237,7 @@ def completion(shell: str) -> None:
     completer = get_completion_class(shell)
     assert completer is not None
     click.echo(completer(main, {}, "refseg", "_REFSEG_COMPLETE").source())
+
+
+for command in STORE_COMMANDS:
+    main.add_command(command)

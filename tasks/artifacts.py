@@ -30,6 +30,8 @@ from tasks.storage import Folder
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+# The folders of artifacts, in the order in which a run makes them. Labels lie otherwise: see `tasks/labels.py`.
+ARTIFACT_FOLDERS = ("dataset", "references", "memory_bank", "prototypes", "gone_labels", "metrics")
 _KEY_LENGTH = 16
 
 
@@ -46,6 +48,11 @@ class Recipe:
     settings: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
     weights: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, manifest: Mapping[str, Any]) -> "Recipe":
+        """The recipe that a manifest holds. Raises KeyError where it holds none."""
+        return cls(**{name: manifest[name] for name in cls.__dataclass_fields__})
 
     @property
     def key(self) -> str:
@@ -218,6 +225,11 @@ def _user() -> str:
 def table_name(table: type[Table]) -> str:
     """A table's name in the store: LabeledImages is labeled_images."""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", table.__name__).lower()
+
+
+def size_of(manifest: Mapping[str, Any]) -> int:
+    """Bytes of the tables that a manifest names."""
+    return sum(part["size"] for part in manifest["tables"])
 
 
 def _artifact(recipe: Recipe, manifest: Mapping[str, Any]) -> Artifact:

@@ -30,6 +30,7 @@ from tasks.parquet import notes_of_parquet, table_from_parquet, table_to_parquet
 from tasks.storage import ahead
 
 FOLDER = "labels"
+STATUSES = ("ok", "empty", "unreadable")
 _IMAGES_PER_PLAN_PART = 16_384  # about a megabyte: what a worker holds of a plan, however many images there are
 _SHARDS_AHEAD = 8
 _OUTCOMES = "labeled_images"
@@ -67,6 +68,26 @@ class PlanPart:
     def holding(self, is_wanted: Array) -> list[Shard]:
         """The shards with at least one wanted image; `is_wanted` is boolean [N], by the part's rows."""
         return [shard for shard in self.shards if is_wanted[shard.start : shard.stop].any()]
+
+
+class Wanted:
+    """Images that somebody asks for: finds their rows by id and version."""
+
+    def __init__(self, images: Images) -> None:
+        self._versions = images.version
+        self._row_of = {image_id: row for row, image_id in enumerate(images.image_id)}
+
+    def rows_of(self, table: Images | LabeledImages) -> Array:
+        """Int64 [N]: for each image of the table its row among the wanted, -1 where its version is not wanted."""
+        found = (self._row_of.get(image_id, -1) for image_id in table.image_id)
+        rows = np.fromiter(found, dtype=np.int64, count=len(table))
+        is_known = rows >= 0
+        rows[is_known] = np.where(self._versions[rows[is_known]] == table.version[is_known], rows[is_known], -1)
+        return rows
+
+    def among(self, labeled: LabeledImages) -> LabeledImages:
+        """The rows of the table that are of wanted images in their version."""
+        return labeled[self.rows_of(labeled) >= 0]
 
 
 class LabelRun:
@@ -127,7 +148,7 @@ class LabelRun:
 
         Safe to call from several processes at once: plans are created exclusively, and whoever loses looks again.
         """
-        wanted = _Wanted(images)
+        wanted = Wanted(images)
         is_planned = np.zeros(len(images), dtype=bool)
         shards: list[Shard] = []
         number = 0
@@ -151,6 +172,13 @@ class LabelRun:
         """Every image that was ever planned, once in each of its versions, part by part."""
         for number, manifest in enumerate(self._plan_manifests()):
             yield from self._plan_parts(number, manifest)
+
+    def shards_of(self, wanted: Wanted) -> Iterator[tuple[Shard, int]]:
+        """Every shard that holds some of the wanted images, and how many of them."""
+        for part in self.plan_parts():
+            is_wanted = wanted.rows_of(part.images) >= 0
+            for shard in part.holding(is_wanted):
+                yield shard, int(is_wanted[shard.start : shard.stop].sum())
 
     def planned_images(self, shard: Shard) -> Images:
         """The images of one shard."""
@@ -230,21 +258,19 @@ class LabelRun:
             describe_part(name, detections, data),
             self.store.put_table(f"{self.root}/{table_name(LabeledImages)}/{shard.name}.parquet", labeled),
         ]
-        statuses = {status: int((labeled.status == status).sum()) for status in ("ok", "empty", "unreadable")}
-        manifest = {"shard": asdict(shard), "images": statuses, **made_by(), "tables": parts}
+        manifest = {"shard": asdict(shard), "images": count_statuses(labeled), **made_by(), "tables": parts}
         self.store.commit(self._manifest(shard), manifest)
 
     def read(self, images: Images | None = None) -> Iterator[Labels]:
         """The labels of every committed shard, or only those of the given images in their versions, shard by shard."""
-        wanted = None if images is None else _Wanted(images)
+        wanted = None if images is None else Wanted(images)
         for labels in self._of_shards(self.read_shard, wanted):
             yield labels if wanted is None else _only(labels, wanted)
 
     def read_labeled_images(self, images: Images) -> Iterator[LabeledImages]:
         """What became of the given images in their versions, shard by shard."""
-        wanted = _Wanted(images)
-        for labeled in self._of_shards(self._read_labeled_images, wanted):
-            yield labeled[wanted.rows_of(labeled) >= 0]
+        wanted = Wanted(images)
+        yield from map(wanted.among, self._of_shards(self.read_labeled_images_of, wanted))
 
     def read_shard(self, shard: Shard) -> Labels | None:
         """One shard's labels, or None where it is not labelled. Raises StoreError where they are damaged."""
@@ -257,13 +283,14 @@ class LabelRun:
             self.store.read_part(f"{self.root}/labeled_images", of_images, LabeledImages),
         )
 
-    def _read_labeled_images(self, shard: Shard) -> LabeledImages | None:
+    def read_labeled_images_of(self, shard: Shard) -> LabeledImages | None:
+        """What became of one shard's images, or None where it is not labelled."""
         manifest = self.shard_manifest(shard)
         if manifest is None:
             return None
         return self.store.read_part(f"{self.root}/labeled_images", manifest["tables"][1], LabeledImages)
 
-    def _of_shards(self, read: Callable[[Shard], Result | None], wanted: "_Wanted | None") -> Iterator[Result]:
+    def _of_shards(self, read: Callable[[Shard], Result | None], wanted: Wanted | None) -> Iterator[Result]:
         """What is read of each labelled shard that holds a wanted image, a few shards ahead."""
         for part in self.plan_parts():
             shards = part.shards if wanted is None else part.holding(wanted.rows_of(part.images) >= 0)
@@ -275,20 +302,9 @@ class LabelRun:
         return f"{self.root}/shards/{shard.name}.json"
 
 
-class _Wanted:
-    """Finds the rows of images by id and version."""
-
-    def __init__(self, images: Images) -> None:
-        self._versions = images.version
-        self._row_of = {image_id: row for row, image_id in enumerate(images.image_id)}
-
-    def rows_of(self, table: Images | LabeledImages) -> Array:
-        """Int64 [N]: for each image of the table its row among the wanted, -1 where its version is not wanted."""
-        found = (self._row_of.get(image_id, -1) for image_id in table.image_id)
-        rows = np.fromiter(found, dtype=np.int64, count=len(table))
-        is_known = rows >= 0
-        rows[is_known] = np.where(self._versions[rows[is_known]] == table.version[is_known], rows[is_known], -1)
-        return rows
+def count_statuses(labeled: LabeledImages) -> dict[str, int]:
+    """How many images ended in each status."""
+    return {status: int((labeled.status == status).sum()) for status in STATUSES}
 
 
 def open_labels(store: Store, key: str) -> LabelRun:
@@ -318,9 +334,9 @@ def _plan_part(store: Store, root: str, part: str) -> Images:
     return _cached_plan_part(store.uri, f"{root}/plans/parts/{part}")
 
 
-def _only(labels: Labels, wanted: _Wanted) -> Labels:
+def _only(labels: Labels, wanted: Wanted) -> Labels:
     detections, labeled = labels
-    labeled = labeled[wanted.rows_of(labeled) >= 0]
+    labeled = wanted.among(labeled)
     return detections[np.isin(detections.image_id, labeled.image_id)], labeled
 
 

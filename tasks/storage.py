@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from datetime import datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -39,11 +40,14 @@ _READ_OPTIONS: dict[str, dict[str, Any]] = {"s3": {"max_concurrency": 1}}
 
 
 class FileInfo(NamedTuple):
-    """A listed file: name below the folder, size in bytes (-1 unknown), and what changes with its content."""
+    """A listed file: name below the folder, size in bytes (-1 unknown), what changes with its content, and when it was
+    written (seconds since 1970; 0 unknown).
+    """
 
     name: str
     size: int
     version: str
+    modified: float = 0
 
 
 def open_uri(uri: str) -> BinaryIO:
@@ -134,7 +138,7 @@ class Folder:
     def holds_files(self, suffixes: tuple[str, ...]) -> bool:
         """Whether any file at any depth has a name that ends so; stops at the first."""
         self.check_readable()
-        return patiently(lambda: any(name.lower().endswith(suffixes) for name, _, _ in self._walk()), self.uri)
+        return patiently(lambda: any(file.name.lower().endswith(suffixes) for file in self._walk()), self.uri)
 
     def list_files(self, suffixes: tuple[str, ...] = ("",)) -> list[FileInfo]:
         """Every file at any depth whose name ends so (in lower case), by name.
@@ -297,7 +301,7 @@ def _walk_local(path: str) -> Iterator[FileInfo]:
                     pending.append((entry.path, f"{prefix}{entry.name}/"))
                 elif entry.is_file():
                     status = entry.stat()
-                    yield FileInfo(prefix + entry.name, status.st_size, str(status.st_mtime_ns))
+                    yield FileInfo(prefix + entry.name, status.st_size, str(status.st_mtime_ns), status.st_mtime)
 
 
 def _walk_s3(filesystem: Any, path: str) -> Iterator[FileInfo]:
@@ -308,7 +312,8 @@ def _walk_s3(filesystem: Any, path: str) -> Iterator[FileInfo]:
         page = filesystem.call_s3("list_objects_v2", **request)
         for entry in page.get("Contents", ()):
             if not entry["Key"].endswith("/"):  # some programs mark folders so
-                yield FileInfo(entry["Key"][len(prefix) :], int(entry["Size"]), entry["ETag"].strip('"'))
+                name, version = entry["Key"][len(prefix) :], entry["ETag"].strip('"')
+                yield FileInfo(name, int(entry["Size"]), version, entry["LastModified"].timestamp())
         if not page.get("IsTruncated"):
             return
         request["ContinuationToken"] = page["NextContinuationToken"]
@@ -321,7 +326,8 @@ def _walk_any(filesystem: Any, path: str) -> Iterator[FileInfo]:
     for _, _, files in filesystem.walk(path, detail=True, on_error="raise"):
         for entry in files.values():
             size = _size(entry)
-            yield FileInfo(entry["name"].removeprefix(prefix), size, _version(entry) or f"{size} bytes")
+            version = _version(entry) or f"{size} bytes"
+            yield FileInfo(entry["name"].removeprefix(prefix), size, version, _modified(entry))
 
 
 def _size(entry: dict[str, Any]) -> int:
@@ -334,6 +340,13 @@ def _version(entry: dict[str, Any]) -> str:
         if entry.get(name) is not None:
             return str(entry[name]).strip('"')
     return ""
+
+
+def _modified(entry: dict[str, Any]) -> float:
+    for name in ("mtime", "LastModified", "updated", "created"):
+        if isinstance(entry.get(name), datetime):
+            return float(entry[name].timestamp())
+    return 0.0
 
 
 def _is_folder(entry: dict[str, Any]) -> bool:

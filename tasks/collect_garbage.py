@@ -1,0 +1,151 @@
+"""Finds what nobody needs any more in a store, and removes it when told to.
+
+    leftover   an object that no manifest names: left by a process that was killed, or that lost a race
+    unused     an artifact that neither labels nor metrics were made from, such as last month's listing
+    gone       a shard all of whose images were removed or changed since; only when asked for
+    labels     whole labels by key; only when asked for. What only they were made from is unused then
+
+Leftovers and unused artifacts that are younger than a day may belong to a run that is at work, and stay. Manifests
+are removed before the parts that they name, so that whoever reads meanwhile, or goes on after a kill, finds whole
+artifacts only. Objects outside the folders of steps are nobody's garbage.
+"""
+
+import time
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tasks.artifacts import ARTIFACT_FOLDERS, MANIFEST, Artifact, Store, numbered_name
+from tasks.labels import FOLDER, LabelRun, Wanted, open_labels
+from tasks.progress import report
+from tasks.storage import FileInfo
+
+Why = Literal["leftover", "unused", "gone", "labels"]
+_STEP = "remove"
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """An object to remove: its place below the store, its size in bytes, and why nobody needs it."""
+
+    name: str
+    size: int
+    why: Why
+
+
+def find_garbage(
+    store: Store, *, min_age_hours: float = 24, gone: bool = False, labels: Collection[str] = ()
+) -> list[Garbage]:
+    """What could be removed, manifests first. Raises StoreError where the store has no labels of a given key."""
+    for key in labels:
+        open_labels(store, key)
+    objects = [file for file in store.folder.list_files() if _group(file.name)]
+    needed, why = _needed(store, set(labels), drop_gone=gone)
+    rest = [file for file in objects if file.name not in needed]
+    youngest_of = _youngest(rest)
+    limit = time.time() - min_age_hours * 3600
+    garbage = [
+        Garbage(file.name, file.size, reason)
+        for file in rest
+        if (reason := why.get(file.name) or why.get(_group(file.name), "leftover")) in ("gone", "labels")
+        or youngest_of[_group(file.name)] <= limit
+    ]
+    return sorted(garbage, key=lambda one: (not one.name.endswith(".json"), one.name))
+
+
+def remove(store: Store, garbage: Collection[Garbage]) -> None:
+    """Removes the objects, in their order; may be stopped and started again."""
+    report(_STEP, total=len(garbage))
+    for one in garbage:
+        store.folder.delete(one.name)
+        report(_STEP, advanced=1)
+
+
+def _group(name: str) -> str:
+    """The artifact or labels that an object belongs to, or '' where it is none of ours."""
+    folder, _, rest = name.partition("/")
+    key, _, inside = rest.partition("/")
+    return f"{folder}/{key}" if folder in (*ARTIFACT_FOLDERS, FOLDER) and inside else ""
+
+
+def _youngest(files: Collection[FileInfo]) -> dict[str, float]:
+    """When the last unneeded object of each group was written: a group is as young as that."""
+    youngest: dict[str, float] = {}
+    for file in files:
+        group = _group(file.name)
+        youngest[group] = max(youngest.get(group, 0.0), file.modified)
+    return youngest
+
+
+def _needed(store: Store, dropped: set[str], *, drop_gone: bool) -> tuple[set[str], dict[str, Why]]:
+    """The objects to keep, and why others, by name or by group, are not needed."""
+    needed: set[str] = set()
+    why: dict[str, Why] = {f"{FOLDER}/{key}": "labels" for key in dropped}
+    roots: list[str] = []
+    for recipe in store.manifests(FOLDER, "recipe.json"):
+        if recipe["key"] not in dropped:
+            run = LabelRun(store, recipe["key"])
+            dataset = run.requested()
+            roots += [*recipe["inputs"].values(), *([dataset.name] if dataset else [])]
+            needed.update(_fixed_objects(run))
+            for name, is_gone in _shard_objects(run):
+                if is_gone and drop_gone:
+                    why[name] = "gone"
+                else:
+                    needed.add(name)
+            roots += _about(store, run, dataset)
+    manifests = {
+        f"{folder}/{manifest['key']}": manifest for folder in ARTIFACT_FOLDERS for manifest in store.manifests(folder)
+    }
+    used = _reachable(roots, manifests)
+    for name, manifest in manifests.items():
+        if name in used:
+            needed.update([f"{name}/{MANIFEST}", *(f"{name}/{part['name']}" for part in manifest["tables"])])
+        else:
+            why[name] = "unused"
+    return needed, why
+
+
+def _fixed_objects(run: LabelRun) -> Iterator[str]:
+    """Everything of labels besides their shards."""
+    yield f"{run.root}/recipe.json"
+    for number, _ in enumerate(run.store.numbered(f"{run.root}/requests")):
+        yield numbered_name(f"{run.root}/requests", number)
+    for number, plan in enumerate(run.store.numbered(f"{run.root}/plans")):
+        yield numbered_name(f"{run.root}/plans", number)
+        yield from (f"{run.root}/plans/parts/{part['name']}" for part in plan["tables"])
+
+
+def _shard_objects(run: LabelRun) -> Iterator[tuple[str, bool]]:
+    """The objects of every labelled shard, and whether all its images are gone."""
+    wanted = Wanted(run.images())
+    for part in run.plan_parts():
+        is_wanted = wanted.rows_of(part.images) >= 0
+        for shard, manifest in zip(part.shards, run.shard_manifests(part.shards), strict=True):
+            if manifest is not None:
+                is_gone = not is_wanted[shard.start : shard.stop].any()
+                yield f"{run.root}/shards/{shard.name}.json", is_gone
+                for table in manifest["tables"]:
+                    yield f"{run.root}/{table['table']}/{table['name']}", is_gone
+
+
+def _about(store: Store, run: LabelRun, dataset: Artifact | None) -> Iterator[str]:
+    """The metrics of labels, and today's table of gone ones."""
+    for manifest in store.manifests("metrics"):
+        if manifest["inputs"]["labels"] == run.root:
+            yield f"metrics/{manifest['key']}"
+    for manifest in store.manifests("gone_labels"):
+        if dataset and manifest["inputs"] == {"dataset": dataset.name, "labels": run.root}:
+            yield f"gone_labels/{manifest['key']}"
+
+
+def _reachable(roots: list[str], manifests: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """The artifacts that the roots were made from, and the roots themselves."""
+    reached: set[str] = set()
+    pending = list(roots)
+    while pending:
+        name = pending.pop()
+        if name in manifests and name not in reached:
+            reached.add(name)
+            pending += manifests[name]["inputs"].values()
+    return reached

@@ -1,0 +1,187 @@
+"""Checks that a store holds what its manifests say: every size, hash and row count, and every image once."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from refseg_core import tables
+from refseg_core.columns import Table
+from refseg_core.errors import NotFoundError, StoreError
+from refseg_core.tables import Detections, Images, LabeledImages
+from tasks.artifacts import ARTIFACT_FOLDERS, MANIFEST, Recipe, Store, table_name
+from tasks.labels import FOLDER, LabelRun, PlanPart, Shard, count_statuses
+from tasks.parquet import table_from_parquet
+from tasks.progress import report
+from tasks.storage import Folder, ahead
+
+_STEP = "verify"
+_AT_ONCE = 8
+_TABLES: dict[str, type[Table]] = {
+    table_name(kind): kind for kind in vars(tables).values() if isinstance(kind, type) and issubclass(kind, Table)
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with an object, named by its place below the store."""
+
+    name: str
+    what: str
+
+
+@dataclass
+class Verified:
+    """What was checked, and what is wrong."""
+
+    num_manifests: int = 0
+    num_parts: int = 0
+    num_rows: int = 0
+    size: int = 0
+    faults: list[Fault] = field(default_factory=list)
+
+    def note(self, name: str, what: str) -> None:
+        """Notes a fault."""
+        self.faults.append(Fault(name, what))
+
+
+def verify_store(store: Store) -> Verified:
+    """Reads every object that a manifest names. Raises StoreError only where the store cannot be read at all."""
+    verified = Verified()
+    for folder in ARTIFACT_FOLDERS:
+        for key in Folder(store.folder.join(folder)).list_folders():
+            _verify_artifact(store, f"{folder}/{key}", verified)
+    for key in Folder(store.folder.join(FOLDER)).list_folders():
+        _verify_labels(LabelRun(store, key), verified)
+    return verified
+
+
+def _verify_artifact(store: Store, name: str, verified: Verified) -> None:
+    manifest = _guarded(verified, f"{name}/{MANIFEST}", partial(store.manifest, name))
+    if manifest is None:
+        return  # unfinished, and so not there
+    verified.num_manifests += 1
+    _check_key(verified, f"{name}/{MANIFEST}", manifest, name)
+    for part in manifest["tables"]:
+        _read_part(store, name, part, verified)
+
+
+def _verify_labels(run: LabelRun, verified: Verified) -> None:
+    recipe = _guarded(verified, f"{run.root}/recipe.json", run.recipe)
+    if recipe is None:
+        return
+    verified.num_manifests += 1
+    _check_key(verified, f"{run.root}/recipe.json", recipe, run.root)
+    planned: set[tuple[str, str]] = set()
+    known: set[str] = set()
+    parts = _guarded(verified, f"{run.root}/plans", lambda: list(run.plan_parts())) or []
+    for part in parts:
+        _check_planned_once(run, part, planned, verified)
+        known.update(f"{shard.name}.json" for shard in part.shards)
+        _verify_shards(run, part, verified)
+    for name in run.store.listed(f"{run.root}/shards", ".json"):
+        if name not in known:
+            verified.note(f"{run.root}/shards/{name}", "belongs to no plan: a plan is lost")
+
+
+def _check_planned_once(run: LabelRun, part: PlanPart, planned: set[tuple[str, str]], verified: Verified) -> None:
+    identities = set(zip(part.images.image_id, part.images.version, strict=True))
+    twice = identities & planned
+    if twice or len(identities) < len(part.images):
+        shown = ", ".join(sorted(image_id for image_id, _ in twice)[:3])
+        verified.note(f"{run.root}/plans", f"plans {len(twice)} images twice: {shown}")
+    planned |= identities
+
+
+def _verify_shards(run: LabelRun, part: PlanPart, verified: Verified) -> None:
+    report(_STEP, total=len(part.shards))
+    check = partial(_verify_shard, run, part.images)
+    for found in ahead(check, part.shards, _AT_ONCE):
+        report(_STEP, advanced=1)
+        verified.num_manifests += found.num_manifests
+        verified.num_parts += found.num_parts
+        verified.num_rows += found.num_rows
+        verified.size += found.size
+        verified.faults += found.faults
+
+
+def _verify_shard(run: LabelRun, planned: Images, shard: Shard) -> Verified:
+    verified = Verified()
+    name = f"{run.root}/shards/{shard.name}.json"
+    manifest = _guarded(verified, name, partial(run.shard_manifest, shard))
+    if manifest is None:
+        return verified
+    verified.num_manifests = 1
+    read = [_read_part(run.store, f"{run.root}/{part['table']}", part, verified) for part in manifest["tables"]]
+    match read:
+        case [Detections() as detections, LabeledImages() as labeled]:
+            for what in _contradictions(planned[shard.start : shard.stop], manifest, detections, labeled):
+                verified.note(name, what)
+    return verified
+
+
+def _contradictions(
+    planned: Images, manifest: Mapping[str, Any], detections: Detections, labeled: LabeledImages
+) -> Iterator[str]:
+    """What does not fit together in a shard."""
+    if not _same(planned.image_id, labeled.image_id) or not _same(planned.version, labeled.version):
+        yield f"labels {len(labeled)} images, not the {len(planned)} that its plan names"
+    if manifest["images"] != count_statuses(labeled):
+        yield f"counts {manifest['images']}, but the table {count_statuses(labeled)}"
+    found = Counter(detections.image_id.tolist())
+    told = {
+        image_id: number
+        for image_id, number in zip(labeled.image_id, labeled.num_detections.tolist(), strict=True)
+        if number
+    }
+    if found != told:
+        yield f"has {len(detections)} detections where its images tell of {sum(told.values())}"
+
+
+def _same(one: Any, other: Any) -> bool:
+    return bool(np.array_equal(one, other))
+
+
+def _check_key(verified: Verified, name: str, manifest: Mapping[str, Any], folder: str) -> None:
+    try:
+        key = Recipe.of(manifest).key
+    except KeyError as error:
+        verified.note(name, f"has no {error} and so no recipe")
+        return
+    if folder.rpartition("/")[2] != key:
+        verified.note(name, f"was altered: its recipe has the key {key}")
+
+
+def _read_part(store: Store, folder: str, part: Mapping[str, Any], verified: Verified) -> Table | None:
+    """The part, after its size, hash, table and number of rows were compared with what the manifest says."""
+    name = f"{folder}/{part['name']}"
+    data = _guarded(verified, name, partial(store.folder.read, name))
+    if data is None:
+        return None
+    verified.num_parts += 1
+    verified.size += len(data)
+    if len(data) != part["size"] or hashlib.sha256(data).hexdigest() != part["sha256"]:
+        verified.note(name, f"is damaged: {len(data)} bytes, expected {part['size']} of sha256 {part['sha256']}")
+        return None
+    table: Table | None = _guarded(verified, name, partial(table_from_parquet, data, _TABLES[part["table"]]))
+    if table is None:
+        return None
+    verified.num_rows += len(table)
+    if len(table) != part["num_rows"]:
+        verified.note(name, f"has {len(table)} rows, expected {part['num_rows']}")
+    return table
+
+
+def _guarded(verified: Verified, name: str, read: Callable[[], Any]) -> Any:
+    """What is read, or None after noting why it cannot be."""
+    try:
+        return read()
+    except NotFoundError:
+        verified.note(name, "is missing")
+    except StoreError as error:
+        verified.note(name, str(error))
+    return None
