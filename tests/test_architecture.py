@@ -36,10 +36,10 @@ _DOORS: dict[str, tuple[str, ...]] = {
     "pyarrow.parquet": ("tasks.parquet",),
     "sam2": ("refseg_core.segmenter",),
     "dinov2": ("refseg_core.encoder",),
-    "pycocotools": ("refseg_core.masks", "refseg_core.evaluation"),
+    "pycocotools": ("refseg_core.masks", "refseg_core.evaluation.curves"),
     "pycocotools.mask": ("refseg_core.masks",),
-    "pycocotools.coco": ("refseg_core.evaluation",),
-    "pycocotools.cocoeval": ("refseg_core.evaluation",),
+    "pycocotools.coco": ("refseg_core.evaluation.curves",),
+    "pycocotools.cocoeval": ("refseg_core.evaluation.curves",),
     "prefect": ("flows", "tasks"),
 }
 _KEPT_OUT = {"tasks.storage": ("prefect",), "tasks.parquet": ("prefect",), "flows": ("torch", "torchvision")}

@@ -1,0 +1,116 @@
+"""What is compared: the annotations and detections that count, and where their images stand.
+
+Images have a place, from 1, in COCO's order. Not here: the comparison itself.
+"""
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from refseg_core.masks import Rle, rle_from_polygons
+from refseg_core.tables import Annotations, Categories, Detections, Images
+
+logger = logging.getLogger(__name__)
+
+_NAMED_IN_WARNINGS = 5
+
+Rows = npt.NDArray[np.int64]
+Sizes = dict[int, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Instances:
+    """The annotations and detections that count, and for each the place of its image.
+
+    `image_ids` are in COCO's order; `sizes` are (height, width) by place, where anything tells them.
+    """
+
+    image_ids: npt.NDArray[np.object_]
+    annotations: Annotations
+    detections: Detections
+    annotation_image: Rows
+    detection_image: Rows
+    sizes: Sizes
+
+    @classmethod
+    def select(
+        cls, images: Images, annotations: Annotations, categories: Categories, detections: Detections
+    ) -> "Instances":
+        """Keeps what lies in the images and belongs to the categories."""
+        images = images[_coco_order(images)]
+        place_of = {image_id: place for place, image_id in enumerate(images.image_id, start=1)}
+        annotation_image, detection_image = (
+            np.array([place_of.get(image_id, 0) for image_id in table.image_id], dtype=np.int64)
+            for table in (annotations, detections)
+        )
+        counts = (annotation_image > 0) & np.isin(annotations.category_id, categories.category_id)
+        found = (detection_image > 0) & np.isin(detections.category_id, categories.category_id)
+        annotations, annotation_image = annotations[counts], annotation_image[counts]
+        detections, detection_image = detections[found], detection_image[found]
+        sizes = _mask_sizes(detections, detection_image) | _mask_sizes(annotations, annotation_image)
+        sizes |= _declared_sizes(images)
+        return cls(images.image_id, annotations, detections, annotation_image, detection_image, sizes)
+
+    @property
+    def have_masks(self) -> bool:
+        """Whether masks can be compared."""
+        return not len(self.annotations) or any(mask is not None for mask in self.annotations.mask_rle)
+
+    @property
+    def num_instances(self) -> int:
+        """All annotations, without crowds."""
+        return int((~self.annotations.is_crowd).sum())
+
+    def num_of(self, category_id: int) -> int:
+        """The category's annotations, without crowds."""
+        return int(((self.annotations.category_id == category_id) & ~self.annotations.is_crowd).sum())
+
+    def true_mask(self, row: int) -> Rle:
+        """An annotation's mask; where it has none, its box as one."""
+        mask: Rle | None = self.annotations.mask_rle[row]
+        if mask is not None:
+            return mask
+        size = self.sizes.get(int(self.annotation_image[row]), (0, 0))
+        return _filled(self.annotations.box_xywh[row], size)
+
+    def warn_of_other_sizes(self) -> None:
+        """COCO silently takes masks of different sizes for disjoint."""
+        found = zip(self.detection_image.tolist(), self.detections.mask_rle, strict=True)
+        differing = sorted({place for place, mask in found if self.sizes[place] != mask.size})
+        if differing:
+            shown = ", ".join(self.image_ids[place - 1] for place in differing[:_NAMED_IN_WARNINGS])
+            logger.warning(
+                "%d images were labelled at another size than the annotations declare, so that nothing is sure to "
+                "match there: %s%s. Check that width and height in the annotations are those of the image files.",
+                len(differing),
+                shown,
+                ", ..." if len(differing) > _NAMED_IN_WARNINGS else "",
+            )
+
+
+def _coco_order(images: Images) -> Rows:
+    """Ascending ids: as numbers if all are, else as text. Detections of equal score rank in this order."""
+    ids = images.image_id.tolist()
+    keys = [int(image_id) for image_id in ids] if images.has_integer_id.all() else ids
+    return np.array(sorted(range(len(ids)), key=keys.__getitem__), dtype=np.int64)
+
+
+def _declared_sizes(images: Images) -> Sizes:
+    declared = zip(images.height.tolist(), images.width.tolist(), strict=True)
+    return {place: size for place, size in enumerate(declared, start=1) if all(size)}
+
+
+def _mask_sizes(table: Annotations | Detections, image_places: Rows) -> Sizes:
+    masks = zip(image_places.tolist(), table.mask_rle, strict=True)
+    return {place: mask.size for place, mask in masks if mask is not None}
+
+
+def _filled(box_xywh: npt.NDArray[np.float64], size: tuple[int, int]) -> Rle:
+    """The box as a mask; where nothing tells the image's size nothing is compared with it, and any size does."""
+    left, top, width, height = box_xywh.tolist()
+    right, bottom = left + width, top + height
+    corners = [left, top, left, bottom, right, bottom, right, top]
+    rows, columns = size if all(size) else (1, 1)
+    return rle_from_polygons([corners], rows, columns)
