@@ -58,6 +58,17 @@ class Annotations(Table):
 
 
 @dataclass(frozen=True, eq=False)
+class FederatedLabels(Table):
+    """What LVIS's image entries say of categories beyond their annotations. Other datasets have no such table."""
+
+    KEY: ClassVar = ("image_id", "category_id", "kind")
+
+    image_id: Array = column(pa.string(), "the image")
+    category_id: Array = column(pa.int64(), "the category")
+    kind: Array = column(pa.string(), "'negative': absent from the image; 'not_exhaustive': not all are annotated")
+
+
+@dataclass(frozen=True, eq=False)
 class References(Table):
     """The reference instances, by category in the order of their first appearance, then by shot."""
 

@@ -1,4 +1,7 @@
-"""Step 0: an annotation file, or else a folder's listing, becomes the tables images, annotations, categories."""
+"""Step 0: an annotation file, or else a folder's listing, becomes the tables images, annotations, categories.
+
+Where LVIS's image entries say more of categories, a fourth table holds it.
+"""
 
 import hashlib
 import logging
@@ -9,6 +12,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from refseg_core.coco import CocoDataset, dataset_of_files, parse_coco, select_images
+from refseg_core.columns import Table
 from refseg_core.errors import DatasetError
 from refseg_core.images import IMAGE_SUFFIXES
 from refseg_core.tables import Images
@@ -40,7 +44,7 @@ def index_dataset(store_uri: str, source: DatasetSource) -> Artifact:
     recipe = Recipe(
         step="index_dataset",
         folder="dataset",
-        version=1,
+        version=1 if dataset.federated_labels is None else 2,  # only what has the labels is made anew
         settings={
             "images": redact(source.images),
             "annotations": redact(source.annotations) if source.annotations else None,
@@ -48,7 +52,12 @@ def index_dataset(store_uri: str, source: DatasetSource) -> Artifact:
         },
         inputs=inputs,
     )
-    return Store(store_uri).make(recipe, lambda: [dataset.images, dataset.annotations, dataset.categories])
+    return Store(store_uri).make(recipe, lambda: _tables(dataset))
+
+
+def _tables(dataset: CocoDataset) -> list[Table]:
+    tables: list[Table] = [dataset.images, dataset.annotations, dataset.categories]
+    return tables if dataset.federated_labels is None else [*tables, dataset.federated_labels]
 
 
 def _from_annotations(source: DatasetSource) -> tuple[CocoDataset, str]:

@@ -526,6 +526,62 @@ class TestFiles:
         assert "../b.jpg leaves its folder by '..'" in str(caught.value)
 
 
+def a_federated_document() -> Document:
+    document = a_document()
+    document["images"][0] |= {"neg_category_ids": [5, 5], "not_exhaustive_category_ids": []}
+    document["images"][1] |= {"neg_category_ids": [], "not_exhaustive_category_ids": [2.0, "5"]}
+    return document
+
+
+class TestFederatedLabels:
+    def test_what_lvis_images_say_of_categories_is_a_table(self) -> None:
+        labels = parse(a_federated_document()).federated_labels
+        assert labels is not None
+        assert labels.image_id.tolist() == ["7", "3", "3"]
+        assert labels.category_id.tolist() == [5, 2, 5]
+        assert labels.kind.tolist() == ["negative", "not_exhaustive", "not_exhaustive"]
+
+    def test_images_that_say_nothing_make_no_table_and_empty_lists_an_empty_one(self) -> None:
+        assert parse(a_document()).federated_labels is None
+        assert dataset_of_files(["a.jpg"], [1], [""]).federated_labels is None
+        document = a_document()
+        for image in document["images"]:
+            image |= {"neg_category_ids": [], "not_exhaustive_category_ids": []}
+        labels = parse(document).federated_labels
+        assert labels is not None
+        assert len(labels) == 0
+
+    def test_they_are_selected_with_their_images(self) -> None:
+        labels = select_images(parse(a_federated_document()), ["7"]).federated_labels
+        assert labels is not None
+        assert labels.image_id.tolist() == ["7"]
+
+    @pytest.mark.parametrize("key", ["neg_category_ids", "not_exhaustive_category_ids"])
+    @pytest.mark.parametrize("row", [0, 1])
+    def test_an_image_that_lacks_a_list_is_named(self, row: int, key: str) -> None:
+        document = a_federated_document()
+        del document["images"][row][key]
+        message = problems_of(document)
+        assert "lacks a list of federated labels" in message
+        assert f"Found: image {(7, 3)[row]}" in message
+
+    @pytest.mark.parametrize(
+        ("value", "found"),
+        [
+            (None, "neg_category_ids null"),
+            (5, "neg_category_ids 5"),
+            (["boat"], '["boat"]'),
+            ([5, 99], "image 7 with 99"),
+        ],
+    )
+    def test_a_list_of_anything_but_known_categories_is_named(self, value: Any, found: str) -> None:
+        document = a_federated_document()
+        document["images"][0]["neg_category_ids"] = value
+        message = problems_of(document)
+        assert "is not a list of ids of the file's categories" in message
+        assert found in message
+
+
 class TestSelection:
     def test_images_are_selected_with_their_annotations_in_the_datasets_order(self) -> None:
         dataset = parse(a_document())

@@ -16,6 +16,7 @@ from refseg_core.tables import (
     Annotations,
     Categories,
     Detections,
+    FederatedLabels,
     Images,
     LabeledImages,
     MemoryBank,
@@ -200,6 +201,20 @@ def test_the_same_content_is_the_same_dataset_and_another_is_another(steps: Step
     write_coco(steps.project.folder / "references.json", ["r0.png"], with_masks=True)
     assert steps.dataset() != first[0]
     assert steps.dataset(listed) != first[1]
+
+
+def test_what_lvis_says_of_categories_is_a_fourth_table_and_others_keep_their_keys(steps: Steps) -> None:
+    plain = steps.dataset()
+    assert steps.manifest(plain)["version"] == 1
+    path = steps.project.folder / "references.json"
+    content = read_coco(path)
+    for image in content["images"]:
+        image |= {"neg_category_ids": [8], "not_exhaustive_category_ids": []}
+    path.write_text(json.dumps(content))
+    dataset = steps.dataset()
+    assert steps.manifest(dataset)["version"] == 2
+    assert dataset.num_rows == plain.num_rows | {"federated_labels": 2}
+    assert steps.store.load(dataset, FederatedLabels).kind.tolist() == ["negative", "negative"]
 
 
 def test_chosen_images_are_a_dataset_of_their_own(steps: Steps) -> None:

@@ -1,10 +1,11 @@
 """The growing columns of a COCO file's images and categories: each item checked, its values appended.
 
-Here: what an image and a category must say. Not here: annotations (`annotations.py`), and how the
-lists stand in the file (`dataset.py`).
+Here: what an image and a category must say, and what LVIS's images say of categories. Not here: annotations
+(`annotations.py`), and how the lists stand in the file (`dataset.py`).
 """
 
 import json
+from array import array
 from collections.abc import Collection
 from typing import Any
 
@@ -22,7 +23,7 @@ from refseg_core.coco.json_values import (
     whole_number,
 )
 from refseg_core.coco.problems import Problems, shortened
-from refseg_core.tables import Categories, Images
+from refseg_core.tables import Categories, FederatedLabels, Images
 
 _NOT_AN_OBJECT = "an entry of a list is not an object: write each image, annotation and category as one"
 _BAD_IMAGE_ID = "an image has no usable id: expected a number or a text"
@@ -32,6 +33,15 @@ _BAD_IMAGE_SIZE = (
     f"an image's width or height is not a number of pixels from 1 to {MAX_SIDE}, {MAX_PIXELS} in all: correct "
     "or remove them"
 )
+_NO_FEDERATED_LIST = (
+    "an image lacks a list of federated labels that others have: give every image neg_category_ids and "
+    "not_exhaustive_category_ids, or none"
+)
+_BAD_FEDERATED_ID = (
+    "an image's neg_category_ids or not_exhaustive_category_ids is not a list of ids of the file's categories: "
+    "correct it"
+)
+_FEDERATED_LISTS = {"neg_category_ids": "negative", "not_exhaustive_category_ids": "not_exhaustive"}
 _BAD_CATEGORY_ID = "a category has no usable id: expected a whole number"
 _REPEATED_CATEGORY_ID = "a category id is used more than once: give each category its own"
 _BAD_CATEGORY_NAME = "a category has no usable name: expected a text"
@@ -74,6 +84,7 @@ class ImageColumns(Columns):
         self.file_names: list[str] = []
         self.sizes: list[tuple[int, int]] = []
         self.row_of: dict[str, int] = {}
+        self.federated = FederatedColumns(problems)
 
     def _add(self, item: dict[str, Any]) -> None:
         image_id = id_text(item.get("id"))
@@ -88,6 +99,7 @@ class ImageColumns(Columns):
         self.is_integer.append(not isinstance(item["id"], str))
         self.file_names.append(self._file_name(image_id, item))
         self.sizes.append(self._size(image_id, item))
+        self.federated.add(image_id, item)
 
     def _file_name(self, image_id: str, item: dict[str, Any]) -> str:
         name = item.get("file_name")
@@ -120,6 +132,56 @@ class ImageColumns(Columns):
             width=sizes[:, 1],
             size=np.full(len(self.ids), -1, dtype=np.int64),
             version=np.array([""] * len(self.ids), dtype=object),
+        )
+
+
+class FederatedColumns:
+    """What LVIS's image entries say of categories; without cost where no entry says anything."""
+
+    def __init__(self, problems: Problems) -> None:
+        self.problems = problems
+        self.num_lists: dict[str, int] = {}
+        self.image_ids: list[str] = []
+        self.category_ids = array("q")
+        self.kinds: list[str] = []
+
+    def add(self, image_id: str, item: dict[str, Any]) -> None:
+        """Appends what one image says."""
+        for key, kind in _FEDERATED_LISTS.items():
+            if key in item:
+                self.num_lists[image_id] = self.num_lists.get(image_id, 0) + 1
+                self._add_list(image_id, item, key, kind)
+
+    def _add_list(self, image_id: str, item: dict[str, Any], key: str, kind: str) -> None:
+        given = item[key] if isinstance(item[key], list) else [None]
+        ids = [id_number(value) for value in given]
+        if None in ids:
+            self.problems.add(_BAD_FEDERATED_ID, f"image {image_id} with {shown(item, key)}")
+        for category_id in dict.fromkeys(known for known in ids if known is not None):
+            self.image_ids.append(image_id)
+            self.category_ids.append(category_id)
+            self.kinds.append(kind)
+
+    def check(self, images: ImageColumns, categories: "CategoryColumns") -> None:
+        """Reports what is only visible in whole columns."""
+        if not self.num_lists:
+            return
+        complete = len(_FEDERATED_LISTS)
+        self.problems.add_all(
+            _NO_FEDERATED_LIST, [f"image {one}" for one in images.ids if self.num_lists.get(one) != complete]
+        )
+        known = np.array(sorted(categories.names), dtype=np.int64)
+        for row in np.flatnonzero(np.isin(self.category_ids, known, invert=True)).tolist():
+            self.problems.add(_BAD_FEDERATED_ID, f"image {self.image_ids[row]} with {self.category_ids[row]}")
+
+    def table(self) -> FederatedLabels | None:
+        """The labels, in the file's order; None where the dataset is not federated."""
+        if not self.num_lists:
+            return None
+        return FederatedLabels(
+            image_id=np.array(self.image_ids, dtype=object),
+            category_id=np.array(self.category_ids, dtype=np.int64),
+            kind=np.array(self.kinds, dtype=object),
         )
 
 

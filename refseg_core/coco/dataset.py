@@ -21,7 +21,7 @@ from refseg_core.coco.file_names import BAD_FILE_NAME, check_file_name
 from refseg_core.coco.json_stream import JsonError, JsonReader
 from refseg_core.coco.problems import Problems
 from refseg_core.errors import DatasetError
-from refseg_core.tables import Annotations, Categories, Images
+from refseg_core.tables import Annotations, Categories, FederatedLabels, Images
 
 _NOT_A_DATASET = "the file is not a COCO dataset: expected an object with the lists images, annotations and categories"
 _NO_SECTION = "a list is missing from the file: add it"
@@ -33,11 +33,15 @@ _UNKNOWN_SELECTED = "an image id is not among the dataset's images: correct imag
 
 @dataclass(frozen=True)
 class CocoDataset:
-    """A dataset as tables; images and annotations in the file's order (sampling depends on it)."""
+    """A dataset as tables; images and annotations in the file's order (sampling depends on it).
+
+    `federated_labels` is None where the images say nothing of categories, as everywhere but in LVIS.
+    """
 
     images: Images
     annotations: Annotations
     categories: Categories
+    federated_labels: FederatedLabels | None = None
 
 
 def dataset_of_files(names: Sequence[str], sizes: Sequence[int], versions: Sequence[str]) -> CocoDataset:
@@ -75,10 +79,12 @@ def select_images(dataset: CocoDataset, image_ids: Collection[str]) -> CocoDatas
     problems = Problems()
     problems.add_all(_UNKNOWN_SELECTED, sorted(wanted - set(dataset.images.image_id)))
     problems.raise_if_any("The selection of images")
+    labels = dataset.federated_labels
     return CocoDataset(
         dataset.images[_is_among(dataset.images.image_id, wanted)],
         dataset.annotations[_is_among(dataset.annotations.image_id, wanted)],
         dataset.categories,
+        None if labels is None else labels[_is_among(labels.image_id, wanted)],
     )
 
 
@@ -109,10 +115,11 @@ def parse_coco(document: bytes, *, source: str) -> CocoDataset:
             "another kind of file?"
         ) from error
     annotations.check(categories)
+    images.federated.check(images, categories)
     categories.drop_placeholder(annotations.category_ids)
     categories.check_names()
     problems.raise_if_any(source)
-    return CocoDataset(images.table(), annotations.table(), categories.table())
+    return CocoDataset(images.table(), annotations.table(), categories.table(), images.federated.table())
 
 
 def _fill(document: bytes, sections: Mapping[str, Columns], problems: Problems) -> bool:
