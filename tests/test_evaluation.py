@@ -1,4 +1,4 @@
-"""Evaluation: equal to plain pycocotools to the last digit, and to numbers worked out by hand."""
+"""Evaluation by COCO's protocol: equal to plain pycocotools to the last digit, and to numbers worked out by hand."""
 
 import contextlib
 import io
@@ -15,49 +15,19 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from refseg_core.coco import CocoDataset, parse_coco
-from refseg_core.evaluation import category_table, evaluate, metrics_table
-from refseg_core.masks import Rle, encode_masks
+from refseg_core.evaluation import category_table, metrics_table
+from refseg_core.evaluation.coco import evaluate_coco
+from refseg_core.masks import encode_masks
 from refseg_core.settings import Conventions
 from refseg_core.tables import Detections, Metrics
-
-Document = dict[str, Any]
+from tests.evaluation_cases import Document, a_mask, a_synthetic_case, dataset_of, detections_of, found
 
 TWELVE = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
 CONVENTIONS: list[Conventions] = ["corrected", "original"]
 
 
-def a_mask(corners: tuple[int, int, int, int]) -> Rle:
-    left, top, right, bottom = corners
-    mask = np.zeros((1, 100, 200), dtype=bool)
-    mask[0, top:bottom, left:right] = True
-    return encode_masks(mask)[0]
-
-
-def detections_of(rows: list[tuple[str, int, float, tuple[float, float, float, float], Rle]]) -> Detections:
-    if not rows:
-        return Detections.empty()
-    image_id, category_id, score, box, mask = zip(*rows, strict=True)
-    return Detections(
-        image_id=np.array(image_id, dtype=object),
-        category_id=np.array(category_id),
-        score=np.array(score, dtype=np.float32),
-        predicted_iou=np.ones(len(rows), dtype=np.float32),
-        box_xyxy=np.array(box, dtype=np.float64),
-        mask_rle=np.fromiter(mask, dtype=object, count=len(rows)),
-    )
-
-
-def found(image_id: int | str, category_id: int, score: float, corners: tuple[int, int, int, int]) -> Any:
-    """A detection that fills its box, in a 100 x 200 image."""
-    return str(image_id), category_id, score, corners, a_mask(corners)
-
-
-def dataset_of(document: Document) -> CocoDataset:
-    return parse_coco(json.dumps(document).encode(), source="x")
-
-
 def numbers(dataset: CocoDataset, detections: Detections, **options: Any) -> dict[tuple[str, str, int | None], float]:
-    metrics = evaluate(dataset.images, dataset.annotations, dataset.categories, detections, **options)
+    metrics = evaluate_coco(dataset.images, dataset.annotations, dataset.categories, detections, **options)
     keys = zip(metrics.iou_type, metrics.metric, metrics.category_id, strict=True)
     return dict(zip(keys, metrics.value.tolist(), strict=True))
 
@@ -110,60 +80,6 @@ def assert_equals_plain_pycocotools(document: Document, detections: Detections, 
             for name, values in (("AP", precision), ("AP50", precision[0]), ("AR100", recall)):
                 known = values[values > -1]
                 assert own[iou_type, name, category_id] == (known.mean() if known.size else -1)
-
-
-def blob(generator: np.random.Generator, height: int, width: int) -> Any:
-    rows, columns = np.mgrid[:height, :width]
-    y, x = generator.uniform(0, height), generator.uniform(0, width)
-    ry, rx = generator.uniform(2, height / 2), generator.uniform(2, width / 2)
-    mask = ((rows - y) / ry) ** 2 + ((columns - x) / rx) ** 2 <= 1
-    mask[int(np.clip(y, 0, height - 1)), int(np.clip(x, 0, width - 1))] = True
-    return mask
-
-
-def extent(mask: Any) -> list[float]:
-    rows, columns = np.nonzero(mask)
-    return [float(columns.min()), float(rows.min()), float(columns.max() + 1), float(rows.max() + 1)]
-
-
-def a_synthetic_case(seed: int, num_images: int = 12) -> tuple[Document, Detections]:
-    """Blobs of three sizes, some crowds, found again with errors and tied scores; some images lack one or the other."""
-    generator = np.random.default_rng(seed)
-    ids = generator.permutation(1000)[:num_images].tolist()
-    document: Document = {"images": [], "annotations": [], "categories": []}
-    document["categories"] = [{"id": category, "name": f"c{category}"} for category in (9, 2, 40, 7)]
-    rows = []
-    for image_id in ids:
-        height, width = generator.integers(40, 260, 2).tolist()
-        document["images"].append({"id": image_id, "file_name": f"{image_id}.jpg", "height": height, "width": width})
-        for _ in range(generator.integers(0, 5)):
-            mask, category = blob(generator, height, width), int(generator.choice([9, 2, 40]))
-            x1, y1, x2, y2 = extent(mask)
-            box = [x1 + generator.uniform(0, 0.9), y1, x2 - x1, y2 - y1 - generator.uniform(0, 0.9)]
-            document["annotations"].append(
-                {
-                    "id": len(document["annotations"]) + 1,
-                    "image_id": image_id,
-                    "category_id": category,
-                    "bbox": box,
-                    "area": float(mask.sum()) * generator.uniform(0.8, 1),
-                    "iscrowd": int(generator.random() < 0.15),
-                    "segmentation": encode_masks(mask[None])[0].to_coco(),
-                }
-            )
-            for _ in range(generator.integers(0, 3)):
-                moved = np.roll(mask, generator.integers(-3, 4, 2), axis=(0, 1))
-                rows.append((image_id, category, moved))
-        for _ in range(generator.integers(0, 4)):
-            rows.append((image_id, int(generator.choice([9, 2, 40, 7])), blob(generator, height, width)))
-    generator.shuffle(rows)
-    scores = (generator.integers(1, 12, len(rows)) / 12).astype(np.float32).tolist()
-    return document, detections_of(
-        [
-            (str(image_id), category, score, tuple(extent(mask)), encode_masks(mask[None])[0])
-            for (image_id, category, mask), score in zip(rows, scores, strict=True)
-        ]
-    )
 
 
 class TestAgainstPycocotools:
@@ -292,7 +208,7 @@ class TestByHand:
         rows = [found(1, 1, 0.8, (0, 0, 50, 100)), found(1, 1, 0.9, (110, 0, 130, 100))]
         dataset = dataset_of(document)
         assert numbers(dataset, detections_of(rows))["segm", "AP", None] == pytest.approx(1.0)
-        metrics = evaluate(dataset.images, dataset.annotations, dataset.categories, detections_of(rows))
+        metrics = evaluate_coco(dataset.images, dataset.annotations, dataset.categories, detections_of(rows))
         assert set(metrics.num_instances.tolist()) == {1, 0}
 
     def test_a_match_with_annotation_0_is_a_match(self) -> None:
@@ -324,10 +240,10 @@ class TestByHand:
         dataset = dataset_of(document)
         rows = [found(1, 1, 0.5, (0, 0, 50, 100)), found(2, 1, 0.9, (0, 0, 9, 9)), found(1, 2, 0.9, (0, 0, 50, 100))]
         first, boat = dataset.images[:1], dataset.categories[:1]
-        metrics = evaluate(first, dataset.annotations, boat, detections_of(rows))
+        metrics = evaluate_coco(first, dataset.annotations, boat, detections_of(rows))
         assert metrics.value[0] == pytest.approx(1.0)
         assert set(metrics.category_name) == {None, "boat"}
-        bird = evaluate(first, dataset.annotations, dataset.categories[1:], detections_of(rows))
+        bird = evaluate_coco(first, dataset.annotations, dataset.categories[1:], detections_of(rows))
         assert set(bird.value.tolist()) == {-1}
         assert set(bird.num_instances.tolist()) == {0}
 
@@ -349,8 +265,8 @@ class TestMissingThings:
     def test_without_images_or_categories_every_number_is_minus_one(self) -> None:
         dataset = dataset_of(tiny([[0, 0, 50, 100]]))
         detections = detections_of([found(1, 1, 0.9, (0, 0, 50, 100))])
-        no_images = evaluate(dataset.images[:0], dataset.annotations, dataset.categories, detections)
-        no_categories = evaluate(dataset.images, dataset.annotations, dataset.categories[:0], detections)
+        no_images = evaluate_coco(dataset.images[:0], dataset.annotations, dataset.categories, detections)
+        no_categories = evaluate_coco(dataset.images, dataset.annotations, dataset.categories[:0], detections)
         assert set(no_images.value.tolist()) == set(no_categories.value.tolist()) == {-1}
         assert len(no_categories) == 24
 
@@ -394,7 +310,7 @@ class TestTables:
     def metrics() -> Metrics:
         dataset = dataset_of(tiny([[0, 0, 50, 100], [100, 0, 50, 100]]))
         detections = detections_of([found(1, 1, 0.9, (0, 0, 50, 62))])
-        return evaluate(dataset.images, dataset.annotations, dataset.categories, detections)
+        return evaluate_coco(dataset.images, dataset.annotations, dataset.categories, detections)
 
     def test_overall_numbers_stand_side_by_side(self) -> None:
         rows = metrics_table(self.metrics())

@@ -4,7 +4,7 @@
 `rows.py` makes of them the table of metrics, and text of that.
 """
 
-from refseg_core.evaluation.coco import evaluate
+from refseg_core.evaluation.coco import evaluate_coco as evaluate
 from refseg_core.evaluation.rows import category_table, metrics_table
 
 __all__ = ["category_table", "evaluate", "metrics_table"]

@@ -1,19 +1,17 @@
 """COCO's numbers: boxes and masks, all images and categories alike."""
 
-from collections.abc import Iterator
+from itertools import chain
 
 import numpy as np
 
-from refseg_core.evaluation.curves import Curves, Records
+from refseg_core.evaluation.curves import Records
 from refseg_core.evaluation.instances import Instances
-from refseg_core.evaluation.rows import Row, metrics_of
+from refseg_core.evaluation.summary import average_precisions, average_recalls, summarize
 from refseg_core.settings import Conventions
 from refseg_core.tables import Annotations, Categories, Detections, Images, Metrics
 
-AREAS = {"small": "s", "medium": "m", "large": "l"}
 
-
-def evaluate(
+def evaluate_coco(
     images: Images,
     annotations: Annotations,
     categories: Categories,
@@ -41,37 +39,10 @@ def evaluate(
         raise ValueError(f"max_detections needs three different limits of at least 1, got {max_detections}")
     categories = categories[np.argsort(categories.category_id)]
     instances = Instances.select(images, annotations, categories, detections)
-    instances.warn_of_other_sizes()
-    rows: list[Row] = []
-    for iou_type in ("bbox", "segm") if instances.have_masks else ("bbox",):
-        records = Records(instances, iou_type, conventions)
-        curves = Curves.of(records, categories, iou_type, sorted(max_detections))
-        rows += [Row(iou_type, name, None, None, instances.num_instances, value) for name, value in _overall(curves)]
-        rows += category_rows(iou_type, curves, categories, instances)
-    return metrics_of(rows)
-
-
-def _overall(curves: Curves) -> Iterator[tuple[str, float]]:
-    """COCO's twelve numbers in its order."""
-    yield "AP", curves.average_precision()
-    for percent in (50, 75):
-        yield f"AP{percent}", curves.average_precision(percent=percent)
-    for area, letter in AREAS.items():
-        yield f"AP{letter}", curves.average_precision(area=area)
-    for index, limit in enumerate(curves.params.maxDets):
-        yield f"AR{limit}", curves.average_recall(limit=index)
-    for area, letter in AREAS.items():
-        yield f"AR{letter}", curves.average_recall(area=area)
-
-
-def category_rows(iou_type: str, curves: Curves, categories: Categories, instances: Instances) -> Iterator[Row]:
-    """AP, AP50 and AR of each category."""
-    for index, category_id in enumerate(categories.category_id.tolist()):
-        numbers = {
-            "AP": curves.average_precision(which=index),
-            "AP50": curves.average_precision(percent=50, which=index),
-            f"AR{curves.params.maxDets[-1]}": curves.average_recall(which=index),
-        }
-        num_instances = instances.num_of(category_id)
-        for metric, value in numbers.items():
-            yield Row(iou_type, metric, category_id, categories.name[index], num_instances, value)
+    return summarize(
+        instances,
+        categories,
+        sorted(max_detections),
+        records_of=lambda iou_type: Records(instances, iou_type, conventions),
+        overall=lambda curves: chain(average_precisions(curves), average_recalls(curves)),
+    )
