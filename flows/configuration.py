@@ -23,6 +23,7 @@ from refseg_core.errors import ConfigurationError
 from refseg_core.settings import (
     BatchSettings,
     Conventions,
+    EvaluationSettings,
     LabelingSettings,
     ReferenceSettings,
     SamplingSettings,
@@ -96,12 +97,16 @@ class RunConfig(Settings):
     encoder: EncoderConfig = Field(EncoderConfig(), description="DINOv2, which compares masks with references.")
     labeling: LabelingSettings = Field(LabelingSettings(), description="How images are labelled.")
     batches: BatchSettings = Field(BatchSettings(), description="How the work is cut up; never changes labels.")
+    evaluation: EvaluationSettings = Field(
+        EvaluationSettings(), description="How labels are compared with ground truth."
+    )
     conventions: Conventions = Field(
         "corrected",
         description="'original' repeats the published code's conversions and conventions, for comparison with "
         "published numbers: detections' boxes are one pixel small and their area is that of the box; masks made from "
         "boxes of references lose their holes and a pixel to the right and below; with references.sampling.selection "
-        "'all', several instances in one image become copies of the first.",
+        "'all', several instances in one image become copies of the first; LVIS is evaluated as COCO; the semantic "
+        "mean is over five of twenty categories; targets.masks_from is looked up by position.",
     )
     device: str = Field("auto", description="'auto', 'cpu', 'cuda' or 'cuda:1'.")
     pictures: str | None = Field(

@@ -20,11 +20,15 @@ from rich.table import Table as TextTable
 from rich.text import Text
 
 from refseg_core.evaluation import category_table, metrics_table
+from refseg_core.settings import Protocol
 from refseg_core.tables import Metrics
 from tasks import progress
 
 results = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 messages = Console(stderr=True, highlight=False, soft_wrap=True)
+
+_PROTOCOLS = {"coco": "COCO's protocol", "lvis": "LVIS's protocol", "semantic": "pixel by pixel"}
+_CATEGORIES_SHOWN = 100  # LVIS has 1203
 
 
 class _Speed(ProgressColumn):
@@ -60,13 +64,22 @@ def progress_bars() -> Iterator[None]:
             yield
 
 
-def print_metrics(metrics: Metrics) -> None:
-    """The evaluation: all categories together, then each."""
-    for title, rows in (("All categories", metrics_table(metrics)), ("By category", category_table(metrics))):
-        header, *body = rows
-        table = TextTable(*header, title=title)
-        for row in body:
-            table.add_row(*row)
-        for column in table.columns[1:]:
-            column.justify = "right"
-        results.print(table)
+def print_metrics(metrics: Metrics, protocol: Protocol) -> None:
+    """The evaluation: all categories together, then each, where they are not too many to read."""
+    _print_table(f"All categories, {_PROTOCOLS[protocol]}", metrics_table(metrics))
+    by_category = category_table(metrics)
+    num_categories = len(by_category) - 1
+    if num_categories <= _CATEGORIES_SHOWN:
+        _print_table("By category", by_category)
+    else:
+        results.print(f"By category: {num_categories}, in the file below (category_id is null for the mean of all).")
+
+
+def _print_table(title: str, rows: list[tuple[str, ...]]) -> None:
+    header, *body = rows
+    table = TextTable(*header, title=title)
+    for row in body:
+        table.add_row(*row)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    results.print(table)

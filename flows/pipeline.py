@@ -125,5 +125,6 @@ def evaluate_labels(config: RunConfig, prototypes: Artifact, plan: LabelPlan) ->
         dataset=plan.dataset,
         prototypes=prototypes,
         labels_key=plan.key,
+        settings=config.evaluation,
         conventions=config.conventions,
     )

@@ -6,7 +6,7 @@ from refseg_core.images import IMAGE_SUFFIXES
 from refseg_core.tables import Categories
 from tasks.addresses import redact
 from tasks.artifacts import Artifact, Store
-from tasks.evaluate import check_categories
+from tasks.evaluate import check_categories, check_protocol
 from tasks.index_dataset import index_dataset
 from tasks.sample_references import sample_references
 from tasks.storage import Folder
@@ -58,3 +58,4 @@ def _check_annotated_targets(config: RunConfig, references: Artifact) -> None:
     store = Store(config.store)
     targets = index_dataset.fn(config.store, config.targets.source)
     check_categories(store.load(references, Categories), store.load(targets, Categories))
+    check_protocol(store, targets, config.evaluation, config.conventions)

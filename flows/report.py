@@ -12,6 +12,7 @@ from flows.pipeline import RunResult
 from refseg_core.tables import Annotations, Categories, Images, Metrics
 from tasks.addresses import redact
 from tasks.artifacts import Artifact, Store
+from tasks.evaluate import protocol_of
 from tasks.labels import LabelRun
 from tasks.plan_shards import LabelPlan
 from tasks.pull_weights import pull_weights
@@ -60,7 +61,8 @@ def report_labels(store_uri: str, plan: LabelPlan) -> None:
 
 def report_metrics(store_uri: str, metrics: Artifact) -> None:
     """The evaluation."""
-    print_metrics(Store(store_uri).load(metrics, Metrics))
+    store = Store(store_uri)
+    print_metrics(store.load(metrics, Metrics), protocol_of(store, metrics))
     results.print(f"Metrics:    {redact(store_uri)}/{metrics.name}/metrics.parquet")
 
 

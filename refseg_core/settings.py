@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from refseg_core.splits import SPLIT_NAMES
 
 Conventions = Literal["corrected", "original"]
+Protocol = Literal["auto", "coco", "lvis", "semantic"]
 
 
 class Settings(BaseModel):
@@ -85,3 +86,17 @@ class BatchSettings(Settings):
 
     points_per_batch: int = Field(64, ge=1, le=65_536, description="Prompts decoded at once; more need more memory.")
     images_per_shard: int = Field(64, ge=1, le=100_000, description="Images per shard, the unit of retry and resume.")
+
+
+class EvaluationSettings(Settings):
+    """How labels are compared with ground truth. Method, section 7."""
+
+    protocol: Protocol = Field(
+        "auto",
+        description="'coco': AP of boxes and masks; 'lvis': the same as LVIS counts it (its best 300 instances an "
+        "image, only where a category is known to be annotated or absent), which needs LVIS's own annotation file; "
+        "'semantic': IoU of the categories' pixels (COCO-20i); 'auto': 'lvis' where it can be, else 'coco'.",
+    )
+    semantic_score_thresh: float = Field(
+        0.5, ge=0, le=1, description="For 'semantic': only instances of at least this score are painted."
+    )

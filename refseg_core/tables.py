@@ -163,8 +163,8 @@ class Metrics(Table):
 
     KEY: ClassVar = ("iou_type", "metric", "category_id")
 
-    iou_type: Array = column(pa.string(), "'bbox' or 'segm': what was compared")
-    metric: Array = column(pa.string(), "COCO's name of the metric: AP, AP50, AP75, APs, AR100, ...")
+    iou_type: Array = column(pa.string(), "'bbox', 'segm' or 'semantic': what was compared")
+    metric: Array = column(pa.string(), "its name: AP, AP50, APs, APr, AR100, ... as COCO and LVIS say; IoU, mIoU")
     category_id: Array = column(pa.int64(), "the category; null for the mean over all", nullable=True)
     category_name: Array = column(pa.string(), "its name; null for the mean over all", nullable=True)
     num_instances: Array = column(pa.int64(), "ground-truth instances behind it, crowds left out")

@@ -1,13 +1,15 @@
-"""Step 6: compares labels with ground truth, in COCO's terms."""
+"""Step 6: compares labels with ground truth, by the protocol that the settings choose."""
+
+from typing import Any
 
 import numpy as np
 
 from refseg_core import evaluation
 from refseg_core.errors import DatasetError, StoreError
-from refseg_core.settings import Conventions
-from refseg_core.tables import Annotations, Categories, Detections, Images, Metrics, Prototypes
+from refseg_core.settings import Conventions, EvaluationSettings, Protocol
+from refseg_core.tables import Annotations, Categories, Detections, FederatedLabels, Images, Prototypes
 from tasks.addresses import redact
-from tasks.artifacts import Artifact, Recipe, Store
+from tasks.artifacts import Artifact, Recipe, Store, table_name
 from tasks.labels import LabelRun
 from tasks.lineage import reference_dataset
 from tasks.retrying import retried_task
@@ -15,7 +17,13 @@ from tasks.retrying import retried_task
 
 @retried_task("evaluate")
 def evaluate(
-    store_uri: str, *, dataset: Artifact, prototypes: Artifact, labels_key: str, conventions: Conventions
+    store_uri: str,
+    *,
+    dataset: Artifact,
+    prototypes: Artifact,
+    labels_key: str,
+    settings: EvaluationSettings,
+    conventions: Conventions,
 ) -> Artifact:
     """Evaluates the labels of the dataset's images, over the prototypes' categories."""
     store = Store(store_uri)
@@ -23,16 +31,60 @@ def evaluate(
         "evaluate",
         "metrics",
         version=1,
-        settings={"conventions": conventions},
+        settings={"conventions": conventions, **_protocol_settings(dataset, settings, conventions)},
         inputs={"dataset": dataset.name, "labels": f"labels/{labels_key}", "prototypes": prototypes.name},
     )
-    return store.make(recipe, lambda: [_metrics(store, dataset, prototypes, labels_key, conventions)])
+    return store.make(
+        recipe,
+        lambda: [
+            evaluation.evaluate(
+                *_compared(store, dataset, prototypes, labels_key),
+                federated_labels=store.load(dataset, FederatedLabels) if _is_federated(dataset) else None,
+                settings=settings,
+                conventions=conventions,
+            )
+        ],
+    )
 
 
-def _metrics(
-    store: Store, dataset: Artifact, prototypes: Artifact, labels_key: str, conventions: Conventions
-) -> Metrics:
+def check_protocol(store: Store, dataset: Artifact, settings: EvaluationSettings, conventions: Conventions) -> None:
+    """Raises DatasetError where the dataset does not hold what the protocol compares."""
+    if _protocol(dataset, settings, conventions) == "semantic":
+        evaluation.require_masks(store.load(dataset, Annotations))
+
+
+def protocol_of(store: Store, metrics: Artifact) -> Protocol:
+    """The protocol that gave the metrics."""
+    manifest = store.manifest(metrics.name) or {}
+    protocol: Protocol = manifest.get("settings", {}).get("protocol", "coco")
+    return protocol
+
+
+def _protocol(dataset: Artifact, settings: EvaluationSettings, conventions: Conventions) -> Protocol:
+    return evaluation.choose_protocol(settings.protocol, conventions, is_federated=_is_federated(dataset))
+
+
+def _is_federated(dataset: Artifact) -> bool:
+    return table_name(FederatedLabels) in dataset.num_rows
+
+
+def _protocol_settings(dataset: Artifact, settings: EvaluationSettings, conventions: Conventions) -> dict[str, Any]:
+    """What of the settings decides the numbers; nothing for COCO's protocol, whose metrics were made before others."""
+    protocol = _protocol(dataset, settings, conventions)
+    if protocol == "semantic":
+        return {"protocol": protocol, "score_thresh": settings.semantic_score_thresh}
+    return {} if protocol == "coco" else {"protocol": protocol}
+
+
+def _compared(
+    store: Store, dataset: Artifact, prototypes: Artifact, labels_key: str
+) -> tuple[Images, Annotations, Categories, Detections]:
     images = store.load(dataset, Images)
+    detections = _detections(store, labels_key, images)
+    return images, store.load(dataset, Annotations), _evaluated_categories(store, dataset, prototypes), detections
+
+
+def _detections(store: Store, labels_key: str, images: Images) -> Detections:
     detections, num_labeled = [Detections.empty()], 0
     for part, labeled in LabelRun(store, labels_key).read(images):
         detections.append(part)
@@ -42,19 +94,18 @@ def _metrics(
             f"{redact(store.uri)}: only {num_labeled} of {len(images)} images are labelled. "
             "Run `refseg label` to the end first."
         )
-    return evaluation.evaluate(
-        images,
-        store.load(dataset, Annotations),
-        _evaluated_categories(store, dataset, prototypes),
-        Detections.concatenate(detections),
-        conventions=conventions,
-    )
+    return Detections.concatenate(detections)
 
 
 def _evaluated_categories(store: Store, dataset: Artifact, prototypes: Artifact) -> Categories:
+    """The referenced categories, with the frequencies that the targets give them."""
     referenced = store.load(reference_dataset(store, prototypes), Categories)
-    check_categories(referenced, store.load(dataset, Categories))
-    return referenced[np.isin(referenced.category_id, store.load(prototypes, Prototypes).category_id)]
+    targets = store.load(dataset, Categories)
+    check_categories(referenced, targets)
+    evaluated = referenced[np.isin(referenced.category_id, store.load(prototypes, Prototypes).category_id)]
+    frequency_of = dict(zip(targets.category_id.tolist(), targets.frequency, strict=True))
+    frequencies = [frequency_of.get(category_id) for category_id in evaluated.category_id.tolist()]
+    return evaluated.replace(frequency=np.array(frequencies, dtype=object))
 
 
 def check_categories(references: Categories, targets: Categories) -> None:

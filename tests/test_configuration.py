@@ -38,6 +38,8 @@ PUBLISHED_KEYS = {
     "labeling.pred_iou_thresh",
     "labeling.box_nms_thresh",
     "labeling.max_detections",
+    "evaluation.protocol",
+    "evaluation.semantic_score_thresh",
     "device",
 }
 
@@ -116,6 +118,7 @@ def test_defaults_are_the_published_numbers() -> None:
     assert (config.references.sampling.num_shots, config.references.sampling.seed) == (1, 33)
     assert config.references.crop.context_ratio == 0.2
     assert config.conventions == "corrected"
+    assert config.evaluation.model_dump() == {"protocol": "auto", "semantic_score_thresh": 0.5}
 
 
 def test_keys_come_in_the_order_of_the_file_and_each_is_described() -> None:
@@ -227,6 +230,7 @@ def test_a_missing_key_is_named(name: str) -> None:
         ("labeling.points_per_side", [32]),
         ("labeling.pred_iou_thresh", "high"),
         ("conventions", "wrong"),
+        ("evaluation.protocol", "voc"),
         ("segmenter", "sam2_hiera_large"),
         ("segmenter.model", None),
         ("device", 0),

@@ -122,6 +122,16 @@ def test_categories_that_targets_number_differently_are_named_before_hours_are_s
     assert "'box'" in _message(project, {})
 
 
+def test_a_protocol_that_the_ground_truth_does_not_fit_is_named(project: Project) -> None:
+    for fitting in ("auto", "coco", "semantic"):
+        check(project.config_with({"evaluation.protocol": fitting}))
+    message = _message(project, {"evaluation.protocol": "lvis"})
+    assert "evaluation.protocol is 'lvis', but" in message
+    assert "neg_category_ids" in message
+    boxes = {"evaluation.protocol": "semantic", "targets.annotations": str(project.folder / "boxes.json")}
+    assert "none of the 4 annotations has one" in _message(project, boxes)
+
+
 def test_an_empty_folder_of_targets_is_named(project: Project) -> None:
     (project.folder / "empty").mkdir()
     changes = {"targets.images": str(project.folder / "empty"), "targets.annotations": None}

@@ -11,7 +11,7 @@ import pytest
 from refseg_core import evaluation
 from refseg_core.errors import DatasetError, ImageError, StoreError
 from refseg_core.masks import decode_mask, decode_masks
-from refseg_core.settings import BatchSettings, Conventions, LabelingSettings, SamplingSettings
+from refseg_core.settings import BatchSettings, Conventions, EvaluationSettings, LabelingSettings, SamplingSettings
 from refseg_core.tables import (
     Annotations,
     Categories,
@@ -27,7 +27,7 @@ from refseg_core.tables import (
 from tasks import fill_memory_bank as fill_module
 from tasks import label_shard as label_module
 from tasks.artifacts import Artifact, Recipe, Store
-from tasks.evaluate import evaluate
+from tasks.evaluate import evaluate, protocol_of
 from tasks.fill_memory_bank import fill_memory_bank
 from tasks.images import ReadImage
 from tasks.index_dataset import index_dataset
@@ -135,12 +135,19 @@ class Steps:
         parts = list(LabelRun(self.store, plan.key).read())
         return Detections.concatenate([part for part, _ in parts]), LabeledImages.concatenate([p for _, p in parts])
 
-    def evaluate(self, prototypes: Artifact, plan: LabelPlan, conventions: Conventions = "corrected") -> Artifact:
+    def evaluate(
+        self,
+        prototypes: Artifact,
+        plan: LabelPlan,
+        conventions: Conventions = "corrected",
+        settings: EvaluationSettings | None = None,
+    ) -> Artifact:
         return evaluate.fn(
             self.store.uri,
             dataset=plan.dataset,
             prototypes=prototypes,
             labels_key=plan.key,
+            settings=settings or EvaluationSettings(),
             conventions=conventions,
         )
 
@@ -206,15 +213,11 @@ def test_the_same_content_is_the_same_dataset_and_another_is_another(steps: Step
 def test_what_lvis_says_of_categories_is_a_fourth_table_and_others_keep_their_keys(steps: Steps) -> None:
     plain = steps.dataset()
     assert steps.manifest(plain)["version"] == 1
-    path = steps.project.folder / "references.json"
-    content = read_coco(path)
-    for image in content["images"]:
-        image |= {"neg_category_ids": [8], "not_exhaustive_category_ids": []}
-    path.write_text(json.dumps(content))
+    _make_federated(steps.project.folder / "references.json")
     dataset = steps.dataset()
     assert steps.manifest(dataset)["version"] == 2
-    assert dataset.num_rows == plain.num_rows | {"federated_labels": 2}
-    assert steps.store.load(dataset, FederatedLabels).kind.tolist() == ["negative", "negative"]
+    assert dataset.num_rows == plain.num_rows | {"federated_labels": 4}
+    assert steps.store.load(dataset, FederatedLabels).kind.tolist() == ["negative", "not_exhaustive"] * 2
 
 
 def test_chosen_images_are_a_dataset_of_their_own(steps: Steps) -> None:
@@ -616,6 +619,46 @@ def test_the_evaluation_is_made_once_for_each_convention(
     assert corrected.key != original.key
     _forbid(monkeypatch, evaluation, "evaluate")
     assert steps.evaluate(*labelled) == corrected
+
+
+def test_only_what_decides_the_numbers_is_in_the_metrics_key(
+    steps: Steps, labelled: tuple[Artifact, LabelPlan]
+) -> None:
+    coco = steps.evaluate(*labelled)
+    assert steps.manifest(coco)["settings"] == {"conventions": "corrected"}, "as before there were other protocols"
+    chosen = EvaluationSettings(protocol="coco", semantic_score_thresh=0.1)
+    assert steps.evaluate(*labelled, settings=chosen) == coco
+    semantic = [
+        steps.evaluate(*labelled, settings=EvaluationSettings(protocol="semantic", semantic_score_thresh=thresh))
+        for thresh in (0.0, 0.5)
+    ]
+    assert len({artifact.key for artifact in (coco, *semantic)}) == 3
+    assert [protocol_of(steps.store, one) for one in (coco, *semantic)] == ["coco", "semantic", "semantic"]
+    assert set(steps.store.load(semantic[0], Metrics).iou_type) == {"semantic"}
+
+
+def _make_federated(path: Path) -> None:
+    content = read_coco(path)
+    for image in content["images"]:
+        image |= {"neg_category_ids": [8], "not_exhaustive_category_ids": [3]}
+    content["categories"][0]["frequency"] = "r"
+    path.write_text(json.dumps(content))
+
+
+def test_lvis_is_evaluated_by_its_own_protocol_and_originally_by_cocos(steps: Steps) -> None:
+    _make_federated(steps.project.folder / "targets.json")
+    prototypes = steps.prototypes()
+    plan = steps.plan(prototypes)
+    steps.label(prototypes, plan)
+    metrics = steps.evaluate(prototypes, plan)
+    assert protocol_of(steps.store, metrics) == "lvis"
+    table = steps.store.load(metrics, Metrics)
+    value_of = dict(zip(table.metric, table.value.tolist(), strict=True))
+    assert value_of["APr"] >= 0, "the targets, not the references, say how frequent a category is"
+    assert value_of["APf"] == -1
+    original = steps.evaluate(prototypes, plan, "original")
+    assert protocol_of(steps.store, original) == "coco"
+    assert "APr" not in steps.store.load(original, Metrics).metric
 
 
 def test_incomplete_labels_are_not_evaluated(steps: Steps) -> None:

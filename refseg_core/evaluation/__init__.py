@@ -1,10 +1,12 @@
-"""Step 6: compares detections with the ground truth, as COCO does.
+"""Step 6: compares detections with the ground truth, by COCO's protocol, LVIS's, or pixel by pixel.
 
-`instances.py` says what is compared, `curves.py` lets pycocotools compare it, `coco.py` reads the numbers off, and
-`rows.py` makes of them the table of metrics, and text of that.
+`protocols.py` chooses; `coco.py`, `lvis.py` and `semantic.py` are the three. What they share: `instances.py` says what
+is compared, `curves.py` lets pycocotools compare it, `summary.py` reads the numbers off, and `rows.py` makes of them
+the table of metrics, and text of that.
 """
 
-from refseg_core.evaluation.coco import evaluate_coco as evaluate
+from refseg_core.evaluation.protocols import choose_protocol, evaluate
 from refseg_core.evaluation.rows import category_table, metrics_table
+from refseg_core.evaluation.semantic import require_masks
 
-__all__ = ["category_table", "evaluate", "metrics_table"]
+__all__ = ["category_table", "choose_protocol", "evaluate", "metrics_table", "require_masks"]

@@ -1,0 +1,44 @@
+"""What people see of an evaluation, whatever the protocol and the number of categories."""
+
+import numpy as np
+import pytest
+
+from flows import console
+from flows.console import print_metrics
+from refseg_core.settings import Protocol
+from refseg_core.tables import Metrics
+
+
+def metrics_of(num_categories: int, iou_type: str, metric: str) -> Metrics:
+    ids = [None, *range(num_categories)]
+    return Metrics(
+        iou_type=np.array([iou_type] * len(ids), dtype=object),
+        metric=np.array([metric] * len(ids), dtype=object),
+        category_id=np.array(ids, dtype=object),
+        category_name=np.array([None if one is None else f"name {one}" for one in ids], dtype=object),
+        num_instances=np.ones(len(ids)),
+        value=np.full(len(ids), 0.25),
+    )
+
+
+@pytest.mark.parametrize(
+    ("protocol", "iou_type", "metric", "shown"),
+    [
+        ("coco", "bbox", "AP", ["COCO's protocol", "bbox", "AP"]),
+        ("lvis", "segm", "APr", ["LVIS's protocol", "segm", "APr"]),
+        ("semantic", "semantic", "mIoU", ["pixel by pixel", "semantic", "mIoU"]),
+    ],
+)
+def test_the_protocol_and_its_numbers_are_shown(
+    protocol: Protocol, iou_type: str, metric: str, shown: list[str]
+) -> None:
+    with console.results.capture() as captured:
+        print_metrics(metrics_of(2, iou_type, metric), protocol)
+    assert all(part in captured.get() for part in (*shown, "0.250", "By category", "name 1"))
+
+
+def test_more_categories_than_one_reads_are_left_to_the_file() -> None:
+    with console.results.capture() as captured:
+        print_metrics(metrics_of(1203, "segm", "AP"), "lvis")
+    assert "By category: 1203, in the file below" in captured.get()
+    assert "name 1" not in captured.get()
