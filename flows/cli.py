@@ -146,7 +146,8 @@ def index(config_file: str, **flags: str | None) -> None:
 
     config = _load(config_file, flags)
     for title, source in (("References", config.references.source), ("Targets", config.targets.source)):
-        report_dataset(config.store, title, index_dataset.fn(config.store, source))
+        dataset = index_dataset.fn(config.store, source, conventions=config.conventions)
+        report_dataset(config.store, title, dataset)
 
 
 @main.command()

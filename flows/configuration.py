@@ -77,13 +77,22 @@ class TargetsConfig(Settings):
     annotations: str | None = Field(
         None, description="Optional COCO json: gives the list of images, and ground truth for the evaluation."
     )
+    masks_from: str | None = Field(
+        None,
+        description="Optional second COCO json, from which annotations without a mask take that of their id (LVIS "
+        "minival, from the whole validation set); null: their box is all there is.",
+    )
     image_ids: tuple[DatasetId, ...] | None = Field(None, description="Only these images; null: all.")
 
     @property
     def source(self) -> DatasetSource:
         """The targets as a dataset to index."""
         return DatasetSource(
-            images=self.images, annotations=self.annotations, image_ids=self.image_ids, with_versions=True
+            images=self.images,
+            annotations=self.annotations,
+            masks_from=self.masks_from,
+            image_ids=self.image_ids,
+            with_versions=True,
         )
 
 
@@ -181,10 +190,15 @@ def parse_config(content: Mapping[str, Any], *, source: str) -> RunConfig:
         )
         if model not in known
     ]
-    problems = [*unknown, *_secrets(config)]
+    problems = [*unknown, *_masks_of_nothing(config), *_secrets(config)]
     if problems:
         raise ConfigurationError("\n".join([f"{source}: {len(problems)} wrong:", *problems]))
     return config
+
+
+def _masks_of_nothing(config: RunConfig) -> Iterator[str]:
+    if config.targets.masks_from is not None and config.targets.annotations is None:
+        yield "  targets.masks_from: completes targets.annotations, which is null. Set both or neither."
 
 
 def _secrets(config: RunConfig) -> Iterator[str]:
@@ -222,6 +236,7 @@ _PATHS = (
     "references.annotations",
     "targets.images",
     "targets.annotations",
+    "targets.masks_from",
     "segmenter.weights",
     "encoder.weights",
 )

@@ -106,7 +106,7 @@ def plan_labels(config: RunConfig, prototypes: Artifact) -> LabelPlan:
     """Which images the configuration asks to label, and what of that is still to do."""
     return plan_shards(
         config.store,
-        dataset=index_dataset(config.store, config.targets.source),
+        dataset=index_dataset(config.store, config.targets.source, conventions=config.conventions),
         prototypes=prototypes,
         images_uri=config.targets.images,
         labeling=config.labeling,

@@ -56,6 +56,6 @@ def _check_listing(config: RunConfig) -> None:
 def _check_annotated_targets(config: RunConfig, references: Artifact) -> None:
     Folder(config.targets.images).check_readable()
     store = Store(config.store)
-    targets = index_dataset.fn(config.store, config.targets.source)
+    targets = index_dataset.fn(config.store, config.targets.source, conventions=config.conventions)
     check_categories(store.load(references, Categories), store.load(targets, Categories))
     check_protocol(store, targets, config.evaluation, config.conventions)

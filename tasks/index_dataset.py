@@ -11,10 +11,11 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from refseg_core.coco import CocoDataset, dataset_of_files, parse_coco, select_images
+from refseg_core.coco import CocoDataset, MaskFile, dataset_of_files, parse_coco, select_images
 from refseg_core.columns import Table
 from refseg_core.errors import DatasetError
 from refseg_core.images import IMAGE_SUFFIXES
+from refseg_core.settings import Conventions
 from refseg_core.tables import Images
 from tasks.addresses import redact
 from tasks.artifacts import Artifact, Recipe, Store
@@ -27,12 +28,18 @@ _NAMED = 5
 
 
 @retried_task("index dataset")
-def index_dataset(store_uri: str, source: DatasetSource) -> Artifact:
-    """Indexes a dataset; its key follows the content of the annotation file or of the listing."""
-    dataset, content = _from_annotations(source) if source.annotations else _from_listing(source)
+def index_dataset(store_uri: str, source: DatasetSource, *, conventions: Conventions = "corrected") -> Artifact:
+    """Indexes a dataset; its key follows the content of the annotation file or of the listing.
+
+    `conventions` say how annotations find their masks in `source.masks_from`, and nothing else.
+    """
+    masks = None if source.masks_from is None else _mask_file(source.masks_from, conventions)
+    dataset, content = _from_annotations(source, masks) if source.annotations else _from_listing(source)
     if source.image_ids is not None:
         dataset = select_images(dataset, source.image_ids)
     inputs = {"content": content}
+    if masks is not None:
+        inputs["masks"] = _sha256(masks.document)
     if source.annotations and source.with_versions and len(dataset.images) and Folder(source.images).can_be_listed:
         images, inputs["images"] = _with_versions(dataset.images, source)
         dataset = replace(dataset, images=images)
@@ -49,6 +56,7 @@ def index_dataset(store_uri: str, source: DatasetSource) -> Artifact:
             "images": redact(source.images),
             "annotations": redact(source.annotations) if source.annotations else None,
             "image_ids": list(source.image_ids) if source.image_ids is not None else None,
+            **({} if masks is None else {"masks_from": redact(str(source.masks_from)), "conventions": conventions}),
         },
         inputs=inputs,
     )
@@ -60,10 +68,14 @@ def _tables(dataset: CocoDataset) -> list[Table]:
     return tables if dataset.federated_labels is None else [*tables, dataset.federated_labels]
 
 
-def _from_annotations(source: DatasetSource) -> tuple[CocoDataset, str]:
-    data = read_uri(str(source.annotations))
-    name = PurePosixPath(redact(str(source.annotations))).name
-    return parse_coco(data, source=name), hashlib.sha256(data).hexdigest()
+def _mask_file(uri: str, conventions: Conventions) -> MaskFile:
+    return MaskFile(read_uri(uri), _name(uri), conventions)
+
+
+def _from_annotations(source: DatasetSource, masks: MaskFile | None) -> tuple[CocoDataset, str]:
+    uri = str(source.annotations)
+    data = read_uri(uri)
+    return parse_coco(data, source=_name(uri), masks_from=masks), _sha256(data)
 
 
 def _from_listing(source: DatasetSource) -> tuple[CocoDataset, str]:
@@ -103,3 +115,11 @@ def _content(files: Iterable[FileInfo]) -> str:
     for file in files:
         digest.update(f"{file.name}\t{file.size}\t{file.version}\n".encode())
     return digest.hexdigest()
+
+
+def _name(uri: str) -> str:
+    return PurePosixPath(redact(uri)).name
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

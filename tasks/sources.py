@@ -10,6 +10,9 @@ class DatasetSource(Settings):
 
     images: str = Field(description="Folder or prefix of the images: a path or any fsspec URI.")
     annotations: str | None = Field(None, description="COCO json: a path or any fsspec URI.")
+    masks_from: str | None = Field(
+        None, description="COCO json from which annotations without a mask take theirs: a path or any fsspec URI."
+    )
     image_ids: tuple[str, ...] | None = Field(None, description="Only these images; null: all.")
     with_versions: bool = Field(
         False, description="Look up annotated images in their folder too, so that changed ones are noticed."

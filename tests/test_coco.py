@@ -14,9 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
-from refseg_core.coco import CocoDataset, check_file_name, dataset_of_files, json_stream, parse_coco, select_images
+from refseg_core.coco import (
+    CocoDataset,
+    MaskFile,
+    check_file_name,
+    dataset_of_files,
+    json_stream,
+    parse_coco,
+    select_images,
+)
 from refseg_core.errors import DatasetError
 from refseg_core.masks import decode_mask, encode_masks, rle_from_polygons
+from refseg_core.settings import Conventions
 
 Document = dict[str, Any]
 
@@ -580,6 +589,104 @@ class TestFederatedLabels:
         message = problems_of(document)
         assert "is not a list of ids of the file's categories" in message
         assert found in message
+
+
+def without_masks(document: Document) -> Document:
+    document = deepcopy(document)
+    for annotation in document["annotations"]:
+        annotation.pop("segmentation", None)
+    return document
+
+
+def a_full_document() -> Document:
+    """Three annotations with masks, 0 to 2 of the list by number; ids 1, 2 and 3."""
+    document = a_document()
+    document["annotations"] = [
+        {
+            "id": number,
+            "image_id": image_id,
+            "category_id": 5,
+            "bbox": [0, 0, 3, 3],
+            "segmentation": [[0, 0, side, 0, side, 4, 0, 4]],
+        }
+        for number, image_id, side in ((1, 7, 3), (2, 3, 5), (3, 7, 28))
+    ]
+    return document
+
+
+def borrow(document: Document, full: Document, conventions: Conventions = "corrected") -> CocoDataset:
+    masks = MaskFile(json.dumps(full).encode(), "full.json", conventions)
+    return parse_coco(json.dumps(document).encode(), source="boats.json", masks_from=masks)
+
+
+class TestBorrowedMasks:
+    def test_annotations_without_a_mask_take_that_of_their_id(self) -> None:
+        full = a_full_document()
+        minival = without_masks(full)
+        minival["annotations"] = minival["annotations"][1:]
+        assert borrow(minival, full).annotations.equals(parse(full).annotations[1:])
+        full["annotations"].reverse()
+        assert borrow(minival, full).annotations.equals(parse(a_full_document()).annotations[1:])
+
+    def test_masks_that_are_there_stay(self) -> None:
+        full = a_full_document()
+        own = deepcopy(full)
+        own["annotations"][0]["segmentation"] = [SQUARE]
+        del own["annotations"][2]["segmentation"]
+        expected = deepcopy(full)
+        expected["annotations"][0]["segmentation"] = [SQUARE]
+        assert borrow(own, full).annotations.equals(parse(expected).annotations)
+
+    def test_a_box_and_an_area_that_lack_are_those_of_the_borrowed_mask(self) -> None:
+        minival = without_masks(a_full_document())
+        del minival["annotations"][0]["bbox"]
+        annotations = borrow(minival, a_full_document()).annotations
+        assert annotations.box_xywh[0].tolist() == [0, 0, 3, 4]
+        assert annotations.area[0] == 12
+
+    def test_original_takes_the_id_for_a_position_whatever_lies_there(self) -> None:
+        full = a_full_document()
+        minival = without_masks(full)
+        minival["annotations"] = minival["annotations"][:2]
+        masks = borrow(minival, full, "original").annotations.mask_rle
+        assert masks[0] == rle_from_polygons([[0, 0, 5, 0, 5, 4, 0, 4]], 20, 30)
+        assert masks[1] == rle_from_polygons([[0, 0, 28, 0, 28, 4, 0, 4]], 10, 12), "another image's, reaching far out"
+
+    def test_ids_without_a_mask_are_named(self) -> None:
+        full = a_full_document()
+        minival = without_masks(full)
+        full["annotations"] = full["annotations"][:1]
+        with pytest.raises(DatasetError, match=r"full.json(.|\n)*annotation of its id(.|\n)*Found: 2, 3$"):
+            borrow(minival, full)
+        with pytest.raises(DatasetError, match=r"full.json(.|\n)*position in the list(.|\n)*Found: 1, 2, 3$"):
+            borrow(minival, full, "original")
+        with pytest.raises(DatasetError, match=r"Found: 1, 2, 3$"):
+            borrow(minival, without_masks(a_full_document()))
+
+    def test_a_file_of_other_images_is_refused(self) -> None:
+        full = a_full_document()
+        minival = without_masks(full)
+        full["annotations"][0]["image_id"] = 3
+        with pytest.raises(DatasetError, match="annotation 1 of image 7 with image_id 3"):
+            borrow(minival, full)
+
+    @pytest.mark.parametrize(
+        ("document", "reason"),
+        [(b"{", "full.json is not valid json"), (b"[]", "full.json cannot be used"), (b"{}", "Found: 1, 2, 3")],
+    )
+    def test_what_is_wrong_with_the_file_is_reported_by_its_name(self, document: bytes, reason: str) -> None:
+        minival = json.dumps(without_masks(a_full_document())).encode()
+        with pytest.raises(DatasetError, match=reason):
+            parse_coco(minival, source="boats.json", masks_from=MaskFile(document, "full.json"))
+
+    def test_a_damaged_mask_is_named_and_what_is_not_asked_for_is_not_read(self) -> None:
+        full = a_full_document()
+        minival = without_masks(full)
+        full["annotations"][2]["segmentation"] = "none"
+        with pytest.raises(DatasetError, match=r"full.json(.|\n)*neither a list of polygons(.|\n)*annotation 3"):
+            borrow(minival, full)
+        del minival["annotations"][2]
+        assert len(borrow(minival, full).annotations) == 2
 
 
 class TestSelection:

@@ -30,6 +30,7 @@ PUBLISHED_KEYS = {
     "targets.images",
     "targets.annotations",
     "targets.image_ids",
+    "targets.masks_from",
     "segmenter.model",
     "segmenter.weights",
     "encoder.model",
@@ -289,6 +290,10 @@ def test_two_unknown_models_are_reported_together() -> None:
     message = _error(_with({"segmenter.model": "sam3", "encoder.model": "dinov9"}))
     assert "'sam3'" in message
     assert "'dinov9'" in message
+
+
+def test_masks_for_no_annotations_are_an_error() -> None:
+    assert "targets.masks_from: completes targets.annotations" in _error(_with({"targets.masks_from": "full.json"}))
 
 
 def test_a_model_of_the_wrong_kind_is_an_error() -> None:

@@ -220,6 +220,28 @@ def test_what_lvis_says_of_categories_is_a_fourth_table_and_others_keep_their_ke
     assert steps.store.load(dataset, FederatedLabels).kind.tolist() == ["negative", "not_exhaustive"] * 2
 
 
+def test_masks_of_another_file_make_a_dataset_of_their_own_by_their_content_and_how_they_are_found(
+    steps: Steps,
+) -> None:
+    boxes = DatasetSource(images=steps.config.references.images, annotations=str(steps.project.folder / "boxes.json"))
+    full = steps.project.folder / "references.json"
+    source = boxes.model_copy(update={"masks_from": str(full)})
+    borrowed = steps.dataset(source)
+    annotations = steps.store.load(borrowed, Annotations)
+    assert annotations.equals(steps.store.load(steps.dataset(), Annotations))
+    manifest = steps.manifest(borrowed)
+    assert manifest["settings"]["masks_from"] == str(full)
+    assert set(manifest["inputs"]) == {"content", "masks"}
+    assert set(steps.manifest(steps.dataset(boxes))["settings"]) == {"images", "annotations", "image_ids"}
+
+    content = read_coco(full)
+    content["annotations"].insert(0, content["annotations"][0] | {"id": 99})
+    full.write_text(json.dumps(content))
+    original = index_dataset.fn(steps.store.uri, source, conventions="original")
+    assert len({steps.dataset(boxes).key, borrowed.key, steps.dataset(source).key, original.key}) == 4
+    assert steps.store.load(original, Annotations).equals(annotations), "here an id is a position"
+
+
 def test_chosen_images_are_a_dataset_of_their_own(steps: Steps) -> None:
     source = steps.config.targets.source.model_copy(update={"image_ids": ("4", "2")})
     dataset = steps.dataset(source)

@@ -74,7 +74,11 @@ class AnnotationColumns(Columns):
         self._add_area(own_id, item)
         self.is_crowd.append(self._flag(own_id, item, "iscrowd"))
         self.is_impossible.append(self._flag(own_id, item, "isimpossible"))
-        self.masks.append(self._mask(own_id, item.get("segmentation"), self.images.sizes[image_row]))
+        self.masks.append(None)
+        try:
+            self.masks[-1] = self.read_mask(len(self.ids) - 1, item.get("segmentation"))
+        except SegmentationError as error:
+            self.problems.add(error.kind, f"annotation {own_id}{error.found}")
 
     def _add_box(self, own_id: str, item: dict[str, Any]) -> None:
         box = item.get("bbox")
@@ -104,13 +108,13 @@ class AnnotationColumns(Columns):
             self.problems.add(_BAD_FLAG, f"annotation {own_id} with {shown(item, key)}")
         return flag == 1
 
-    def _mask(self, own_id: str, segmentation: Any, size: tuple[int, int]) -> Rle | None:
-        """The mask on an image of `size` (height, width), with `size` itself in it: one tuple per image."""
-        try:
-            mask = read_segmentation(segmentation, size)
-        except SegmentationError as error:
-            self.problems.add(error.kind, f"annotation {own_id}{error.found}")
-            return None
+    def read_mask(self, row: int, segmentation: Any, *, may_lie_outside: bool = False) -> Rle | None:
+        """The mask of an annotation, on its image, with that image's size itself in it: one tuple per image.
+
+        Raises SegmentationError.
+        """
+        size = self.images.sizes[self.image_rows[row]]
+        mask = read_segmentation(segmentation, size, may_lie_outside=may_lie_outside)
         return Rle(size, mask.counts) if mask is not None and mask.size == size else mask
 
     def check(self, categories: CategoryColumns) -> None:

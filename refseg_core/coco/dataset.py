@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refseg_core.coco.annotations import AnnotationColumns
+from refseg_core.coco.borrowed_masks import BorrowedMasks, MaskFile
 from refseg_core.coco.columns import CategoryColumns, Columns, ImageColumns
 from refseg_core.coco.file_names import BAD_FILE_NAME, check_file_name
 from refseg_core.coco.json_stream import JsonError, JsonReader
@@ -88,8 +89,8 @@ def select_images(dataset: CocoDataset, image_ids: Collection[str]) -> CocoDatas
     )
 
 
-def parse_coco(document: bytes, *, source: str) -> CocoDataset:
-    """Reads a COCO dataset file; `source` is its name in messages.
+def parse_coco(document: bytes, *, source: str, masks_from: MaskFile | None = None) -> CocoDataset:
+    """Reads a COCO dataset file; `source` is its name in messages. `masks_from` has the masks that it lacks.
 
     Accepted besides the standard form: ids that are strings (digit strings stay strings, `has_integer_id` is
     False for them) or whole floats; category ids that are digit strings; no `annotations` (the official test
@@ -105,15 +106,11 @@ def parse_coco(document: bytes, *, source: str) -> CocoDataset:
     images, categories = ImageColumns(problems), CategoryColumns(problems)
     annotations = AnnotationColumns(problems, images)
     sections = {"images": images, "annotations": annotations, "categories": categories}
-    try:
-        late = _fill(document, sections, problems)
-        if late:
-            _fill(document, {"annotations": annotations}, problems)
-    except (JsonError, UnicodeDecodeError) as error:
-        raise DatasetError(
-            f"{source} is not valid json: {error}. Expected a COCO dataset file; was it cut off, or is it "
-            "another kind of file?"
-        ) from error
+    if _fill(document, sections, problems, source):
+        _fill(document, {"annotations": annotations}, problems, source)
+    if masks_from is not None:
+        problems.raise_if_any(source)
+        _borrow_masks(masks_from, annotations)
     annotations.check(categories)
     images.federated.check(images, categories)
     categories.drop_placeholder(annotations.category_ids)
@@ -122,13 +119,31 @@ def parse_coco(document: bytes, *, source: str) -> CocoDataset:
     return CocoDataset(images.table(), annotations.table(), categories.table(), images.federated.table())
 
 
-def _fill(document: bytes, sections: Mapping[str, Columns], problems: Problems) -> bool:
+def _borrow_masks(file: MaskFile, annotations: AnnotationColumns) -> None:
+    problems = Problems()
+    masks = BorrowedMasks(problems, annotations, file.conventions)
+    _fill(file.document, {"annotations": masks}, problems, file.source)
+    masks.check()
+    problems.raise_if_any(file.source)
+
+
+def _fill(document: bytes, sections: Mapping[str, Columns], problems: Problems, source: str) -> bool:
+    """Adds the items of the document's lists to their columns; see `_read`. Raises DatasetError if it is no json."""
+    try:
+        return _read(JsonReader(document), sections, problems)
+    except (JsonError, UnicodeDecodeError) as error:
+        raise DatasetError(
+            f"{source} is not valid json: {error}. Expected a COCO dataset file; was it cut off, or is it "
+            "another kind of file?"
+        ) from error
+
+
+def _read(reader: JsonReader, sections: Mapping[str, Columns], problems: Problems) -> bool:
     """Adds the items of the document's lists to their columns.
 
     Returns whether annotations were passed over because the images come after them: polygons cannot be
     rasterised before the size of their image is known.
     """
-    reader = JsonReader(document)
     if reader.peek() != "{":
         kind = type(reader.value()).__name__
         reader.end()

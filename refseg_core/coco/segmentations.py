@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refseg_core.coco.json_values import is_image_size, whole_number
+from refseg_core.coco.json_values import MAX_SIDE, is_image_size, whole_number
 from refseg_core.masks import Rle, rle_from_counts, rle_from_polygons
 
 _MAX_CHUNKS = 7  # characters of one run length; 7 hold 35 bits
@@ -41,10 +41,10 @@ class SegmentationError(ValueError):
         self.found = found and f" with {found}"
 
 
-def read_segmentation(segmentation: Any, size: tuple[int, int]) -> Rle | None:
+def read_segmentation(segmentation: Any, size: tuple[int, int], *, may_lie_outside: bool = False) -> Rle | None:
     """The mask on an image of `size` (height, width; 0 where unknown); None where nothing is an area.
 
-    Raises SegmentationError.
+    Polygons that reach far outside the image are refused unless they `may_lie_outside`. Raises SegmentationError.
     """
     if not segmentation:
         return None
@@ -60,7 +60,7 @@ def read_segmentation(segmentation: Any, size: tuple[int, int]) -> Rle | None:
     height, width = size
     if not height or not width:
         raise SegmentationError(_POLYGON_NEEDS_SIZE)
-    reach = max(size)
+    reach = MAX_SIDE if may_lie_outside else max(size)
     if any(min(polygon) < -reach or max(polygon) > 2 * reach for polygon in areas):
         raise SegmentationError(_POLYGON_OUTSIDE)
     return rle_from_polygons(areas, height, width)
