@@ -116,7 +116,7 @@ class Curves:
     def average_precision(self, *, percent: int | None = None, which: Which = _ALL, area: str = "all") -> float:
         """AP at the largest limit of detections: over all IoU thresholds or at one, of `which` categories."""
         ious = _ALL if percent is None else np.isclose(self.params.iouThrs, percent / 100)
-        return known_mean(self.precision[ious][:, :, which, self._at(area), -1])
+        return known_mean(self.precision[:, :, which, self._at(area), -1][ious])
 
     def average_recall(self, *, limit: int = -1, which: Which = _ALL, area: str = "all") -> float:
         """AR at the limit of detections of that index, of `which` categories."""
