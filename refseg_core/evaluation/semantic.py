@@ -90,7 +90,7 @@ def _ious(instances: Instances, labelling: _Labelling, score_thresh: float) -> F
     shared, either = (np.zeros(labelling.num_labels, dtype=np.int64) for _ in range(2))
     for true, found in _label_maps(instances, labelling, score_thresh):
         num_true, num_found, num_both = (
-            np.bincount(labels.ravel(), minlength=labelling.num_labels) for labels in (true, found, true[true == found])
+            np.bincount(labels, minlength=labelling.num_labels) for labels in (true, found, true[true == found])
         )
         shared += num_both
         either += num_true + num_found - num_both
@@ -100,7 +100,7 @@ def _ious(instances: Instances, labelling: _Labelling, score_thresh: float) -> F
 def _label_maps(
     instances: Instances, labelling: _Labelling, score_thresh: float
 ) -> Iterator[tuple[LabelMap, LabelMap]]:
-    """The true and the found map of each image whose size is known."""
+    """The true and the found map of each image whose size is known, as one row of pixels."""
     annotations, detections = instances.annotations, instances.detections
     true_rows = _by_image(instances.annotation_image, np.flatnonzero(~annotations.is_crowd))
     painted = np.flatnonzero(detections.score >= score_thresh)
@@ -115,7 +115,7 @@ def _label_maps(
             (detections.mask_rle[row], labelling.label_of[int(detections.category_id[row])])
             for row in found_rows.get(place, ())
         ]
-        yield _paint(true, size), _paint(found, size)
+        yield _paint(true, size).ravel(order="K"), _paint(found, size).ravel(order="K")
 
 
 def _by_image(image_places: Rows, rows: Rows) -> dict[int, list[int]]:
@@ -128,7 +128,7 @@ def _by_image(image_places: Rows, rows: Rows) -> dict[int, list[int]]:
 
 def _paint(instances: Iterable[tuple[Rle, int]], size: tuple[int, int]) -> LabelMap:
     """Masks with their labels, each over those before it; masks of another size lie nowhere."""
-    labels = np.zeros(size, dtype=np.int32)
+    labels = np.zeros(size, dtype=np.int32, order="F")  # as decoded masks lie: a third of the time
     for mask, label in instances:
         if mask.size == size:
             labels[decode_mask(mask)] = label
