@@ -235,7 +235,7 @@ def test_an_error_of_our_own_is_raised_as_it_is_and_not_retried(
 ) -> None:
     calls: list[None] = []
 
-    def wrong(*_: object) -> None:
+    def wrong(*_: object, **__: object) -> None:
         calls.append(None)
         raise DatasetError("the annotations are wrong")
 

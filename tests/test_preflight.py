@@ -130,8 +130,18 @@ def test_a_protocol_that_the_ground_truth_does_not_fit_is_named(project: Project
     message = _message(project, {"evaluation.protocol": "lvis"})
     assert "evaluation.protocol is 'lvis', but" in message
     assert "neg_category_ids" in message
-    boxes = {"evaluation.protocol": "semantic", "targets.annotations": str(project.folder / "boxes.json")}
-    assert "none of the 4 annotations has one" in _message(project, boxes)
+    boxes = {
+        "targets.images": str(project.folder / "references"),
+        "targets.annotations": str(project.folder / "boxes.json"),
+    }
+    assert "none of the 4 annotations has one" in _message(project, boxes | {"evaluation.protocol": "semantic"})
+
+
+def test_annotated_targets_in_another_folder_are_named(project: Project) -> None:
+    """Else every image would be labelled as unreadable."""
+    (project.folder / "elsewhere").mkdir()
+    message = _message(project, {"targets.images": str(project.folder / "elsewhere")})
+    assert "elsewhere: holds none of the 5 images that the annotations list; expected t0.png" in message
 
 
 def test_an_empty_folder_of_targets_is_named(project: Project) -> None:
