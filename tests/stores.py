@@ -13,6 +13,7 @@ import pytest
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
+from tests.fault_proxy import FaultProxy
 from tests.seaweedfs import ADMIN, Account, find_program, shared_server
 from tests.servers import Moto, ObjectStore
 
@@ -62,6 +63,13 @@ def seaweedfs(seaweedfs_server: ObjectStore) -> Iterator[ObjectStore]:
     """A real S3 server, which the environment points to; its administrator's account is used."""
     with seaweedfs_server.in_environment():
         yield seaweedfs_server
+
+
+@pytest.fixture
+def fault_proxy(seaweedfs: ObjectStore) -> Iterator[FaultProxy]:
+    """A proxy before the real S3 server, calm until a test says otherwise, which the environment points to."""
+    with FaultProxy(seaweedfs.endpoint) as proxy, seaweedfs.behind(proxy.endpoint).in_environment():
+        yield proxy
 
 
 @pytest.fixture(params=BACKENDS)
