@@ -208,7 +208,7 @@ class FaultProxy:
     def _serve(self, connection: socket.socket) -> None:
         """Passes requests on until one end closes the connection, or a fault does."""
         with suppress(OSError), self._known(connection) as client:
-            if time.monotonic() < self._up_again_at:
+            if self._ended.is_set() or time.monotonic() < self._up_again_at:
                 client.reset()
                 return
             select.select([client], [], [])
