@@ -379,6 +379,7 @@ def test_levels_draw_faults_as_often_as_they_say_and_a_seed_gives_the_same_again
     assert list(LEVELS) == ["calm", "light", "medium", "heavy"]
 
 
+@pytest.mark.slow
 def test_a_client_that_tries_again_gets_through_a_heavy_storm(upstream: Upstream) -> None:
     level = replace(HEAVY, delay_seconds=0.001, outage_seconds=0.05)
     with FaultProxy(upstream.endpoint, level=level, seed=1) as proxy:
