@@ -5,6 +5,7 @@ whole and once: `create` never overwrites, so that whoever reads an object reads
 passing faults (`tasks/faults.py`). What the objects mean is not known here (see `tasks/artifacts.py`).
 """
 
+import math
 import os
 import shutil
 import tempfile
@@ -41,13 +42,13 @@ _READ_OPTIONS: dict[str, dict[str, Any]] = {"s3": {"max_concurrency": 1}}
 
 class FileInfo(NamedTuple):
     """A listed file: name below the folder, size in bytes (-1 unknown), what changes with its content, and when it was
-    written (seconds since 1970; 0 unknown).
+    written (seconds since 1970; infinity where unknown).
     """
 
     name: str
     size: int
     version: str
-    modified: float = 0
+    modified: float = math.inf
 
 
 def open_uri(uri: str) -> BinaryIO:
@@ -344,9 +345,12 @@ def _version(entry: dict[str, Any]) -> str:
 
 def _modified(entry: dict[str, Any]) -> float:
     for name in ("mtime", "LastModified", "updated", "created"):
-        if isinstance(entry.get(name), datetime):
-            return float(entry[name].timestamp())
-    return 0.0
+        value = entry.get(name)
+        if isinstance(value, int | float):
+            return float(value)
+        if isinstance(value, datetime | str):
+            return datetime.fromisoformat(str(value)).timestamp()
+    return math.inf
 
 
 def _is_folder(entry: dict[str, Any]) -> bool:
