@@ -1,18 +1,28 @@
-"""Where the tests find what is not in the project: golden numbers, real weights, real images."""
+"""What all tests share: how their processes are set up, and where they find what is not in the project."""
 
+import gc
 import os
 from pathlib import Path
 
 import pytest
-import torch
 
 # Tasks are also called without a flow here, and then have nowhere to send their logs.
 os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
 
-# Several workers share the cores; torch threads of each would only get in the others' way.
-torch.set_num_threads(1)
-
 _BESIDE_THE_CHECKOUT = Path(__file__).resolve().parents[2] / "shared"
+
+
+# What is imported stays: to look through it for garbage, now and again and at the end, takes a worker seconds.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """When a worker has imported everything. The process that only distributes the tests never gets here."""
+    import torch
+
+    gc.freeze()
+    gc.enable()
+    torch.set_num_threads(1)  # several workers share the cores; threads of each would only get in the others' way
 
 
 def _existing(folder: Path, what: str, variable: str) -> Path:

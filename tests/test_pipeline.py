@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from prefect.client.orchestration import get_client
-from prefect.testing.utilities import prefect_test_harness
 
 from flows import cli
 from flows.cli import main
@@ -35,6 +34,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module", autouse=True)
 def prefect() -> Iterator[None]:
     """A Prefect server of the tests' own."""
+    from prefect.testing.utilities import prefect_test_harness  # brings the whole server: seconds where nothing runs
+
     with pytest.MonkeyPatch.context() as patch:
         for name, value in cli._PREFECT_DEFAULTS.items():
             patch.setenv(name, value)
