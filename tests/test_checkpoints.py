@@ -28,9 +28,14 @@ _VIDEO = (
 )
 
 
-@pytest.fixture
-def segmenter_state() -> State:
+@pytest.fixture(scope="module")
+def _segmenter_state() -> State:
     return dict(tiny_segmenter().state_dict())
+
+
+@pytest.fixture
+def segmenter_state(_segmenter_state: State) -> State:
+    return {name: value.clone() for name, value in _segmenter_state.items()}
 
 
 @pytest.fixture

@@ -118,6 +118,7 @@ class TestReading:
         written = json.dumps(document, ensure_ascii=False, indent=1).encode(encoding)
         assert equal(parse_coco(written, source="x"), expected)
 
+    @pytest.mark.slow
     def test_polygons_do_not_stay_in_memory_as_numbers(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(json_stream, "_WINDOW", 1 << 16)
         document = a_document()

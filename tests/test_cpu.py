@@ -9,6 +9,7 @@ from torch import Tensor
 
 from refseg_core import cpu
 from refseg_core.cpu import map_on_threads, products
+from tests.closeness import assert_close
 from tests.models import random_tensor
 
 
@@ -34,7 +35,7 @@ def test_products_are_products(n: int, m: int, k: int, c: int) -> None:
     expected = left.double() @ right.double()
     for plus in (None, random_tensor(n, m, c, seed=2), random_tensor(m, c, seed=2)):
         added = expected if plus is None else expected + plus
-        torch.testing.assert_close(products(left, right, plus).double(), added, atol=1e-5, rtol=0)
+        assert_close(products(left, right, plus).double(), added, atol=1e-5, rtol=0)
 
 
 @pytest.mark.usefixtures("_library")
@@ -42,7 +43,7 @@ def test_products_take_views_and_leave_them_as_they_are() -> None:
     left, right = random_tensor(2, 9, 20)[:, ::2, 3:], random_tensor(2, 40, 17).transpose(1, 2)
     plus = random_tensor(5, 1).expand(5, 40)
     before = [tensor.clone() for tensor in (left, right, plus)]
-    torch.testing.assert_close(products(left, right, plus), before[0] @ before[1] + before[2])
+    assert_close(products(left, right, plus), before[0] @ before[1] + before[2])
     assert all(torch.equal(old, new) for old, new in zip(before, (left, right, plus), strict=True))
 
 

@@ -85,6 +85,7 @@ def test_a_few_steps_teach_the_encoder_something() -> None:
     assert log.steps == [*range(few.num_steps), 0]
 
 
+@pytest.mark.slow  # the first optimiser brings torch's whole compiler
 def test_equal_seeds_give_equal_models_and_leave_the_global_generator_alone() -> None:
     settings = EncoderTraining(OptimiserSettings(num_steps=2, seed=3), num_scenes=2, num_categories=3)
     torch.manual_seed(0)
@@ -96,6 +97,7 @@ def test_equal_seeds_give_equal_models_and_leave_the_global_generator_alone() ->
     assert _equal(first, second)
 
 
+@pytest.mark.slow
 def test_trained_states_build_models(tmp_path: Path) -> None:
     one_step = OptimiserSettings(num_steps=1)
     segmenter = train_segmenter(

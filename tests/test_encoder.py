@@ -9,6 +9,7 @@ from torch import Tensor
 
 from refseg_core.architectures import ENCODER_ARCHITECTURES, EncoderArchitecture
 from refseg_core.encoder import Encoder
+from tests.closeness import assert_close
 from tests.models import TINY_ENCODER, random_tensor, tiny_encoder
 
 _MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
@@ -90,7 +91,7 @@ def test_features_equal_a_plain_restatement(variant: str) -> None:
     features = encoder(image[None])[0]
     assert features.shape == (25, 32)
     assert features.dtype == torch.float32
-    torch.testing.assert_close(features.double(), _restated(encoder, image), atol=1e-5, rtol=1e-5)
+    assert_close(features.double(), _restated(encoder, image), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -111,7 +112,7 @@ def test_registers_are_dropped_and_patches_stay_in_their_place(variant: str) -> 
 def test_images_of_a_batch_do_not_touch_each_other() -> None:
     encoder, images = tiny_encoder(), random_tensor(3, 3, 70, 70)
     alone = torch.cat([encoder(image[None]) for image in images])
-    torch.testing.assert_close(encoder(images), alone, atol=1e-5, rtol=0)
+    assert_close(encoder(images), alone, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("side", [14, 64, 71, 256])
@@ -128,6 +129,7 @@ def _num_parameters(architecture: EncoderArchitecture) -> int:
         return sum(parameter.numel() for parameter in Encoder(architecture).parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "num_parameters"),
     # The official checkpoints' own counts.

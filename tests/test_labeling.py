@@ -19,6 +19,7 @@ from refseg_core.segmenter import Segmenter
 from refseg_core.settings import BatchSettings, LabelingSettings
 from refseg_core.tables import Detections, Prototypes
 from tests import oracle
+from tests.closeness import assert_close
 from tests.models import TINY_ENCODER, tiny_encoder, tiny_segmenter
 
 _SIDE, _GRID, _CHANNELS = 14, 4, 5
@@ -152,7 +153,7 @@ def test_permuting_the_classes_only_renames_them() -> None:
     assert before.row_n.tolist() == after.row_n.tolist()
     assert classes.tolist() == order[renamed].tolist()
     assert len(set(classes.tolist())) == 5
-    torch.testing.assert_close(before.score_n, after.score_n, atol=1e-6, rtol=0)
+    assert_close(before.score_n, after.score_n, atol=1e-6, rtol=0)
 
 
 def test_a_class_that_nothing_resembles_changes_nothing() -> None:

@@ -23,7 +23,7 @@ RECIPE = Recipe("label_shard", "labels", version=1, settings={"images": "s3://bu
 NAMES = tuple("abcdefg")
 _PLANNERS = 4
 
-anywhere = pytest.mark.parametrize("empty_uri", ["path", "s3"], indirect=True)
+anywhere = pytest.mark.parametrize("empty_uri", ["path", pytest.param("s3", marks=pytest.mark.slow)], indirect=True)
 
 
 @pytest.fixture

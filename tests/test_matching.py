@@ -9,6 +9,7 @@ from torch import Tensor
 
 from refseg_core.matching import Matches, match, pooling_weights
 from tests import oracle
+from tests.closeness import assert_close
 
 _SIDE, _GRID, _CHANNELS = 16, 5, 6
 
@@ -60,8 +61,8 @@ def test_more_masks_than_fit_one_chunk() -> None:
     together = match(masks, features, prototypes)
     for row in (0, 127, 128, 299):
         alone = match(masks[row : row + 1], features, prototypes)
-        torch.testing.assert_close(together.descriptor_NC[row], alone.descriptor_NC[0], atol=1e-6, rtol=0)
-        torch.testing.assert_close(together.similarity_N[row], alone.similarity_N[0], atol=1e-6, rtol=0)
+        assert_close(together.descriptor_NC[row], alone.descriptor_NC[0], atol=1e-6, rtol=0)
+        assert_close(together.similarity_N[row], alone.similarity_N[0], atol=1e-6, rtol=0)
 
 
 @settings(max_examples=40, deadline=None)
@@ -71,7 +72,7 @@ def test_the_weights_of_a_mask_sum_to_its_pixels(seed: int, grid: int, side: int
     weights = pooling_weights(masks, grid)
     assert weights.shape == (4, grid**2)
     assert (weights >= 0).all()
-    torch.testing.assert_close(weights.sum(dim=1), masks.sum(dim=(1, 2)).float(), atol=1e-3, rtol=1e-6)
+    assert_close(weights.sum(dim=1), masks.sum(dim=(1, 2)).float(), atol=1e-3, rtol=1e-6)
 
 
 def test_weights_lie_where_the_mask_lies() -> None:
@@ -105,7 +106,7 @@ def test_a_tie_goes_to_the_first_class() -> None:
 def test_descriptors_have_unit_length() -> None:
     masks, features, prototypes = _random_case(4, 5, 3, 0.5)
     lengths = match(masks, features * 1000, prototypes).descriptor_NC.norm(dim=1)
-    torch.testing.assert_close(lengths, torch.ones(5))
+    assert_close(lengths, torch.ones(5))
 
 
 def test_permuting_the_classes_only_renames_them() -> None:
@@ -115,7 +116,7 @@ def test_permuting_the_classes_only_renames_them() -> None:
     alike = before.similarity_N > 0
     assert len(before.class_index_N[alike].unique()) > 3
     assert torch.equal(order[after.class_index_N][alike], before.class_index_N[alike])
-    torch.testing.assert_close(after.similarity_N, before.similarity_N, atol=1e-6, rtol=0)
+    assert_close(after.similarity_N, before.similarity_N, atol=1e-6, rtol=0)
 
 
 def test_one_more_class_changes_only_the_masks_that_prefer_it() -> None:
@@ -126,4 +127,4 @@ def test_one_more_class_changes_only_the_masks_that_prefer_it() -> None:
     assert 0 < moved.sum() < len(masks)
     assert torch.equal(after.class_index_N[~moved], before.class_index_N[~moved])
     assert (after.similarity_N[moved] > before.similarity_N[moved] - 1e-6).all()
-    torch.testing.assert_close(after.similarity_N[~moved], before.similarity_N[~moved], atol=1e-6, rtol=0)
+    assert_close(after.similarity_N[~moved], before.similarity_N[~moved], atol=1e-6, rtol=0)

@@ -126,7 +126,11 @@ def test_a_mask_that_vanishes_on_the_patch_grid_weighs_nothing(encoder: Encoder)
 
 
 @pytest.mark.parametrize(
-    ("categories", "shots", "limit"), [(80, 30, 20_000_000), (1203, 10, 60_000_000)], ids=["COCO", "LVIS"]
+    ("categories", "shots", "limit"),
+    [
+        pytest.param(80, 30, 20_000_000, id="COCO"),
+        pytest.param(1203, 10, 60_000_000, id="LVIS", marks=pytest.mark.slow),
+    ],
 )
 def test_a_bank_on_disk_is_a_thousandth_of_all_patch_features(categories: int, shots: int, limit: int) -> None:
     """Random vectors of DINOv2 L's width, which no compression helps."""

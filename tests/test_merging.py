@@ -9,6 +9,7 @@ from torch import Tensor
 
 from refseg_core.merging import Merged, mask_boxes, merge_softly, non_maximum_suppression
 from tests import oracle
+from tests.closeness import assert_close
 
 _SIDE = 12
 
@@ -141,7 +142,7 @@ def test_the_covered_part_times_the_likeness_lowers_the_score() -> None:
     descriptors = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
     merged = _merge(masks, [0, 0], descriptors, [0.5, 0.5])
     expected = [0.5, 0.5 * (1 - 0.75 * 0.6) ** 0.5]
-    torch.testing.assert_close(merged.score_n, torch.tensor(expected), atol=1e-6, rtol=0)
+    assert_close(merged.score_n, torch.tensor(expected), atol=1e-6, rtol=0)
 
 
 def test_masks_that_look_opposite_do_not_lower_each_other() -> None:

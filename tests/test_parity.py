@@ -43,9 +43,9 @@ def segmenter(golden: Golden) -> Segmenter:
     return build_segmenter(SEGMENTER, _state(golden, "sam2/"), model="golden")
 
 
-@pytest.fixture(scope="module", params=["reference", "exact"])
+@pytest.fixture(scope="module", params=[pytest.param("reference", marks=pytest.mark.slow), "exact"])
 def decoder(request: pytest.FixtureRequest, segmenter: Segmenter) -> Segmenter | PointDecoder:
-    """Both paths owe the original's numbers."""
+    """Both paths owe the original's numbers; that they agree is also tested in `test_point_decoder.py`."""
     return segmenter if request.param == "reference" else PointDecoder(segmenter)
 
 
@@ -181,7 +181,8 @@ def test_predicted_iou_of_every_point(
     np.testing.assert_allclose(proposals.predicted_iou_N.numpy(), expected, atol=1e-6, rtol=0)
 
 
-def _target_proposals(
+@pytest.fixture(scope="module")
+def target_proposals(
     golden: Golden, target: Tensor, segmenter: Segmenter, decoder: Segmenter | PointDecoder
 ) -> Proposals:
     return propose(
@@ -193,13 +194,10 @@ def _target_proposals(
     )
 
 
-def test_kept_points_and_logits(
-    golden: Golden, target: Tensor, segmenter: Segmenter, decoder: Segmenter | PointDecoder
-) -> None:
-    proposals = _target_proposals(golden, target, segmenter, decoder)
-    np.testing.assert_allclose(proposals.predicted_iou_N.numpy(), golden["target/kept_predicted_iou"], atol=1e-6)
+def test_kept_points_and_logits(golden: Golden, target_proposals: Proposals) -> None:
+    np.testing.assert_allclose(target_proposals.predicted_iou_N.numpy(), golden["target/kept_predicted_iou"], atol=1e-6)
     expected = golden["target/kept_logits_64_first32"]
-    ours = proposals.logits_NGG[: len(expected)].numpy()
+    ours = target_proposals.logits_NGG[: len(expected)].numpy()
     np.testing.assert_allclose(ours, expected, atol=1e-5, rtol=0)
     np.testing.assert_array_equal(ours > 0, expected > 0)
     grid = point_grid(POINTS_PER_SIDE, SEGMENTER.image_size, torch.device("cpu")).numpy()
@@ -214,8 +212,5 @@ def test_everything_after_the_decoder(golden: Golden, size: str) -> None:
     _assert_result(golden, f"synthetic_{size}", proposals, features, DETECTIONS_KEPT)
 
 
-def test_a_whole_image(
-    golden: Golden, target: Tensor, segmenter: Segmenter, decoder: Segmenter | PointDecoder, encoder: Encoder
-) -> None:
-    proposals = _target_proposals(golden, target, segmenter, decoder)
-    _assert_result(golden, "end_to_end_180x240", proposals, encoder(target)[0], DETECTIONS_KEPT)
+def test_a_whole_image(golden: Golden, target: Tensor, target_proposals: Proposals, encoder: Encoder) -> None:
+    _assert_result(golden, "end_to_end_180x240", target_proposals, encoder(target)[0], DETECTIONS_KEPT)

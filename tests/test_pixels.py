@@ -6,6 +6,7 @@ import torch
 
 from refseg_core.pixels import normalise, squash, to_unit_range
 from tests import oracle
+from tests.closeness import assert_close
 
 
 def _image(height: int, width: int) -> np.ndarray:
@@ -62,4 +63,4 @@ def test_normalising_takes_imagenets_mean_to_zero_and_its_deviation_to_one() -> 
     deviation = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
     images = torch.cat((mean, mean + deviation, mean - 2 * deviation))
     expected = torch.tensor([0.0, 1.0, -2.0]).view(3, 1, 1, 1).expand(3, 3, 1, 1)
-    torch.testing.assert_close(normalise(images), expected, atol=1e-6, rtol=0)
+    assert_close(normalise(images), expected, atol=1e-6, rtol=0)

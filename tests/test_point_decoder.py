@@ -18,6 +18,7 @@ from refseg_core.pixels import squash, to_unit_range
 from refseg_core.point_decoder import PointDecoder
 from refseg_core.proposals import point_grid
 from refseg_core.segmenter import ImageEmbedding, Segmenter, build_segmenter
+from tests.closeness import assert_close
 from tests.models import TINY_SEGMENTER, random_tensor, tiny_segmenter
 
 _WIDE = SegmenterArchitecture(8, 1, (1, 1, 2, 1), (3,), window_sizes=(4, 4, 4, 2), width=96, image_size=128)
@@ -72,7 +73,7 @@ def _assert_same(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]) -> 
     (logits, predicted_iou), (expected_logits, expected_iou) = ours, theirs
     assert logits.shape == expected_logits.shape
     assert logits.dtype == predicted_iou.dtype == torch.float32
-    torch.testing.assert_close(predicted_iou, expected_iou, atol=1e-6, rtol=0)
+    assert_close(predicted_iou, expected_iou, atol=1e-6, rtol=0)
     scale = expected_logits.abs().amax(dim=(1, 2), keepdim=True)
     assert ((logits - expected_logits).abs() <= 1e-5 * scale).all()
     flipped = (logits > 0) != (expected_logits > 0)
@@ -184,7 +185,7 @@ def test_keys_that_the_layers_almost_cancel_still_agree() -> None:
     for image in (faint, strong):
         expected_logits, expected_iou = segmenter.decode_points(image, points, pred_iou_thresh=0)
         logits, predicted_iou = _decode(decoder, image, points)
-        torch.testing.assert_close(predicted_iou, expected_iou, atol=1e-5, rtol=0)
+        assert_close(predicted_iou, expected_iou, atol=1e-5, rtol=0)
         assert (logits - expected_logits).abs().max() <= 1e-4 * expected_logits.abs().max()
 
 
@@ -204,7 +205,7 @@ def test_real_weights_on_a_real_image(shared: Path) -> None:
         expected_logits, expected_iou = (torch.cat(parts) for parts in zip(*expected, strict=True))
         logits, predicted_iou = _decode(PointDecoder(segmenter), embedding, points, 0.4)
     assert 16 < len(expected_iou) == len(predicted_iou)
-    torch.testing.assert_close(predicted_iou, expected_iou, atol=3e-5, rtol=0)
+    assert_close(predicted_iou, expected_iou, atol=3e-5, rtol=0)
     scale = expected_logits.abs().amax(dim=(1, 2), keepdim=True)
     assert ((logits - expected_logits).abs() <= 1e-5 * scale).all()
     flipped = (logits > 0) != (expected_logits > 0)

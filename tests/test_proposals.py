@@ -5,6 +5,7 @@ import torch
 
 from refseg_core.proposals import Proposals, point_grid, propose
 from refseg_core.segmenter import ImageEmbedding, Segmenter
+from tests.closeness import assert_close
 from tests.models import random_tensor, tiny_segmenter
 
 _CPU = torch.device("cpu")
@@ -29,7 +30,7 @@ def _propose(
 def test_the_published_grid_steps_by_33_pixels_with_x_slow() -> None:
     grid = point_grid(32, 1024, _CPU)
     expected = [(33 * x + 0.5, 33 * y + 0.5) for x in range(32) for y in range(32)]
-    torch.testing.assert_close(grid, torch.tensor(expected), atol=1e-3, rtol=0)
+    assert_close(grid, torch.tensor(expected), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("points_per_side", [2, 3, 7, 256])
@@ -51,8 +52,8 @@ def test_the_batch_size_changes_nothing_even_where_it_does_not_divide_the_points
 ) -> None:
     expected, proposals = _propose(segmenter, embedding), _propose(segmenter, embedding, batch=batch)
     assert len(proposals) == 16
-    torch.testing.assert_close(proposals.logits_NGG, expected.logits_NGG, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(proposals.predicted_iou_N, expected.predicted_iou_N, atol=1e-5, rtol=0)
+    assert_close(proposals.logits_NGG, expected.logits_NGG, atol=1e-4, rtol=1e-4)
+    assert_close(proposals.predicted_iou_N, expected.predicted_iou_N, atol=1e-5, rtol=0)
 
 
 def test_a_threshold_keeps_a_part_of_the_proposals_in_point_order(
@@ -63,8 +64,8 @@ def test_a_threshold_keeps_a_part_of_the_proposals_in_point_order(
     kept = everything.predicted_iou_N > thresh
     assert kept.sum() == 8
     some = _propose(segmenter, embedding, batch=5, thresh=thresh)
-    torch.testing.assert_close(some.predicted_iou_N, everything.predicted_iou_N[kept], atol=1e-5, rtol=0)
-    torch.testing.assert_close(some.logits_NGG, everything.logits_NGG[kept], atol=1e-4, rtol=1e-4)
+    assert_close(some.predicted_iou_N, everything.predicted_iou_N[kept], atol=1e-5, rtol=0)
+    assert_close(some.logits_NGG, everything.logits_NGG[kept], atol=1e-4, rtol=1e-4)
 
 
 def test_nothing_may_be_proposed(segmenter: Segmenter, embedding: ImageEmbedding) -> None:

@@ -69,6 +69,7 @@ def test_the_demo_models_come_with_refseg() -> None:
     assert [weights.file_name for weights in packaged] == ["sam2_demo.pt", "dinov2_demo.pt"]
 
 
+@pytest.mark.slow  # torch imports sympy for tensors without memory
 @pytest.mark.parametrize("model", [w.model for w in PUBLISHED if w.kind == "encoder"])
 def test_an_encoder_file_has_the_size_of_its_parameters(model: str) -> None:
     """The official files are float32 with a little structure around; so a pin to another file would show."""
@@ -79,6 +80,7 @@ def test_an_encoder_file_has_the_size_of_its_parameters(model: str) -> None:
     assert 0 <= size - needed < 200_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [w.model for w in PUBLISHED if w.kind == "segmenter"])
 def test_a_segmenter_file_has_room_for_its_parameters_and_the_video_memory(
     model: str, monkeypatch: pytest.MonkeyPatch

@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from refseg_core.architectures import SEGMENTER_ARCHITECTURES
 from refseg_core.segmenter import ImageEmbedding, Segmenter, build_segmenter
+from tests.closeness import assert_close
 from tests.models import TINY_SEGMENTER, random_tensor, tiny_segmenter
 
 _POINTS = torch.tensor([[3.0, 5.0], [60.0, 10.0], [32.0, 32.0], [0.5, 63.5]])
@@ -52,7 +53,7 @@ def test_images_of_a_batch_do_not_touch_each_other(segmenter: Segmenter) -> None
         alone, taken = segmenter.embed(images[index][None]), together[index]
         for field in dataclasses.fields(ImageEmbedding):
             expected = getattr(alone, field.name)
-            torch.testing.assert_close(getattr(taken, field.name), expected, atol=1e-4, rtol=1e-4)
+            assert_close(getattr(taken, field.name), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_pixels_are_normalised_inside(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +78,7 @@ def test_a_point_takes_the_best_of_its_three_masks_never_the_first(
     logits = _answer(segmenter, monkeypatch, predicted_iou)
     masks, iou = segmenter.decode_points(embedding, _POINTS, pred_iou_thresh=0)
     assert masks[:, 0, 0].tolist() == [logits[0, 3], logits[1, 1], logits[2, 2], logits[3, 1]]
-    torch.testing.assert_close(iou, torch.tensor([0.7, 0.8, 0.9, 0.45]))
+    assert_close(iou, torch.tensor([0.7, 0.8, 0.9, 0.45]))
 
 
 def test_points_are_kept_in_order_where_the_predicted_iou_exceeds_the_threshold(
@@ -87,7 +88,7 @@ def test_points_are_kept_in_order_where_the_predicted_iou_exceeds_the_threshold(
     logits = _answer(segmenter, monkeypatch, predicted_iou)
     masks, iou = segmenter.decode_points(embedding, _POINTS, pred_iou_thresh=0.5)
     assert masks[:, 0, 0].tolist() == [logits[2, 2], logits[3, 3]]
-    torch.testing.assert_close(iou, torch.tensor([0.5001, 0.6]))
+    assert_close(iou, torch.tensor([0.5001, 0.6]))
 
 
 def test_no_point_may_be_good_enough(segmenter: Segmenter, embedding: ImageEmbedding) -> None:
@@ -102,7 +103,7 @@ def test_a_box_takes_the_first_mask_whatever_the_others_promise(
     logits = _answer(segmenter, monkeypatch, torch.tensor([[0.1, 0.9, 0.9, 0.9], [0.6, 0.1, 0.1, 0.1]]))
     masks, iou = segmenter.decode_boxes(embedding, _BOXES)
     assert masks[:, 0, 0].tolist() == logits[:, 0].tolist()
-    torch.testing.assert_close(iou, torch.tensor([0.1, 0.6]))
+    assert_close(iou, torch.tensor([0.1, 0.6]))
 
 
 def _both(segmenter: Segmenter, embedding: ImageEmbedding) -> tuple[Tensor, Tensor]:
@@ -120,7 +121,7 @@ def test_boxes_see_no_mem_embed_and_points_do_not(segmenter: Segmenter, embeddin
     assert torch.equal(points, points_without)
     assert (boxes - boxes_without).abs().max() > 1e-3
     shifted = dataclasses.replace(embedding, stride16_BWhw=embedding.stride16_BWhw + shift.view(1, -1, 1, 1))
-    torch.testing.assert_close(_both(segmenter, shifted)[1], boxes, atol=1e-5, rtol=1e-5)
+    assert_close(_both(segmenter, shifted)[1], boxes, atol=1e-5, rtol=1e-5)
 
 
 def test_prompts_do_not_touch_each_other(segmenter: Segmenter, embedding: ImageEmbedding) -> None:
@@ -128,10 +129,10 @@ def test_prompts_do_not_touch_each_other(segmenter: Segmenter, embedding: ImageE
     assert (points[0] - points[1]).abs().max() > 1e-3
     for index in range(len(points)):
         alone, _ = segmenter.decode_points(embedding, _POINTS[index : index + 1], pred_iou_thresh=0)
-        torch.testing.assert_close(alone[0], points[index], atol=1e-4, rtol=1e-4)
+        assert_close(alone[0], points[index], atol=1e-4, rtol=1e-4)
     for index in range(len(boxes)):
         alone, _ = segmenter.decode_boxes(embedding, _BOXES[index : index + 1])
-        torch.testing.assert_close(alone[0], boxes[index], atol=1e-4, rtol=1e-4)
+        assert_close(alone[0], boxes[index], atol=1e-4, rtol=1e-4)
 
 
 class _ShapesOnly(TorchFunctionMode):
@@ -152,6 +153,7 @@ def _official(config: str) -> SAM2Base:
     return instantiate(compose(config_name=f"configs/{config}.yaml").model, _recursive_=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["sam2", "sam2.1"])
 @pytest.mark.parametrize(("size", "letters"), [("tiny", "t"), ("small", "s"), ("base_plus", "b+"), ("large", "l")])
 def test_official_models_fit(version: str, size: str, letters: str) -> None:

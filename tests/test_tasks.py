@@ -511,6 +511,7 @@ def test_every_image_is_labelled_once_in_the_plans_order(steps: Steps) -> None:
     assert all(decode_mask(rle).shape == (96, 128) for rle in detections.mask_rle)
 
 
+@pytest.mark.slow
 def test_labels_do_not_depend_on_how_the_work_is_cut_up(steps: Steps) -> None:
     prototypes = steps.prototypes()
     plan = steps.plan(prototypes)
