@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from refseg_core import point_decoder
 from refseg_core.architectures import SEGMENTER_ARCHITECTURES, SegmenterArchitecture
 from refseg_core.pixels import squash, to_unit_range
 from refseg_core.point_decoder import PointDecoder
@@ -137,7 +136,8 @@ def test_chunks_and_threads_change_nothing(
     segmenter, embedding = _segmenter(TINY_SEGMENTER), _embedding(TINY_SEGMENTER)
     decoder, points = PointDecoder(segmenter), _points(TINY_SEGMENTER)
     expected = segmenter.decode_points(embedding, points, pred_iou_thresh=0)
-    monkeypatch.setattr(point_decoder, "_CELLS_PER_CHUNK", prompts_per_chunk * TINY_SEGMENTER.embedding_size**2)
+    cells = prompts_per_chunk * TINY_SEGMENTER.embedding_size**2
+    monkeypatch.setattr("refseg_core.point_decoder.decoder._CELLS_PER_CHUNK", cells)
     torch.set_num_threads(num_threads)
     _assert_same(_decode(decoder, embedding, points), expected)
     with torch.inference_mode():
