@@ -279,7 +279,7 @@ def test_what_breaks_a_rule_is_found_by_that_rule_and_named(
         ("refseg_core.labeling", "from refseg_core import matching, merging, proposals, masks"),
         ("refseg_core.pictures.panels", "from refseg_core.pictures import colours\nfrom .plates import plate"),
         ("refseg_core.sampling", "import random\nrandom.Random(3).shuffle([1])\n'a.b'.split('.')"),
-        ("refseg_core.demo.training", "import torch\nwith torch.random.fork_rng():\n    torch.manual_seed(3)"),
+        ("refseg_core.demo.training.loop", "import torch\nwith torch.random.fork_rng():\n    torch.manual_seed(3)"),
         ("flows.console", "console.print('done')"),
     ],
 )

@@ -22,8 +22,10 @@ from refseg_core.demo.dataset import (
     run_lengths,
     to_coco,
 )
-from refseg_core.demo.looks import SILHOUETTES, TEXTURES, Silhouette, Texture
+from refseg_core.demo.looks import Silhouette, Texture
 from refseg_core.demo.scenes import Instance, Scene, SceneSettings, draw_scene
+from refseg_core.demo.silhouettes import SILHOUETTES
+from refseg_core.demo.textures import TEXTURES
 from refseg_core.masks import decode_mask
 
 

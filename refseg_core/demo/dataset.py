@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refseg_core.demo.looks import TEXTURES, Category, Palette, Silhouette, Texture
+from refseg_core.demo.looks import Category, Palette, Silhouette, Texture
 from refseg_core.demo.scenes import Instance, Scene, SceneSettings, draw_scene, random_palette
+from refseg_core.demo.textures import TEXTURES
 
 _REFERENCE_SEED, _TARGET_SEED = 2507, 2798
 _VALID_SIDE, _VALID_MARGIN = 32, 10  # px; method, section 1.1

@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from refseg_core.demo.looks import TEXTURES, Array, Category, Colour, Palette, Texture
+from refseg_core.demo.fields import Array
+from refseg_core.demo.looks import Category, Colour, Palette, Texture
+from refseg_core.demo.textures import TEXTURES
 
 _MARGIN = 12  # px between an object's unit disc and the scene's border: more than a reference needs
 _TRIES = 16  # placements tried per object before it is left out
