@@ -1,7 +1,8 @@
 """The training of the embedded demo's toy models: it learns, it is repeatable, and what it left fits the project."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from refseg_core.demo.training import (
 )
 from refseg_core.encoder import Encoder, build_encoder
 from refseg_core.segmenter import Segmenter, build_segmenter
-from tasks.train_demo_models import save_weights
+from tasks.train_demo_models import ENCODER_TRAINING, SEGMENTER_ROUNDS, save_weights
 
 WEIGHTS = Path(refseg_core.demo.__file__).parent / "weights"
 SMALL_SEGMENTER = SegmenterArchitecture(8, 1, (1, 1, 2, 1), (3,), window_sizes=(8, 4, 8, 4), width=32, image_size=256)
@@ -149,3 +150,15 @@ def test_the_committed_weights_are_half_precision_and_small(
 def test_the_committed_weights_load(weights: tuple[dict[str, Tensor], dict[str, Tensor]]) -> None:
     build_segmenter(SEGMENTER_ARCHITECTURES["sam2_demo"], weights[0], model="sam2_demo")
     build_encoder(ENCODER_ARCHITECTURES["dinov2_demo"], weights[1], model="dinov2_demo")
+
+
+def test_the_committed_weights_were_trained_with_the_settings_in_the_code() -> None:
+    record = json.loads((WEIGHTS / "training.json").read_text())
+    trained = {what: part["settings"] for what, part in record.items()}
+    assert trained == {
+        "sam2_demo, round 0": asdict(SEGMENTER_ROUNDS[0]),
+        "sam2_demo, round 1": asdict(
+            replace(SEGMENTER_ROUNDS[1], optimiser=replace(SEGMENTER_ROUNDS[1].optimiser, seed=1))
+        ),
+        "dinov2_demo": asdict(ENCODER_TRAINING),
+    }
