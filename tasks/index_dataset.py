@@ -34,15 +34,7 @@ def index_dataset(store_uri: str, source: DatasetSource, *, conventions: Convent
     `conventions` say how annotations find their masks in `source.masks_from`, and nothing else.
     """
     masks = None if source.masks_from is None else _mask_file(source.masks_from, conventions)
-    dataset, content = _from_annotations(source, masks) if source.annotations else _from_listing(source)
-    if source.image_ids is not None:
-        dataset = select_images(dataset, source.image_ids)
-    inputs = {"content": content}
-    if masks is not None:
-        inputs["masks"] = _sha256(masks.document)
-    if source.annotations and source.with_versions and len(dataset.images) and Folder(source.images).can_be_listed:
-        images, inputs["images"] = _with_versions(dataset.images, source)
-        dataset = replace(dataset, images=images)
+    dataset, inputs = _from_annotations(source, masks) if source.annotations else _from_listing(source)
     if len(dataset.images) == 0:
         raise DatasetError(
             f"{redact(source.annotations or source.images)}: no images. Expected files ending in "
@@ -72,18 +64,29 @@ def _mask_file(uri: str, conventions: Conventions) -> MaskFile:
     return MaskFile(read_uri(uri), _name(uri), conventions)
 
 
-def _from_annotations(source: DatasetSource, masks: MaskFile | None) -> tuple[CocoDataset, str]:
+def _from_annotations(source: DatasetSource, masks: MaskFile | None) -> tuple[CocoDataset, dict[str, str]]:
+    """The dataset, and the hashes of what it was made from."""
     uri = str(source.annotations)
     data = read_uri(uri)
-    return parse_coco(data, source=_name(uri), masks_from=masks), _sha256(data)
+    inputs = {"content": _sha256(data)} | ({} if masks is None else {"masks": _sha256(masks.document)})
+    dataset = _selected(parse_coco(data, source=_name(uri), masks_from=masks), source)
+    if source.with_versions and len(dataset.images) and Folder(source.images).can_be_listed:
+        images, inputs["images"] = _with_versions(dataset.images, source)
+        dataset = replace(dataset, images=images)
+    return dataset, inputs
 
 
-def _from_listing(source: DatasetSource) -> tuple[CocoDataset, str]:
+def _from_listing(source: DatasetSource) -> tuple[CocoDataset, dict[str, str]]:
+    """The dataset, and the hash of the listing that it was made from."""
     files = Folder(source.images).list_files(tuple(sorted(IMAGE_SUFFIXES)))
     dataset = dataset_of_files(
         [file.name for file in files], [file.size for file in files], [file.version for file in files]
     )
-    return dataset, _content(files)
+    return _selected(dataset, source), {"content": _content(files)}
+
+
+def _selected(dataset: CocoDataset, source: DatasetSource) -> CocoDataset:
+    return dataset if source.image_ids is None else select_images(dataset, source.image_ids)
 
 
 def _with_versions(images: Images, source: DatasetSource) -> tuple[Images, str]:

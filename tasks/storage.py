@@ -139,14 +139,16 @@ class Folder:
     def holds_files(self, suffixes: tuple[str, ...]) -> bool:
         """Whether any file at any depth has a name that ends so; stops at the first."""
         self.check_readable()
-        return patiently(lambda: any(file.name.lower().endswith(suffixes) for file in self._walk()), self.uri)
+        with _explained(self.uri):
+            return any(file.name.lower().endswith(suffixes) for file in self._walk())
 
     def list_files(self, suffixes: tuple[str, ...] = ("",)) -> list[FileInfo]:
         """Every file at any depth whose name ends so (in lower case), by name.
 
         Raises StoreError where the folder is absent or may not be listed.
         """
-        found = patiently(lambda: [file for file in self._walk() if file.name.lower().endswith(suffixes)], self.uri)
+        with _explained(self.uri):
+            found = [file for file in self._walk() if file.name.lower().endswith(suffixes)]
         if not found:
             self.check_readable()
         return sorted(found)
@@ -194,7 +196,7 @@ class Folder:
         if isinstance(self._filesystem, LocalFileSystem):
             return _walk_local(self._path)
         if "s3" in _protocols(self._filesystem):
-            return _walk_s3(self._filesystem, self._path)
+            return _walk_s3(self._filesystem, self._path, self.uri)
         return _walk_any(self._filesystem, self._path)
 
 
@@ -305,12 +307,13 @@ def _walk_local(path: str) -> Iterator[FileInfo]:
                     yield FileInfo(prefix + entry.name, status.st_size, str(status.st_mtime_ns), status.st_mtime)
 
 
-def _walk_s3(filesystem: Any, path: str) -> Iterator[FileInfo]:
+def _walk_s3(filesystem: Any, path: str, uri: str) -> Iterator[FileInfo]:
+    """Patient page by page: a fault at the thousandth does not ask for the others again."""
     bucket, key, _ = filesystem.split_path(path)
     prefix = f"{key.rstrip('/')}/" if key else ""
     request: dict[str, Any] = {"Bucket": bucket, "Prefix": prefix}
     while True:
-        page = filesystem.call_s3("list_objects_v2", **request)
+        page = patiently(partial(filesystem.call_s3, "list_objects_v2", **request), uri)
         for entry in page.get("Contents", ()):
             if not entry["Key"].endswith("/"):  # some programs mark folders so
                 name, version = entry["Key"][len(prefix) :], entry["ETag"].strip('"')
