@@ -1,0 +1,203 @@
+"""What large datasets cost: `python -m tests.scale` prints seconds and peak memory, each job in a process of its own.
+
+    plan     indexes and plans a prefix of a million images, whose listing is simulated; resumes; finds gone labels
+    coco     indexes a COCO file of train2017's size: 118,000 images with 860,000 polygons
+    labels   commits a million detections in 50,000 images, then exports and evaluates them
+
+A benchmark and no test: seconds depend on the machine, and nothing here fails.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from refseg_core import evaluation
+from refseg_core.masks import encode_masks
+from refseg_core.tables import Annotations, Categories, Detections, Images, LabeledImages
+from tasks.artifacts import Recipe, Store
+from tasks.export import export_labels
+from tasks.find_gone_labels import find_gone_labels
+from tasks.index_dataset import index_dataset
+from tasks.labels import LabelRun
+from tasks.sources import DatasetSource
+from tasks.storage import FileInfo, Folder
+from tests.samples import images_table
+
+_NUM_LISTED = 1_000_000
+_NUM_COCO_IMAGES, _NUM_COCO_ANNOTATIONS = 118_000, 860_000
+_NUM_LABELED, _DETECTIONS_EACH, _OBJECTS_EACH, _NUM_CATEGORIES = 50_000, 20, 5, 80
+_IMAGES_PER_SHARD = 500
+_RECIPE = Recipe("label_shard", "labels", version=1)
+
+
+def plan(folder: Path) -> None:
+    """A million images in a prefix."""
+    (folder / "images").mkdir()
+    source = DatasetSource(images=str(folder / "images"))
+    store = Store(str(folder / "store"))
+    run = LabelRun.open(store, _RECIPE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Folder, "_walk", _listing)
+        with _measured("index a million listed images"):
+            dataset = index_dataset.fn(store.uri, source)
+    with _measured("plan them in shards of 64"):
+        run.request(dataset)
+        run.pending(run.plan(store.load(dataset, Images), 64))
+    with _measured("plan them again, to resume"):
+        run.pending(run.plan(store.load(dataset, Images), 64))
+    with _measured("find gone labels among them"):
+        find_gone_labels.fn(store.uri, dataset=dataset, labels_key=run.key)
+
+
+def _listing(_: Folder) -> Iterator[FileInfo]:
+    for number in range(_NUM_LISTED):
+        etag = f"{number * 2654435761 % 2**64:032x}"
+        yield FileInfo(f"camera-{number % 97:02d}/2026/{number:09d}.jpg", 100_000 + number % 5000, etag)
+
+
+def coco(folder: Path) -> None:
+    """A COCO file."""
+    generator = np.random.default_rng(0)
+    images = [
+        {"id": number, "file_name": f"{number:012d}.jpg", "height": 480, "width": 640}
+        for number in range(1, _NUM_COCO_IMAGES + 1)
+    ]
+    annotations = []
+    angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    for number in range(1, _NUM_COCO_ANNOTATIONS + 1):
+        radius = generator.uniform(5, 90) * generator.uniform(0.9, 1.1, (24, 1))
+        polygon = (generator.uniform(100, 380, 2) + circle * radius).round(2).ravel().tolist()
+        annotation = {"id": number, "image_id": number % _NUM_COCO_IMAGES + 1, "category_id": number % 80 + 1}
+        annotations.append(annotation | {"segmentation": [polygon], "bbox": [1, 1, 400, 400], "iscrowd": 0})
+    categories = [{"id": number, "name": f"category {number}"} for number in range(1, 81)]
+    file = folder / "instances.json"
+    file.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    del images, annotations
+    program = f"from tests import scale; scale.index_coco({str(file)!r}, {str(folder / 'store')!r})"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def index_coco(file: str, store: str) -> None:
+    """In a process of its own, which did not write the file."""
+    with _measured(f"index {_NUM_COCO_ANNOTATIONS:,} annotations, {Path(file).stat().st_size / 1e6:.0f} MB"):
+        index_dataset.fn(store, DatasetSource(images=str(Path(file).parent), annotations=file))
+
+
+def labels(folder: Path) -> None:
+    """A million detections."""
+    store = Store(str(folder / "store"))
+    images = images_table(*(f"{number:012d}.jpg" for number in range(_NUM_LABELED)))
+    dataset = store.make(Recipe("index_dataset", "dataset", version=1), lambda: [images])
+    run = LabelRun.open(store, _RECIPE)
+    run.request(dataset)
+    with _measured("commit a million detections in 100 shards"):
+        for shard in run.plan(images, _IMAGES_PER_SHARD):
+            run.commit(shard, *_found(run.planned_images(shard)))
+    for form in ("coco-results", "parquet"):
+        with _measured(f"export them as {form}"):
+            export_labels(run, str(folder / form), form=form, polygons=False, min_score=0, conventions="corrected")
+    with _measured("evaluate them"):
+        detections = Detections.concatenate([part for part, _ in run.read(images)])
+        evaluation.evaluate(images, _objects(images), _categories(), detections)
+
+
+def _found(images: Images) -> tuple[Detections, LabeledImages]:
+    num = len(images) * _DETECTIONS_EACH
+    generator = np.random.default_rng(len(images))
+    corners = generator.integers(0, 100, (num, 2))
+    boxes = np.concatenate([corners, corners + generator.integers(20, 100, (num, 2))], axis=1).astype(np.float64)
+    detections = Detections(
+        image_id=np.repeat(images.image_id, _DETECTIONS_EACH),
+        category_id=generator.integers(1, _NUM_CATEGORIES + 1, num),
+        score=generator.random(num, dtype=np.float32),
+        predicted_iou=np.full(num, 0.9, dtype=np.float32),
+        box_xyxy=boxes,
+        mask_rle=_masks(boxes),
+    )
+    each = np.ones(len(images), dtype=np.int32)
+    labeled = LabeledImages(
+        image_id=images.image_id,
+        version=images.version,
+        status=np.full(len(images), "ok", dtype=object),
+        error=np.full(len(images), None, dtype=object),
+        height=each * 200,
+        width=each * 200,
+        num_proposals=each * 700,
+        num_detections=each * _DETECTIONS_EACH,
+        seconds=each.astype(np.float32),
+    )
+    return detections, labeled
+
+
+def _objects(images: Images) -> Annotations:
+    num = len(images) * _OBJECTS_EACH
+    boxes = np.random.default_rng(1).integers(10, 90, (num, 4)).astype(np.float64)
+    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    return Annotations(
+        annotation_id=np.array([str(number) for number in range(num)], dtype=object),
+        image_id=np.repeat(images.image_id, _OBJECTS_EACH),
+        category_id=np.random.default_rng(2).integers(1, _NUM_CATEGORIES + 1, num),
+        box_xywh=boxes,
+        area=boxes[:, 2] * boxes[:, 3],
+        mask_rle=_masks(corners),
+        is_crowd=np.zeros(num, dtype=bool),
+        is_impossible=np.zeros(num, dtype=bool),
+    )
+
+
+def _masks(boxes_xyxy: np.ndarray) -> np.ndarray:
+    """Filled boxes as masks [N]; a few hundred different ones."""
+    kinds, kind_of = np.unique(boxes_xyxy.astype(np.int64) // 25 * 25, axis=0, return_inverse=True)
+    drawn = np.zeros((len(kinds), 200, 200), dtype=bool)
+    for mask, (left, top, right, bottom) in zip(drawn, kinds, strict=True):
+        mask[top : bottom + 1, left : right + 1] = True
+    rles = np.empty(len(kinds), dtype=object)
+    rles[:] = encode_masks(drawn)
+    return rles[kind_of]
+
+
+def _categories() -> Categories:
+    numbers = np.arange(1, _NUM_CATEGORIES + 1)
+    return Categories(
+        category_id=numbers,
+        class_index=numbers - 1,
+        name=np.array([f"category {number}" for number in numbers], dtype=object),
+        frequency=np.full(_NUM_CATEGORIES, None, dtype=object),
+    )
+
+
+@contextmanager
+def _measured(what: str) -> Iterator[None]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    yield
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    sys.stdout.write(f"{what:<50} {wall:7.1f} s wall {cpu:7.1f} s cpu {peak:6.2f} GB peak\n")
+    sys.stdout.flush()
+
+
+_JOBS: dict[str, Callable[[Path], None]] = {"plan": plan, "coco": coco, "labels": labels}
+
+
+def main(names: list[str]) -> None:
+    """Runs the named jobs, or all: one here, several each in a process of its own."""
+    if len(names) == 1:
+        with tempfile.TemporaryDirectory() as folder:
+            _JOBS[names[0]](Path(folder))
+        return
+    for name in names or _JOBS:
+        subprocess.run([sys.executable, "-m", "tests.scale", name], check=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
