@@ -152,9 +152,9 @@ def _object_array(values: Any) -> Array:
 
 
 def _to_arrow(values: Array, arrow_type: pa.DataType) -> pa.Array:
+    if arrow_type == RLE_TYPE:
+        return _rles_to_arrow(values)
     if values.dtype == object:
-        if arrow_type == RLE_TYPE:
-            values = _object_array(None if rle is None else rle._asdict() for rle in values)
         return pa.array(values.tolist(), type=arrow_type)
     if values.ndim == 1:
         return pa.array(values, type=arrow_type)
@@ -168,11 +168,10 @@ def _to_arrow(values: Array, arrow_type: pa.DataType) -> pa.Array:
 def _from_arrow(values: pa.ChunkedArray, field: pa.Field) -> Array:
     array = values.combine_chunks()
     array = array if isinstance(array, pa.Array) else pa.concat_arrays(array.chunks)
+    if field.type == RLE_TYPE:
+        return _rles_from_arrow(array)
     if _is_object(field.type, field.nullable):
-        listed = array.to_pylist()
-        if field.type == RLE_TYPE:
-            listed = [None if v is None else Rle((v["size"][0], v["size"][1]), v["counts"]) for v in listed]
-        return _object_array(listed)
+        return _object_array(array.to_pylist())
     if pa.types.is_fixed_size_list(field.type) or pa.types.is_list(field.type):
         if len(array.value_lengths().unique()) > 1:
             raise ValueError(f"the vectors of column {field.name!r} have different lengths")
@@ -180,6 +179,25 @@ def _from_arrow(values: pa.ChunkedArray, field: pa.Field) -> Array:
         return flat.reshape(len(array), -1) if len(array) else flat.reshape(0, 0 if flat.size else _width(field))
     plain: Array = array.to_numpy(zero_copy_only=False)
     return plain
+
+
+def _rles_to_arrow(rles: Array) -> pa.Array:
+    """By parts: a dictionary per mask would take gigabytes for a million."""
+    is_missing = np.array([rle is None for rle in rles], dtype=bool)
+    sizes = np.array([(0, 0) if rle is None else rle.size for rle in rles], dtype=np.int32).reshape(-1)
+    counts = pa.array(["" if rle is None else rle.counts for rle in rles], type=pa.string())
+    parts = [pa.FixedSizeListArray.from_arrays(pa.array(sizes), type=RLE_TYPE.field("size").type), counts]
+    return pa.StructArray.from_arrays(parts, fields=list(RLE_TYPE), mask=pa.array(is_missing))
+
+
+def _rles_from_arrow(array: pa.Array) -> Array:
+    present = array.drop_null()
+    sizes = present.field("size").flatten().to_numpy(zero_copy_only=False).reshape(-1, 2).tolist()
+    rles = np.full(len(array), None, dtype=object)
+    rows = np.flatnonzero(array.is_valid().to_numpy(zero_copy_only=False)).tolist()
+    for row, (height, width), counts in zip(rows, sizes, present.field("counts").to_pylist(), strict=True):
+        rles[row] = Rle((height, width), counts)
+    return rles
 
 
 def _width(field: pa.Field) -> int:
