@@ -65,7 +65,16 @@ def _listing(_: Folder) -> Iterator[FileInfo]:
 
 
 def coco(folder: Path) -> None:
-    """A COCO file."""
+    """A COCO file, written by a process of its own so that its memory does not count."""
+    file = folder / "instances.json"
+    program = f"from tests import scale; scale.write_coco({str(file)!r})"
+    subprocess.run([sys.executable, "-c", program], check=True)
+    with _measured(f"index {_NUM_COCO_ANNOTATIONS:,} annotations, {file.stat().st_size / 1e6:.0f} MB"):
+        index_dataset.fn(str(folder / "store"), DatasetSource(images=str(folder), annotations=str(file)))
+
+
+def write_coco(file: str) -> None:
+    """Round outlines of two dozen points, about as large as COCO's instances are."""
     generator = np.random.default_rng(0)
     images = [
         {"id": number, "file_name": f"{number:012d}.jpg", "height": 480, "width": 640}
@@ -78,19 +87,11 @@ def coco(folder: Path) -> None:
         radius = generator.uniform(5, 90) * generator.uniform(0.9, 1.1, (24, 1))
         polygon = (generator.uniform(100, 380, 2) + circle * radius).round(2).ravel().tolist()
         annotation = {"id": number, "image_id": number % _NUM_COCO_IMAGES + 1, "category_id": number % 80 + 1}
-        annotations.append(annotation | {"segmentation": [polygon], "bbox": [1, 1, 400, 400], "iscrowd": 0})
+        shape = {"segmentation": [polygon], "bbox": [1, 1, 400, 400], "area": 5000.0, "iscrowd": 0}
+        annotations.append(annotation | shape)
     categories = [{"id": number, "name": f"category {number}"} for number in range(1, 81)]
-    file = folder / "instances.json"
-    file.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
-    del images, annotations
-    program = f"from tests import scale; scale.index_coco({str(file)!r}, {str(folder / 'store')!r})"
-    subprocess.run([sys.executable, "-c", program], check=True)
-
-
-def index_coco(file: str, store: str) -> None:
-    """In a process of its own, which did not write the file."""
-    with _measured(f"index {_NUM_COCO_ANNOTATIONS:,} annotations, {Path(file).stat().st_size / 1e6:.0f} MB"):
-        index_dataset.fn(store, DatasetSource(images=str(Path(file).parent), annotations=file))
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    Path(file).write_text(json.dumps(content))
 
 
 def labels(folder: Path) -> None:
