@@ -1,10 +1,13 @@
-"""What all tests share: how their processes are set up, and where they find what is not in the project."""
+"""What all tests share: how their processes are set up, where they find what is not in the project, what they count."""
 
 import gc
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from tests.counts import count, counted
 
 # Tasks are also called without a flow here, and then have nowhere to send their logs.
 os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
@@ -43,3 +46,27 @@ def golden_folder() -> Path:
     """The folder with the original implementation's numbers."""
     folder = Path(os.environ.get("REFSEG_GOLDEN", _BESIDE_THE_CHECKOUT / "method" / "golden"))
     return _existing(folder, "golden numbers", "REFSEG_GOLDEN")
+
+
+# --- what tests counted, at the end of the run -----------------------------------------------------------------------
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker hands its counts to the process that started it."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["counted"] = dict(counted)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A worker that was killed hands over nothing."""
+    for name, number in getattr(node, "workeroutput", {}).get("counted", {}).items():
+        count(name, number)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One line for each name."""
+    if counted:
+        terminalreporter.section("counted")
+    for name, number in sorted(counted.items()):
+        terminalreporter.line(f"{number:8}  {name}")
