@@ -23,6 +23,7 @@ _ATTEMPTS = 8  # together they outlast a server that is gone for ten seconds
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 8.0
 
+NOT_FOUND = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 _DENIED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "EROFS")
 _NO_CREDENTIALS = "no credentials. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or whatever the store asks for."
 _UNUSABLE = {
@@ -59,7 +60,7 @@ def patiently(action: Callable[[], Result], uri: str, *, pause: Callable[[float]
 def explain(error: Exception, uri: str) -> Exception:
     """A lasting fault as a StoreError that says what to do; a passing one as it came."""
     shown, code = redact(uri), _code(error)
-    if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
+    if isinstance(error, NOT_FOUND):
         return NotFoundError(f"{shown}: not found. Check the path, or the bucket and prefix.")
     if isinstance(error, PermissionError) or code in _DENIED:
         return StoreError(f"{shown}: access denied. Check the rights of the folder or the credentials of the bucket.")

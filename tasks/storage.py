@@ -27,7 +27,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from refseg_core.errors import NotFoundError, StoreError
 from tasks.addresses import redact
-from tasks.faults import explain, patiently
+from tasks.faults import NOT_FOUND, explain, patiently
 
 Result = TypeVar("Result")
 
@@ -36,6 +36,7 @@ _AT_ONCE = 16  # requests under way when many objects are read
 
 # Listings are never cached: another process may have added objects since.
 _OPTIONS: dict[str, dict[str, Any]] = {"s3": {"use_listings_cache": False, "default_fill_cache": False}}
+_CLIENT_SETTINGS: dict[str, dict[str, Any]] = {"s3": {"retries": {"total_max_attempts": 1}}}  # we are patient enough
 # s3fs would ask for an object's size first, to fetch large ones in parts: two requests for each image.
 _READ_OPTIONS: dict[str, dict[str, Any]] = {"s3": {"max_concurrency": 1}}
 
@@ -173,11 +174,19 @@ class Folder:
                     self._filesystem.pipe_file(self._at(name), data, mode="create")
         except Exception:
             # The reply may be lost, and some servers answer a lost race with a general error: look what is there.
-            there = self.read_if_there(name)
+            # Once: whoever waits for the server waits in `create`, not again in every look.
+            there = self._look(name)
             if there is None:
                 raise
             return there == data
         return True
+
+    def _look(self, name: str) -> bytes | None:
+        """As `read_if_there`, but impatient: raises faults as they come."""
+        try:
+            return _read_once(self._filesystem, self._at(name), self.join(name))
+        except NOT_FOUND:
+            return None
 
     def _replace(self, name: str, data: bytes) -> None:
         if isinstance(self._filesystem, LocalFileSystem):
@@ -213,12 +222,20 @@ def ahead(action: Callable[[Any], Result], items: Iterable[Any], at_once: int) -
 def _resolve(uri: str) -> tuple[Any, str]:
     scheme = urlsplit(uri).scheme
     try:
-        filesystem, path = fsspec.core.url_to_fs(uri, **_OPTIONS.get(scheme, {}))
+        filesystem, path = fsspec.core.url_to_fs(uri, **_options(scheme))
     except (ValueError, ImportError) as error:
         raise StoreError(
             f"{redact(uri)}: cannot be opened: {error}. Use a path or a URI such as file:///folder or s3://bucket/prefix."
         ) from error
     return filesystem, path
+
+
+def _options(scheme: str) -> dict[str, Any]:
+    options = dict(_OPTIONS.get(scheme, {}))
+    if scheme in _CLIENT_SETTINGS:
+        of_the_user = fsspec.config.conf.get(scheme, {}).get("config_kwargs", {})
+        options["config_kwargs"] = {**of_the_user, **_CLIENT_SETTINGS[scheme]}
+    return options
 
 
 def _protocols(filesystem: Any) -> set[str]:
@@ -227,8 +244,11 @@ def _protocols(filesystem: Any) -> set[str]:
 
 
 def _read(filesystem: Any, path: str, uri: str) -> bytes:
-    options = _READ_OPTIONS.get(urlsplit(uri).scheme, {})
-    return bytes(patiently(lambda: filesystem.cat_file(path, **options), uri))
+    return patiently(lambda: _read_once(filesystem, path, uri), uri)
+
+
+def _read_once(filesystem: Any, path: str, uri: str) -> bytes:
+    return bytes(filesystem.cat_file(path, **_READ_OPTIONS.get(urlsplit(uri).scheme, {})))
 
 
 def _upload(filesystem: Any, path: str, local: BinaryIO) -> None:
