@@ -195,9 +195,8 @@ class Folder:
             self._filesystem.pipe_file(self._at(name), data)
 
     def _check_folder(self) -> None:
-        if not self._filesystem.exists(self._path):
-            raise FileNotFoundError(self.uri)
-        if self._filesystem.isfile(self._path):
+        # Not `exists`, for which s3fs takes a bucket that it may not ask for, or cannot reach, to be absent.
+        if self._filesystem.info(self._path)["type"] == "file":
             raise NotADirectoryError(self.uri)
 
     def _walk(self) -> Iterator[FileInfo]:
