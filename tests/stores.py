@@ -13,6 +13,7 @@ import pytest
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
+from tests.counts import count
 from tests.fault_proxy import FaultProxy
 from tests.seaweedfs import ADMIN, Account, find_program, shared_server
 from tests.servers import Moto, ObjectStore
@@ -78,6 +79,9 @@ def fault_proxy(seaweedfs: ObjectStore) -> Iterator[FaultProxy]:
     """A proxy before the real S3 server, calm until a test says otherwise, which the environment points to."""
     with FaultProxy(seaweedfs.endpoint) as proxy, seaweedfs.behind(proxy.endpoint).in_environment():
         yield proxy
+    for fault, number in proxy.fault_counts.items():
+        count(f"S3: faults injected: {fault.name.lower().replace('_', ' ')}", number)
+    count("S3: requests through the fault proxy", len(proxy.requests))
 
 
 @pytest.fixture(params=BACKENDS)

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import BotoCoreError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,6 +28,7 @@ from tasks.storage import (
     uri_size,
     write_uri,
 )
+from tests.fault_proxy import Fault, FaultProxy, Rule
 from tests.seaweedfs import ADMIN, READER, STRANGER, Account
 from tests.servers import Moto, ObjectStore, forget_connections
 
@@ -150,6 +152,30 @@ def test_a_local_writer_that_is_killed_leaves_no_object(tmp_path: Path) -> None:
     assert Folder(str(tmp_path)).create("object", b"data")
 
 
+# --- reading many, deleting ------------------------------------------------------------------------------------------
+
+
+def test_many_objects_are_read_in_order_and_those_that_are_absent_are_none(folder: Folder) -> None:
+    names = [f"{number:03}" for number in range(40)]
+    for name in names[::2]:
+        folder.create(name, name.encode())
+    expected = [name.encode() if number % 2 == 0 else None for number, name in enumerate(names)]
+    assert list(folder.read_many(names)) == expected
+    assert list(folder.read_many(reversed(names))) == expected[::-1]
+    assert list(folder.read_many([])) == []
+
+
+def test_what_is_deleted_is_absent_and_may_be_gone_already_or_come_again(folder: Folder) -> None:
+    folder.create("a/b", b"first")
+    folder.create("a/c", b"other")
+    for _ in range(2):
+        folder.delete("a/b")
+        assert folder.read_if_there("a/b") is None
+    assert [file.name for file in folder.list_files()] == ["a/c"]
+    assert folder.create("a/b", b"second")
+    assert folder.read("a/b") == b"second"
+
+
 # --- reading what is not there ---------------------------------------------------------------------------------------
 
 
@@ -227,6 +253,88 @@ def test_the_version_of_a_file_changes_with_its_content_only(folder: Folder) -> 
     assert listed().version != before.version
 
 
+_MANY = tuple(f"{number % 7}/{number:04}" for number in range(1001))  # one more than a page of a listing holds
+
+
+def _assert_all_are_listed(folder: Folder) -> None:
+    assert [file.name for file in folder.list_files()] == sorted(_MANY)
+    assert folder.list_folders() == [str(number) for number in range(7)]
+
+
+@pytest.mark.parametrize("empty_uri", ["path", "file", "memory"], indirect=True)  # of a bucket below, with faults
+def test_of_many_files_each_is_listed_once(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    for name in _MANY:
+        folder.replace(name, b"")
+    _assert_all_are_listed(folder)
+
+
+@pytest.mark.slow
+def test_a_listing_of_several_pages_is_whole_or_fails_whatever_happens_to_a_page(
+    seaweedfs: ObjectStore, fault_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Folder(f"s3://{seaweedfs.new_bucket()}/folder")
+    folder._filesystem.pipe({folder._at(name): b"" for name in _MANY})
+    fault_proxy.forget_requests()
+    _assert_all_are_listed(folder)
+    assert fault_proxy.count_requests() == 2 + 1  # pages of files, and of folders
+    faults = (Fault.SLOW_DOWN, Fault.INTERNAL_ERROR, Fault.LOSE_REPLY, Fault.CUT_BODY)
+    for fault in faults:
+        fault_proxy.rules = [Rule(fault, nth=2)]
+        _assert_all_are_listed(folder)
+    monkeypatch.setenv(ATTEMPTS_VARIABLE, "1")
+    for fault in faults:
+        fault_proxy.rules = [lambda request, fault=fault: fault if "continuation-token" in request.query else None]
+        with pytest.raises((OSError, BotoCoreError)):
+            folder.list_files()
+
+
+_STRANGE_NAMES = (
+    "100%41.png",
+    "a+b&c=d;e,f.png",
+    "it's (1) [x] {y}!~@$.png",
+    "ü/é e\u0301.png",
+    " begins and ends with a space ",
+    "日本 語/犬 🐕.png",
+)
+
+
+def test_names_of_any_letters_are_kept_as_they_are(folder: Folder) -> None:
+    for name in _STRANGE_NAMES:
+        assert folder.create(name, name.encode())
+        assert not folder.create(name, b"other")
+        assert read_uri(folder.join(name)) == name.encode()
+    assert [file.name for file in folder.list_files()] == sorted(_STRANGE_NAMES)
+    assert list(folder.read_many(_STRANGE_NAMES)) == [name.encode() for name in _STRANGE_NAMES]
+    assert folder.list_folders() == ["ü", "日本 語"]
+    for name in _STRANGE_NAMES:
+        folder.delete(name)
+    assert folder.read_if_there(_STRANGE_NAMES[0]) is None
+
+
+def _mark_folder(folder: Folder, name: str) -> None:
+    """As some programs do: in a bucket by an empty object whose name ends in a slash."""
+    filesystem, path = folder._filesystem, f"{folder._path}/{name}".rstrip("/")
+    if folder.uri.startswith("s3"):
+        bucket, key, _ = filesystem.split_path(path)
+        filesystem.call_s3("put_object", Bucket=bucket, Key=f"{key}/")
+    else:
+        filesystem.makedirs(path, exist_ok=True)
+
+
+def test_a_marked_folder_is_a_folder_and_no_file(folder: Folder) -> None:
+    _mark_folder(folder, "")
+    folder.check_readable()
+    assert folder.list_files() == []
+    assert folder.list_folders() == []
+    _mark_folder(folder, "images")
+    folder.create("images/a.png", b"data")
+    assert [file.name for file in folder.list_files()] == ["images/a.png"]
+    assert [file.name for file in Folder(folder.join("images")).list_files()] == ["a.png"]
+    assert folder.list_folders() == ["images"]
+    assert folder.holds_files((".png",))
+
+
 def test_listing_a_file_as_if_it_were_a_folder_is_an_error(folder: Folder) -> None:
     folder.create("file.jpg", b"")
     with pytest.raises(StoreError, match=r"file\.jpg"):
@@ -280,6 +388,8 @@ _ACTIONS: dict[str, Callable[[Folder], object]] = {
     "list_files": lambda folder: folder.list_files(),
     "list_folders": lambda folder: folder.list_folders(),
     "check_readable": lambda folder: folder.check_readable(),
+    "read_many": lambda folder: list(folder.read_many(["a"])),
+    "delete": lambda folder: folder.delete("a"),
     "open_uri": lambda folder: open_uri(folder.join("a")),
     "read_uri": lambda folder: read_uri(folder.join("a")),
     "uri_size": lambda folder: uri_size(folder.join("a")),
@@ -305,7 +415,7 @@ def test_a_store_that_may_only_be_read_is_read_and_refuses_writers(seaweedfs: Ob
         folder = Folder(uri)
         assert folder.read("a") == b"data"
         assert [file.name for file in folder.list_files()] == ["a"]
-        for name in ("create", "replace", "write_uri"):
+        for name in ("create", "replace", "write_uri", "delete"):
             with pytest.raises(StoreError, match=rf"{folder.uri}/.*denied"):
                 _ACTIONS[name](folder)
     assert [Folder(uri).read_if_there(name) for name in "ab"] == [b"data", None]
@@ -320,9 +430,11 @@ def test_whom_a_real_server_does_not_know_it_denies_everything(seaweedfs: Object
         for action in _ACTIONS.values():
             with pytest.raises(StoreError, match=rf"{folder.uri}.*denied"):
                 action(Folder(folder.uri))
+        with pytest.raises(StoreError, match="denied"):  # of the bucket as a whole, too
+            Folder(folder.uri.removesuffix("/folder")).check_readable()
 
 
-@pytest.mark.parametrize("name", sorted(_ACTIONS.keys() - {"read_if_there", "list_folders"}))
+@pytest.mark.parametrize("name", sorted(_ACTIONS.keys() - {"read_if_there", "read_many", "delete", "list_folders"}))
 def test_a_bucket_that_does_not_exist_is_a_store_error_that_names_it(name: str, s3: Moto) -> None:
     with pytest.raises(StoreError, match=r"s3://no-such-bucket-at-all/folder.*not found.*bucket"):
         _ACTIONS[name](Folder("s3://no-such-bucket-at-all/folder"))
@@ -371,6 +483,35 @@ def test_a_folder_below_a_file_is_a_store_error(name: str, empty_uri: str) -> No
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is tried twice."""
     monkeypatch.setenv(ATTEMPTS_VARIABLE, "1")
+
+
+@pytest.mark.slow
+def test_a_server_that_only_fails_is_asked_as_often_as_patience_says_and_not_more(
+    seaweedfs: ObjectStore, fault_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client's own patience would multiply ours: a writer waited for a server that is gone for twelve minutes."""
+    monkeypatch.setenv(ATTEMPTS_VARIABLE, "3")
+    folder = Folder(f"s3://{seaweedfs.new_bucket()}/folder")
+    fault_proxy.rules = [Rule(Fault.INTERNAL_ERROR)]
+    for name, num_requests in (("read", 3), ("list_files", 3), ("replace", 3), ("delete", 3), ("create", 6)):
+        fault_proxy.forget_requests()
+        with pytest.raises(OSError, match="internal error"):
+            _ACTIONS[name](folder)
+        assert fault_proxy.count_requests() == num_requests, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("below", ["", "/folder"], ids=["bucket", "folder"])
+def test_a_place_that_cannot_be_asked_for_now_is_not_taken_to_be_absent(
+    below: str, seaweedfs: ObjectStore, fault_proxy: FaultProxy
+) -> None:
+    folder = Folder(f"s3://{seaweedfs.new_bucket()}{below}")
+    folder.create("a.png", b"")
+    for fault in (Fault.SLOW_DOWN, Fault.INTERNAL_ERROR, Fault.LOSE_REPLY, Fault.CUT_BODY):
+        fault_proxy.rules = [Rule(fault, nth=1)]
+        folder.check_readable()
+        fault_proxy.rules = [Rule(fault, nth=range(1, 3))]
+        assert folder.holds_files((".png",))
 
 
 @pytest.mark.usefixtures("impatient")
