@@ -1,0 +1,80 @@
+"""A run that is killed at any of its moments leaves whole objects only, and whoever goes on ends with all of them."""
+
+import pytest
+
+from tests.crashes import Crashes
+from tests.crashing import Death
+
+pytest_plugins = ["tests.crash_scenes", "tests.stores", "tests.tiny_project"]
+pytestmark = pytest.mark.slow
+
+
+def after(of: str, nth: int = 1) -> Death:
+    """Dies once that object is there."""
+    return Death("create", of, nth)
+
+
+def before(of: str, nth: int = 1) -> Death:
+    """Dies just before that object is put."""
+    return Death("create", of, nth, "before")
+
+
+def half(of: str, nth: int = 1) -> Death:
+    """Dies when half of that object is written."""
+    return Death("create", of, nth, "half")
+
+
+_MOMENTS = {
+    "after the references' images": after("^dataset/.*/images"),
+    "half way through the references' annotations": half("^dataset/.*/annotations"),
+    "after the references' annotations": after("^dataset/.*/annotations"),
+    "before the references' manifest": before("^dataset/.*/manifest"),
+    "half way through the references' manifest": half("^dataset/.*/manifest"),
+    "after the references' manifest": after("^dataset/.*/manifest"),
+    "after the sampled references": after("^references/.*parquet"),
+    "after their manifest": after("^references/.*/manifest"),
+    "after the segmented references": after("^references/.*parquet", 2),
+    "after the segmented references' manifest": after("^references/.*/manifest", 2),
+    "after the memory bank": after("^memory_bank/.*parquet"),
+    "after the memory bank's manifest": after("^memory_bank/.*/manifest"),
+    "half way through the prototypes": half("^prototypes/.*parquet"),
+    "after the prototypes": after("^prototypes/.*parquet"),
+    "after the prototypes' manifest": after("^prototypes/.*/manifest"),
+    "after the targets' categories": after("^dataset/.*/categories", 2),
+    "after the targets' manifest": after("^dataset/.*/manifest", 2),
+    "before the recipe": before("/recipe.json"),
+    "after the recipe": after("/recipe.json"),
+    "before the request": before("/requests/"),
+    "after the request": after("/requests/"),
+    "half way through the plan's images": half("/plans/parts/"),
+    "after the plan's images": after("/plans/parts/"),
+    "half way through the plan": half("/plans/0000.json"),
+    "after the plan": after("/plans/0000.json"),
+    "after an image of the first shard": Death("label"),
+    "in the middle of the third shard": Death("label", nth=8),
+    "while an image is read": Death("read", r"t4\.png"),
+    "half way through the first detections": half("/detections/"),
+    "after the first detections": after("/detections/"),
+    "half way through what became of the first images": half("/labeled_images/"),
+    "after what became of the first images": after("/labeled_images/"),
+    "half way through the first shard's manifest": half("/shards/"),
+    "after the first shard's manifest": after("/shards/"),
+    "after the third detections": after("/detections/", 3),
+    "after what became of the last images": after("/labeled_images/", 4),
+    "after the last shard's manifest": after("/shards/", 4),
+    "after the gone labels": after("^gone_labels/.*parquet"),
+    "after the gone labels' manifest": after("^gone_labels/.*/manifest"),
+    "half way through the metrics": half("^metrics/.*parquet"),
+    "after the metrics": after("^metrics/.*parquet"),
+    "after the metrics' manifest": after("^metrics/.*/manifest"),
+}
+
+
+@pytest.mark.parametrize("moment", _MOMENTS.values(), ids=_MOMENTS)
+def test_a_run_killed_at_this_moment_and_started_again_ends_as_an_undisturbed_one(
+    moment: Death, on_disk: Crashes
+) -> None:
+    on_disk.kill(moment)
+    on_disk.assert_whole()
+    on_disk.attempt()
+    on_disk.assert_exact()
