@@ -4,7 +4,7 @@ Only fixtures: a test module that also imported it would have pytest complain.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,21 +50,20 @@ def bucket_scene(
 def _project(folder: Path, weights: Path) -> Project:
     project = write_project(folder, weights, num_targets=NUM_IMAGES)
     project.content["references"]["annotations"] = str(folder / "boxes.json")
+    project.content["labeling"]["box_nms_thresh"] = 1.0  # so that images have several detections, of which some may go
     project.content["batches"]["images_per_shard"] = _IMAGES_PER_SHARD
     return project
 
 
 @pytest.fixture
-def on_disk(local_scene: Scene, record_property: Callable[[str, object], None]) -> Crashes:
+def on_disk(local_scene: Scene) -> Crashes:
     """Runs on a local folder."""
     local_scene.undisturbed()
-    return Crashes(local_scene, record_property, local_scene.new_store())
+    return Crashes(local_scene, local_scene.new_store())
 
 
 @pytest.fixture
-def in_bucket(
-    bucket_scene: Scene, seaweedfs: ObjectStore, record_property: Callable[[str, object], None]
-) -> Crashes:
+def in_bucket(bucket_scene: Scene, seaweedfs: ObjectStore) -> Crashes:
     """Runs on a bucket of a real S3 server."""
     bucket_scene.undisturbed()
-    return Crashes(bucket_scene, record_property, bucket_scene.new_store())
+    return Crashes(bucket_scene, bucket_scene.new_store())

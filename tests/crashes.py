@@ -2,9 +2,8 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-
 from typing import Any
 
 import pandas as pd
@@ -15,6 +14,7 @@ from tasks.artifacts import Store
 from tasks.parquet import table_from_parquet
 from tasks.storage import Folder
 from tasks.verify import verify_store
+from tests.counts import count
 from tests.crashing import Attempt, Crashing, Death, Outcome
 from tests.samples import table_rows
 from tests.servers import ObjectStore
@@ -132,7 +132,6 @@ class Crashes:
     """Attempts on one store, and the count of what became of them."""
 
     scene: Scene
-    note: Callable[[str, object], None]
     store: str
 
     def attempt(self, *specials: Mapping[str, Any]) -> list[Outcome]:
@@ -142,7 +141,7 @@ class Crashes:
     def make(self, *attempts: Attempt) -> list[Outcome]:
         """Makes the attempts, and counts who is killed."""
         outcomes = self.scene.crashing.attempt(*attempts)
-        self.note("kills", sum(outcome.is_killed for outcome in outcomes))
+        count("crash tests: kills", sum(outcome.is_killed for outcome in outcomes))
         return outcomes
 
     def kill(self, *deaths: Death, **special: Any) -> None:
@@ -156,9 +155,9 @@ class Crashes:
         (outcome,) = self.attempt({"death": death})
         return outcome.is_killed
 
-    def again_with(self, store: str) -> "Crashes":
-        """The same in another store."""
-        return replace(self, store=store)
+    def elsewhere(self) -> "Crashes":
+        """The same in a store in which nothing is."""
+        return replace(self, store=self.scene.new_store())
 
     def assert_whole(self) -> None:
         """Whatever is there is as the undisturbed run leaves it, and whoever reads the folders sees whole images."""
@@ -168,19 +167,19 @@ class Crashes:
         for table in TABLES:
             seen = rows_by_image(folder_as_one_table(self.store, table, self.scene.filesystem))
             assert {image: undisturbed.rows[table].get(image) for image in seen} == seen
-        self.count(may_lack=True)
+        self.count_images(may_lack=True)
 
     def assert_exact(self) -> None:
         """The store is exactly that of one undisturbed run."""
-        self.count()
+        self.count_images()
         assert contents(self.store) == self.scene.undisturbed().contents
         assert verify_store(Store(self.store)).faults == []
 
-    def count(self, *, may_lack: bool = False) -> None:
+    def count_images(self, *, may_lack: bool = False) -> None:
         """Counts images that were lost and that were labelled twice, and fails where there are any."""
         seen = Counter(folder_as_one_table(self.store, "labeled_images", self.scene.filesystem)["image_id"])
         lost = 0 if may_lack else NUM_IMAGES - len(seen)
         doubled = sum(number > 1 for number in seen.values())
-        self.note("images lost", lost)
-        self.note("images doubled", doubled)
+        count("crash tests: images lost", lost)
+        count("crash tests: images doubled", doubled)
         assert (lost, doubled) == (0, 0)

@@ -21,6 +21,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from importlib import import_module
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -95,6 +96,7 @@ class Crashing:
 
     def close(self) -> None:
         """Ends the program."""
+        self._process.kill()  # asked to end, it takes seconds
         self._process.communicate()
 
 
@@ -102,7 +104,6 @@ class Crashing:
 
 
 def _serve(requests: Iterable[str]) -> None:
-    assert threading.active_count() == 1, "a process with threads cannot be forked"
     for line in requests:
         attempts = [Attempt(**{**asked, "death": _death(asked["death"])}) for asked in json.loads(line)]
         sys.stdout.write(json.dumps(_make(attempts)) + "\n")
@@ -115,6 +116,10 @@ def _death(asked: Mapping[str, Any] | None) -> Death | None:
 
 def _make(attempts: Sequence[Attempt]) -> list[Outcome]:
     """Forks a process for each attempt, has them start together, and waits for the ends of all."""
+    for attempt in attempts:
+        if attempt.work == "run":
+            _build_models(**attempt.arguments)
+    assert threading.active_count() == 1, "a process with threads cannot be forked"
     held, start = os.pipe()
     processes = [_fork(attempt, held, start) for attempt in attempts]
     os.close(held)
@@ -223,15 +228,14 @@ def _arrange(death: Death) -> None:
 
     def dying(*args: Any, **options: Any) -> Any:
         named = next((value for value in args if isinstance(value, str)), "")
-        if not re.search(death.of, named) or next(times) != death.nth:
+        if not re.search(death.of, named):
             return action(*args, **options)
-        if death.when == "before":
+        result = action(*args, **options) if death.when == "after" else None
+        if next(times) == death.nth:
+            if death.when == "half":
+                _create_half(action, *args)
             _die()
-        if death.when == "half":
-            _create_half(action, *args)
-        result = action(*args, **options)
-        _die()
-        return result
+        return result if death.when == "after" else action(*args, **options)
 
     setattr(owner, name, dying)
 
@@ -249,6 +253,7 @@ def _doings() -> dict[str, tuple[Any, str]]:
 
     return {
         "create": (storage.Folder, "create"),
+        "link": (storage, "_create_local"),  # as create, but only where nothing is there yet
         "delete": (storage.Folder, "delete"),
         "read": (storage.Folder, "read"),
         "call": (storage, "patiently"),
@@ -269,6 +274,16 @@ def _downloaded(_done: int, _size: int) -> None:
 
 
 # --- what processes do -----------------------------------------------------------------------------------------------
+
+
+def _build_models(content: Mapping[str, Any]) -> None:
+    """Builds them before the fork, at the first call: that takes longer than a run with them."""
+    from flows.configuration import parse_config
+    from tasks.workers import load_encoder, load_segmenter
+
+    config = parse_config(content, source="run.yaml")
+    load_segmenter(config.segmenter, config.device)
+    load_encoder(config.encoder, config.device)
 
 
 def _run(content: Mapping[str, Any]) -> None:
@@ -348,11 +363,8 @@ def _main() -> None:
 
         main(sys.argv[2:])
         return
-    import s3fs  # noqa: F401 so that what is forked finds everything imported
-
-    import tasks.collect_garbage
-    import tasks.export
-    import tasks.pull_weights  # noqa: F401
+    for name in ("pandas", "s3fs", "tasks.collect_garbage", "tasks.export", "tasks.pull_weights"):
+        import_module(name)  # which would be imported later, by each process that is forked
 
     _call_without_prefect()
     _serve(sys.stdin)

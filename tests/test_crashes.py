@@ -78,3 +78,34 @@ def test_a_run_killed_at_this_moment_and_started_again_ends_as_an_undisturbed_on
     on_disk.assert_whole()
     on_disk.attempt()
     on_disk.assert_exact()
+
+
+def test_a_run_that_is_killed_after_every_object_it_puts_still_ends(on_disk: Crashes) -> None:
+    num_kills = 0
+    while on_disk.kill_perhaps(Death("link")):
+        num_kills += 1
+    on_disk.assert_exact()
+    assert num_kills == len(on_disk.scene.undisturbed().contents)
+
+
+_MOMENTS_IN_A_BUCKET = {
+    "after the references' images": after("^dataset/.*/images"),
+    "before the memory bank's manifest": before("^memory_bank/.*/manifest"),
+    "after the plan's images": after("/plans/parts/"),
+    "in the middle of the second shard": Death("label", nth=5),
+    "while an image is read": Death("read", r"t4\.png"),
+    "after the second detections": after("/detections/", 2),
+    "before the second shard's manifest": before("/shards/", 2),
+    "after the second shard's manifest": after("/shards/", 2),
+    "after the metrics": after("^metrics/.*parquet"),
+}
+
+
+@pytest.mark.parametrize("moment", _MOMENTS_IN_A_BUCKET.values(), ids=_MOMENTS_IN_A_BUCKET)
+def test_a_run_over_a_bucket_killed_at_this_moment_and_started_again_ends_as_an_undisturbed_one(
+    moment: Death, in_bucket: Crashes
+) -> None:
+    in_bucket.kill(moment)
+    in_bucket.assert_whole()
+    in_bucket.attempt()
+    in_bucket.assert_exact()
