@@ -97,7 +97,7 @@ def _pipeline_of(config: RunConfig) -> Iterator[None]:
 
     check(config)
     if "PREFECT_API_URL" not in os.environ:
-        messages.print("[dim]Starting a temporary Prefect server (set PREFECT_API_URL to use your own).[/dim]")
+        messages.print("Starting a temporary Prefect server (set PREFECT_API_URL to use your own).", style="dim")
     with progress_bars():
         yield
 

@@ -24,8 +24,11 @@ from refseg_core.settings import Protocol
 from refseg_core.tables import Metrics
 from tasks import progress
 
-results = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
-messages = Console(stderr=True, highlight=False, soft_wrap=True)
+# Names come from users: what looks like rich's markup in them is shown as it stands.
+results = Console(
+    highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160
+)
+messages = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 _PROTOCOLS = {"coco": "COCO's protocol", "lvis": "LVIS's protocol", "semantic": "pixel by pixel"}
 _CATEGORIES_SHOWN = 100  # LVIS has 1203
