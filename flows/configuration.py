@@ -6,6 +6,7 @@ in `refseg_core/settings.py`; the file, the flags and the form in the Prefect UI
 
 import difflib
 import re
+import reprlib
 import textwrap
 import types
 import typing
@@ -29,7 +30,7 @@ from refseg_core.settings import (
     SamplingSettings,
     Settings,
 )
-from tasks.addresses import holds_credentials
+from tasks.addresses import holds_credentials, redact_text
 from tasks.sources import DatasetSource, ModelSettings
 
 
@@ -163,8 +164,9 @@ def load_config(path: str, overrides: Mapping[str, Any] | None = None) -> RunCon
         raise ConfigurationError(
             f"{path}: no such file. `refseg init {path}` writes one to fill in; `refseg demo` needs none."
         ) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"{path}: cannot be read as YAML: {error}") from error
+    except (OSError, ValueError, AttributeError, RecursionError, yaml.YAMLError) as error:
+        # PyYAML raises ValueError and AttributeError for dates and numbers that are none.
+        raise ConfigurationError(f"{path}: cannot be read as YAML: {redact_text(str(error))}") from error
     if not isinstance(content, dict):
         raise ConfigurationError(
             f"{path}: expected keys such as store, references and targets, got {type(content).__name__}."
@@ -190,7 +192,7 @@ def parse_config(content: Mapping[str, Any], *, source: str) -> RunConfig:
         )
         if model not in known
     ]
-    problems = [*unknown, *_masks_of_nothing(config), *_secrets(config)]
+    problems = [*unknown, *_masks_of_nothing(config), *_unfit_places(config)]
     if problems:
         raise ConfigurationError("\n".join([f"{source}: {len(problems)} wrong:", *problems]))
     return config
@@ -201,14 +203,19 @@ def _masks_of_nothing(config: RunConfig) -> Iterator[str]:
         yield "  targets.masks_from: completes targets.annotations, which is null. Set both or neither."
 
 
-def _secrets(config: RunConfig) -> Iterator[str]:
+def _unfit_places(config: RunConfig) -> Iterator[str]:
     """Prefect keeps a run's parameters and shows them, so no place may carry a password."""
     for name in _PATHS:
         value: Any = config
         for part in name.split("."):
             value = getattr(value, part)
-        if isinstance(value, str) and holds_credentials(value):
-            yield f"  {name}: holds a user or password. Give credentials in the environment, not in the address."
+        if value == "":
+            yield f"  {name}: is empty. Give a path or URI; '.' is the folder of the configuration file."
+        elif isinstance(value, str) and holds_credentials(value):
+            yield (
+                f"  {name}: holds a user or password, or the signature of a signed URL. Give credentials in the "
+                "environment, not in the address."
+            )
 
 
 def template() -> str:
@@ -221,7 +228,8 @@ def template() -> str:
 
 
 _COMMENT_WIDTH = 100
-_CREDENTIALS = re.compile(r"//[^/\s'\"]*@")
+_BRIEF = reprlib.Repr()
+_BRIEF.maxstring = _BRIEF.maxother = 200
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(//|:)")  # a scheme, or chained ones
 _EXAMPLES = {
     "store": "runs/boats",
@@ -291,8 +299,12 @@ def _describe(problem: Any) -> str:
         return f"{name}: no such key. {_nearest(name)}"
     if problem["type"] == "missing":
         return f"{name}: is missing and has no default."
-    came = _CREDENTIALS.sub("//", repr(problem["input"]))
-    return f"{name}: {problem['msg']}, got {came}."
+    return f"{name}: {problem['msg']}, got {_brief(problem['input'])}."
+
+
+def _brief(value: Any) -> str:
+    """A value as a message can hold it: not long, whatever YAML's references make of it, and without secrets."""
+    return redact_text(_BRIEF.repr(value))
 
 
 def _nearest(name: str) -> str:
@@ -306,7 +318,7 @@ def _override(content: dict[str, Any], name: str, value: Any) -> None:
     for section in sections:
         inner = content.setdefault(section, {})
         if not isinstance(inner, dict):
-            raise ConfigurationError(f"{section}: expected keys below it, got {inner!r}.")
+            raise ConfigurationError(f"{section}: expected keys below it, got {_brief(inner)}.")
         content = inner
     content[last] = value
 
@@ -322,4 +334,9 @@ def _resolve_paths(content: dict[str, Any], folder: Path) -> None:
 
 
 def _below(folder: Path, path: str) -> str:
-    return path if _URI.match(path) else str(folder / Path(path).expanduser())
+    if not path or _URI.match(path):
+        return path
+    try:
+        return str(folder / Path(path).expanduser())
+    except RuntimeError as error:
+        raise ConfigurationError(f"{path}: nobody of that name has a home here. Give the whole path.") from error

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tasks.addresses import redact
+
 if TYPE_CHECKING:
     from refseg_core.settings import Conventions
     from tasks.artifacts import Store
@@ -69,7 +71,7 @@ def export(
 
     run = _choose_labels(Store(store_uri), key)
     export_labels(run, out, form=form, polygons=polygons, min_score=min_score, conventions=conventions)
-    click.echo(f"Wrote {out}")
+    click.echo(f"Wrote {redact(out)}")
 
 
 @click.command()
@@ -87,7 +89,7 @@ def show(store_uri: str, out: str, key: str | None, score: float, limit: int | N
     run = _choose_labels(Store(store_uri), key)
     with progress_bars():
         number = show_labels(store_uri, run.key, out, score_thresh=score, limit=limit)
-    click.echo(f"Wrote {number} pictures to {out}")
+    click.echo(f"Wrote {number} pictures to {redact(out)}")
 
 
 @click.command()

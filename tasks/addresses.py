@@ -1,9 +1,12 @@
-"""What an address (a path or URI) may show: never a password."""
+"""What an address (a path or URI) may show: never a password, nor the signature of a signed URL."""
 
 import re
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 _CHAINED = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.-]*://)")
+_USER = re.compile(r"//[^/\s'\"]*@")
+_QUERY = re.compile(r"(://[^\s'\"?#]*)[?#][^\s'\"]*")
+_SECRET_NAMES = re.compile(r"signature|^sig$|token|secret|passw|credential|access_?key|api_?key", re.IGNORECASE)
 
 
 def redact(uri: str) -> str:
@@ -11,13 +14,42 @@ def redact(uri: str) -> str:
     return "::".join(_redact_one(part) for part in _CHAINED.split(uri))
 
 
+def redact_text(text: str) -> str:
+    """The text with every URI in it redacted: for what others wrote, such as a library's error."""
+    return _QUERY.sub(r"\1", _USER.sub("//", text))
+
+
+def check_address(uri: str) -> None:
+    """Raises ValueError for a URI that is none, such as one with a bracket that is not closed."""
+    for part in _CHAINED.split(uri):
+        if "://" in part:
+            urlsplit(part)
+
+
+def scheme(uri: str) -> str:
+    """The URI's scheme; '' for a path, and for what is neither."""
+    try:
+        return urlsplit(uri).scheme
+    except ValueError:
+        return ""
+
+
 def _redact_one(uri: str) -> str:
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError:  # such as a bracket that is not closed
+        return redact_text(uri)
     if not parts.scheme or not parts.netloc:
         return uri
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def holds_credentials(uri: str) -> bool:
-    """Whether the URI carries a user or password."""
-    return any("@" in urlsplit(part).netloc for part in _CHAINED.split(uri))
+    """Whether the URI carries a user, a password, or the signature or token of a signed URL."""
+    return any(_USER.search(part) or _is_signed(part) for part in _CHAINED.split(uri))
+
+
+def _is_signed(uri: str) -> bool:
+    if not scheme(uri):
+        return False  # a path, in which '?' is a letter like others
+    return any(_SECRET_NAMES.search(name) for name, _ in parse_qsl(urlsplit(uri).query, keep_blank_values=True))
