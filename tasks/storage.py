@@ -19,14 +19,13 @@ from itertools import islice
 from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
-from urllib.parse import urlsplit
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from refseg_core.errors import NotFoundError, StoreError
-from tasks.addresses import redact
+from tasks.addresses import check_address, redact, redact_text, scheme
 from tasks.faults import NOT_FOUND, explain, patiently
 
 Result = TypeVar("Result")
@@ -219,22 +218,42 @@ def ahead(action: Callable[[Any], Result], items: Iterable[Any], at_once: int) -
 
 
 def _resolve(uri: str) -> tuple[Any, str]:
-    scheme = urlsplit(uri).scheme
     try:
-        filesystem, path = fsspec.core.url_to_fs(uri, **_options(scheme))
-    except (ValueError, ImportError) as error:
+        uri.encode()
+        check_address(uri)
+        filesystem, path = fsspec.core.url_to_fs(uri, **_options(scheme(uri)))
+        if isinstance(filesystem, LocalFileSystem) and (reason := _misread(uri)):
+            raise ValueError(reason)
+    except (ValueError, ImportError, OSError) as error:
         raise StoreError(
-            f"{redact(uri)}: cannot be opened: {error}. Use a path or a URI such as file:///folder or s3://bucket/prefix."
+            f"{_shown(uri)}: cannot be opened: {redact_text(str(error))}. Use a path or a URI such as "
+            "file:///folder or s3://bucket/prefix."
         ) from error
     return filesystem, path
 
 
-def _options(scheme: str) -> dict[str, Any]:
-    options = dict(_OPTIONS.get(scheme, {}))
-    if scheme in _CLIENT_SETTINGS:
-        of_the_user = fsspec.config.conf.get(scheme, {}).get("config_kwargs", {})
-        options["config_kwargs"] = {**of_the_user, **_CLIENT_SETTINGS[scheme]}
+def _options(name: str) -> dict[str, Any]:
+    options = dict(_OPTIONS.get(name, {}))
+    if name in _CLIENT_SETTINGS:
+        of_the_user = fsspec.config.conf.get(name, {}).get("config_kwargs", {})
+        options["config_kwargs"] = {**of_the_user, **_CLIENT_SETTINGS[name]}
     return options
+
+
+def _misread(uri: str) -> str | None:
+    """Why fsspec would take the address for a local path that nobody meant, or None."""
+    if not uri or "\0" in uri:
+        return "it is empty or holds a NUL character"
+    if "::" in uri:
+        return "'::' joins the names of file systems, as in simplecache::s3://bucket, and no path may hold it"
+    if scheme(uri) == "file" and not uri.removeprefix("file://").startswith("/"):
+        return "file:// needs a whole path, and no host"
+    return None
+
+
+def _shown(uri: str) -> str:
+    """The address as a message can hold it: printable and without secrets."""
+    return redact(uri).encode("unicode_escape" if "\0" in uri else "utf-8", "backslashreplace").decode()
 
 
 def _protocols(filesystem: Any) -> set[str]:
@@ -247,7 +266,7 @@ def _read(filesystem: Any, path: str, uri: str) -> bytes:
 
 
 def _read_once(filesystem: Any, path: str, uri: str) -> bytes:
-    return bytes(filesystem.cat_file(path, **_READ_OPTIONS.get(urlsplit(uri).scheme, {})))
+    return bytes(filesystem.cat_file(path, **_READ_OPTIONS.get(scheme(uri), {})))
 
 
 def _upload(filesystem: Any, path: str, local: BinaryIO) -> None:

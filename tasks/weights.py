@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import BinaryIO, Literal
-from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor
 
 from refseg_core.errors import StoreError, WeightsError
 from refseg_core.registry import REGISTRY, Kind, PublishedWeights, published_weights
-from tasks.addresses import redact
+from tasks.addresses import redact, redact_text, scheme
 from tasks.storage import open_uri, read_uri, uri_size
 
 FOLDER_VARIABLE = "REFSEG_WEIGHTS"
@@ -117,7 +116,7 @@ def published_location(published: PublishedWeights) -> str:
 def is_local(uri: str) -> bool:
     """Whether it is a path or a file:// URI."""
     # A scheme of one letter is a drive.
-    return urlsplit(uri).scheme == "file" or len(urlsplit(uri).scheme) < len("s3")
+    return scheme(uri) == "file" or len(scheme(uri)) < len("s3")
 
 
 def _listed(published: PublishedWeights) -> ListedWeights:
@@ -170,7 +169,7 @@ def reason_of(error: BaseException) -> str:
     status = getattr(root, "status", None)
     if status is not None:
         return f"the server answered with status {status}"
-    return f"{type(root).__name__}: {root}".rstrip(": ").splitlines()[0]
+    return redact_text(f"{type(root).__name__}: {root}".rstrip(": ").splitlines()[0])
 
 
 def _root_cause(error: BaseException) -> BaseException:
