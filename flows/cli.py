@@ -43,6 +43,15 @@ class _Commands(click.Group):
         except ShardsFailedError as error:
             click.secho(f"Error: {error}", fg="red", err=True)
             context.exit(_FAILURE)
+        except BrokenPipeError:
+            raise  # who reads our output has gone; click ends quietly then
+        except Exception as error:
+            from tasks.faults import may_pass, reason
+
+            if not may_pass(error):
+                raise  # a bug
+            click.secho(f"Error: {reason(error)}. What is done is kept; try again later.", fg="red", err=True)
+            context.exit(_FAILURE)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -107,12 +116,14 @@ def _pipeline_of(config: RunConfig) -> Iterator[None]:
 @click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 def init(file: str, force: bool) -> None:
     """Writes a configuration file with every key explained."""
+    from tasks.storage import write_uri
+
     path = Path(file)
     if path.exists() and not force:
         raise click.UsageError(f"{file} exists already; choose another name or pass --force.")
     if not path.parent.is_dir():
         raise click.UsageError(f"{path.parent} is no folder; create it first.")
-    path.write_text(template(), encoding="utf-8")
+    write_uri(str(path.absolute()), [template().encode()])
     click.echo(f"Wrote {file}. Fill in the paths, then: refseg run {file}")
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from refseg_core.errors import ConfigurationError, NotFoundError, RefsegError, StoreError
-from tasks.addresses import redact
+from tasks.addresses import redact, redact_text
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -26,6 +26,10 @@ _LONGEST_PAUSE_SECONDS = 8.0
 NOT_FOUND = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 _DENIED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "EROFS")
 _NO_CREDENTIALS = "no credentials. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or whatever the store asks for."
+_IMPOSSIBLE = {
+    "ENAMETOOLONG": "the name is too long for the place, so no such object can be there. Shorten it.",
+    "ELOOP": "is a link that leads back to itself. Correct the link.",
+}
 _UNUSABLE = {
     "ENOSPC": "no space left. Make room, or choose another place; what is done is kept.",
     "EDQUOT": "the quota is used up. Make room, or choose another place; what is done is kept.",
@@ -50,7 +54,7 @@ def patiently(action: Callable[[], Result], uri: str, *, pause: Callable[[float]
             explained = explain(error, uri)
             if isinstance(explained, RefsegError):
                 raise explained from error
-            if (not isinstance(error, OSError) and not _is_of_a_service(error)) or attempt + 1 == attempts:
+            if not may_pass(error) or attempt + 1 == attempts:
                 raise
             log.info("%s: %s; trying again", redact(uri), reason(error))
             pause(min(_FIRST_PAUSE_SECONDS * 2**attempt, _LONGEST_PAUSE_SECONDS) * random.uniform(0.75, 1.25))
@@ -62,6 +66,8 @@ def explain(error: Exception, uri: str) -> Exception:
     shown, code = redact(uri), _code(error)
     if isinstance(error, NOT_FOUND):
         return NotFoundError(f"{shown}: not found. Check the path, or the bucket and prefix.")
+    if code in _IMPOSSIBLE:
+        return NotFoundError(f"{shown}: {_IMPOSSIBLE[code]}")
     if isinstance(error, PermissionError) or code in _DENIED:
         return StoreError(f"{shown}: access denied. Check the rights of the folder or the credentials of the bucket.")
     if isinstance(error, FileExistsError):
@@ -72,8 +78,13 @@ def explain(error: Exception, uri: str) -> Exception:
 
 
 def reason(error: BaseException) -> str:
-    """The fault in one line."""
-    return f"{type(error).__name__}: {error}".rstrip(": ").splitlines()[0]
+    """The fault in one line, without secrets."""
+    return redact_text(f"{type(error).__name__}: {error}".rstrip(": ").splitlines()[0])
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether it is a fault of the world that may go away, and no bug."""
+    return isinstance(error, OSError) or _is_of_a_service(error)
 
 
 def _code(error: Exception) -> str:
@@ -86,7 +97,7 @@ def _code(error: Exception) -> str:
     return type(error).__name__
 
 
-def _is_of_a_service(error: Exception) -> bool:
+def _is_of_a_service(error: BaseException) -> bool:
     """Whether a client of an object store raised it; anything else that is no OSError is a bug, or the user's."""
     return type(error).__module__.partition(".")[0] in ("botocore", "aiobotocore", "aiohttp", "fsspec", "s3fs", "gcsfs")
 
