@@ -92,7 +92,13 @@ def report_weights() -> None:
 
 def pull_with_bar(name: str, folder: str | None) -> None:
     """Downloads weights with a progress bar."""
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=messages) as bars:
         bar = bars.add_task(name, total=None)
         path = pull_weights(

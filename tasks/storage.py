@@ -226,8 +226,8 @@ def _resolve(uri: str) -> tuple[Any, str]:
             raise ValueError(reason)
     except (ValueError, ImportError, OSError) as error:
         raise StoreError(
-            f"{_shown(uri)}: cannot be opened: {redact_text(str(error))}. Use a path or a URI such as "
-            "file:///folder or s3://bucket/prefix."
+            f"{_shown(uri)}: cannot be opened: {redact_text(str(error))}. Use a path or a URI such as file:///folder "
+            "or s3://bucket/prefix."
         ) from error
     return filesystem, path
 
