@@ -24,6 +24,7 @@ from typing import Any
 from refseg_core.columns import Table
 from refseg_core.errors import NotFoundError, StoreError
 from tasks.addresses import redact
+from tasks.manifests import ARTIFACT, RECIPE, Shape, misfit
 from tasks.parquet import AnyTable, table_from_parquet, table_to_parquet
 from tasks.storage import Folder
 
@@ -106,13 +107,29 @@ class Store:
         if not self.folder.create(name, data):
             # Left by a writer that was killed, or is at it now: what is there stays, and is what we describe.
             data = self.folder.read(name)
-            table = table_from_parquet(data, type(table))
+            table = self.unfinished_part(name, data, type(table))
         return describe_part(name, table, data)
+
+    def unfinished_part(self, name: str, data: bytes, table: type[AnyTable]) -> AnyTable:
+        """A part that another writer left and no manifest names yet. Raises StoreError where it is damaged."""
+        try:
+            return table_from_parquet(data, table)
+        except StoreError as error:
+            raise StoreError(
+                f"{redact(self.folder.join(name))}: {error} Another process left it, and no manifest names it. Remove "
+                "it; it is made again."
+            ) from error
 
     def read_part(self, folder: str, part: Mapping[str, Any], table: type[AnyTable]) -> AnyTable:
         """A part that a manifest of the folder names. Raises StoreError where it is not what the manifest says."""
         name = f"{folder}/{part['name']}"
-        data = self.folder.read(name)
+        try:
+            data = self.folder.read(name)
+        except NotFoundError as error:
+            raise NotFoundError(
+                f"{redact(self.folder.join(name))}: missing, though a manifest names it. Restore the object; `refseg "
+                "verify` finds all that are missing."
+            ) from error
         if len(data) != part["size"] or hashlib.sha256(data).hexdigest() != part["sha256"]:
             raise StoreError(
                 f"{redact(self.folder.join(name))}: damaged: expected {part['size']} bytes of sha256 "
@@ -124,35 +141,50 @@ class Store:
         """Creates a manifest; returns the one that is there now, ours or that of whoever was first."""
         if self.folder.create(name, json.dumps(manifest, indent=2).encode()):
             return manifest
-        committed: dict[str, Any] = json.loads(self.folder.read(name))
+        committed = self._json(name, self.folder.read(name))
+        assert committed is not None
         return committed
 
     def manifest(self, name: str) -> dict[str, Any] | None:
-        """The manifest of the artifact at `folder/key`, or None where there is none."""
-        return self.read_json(f"{name}/{MANIFEST}")
+        """The manifest of the artifact at `folder/key`, or None where there is none.
 
-    def read_json(self, name: str) -> dict[str, Any] | None:
-        """A json object of the store, or None where it is absent."""
-        return self._json(name, self.folder.read_if_there(name))
+        Raises StoreError where it does not say what a manifest says, or was altered.
+        """
+        return self.read_recipe(f"{name}/{MANIFEST}", ARTIFACT)
 
-    def read_jsons(self, names: Sequence[str]) -> Iterator[dict[str, Any] | None]:
+    def read_recipe(self, name: str, shape: Shape = RECIPE) -> dict[str, Any] | None:
+        """A json object at `folder/key/name` that holds the recipe of this key, or None where it is absent."""
+        return self._recipe(name, self.read_json(name, shape))
+
+    def read_json(self, name: str, shape: Shape = dict) -> dict[str, Any] | None:
+        """A json object of the store, or None where it is absent. Raises StoreError where it has not the shape."""
+        return self._json(name, self.folder.read_if_there(name), shape)
+
+    def read_jsons(self, names: Sequence[str], shape: Shape = dict) -> Iterator[dict[str, Any] | None]:
         """Several json objects of the store in order, None for each that is absent; fetched many at once."""
         for name, data in zip(names, self.folder.read_many(names), strict=True):
-            yield self._json(name, data)
+            yield self._json(name, data, shape)
 
-    def numbered(self, folder: str) -> Iterator[dict[str, Any]]:
+    def numbered(self, folder: str, shape: Shape = dict) -> Iterator[dict[str, Any]]:
         """The json objects 0000.json, 0001.json, ... of a folder, which are created without gaps.
 
-        A listing tells how many to fetch at once; where they end, asking decides.
+        A listing tells how many to fetch at once; where they end, asking decides. Raises StoreError where one is lost.
         """
-        hint = len(self.listed(folder, ".json"))
-        for manifest in self.read_jsons([numbered_name(folder, number) for number in range(hint)]):
+        listed = self.listed(folder, ".json")
+        names = [numbered_name(folder, number) for number in range(len(listed))]
+        for name, manifest in zip(names, self.read_jsons(names, shape), strict=True):
             if manifest is None:
+                if later := [other for other in listed if f"{folder}/{other}" > name]:
+                    raise StoreError(
+                        f"{redact(self.folder.join(name))}: missing, though {later[-1]} was made after it. Restore the "
+                        "object."
+                    )
                 return
             yield manifest
-        while (manifest := self.read_json(numbered_name(folder, hint))) is not None:
+        number = len(names)
+        while (manifest := self.read_json(numbered_name(folder, number), shape)) is not None:
             yield manifest
-            hint += 1
+            number += 1
 
     def listed(self, folder: str, suffix: str) -> list[str]:
         """Names of the objects that a listing of the folder shows: a hint what to ask for, not what there is."""
@@ -161,17 +193,40 @@ class Store:
         except NotFoundError:
             return []
 
-    def _json(self, name: str, data: bytes | None) -> dict[str, Any] | None:
+    def _json(self, name: str, data: bytes | None, shape: Shape = dict) -> dict[str, Any] | None:
+        if data is None:
+            return None
         try:
-            content: dict[str, Any] | None = None if data is None else json.loads(data)
-        except ValueError as error:
-            raise StoreError(f"{redact(self.folder.join(name))}: damaged: expected json ({error}).") from error
+            content: dict[str, Any] = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise self._damaged(name, f"expected json ({error})") from error
+        if found := misfit(content, shape):
+            raise self._damaged(name, found)
         return content
+
+    def _recipe(self, name: str, manifest: dict[str, Any] | None) -> dict[str, Any] | None:
+        """The manifest, after its recipe was compared with the key that it lies under."""
+        if manifest is not None:
+            key = name.split("/")[-2]
+            if not Recipe.of(manifest).key == manifest["key"] == key:
+                made_with = manifest["refseg_version"]
+                raise self._damaged(
+                    name, f"it was altered: its recipe is not that of {key} (by its own account of refseg {made_with})"
+                )
+        return manifest
+
+    def _damaged(self, name: str, what: str) -> StoreError:
+        return StoreError(
+            f"{redact(self.folder.join(name))}: damaged: {what}. Restore the object; `refseg verify` finds all that "
+            "are."
+        )
 
     def manifests(self, folder: str, name: str = MANIFEST) -> list[dict[str, Any]]:
         """Every manifest below a folder, oldest first: for people to choose from, not for deciding what is done."""
         keys = Folder(self.folder.join(folder)).list_folders()
-        found = self.read_jsons([f"{folder}/{key}/{name}" for key in keys])
+        names = [f"{folder}/{key}/{name}" for key in keys]
+        read = self.read_jsons(names, ARTIFACT if name == MANIFEST else RECIPE)
+        found = [self._recipe(*named) for named in zip(names, read, strict=True)]
         return sorted((manifest for manifest in found if manifest), key=lambda manifest: str(manifest["created"]))
 
     def load(self, artifact: Artifact, table: type[AnyTable]) -> AnyTable:

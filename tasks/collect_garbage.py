@@ -6,17 +6,21 @@
     labels     whole labels by key; only when asked for. What only they were made from is unused then
 
 Leftovers and unused artifacts that are younger than a day may belong to a run that is at work, and stay. Manifests
-are removed before the parts that they name, so that whoever reads meanwhile, or goes on after a kill, finds whole
-artifacts only. Objects outside the folders of steps are nobody's garbage.
+are removed before the parts that they name, and what needs others before these, so that whoever reads meanwhile, or
+goes on after a kill, finds whole artifacts only. Where a manifest is lost or damaged nobody can tell what it names, and
+nothing is removed. Objects outside the folders of steps are nobody's garbage.
 """
 
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
+from refseg_core.errors import StoreError
+from tasks.addresses import redact
 from tasks.artifacts import ARTIFACT_FOLDERS, MANIFEST, Artifact, Store, numbered_name
 from tasks.labels import FOLDER, LabelRun, Wanted, open_labels
+from tasks.lineage import reachable
 from tasks.progress import report
 from tasks.storage import FileInfo
 
@@ -40,6 +44,7 @@ def find_garbage(
     for key in labels:
         open_labels(store, key)
     objects = [file for file in store.folder.list_files() if _group(file.name)]
+    _check_recipes(store, {file.name for file in objects})
     needed, why = _needed(store, set(labels), drop_gone=gone)
     rest = [file for file in objects if file.name not in needed]
     youngest_of = _youngest(rest)
@@ -50,7 +55,7 @@ def find_garbage(
         if (reason := why.get(file.name) or why.get(_group(file.name), "leftover")) in ("gone", "labels")
         or youngest_of[_group(file.name)] <= limit
     ]
-    return sorted(garbage, key=lambda one: (not one.name.endswith(".json"), one.name))
+    return sorted(sorted(garbage, key=lambda one: one.name, reverse=True), key=lambda one: _turn(one.name))
 
 
 def remove(store: Store, garbage: Collection[Garbage]) -> None:
@@ -61,11 +66,31 @@ def remove(store: Store, garbage: Collection[Garbage]) -> None:
         report(_STEP, advanced=1)
 
 
+def _turn(name: str) -> int:
+    """When to remove an object: shards before the plans they belong to, last plans first, and parts at the end."""
+    if not name.endswith(".json"):
+        return 4
+    if not name.startswith(f"{FOLDER}/"):
+        return 3
+    return 2 if name.endswith("/recipe.json") else 0 if "/shards/" in name else 1
+
+
 def _group(name: str) -> str:
     """The artifact or labels that an object belongs to, or '' where it is none of ours."""
     folder, _, rest = name.partition("/")
     key, _, inside = rest.partition("/")
     return f"{folder}/{key}" if folder in (*ARTIFACT_FOLDERS, FOLDER) and inside else ""
+
+
+def _check_recipes(store: Store, names: Collection[str]) -> None:
+    """Raises StoreError where labels have lost their recipe: they would all look like leftovers."""
+    for name in sorted(names):
+        recipe = f"{_group(name)}/recipe.json"
+        if name.startswith(f"{FOLDER}/") and "/shards/" in name and name.endswith(".json") and recipe not in names:
+            raise StoreError(
+                f"{redact(store.folder.join(recipe))}: missing, though {name} is there. Restore the object, or remove "
+                "the whole folder; nothing was removed."
+            )
 
 
 def _youngest(files: Collection[FileInfo]) -> dict[str, float]:
@@ -97,7 +122,12 @@ def _needed(store: Store, dropped: set[str], *, drop_gone: bool) -> tuple[set[st
     manifests = {
         f"{folder}/{manifest['key']}": manifest for folder in ARTIFACT_FOLDERS for manifest in store.manifests(folder)
     }
-    used = _reachable(roots, manifests)
+    used = reachable(roots, manifests)
+    if lost := [name for name in sorted(used) if name not in manifests]:
+        raise StoreError(
+            f"{redact(store.uri)}: {', '.join(lost)} is missing, though labels were made from it. Restore it, or give "
+            "up these labels with --labels KEY; nothing was removed."
+        )
     for name, manifest in manifests.items():
         if name in used:
             needed.update([f"{name}/{MANIFEST}", *(f"{name}/{part['name']}" for part in manifest["tables"])])
@@ -109,9 +139,9 @@ def _needed(store: Store, dropped: set[str], *, drop_gone: bool) -> tuple[set[st
 def _fixed_objects(run: LabelRun) -> Iterator[str]:
     """Everything of labels besides their shards."""
     yield f"{run.root}/recipe.json"
-    for number, _ in enumerate(run.store.numbered(f"{run.root}/requests")):
+    for number, _ in enumerate(run.requests()):
         yield numbered_name(f"{run.root}/requests", number)
-    for number, plan in enumerate(run.store.numbered(f"{run.root}/plans")):
+    for number, plan in enumerate(run.plan_manifests()):
         yield numbered_name(f"{run.root}/plans", number)
         yield from (f"{run.root}/plans/parts/{part['name']}" for part in plan["tables"])
 
@@ -137,15 +167,3 @@ def _about(store: Store, run: LabelRun, dataset: Artifact | None) -> Iterator[st
     for manifest in store.manifests("gone_labels"):
         if dataset and manifest["inputs"] == {"dataset": dataset.name, "labels": run.root}:
             yield f"gone_labels/{manifest['key']}"
-
-
-def _reachable(roots: list[str], manifests: Mapping[str, Mapping[str, Any]]) -> set[str]:
-    """The artifacts that the roots were made from, and the roots themselves."""
-    reached: set[str] = set()
-    pending = list(roots)
-    while pending:
-        name = pending.pop()
-        if name in manifests and name not in reached:
-            reached.add(name)
-            pending += manifests[name]["inputs"].values()
-    return reached

@@ -13,6 +13,7 @@ listings only tell what to ask for. Every image lies in one shard in each of its
 none is labelled twice, whoever plans and labels at the same time.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -26,6 +27,7 @@ from refseg_core.errors import StoreError
 from refseg_core.tables import Detections, Images, LabeledImages
 from tasks.addresses import redact
 from tasks.artifacts import Artifact, Recipe, Store, describe_part, made_by, numbered_name, table_name
+from tasks.manifests import PLAN, REQUEST, SHARD
 from tasks.parquet import notes_of_parquet, table_from_parquet, table_to_parquet
 from tasks.storage import ahead
 
@@ -108,7 +110,7 @@ class LabelRun:
 
     def recipe(self) -> dict[str, Any] | None:
         """What decides these labels, or None where the run does not exist."""
-        return self.store.read_json(f"{self.root}/recipe.json")
+        return self.store.read_recipe(f"{self.root}/recipe.json")
 
     def recipe_or_error(self) -> dict[str, Any]:
         """What decides these labels. Raises StoreError where the run does not exist."""
@@ -122,24 +124,50 @@ class LabelRun:
     def request(self, dataset: Artifact) -> None:
         """Notes that the labels of this dataset are wanted now, unless it was the last that was asked for."""
         while True:
-            requests = list(self.store.numbered(f"{self.root}/requests"))
+            requests = self.requests()
             if requests and requests[-1]["dataset"] == dataset.name:
                 return
             noted = {"dataset": dataset.name, **made_by()}
             self.store.commit(numbered_name(f"{self.root}/requests", len(requests)), noted)
 
+    def requests(self) -> list[dict[str, Any]]:
+        """Which datasets were asked for, in turn."""
+        return list(self.store.numbered(f"{self.root}/requests", REQUEST))
+
     def requested(self) -> Artifact | None:
         """The dataset that was asked for last."""
-        requests = list(self.store.numbered(f"{self.root}/requests"))
+        requests = self.requests()
         if not requests:
             return None
         folder, _, key = requests[-1]["dataset"].partition("/")
         return self.store.artifact(folder, key)
 
     def images(self) -> Images:
-        """The images of the dataset that was asked for last; none where nothing was."""
+        """The images of the dataset that was asked for last; none where nothing was.
+
+        Raises StoreError where shards tell that a request or a plan is lost: whatever is made of the rest would be
+        taken for all there is.
+        """
         dataset = self.requested()
-        return Images.empty() if dataset is None else self.store.load(dataset, Images)
+        self.check_plans(self.num_plans())
+        if dataset is not None:
+            return self.store.load(dataset, Images)
+        if self.store.listed(f"{self.root}/shards", ".json"):
+            raise self._lost(numbered_name(f"{self.root}/requests", 0))
+        return Images.empty()
+
+    def check_plans(self, num_plans: int) -> None:
+        """Raises StoreError where shards are labelled whose plan is not among the given number of plans."""
+        planned_in = [name.partition("-")[0] for name in self.store.listed(f"{self.root}/shards", ".json")]
+        last = max((int(plan) for plan in planned_in if plan.isdecimal()), default=-1)
+        if last >= num_plans and last >= self.num_plans():  # it may have been made since they were counted
+            raise self._lost(numbered_name(f"{self.root}/plans", last))
+
+    def _lost(self, name: str) -> StoreError:
+        return StoreError(
+            f"{redact(self.store.folder.join(name))}: missing, though shards are labelled that need it. Restore the "
+            "object; `refseg verify` finds all that are missing."
+        )
 
     # Plans.
 
@@ -153,8 +181,8 @@ class LabelRun:
         shards: list[Shard] = []
         number = 0
         while True:
-            for manifest in self._plan_manifests(number):
-                for part in self._plan_parts(number, manifest):
+            for manifest in self.plan_manifests(number):
+                for part in self.parts_of_plan(number, manifest):
                     rows = wanted.rows_of(part.images)
                     is_planned[rows[rows >= 0]] = True
                     shards += part.holding(rows >= 0)
@@ -162,16 +190,17 @@ class LabelRun:
             new = images[~is_planned]
             if len(new) == 0:
                 return shards
+            self.check_plans(number)  # a new plan in the place of a lost one would take over its shards
             self._create_plan(number, new, images_per_shard)
 
     def num_plans(self) -> int:
         """How many plans there are."""
-        return sum(1 for _ in self._plan_manifests())
+        return sum(1 for _ in self.plan_manifests())
 
     def plan_parts(self) -> Iterator[PlanPart]:
         """Every image that was ever planned, once in each of its versions, part by part."""
-        for number, manifest in enumerate(self._plan_manifests()):
-            yield from self._plan_parts(number, manifest)
+        for number, manifest in enumerate(self.plan_manifests()):
+            yield from self.parts_of_plan(number, manifest)
 
     def shards_of(self, wanted: Wanted) -> Iterator[tuple[Shard, int]]:
         """Every shard that holds some of the wanted images, and how many of them."""
@@ -184,12 +213,14 @@ class LabelRun:
         """The images of one shard."""
         return _plan_part(self.store, self.root, shard.part)[shard.start : shard.stop]
 
-    def _plan_manifests(self, first: int = 0) -> Iterator[dict[str, Any]]:
-        for number, manifest in enumerate(self.store.numbered(f"{self.root}/plans")):
+    def plan_manifests(self, first: int = 0) -> Iterator[dict[str, Any]]:
+        """The plans from that number on."""
+        for number, manifest in enumerate(self.store.numbered(f"{self.root}/plans", PLAN)):
             if number >= first:
                 yield manifest
 
-    def _plan_parts(self, plan: int, manifest: Mapping[str, Any]) -> Iterator[PlanPart]:
+    def parts_of_plan(self, plan: int, manifest: Mapping[str, Any]) -> Iterator[PlanPart]:
+        """The images of one plan, part by part."""
         first, per_shard = 0, int(manifest["images_per_shard"])
         for part in manifest["tables"]:
             images = self.store.read_part(f"{self.root}/plans/parts", part, Images)
@@ -213,7 +244,7 @@ class LabelRun:
         # Named by its content: a plan that lost the race leaves parts that no manifest names, and nobody reads.
         data = table_to_parquet(images)
         described = describe_part("", images, data)
-        name = f"{described['sha256'][:16]}.parquet"
+        name = _content_name(data)
         self.store.folder.create(f"{self.root}/plans/parts/{name}", data)
         return {**described, "name": name}
 
@@ -226,7 +257,7 @@ class LabelRun:
         """
         listed = {name.removesuffix(".json") for name in self.store.listed(f"{self.root}/shards", ".json")}
         probable = [shard for shard in shards if shard.name in listed]
-        manifests = self.store.read_jsons([self._manifest(shard) for shard in probable])
+        manifests = self.shard_manifests(probable)
         done = {shard for shard, manifest in zip(probable, manifests, strict=True) if manifest is not None}
         return [shard for shard in shards if shard not in done]
 
@@ -236,11 +267,11 @@ class LabelRun:
 
     def shard_manifest(self, shard: Shard) -> dict[str, Any] | None:
         """What is known of a shard's labels, or None where it is not labelled."""
-        return self.store.read_json(self._manifest(shard))
+        return self.store.read_json(self._manifest(shard), SHARD)
 
     def shard_manifests(self, shards: Sequence[Shard]) -> Iterator[dict[str, Any] | None]:
         """What is known of each shard's labels, in order; None for each that is not labelled."""
-        return self.store.read_jsons([self._manifest(shard) for shard in shards])
+        return self.store.read_jsons([self._manifest(shard) for shard in shards], SHARD)
 
     def commit(self, shard: Shard, detections: Detections, labeled: LabeledImages) -> None:
         """Puts the shard's parts, then its manifest.
@@ -252,8 +283,8 @@ class LabelRun:
         data = table_to_parquet(detections, {_OUTCOMES: _outcomes(labeled)})
         if not self.store.folder.create(name, data):
             data = self.store.folder.read(name)
-            detections = table_from_parquet(data, Detections)
-            labeled = _with_outcomes(labeled, notes_of_parquet(data)[_OUTCOMES])
+            detections = self.store.unfinished_part(name, data, Detections)
+            labeled = _with_outcomes(labeled, notes_of_parquet(data).get(_OUTCOMES, "{}"))
         parts = [
             describe_part(name, detections, data),
             self.store.put_table(f"{self.root}/{table_name(LabeledImages)}/{shard.name}.parquet", labeled),
@@ -326,12 +357,23 @@ def newest_labels(store: Store) -> tuple[LabelRun, int]:
 
 @lru_cache(maxsize=2)
 def _cached_plan_part(uri: str, name: str) -> Images:
-    return table_from_parquet(Store(uri).folder.read(name), Images)
+    folder = Store(uri).folder
+    data = folder.read(name)
+    if not name.endswith(f"/{_content_name(data)}"):
+        raise StoreError(
+            f"{redact(folder.join(name))}: damaged: expected the content that its name is the hash of. Restore the "
+            "object."
+        )
+    return table_from_parquet(data, Images)
 
 
 def _plan_part(store: Store, root: str, part: str) -> Images:
     """A plan's part, which neighbouring shards share; parts never change, so the last ones are kept."""
     return _cached_plan_part(store.uri, f"{root}/plans/parts/{part}")
+
+
+def _content_name(data: bytes) -> str:
+    return f"{hashlib.sha256(data).hexdigest()[:16]}.parquet"
 
 
 def _only(labels: Labels, wanted: Wanted) -> Labels:

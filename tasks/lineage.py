@@ -1,8 +1,11 @@
 """Follows artifacts back to what they were made from, through their manifests."""
 
+from collections.abc import Collection, Mapping
+from typing import Any
+
 from refseg_core.errors import StoreError
 from tasks.addresses import redact
-from tasks.artifacts import Artifact, Store
+from tasks.artifacts import ARTIFACT_FOLDERS, Artifact, Store
 
 
 def reference_dataset(store: Store, prototypes: Artifact) -> Artifact:
@@ -19,6 +22,18 @@ def input_artifact(store: Store, inputs: dict[str, str], name: str) -> Artifact:
     """The artifact that a recipe's input names."""
     folder, _, key = inputs[name].partition("/")
     return store.artifact(folder, key)
+
+
+def reachable(roots: Collection[str], manifests: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """The artifacts that the roots were made from, there or not, and the roots themselves."""
+    reached: set[str] = set()
+    pending = list(roots)
+    while pending:
+        name = pending.pop()
+        if name.partition("/")[0] in ARTIFACT_FOLDERS and name not in reached:
+            reached.add(name)
+            pending += manifests[name]["inputs"].values() if name in manifests else ()
+    return reached
 
 
 def _follow(store: Store, artifact: Artifact, name: str) -> Artifact:

@@ -13,8 +13,11 @@ from refseg_core import tables
 from refseg_core.columns import Table
 from refseg_core.errors import NotFoundError, StoreError
 from refseg_core.tables import Detections, Images, LabeledImages
-from tasks.artifacts import ARTIFACT_FOLDERS, MANIFEST, Recipe, Store, table_name
+from tasks.addresses import redact
+from tasks.artifacts import ARTIFACT_FOLDERS, MANIFEST, Store, numbered_name, table_name
 from tasks.labels import FOLDER, LabelRun, PlanPart, Shard, count_statuses
+from tasks.lineage import reachable
+from tasks.manifests import PLAN, REQUEST, Shape
 from tasks.parquet import table_from_parquet
 from tasks.progress import report
 from tasks.storage import Folder, ahead
@@ -52,40 +55,87 @@ class Verified:
 def verify_store(store: Store) -> Verified:
     """Reads every object that a manifest names. Raises StoreError only where the store cannot be read at all."""
     verified = Verified()
+    manifests: dict[str, Mapping[str, Any]] = {}
     for folder in ARTIFACT_FOLDERS:
         for key in Folder(store.folder.join(folder)).list_folders():
-            _verify_artifact(store, f"{folder}/{key}", verified)
+            name = f"{folder}/{key}"
+            if (manifest := _verify_artifact(store, name, verified)) is not None:
+                manifests[name] = manifest
     for key in Folder(store.folder.join(FOLDER)).list_folders():
-        _verify_labels(LabelRun(store, key), verified)
+        _verify_labels(LabelRun(store, key), manifests, verified)
     return verified
 
 
-def _verify_artifact(store: Store, name: str, verified: Verified) -> None:
-    manifest = _guarded(verified, f"{name}/{MANIFEST}", partial(store.manifest, name))
+def _verify_artifact(store: Store, name: str, verified: Verified) -> Mapping[str, Any] | None:
+    manifest: Mapping[str, Any] | None = _guarded(store, verified, f"{name}/{MANIFEST}", partial(store.manifest, name))
     if manifest is None:
-        return  # unfinished, and so not there
+        return None  # unfinished, and so not there; or damaged
     verified.num_manifests += 1
-    _check_key(verified, f"{name}/{MANIFEST}", manifest, name)
     for part in manifest["tables"]:
         _read_part(store, name, part, verified)
+    return manifest
 
 
-def _verify_labels(run: LabelRun, verified: Verified) -> None:
-    recipe = _guarded(verified, f"{run.root}/recipe.json", run.recipe)
-    if recipe is None:
+def _verify_labels(run: LabelRun, manifests: Mapping[str, Mapping[str, Any]], verified: Verified) -> None:
+    shards = run.store.listed(f"{run.root}/shards", ".json")
+    recipe = _verify_recipe(run, manifests, verified, is_needed=bool(shards))
+    if recipe is None and not shards:
         return
-    verified.num_manifests += 1
-    _check_key(verified, f"{run.root}/recipe.json", recipe, run.root)
     planned: set[tuple[str, str]] = set()
     known: set[str] = set()
-    parts = _guarded(verified, f"{run.root}/plans", lambda: list(run.plan_parts())) or []
-    for part in parts:
-        _check_planned_once(run, part, planned, verified)
-        known.update(f"{shard.name}.json" for shard in part.shards)
-        _verify_shards(run, part, verified)
-    for name in run.store.listed(f"{run.root}/shards", ".json"):
+    for number, plan in _numbered(run, "plans", PLAN, verified):
+        if plan is None:
+            known.update(name for name in shards if name.startswith(f"{number:04d}-"))  # the plan is the fault
+            continue
+        for part in _guarded(run.store, verified, f"{run.root}/plans", partial(_parts, run, number, plan)) or ():
+            _check_planned_once(run, part, planned, verified)
+            known.update(f"{shard.name}.json" for shard in part.shards)
+            _verify_shards(run, part, verified)
+    for name in shards:
         if name not in known:
             verified.note(f"{run.root}/shards/{name}", "belongs to no plan: a plan is lost")
+
+
+def _verify_recipe(
+    run: LabelRun, manifests: Mapping[str, Mapping[str, Any]], verified: Verified, *, is_needed: bool
+) -> Mapping[str, Any] | None:
+    """The recipe of labels, after it, the requests and what both name were looked for."""
+    name = f"{run.root}/recipe.json"
+    num_faults = len(verified.faults)
+    recipe: Mapping[str, Any] | None = _guarded(run.store, verified, name, run.recipe)
+    if recipe is None:
+        if is_needed and len(verified.faults) == num_faults:
+            verified.note(name, "is missing")
+        return None
+    verified.num_manifests += 1
+    requests = [request for _, request in _numbered(run, "requests", REQUEST, verified)]
+    if not requests and is_needed:
+        verified.note(numbered_name(f"{run.root}/requests", 0), "is missing")
+    last = [request["dataset"] for request in requests[-1:] if request]
+    noted = {fault.name for fault in verified.faults}
+    for needed in sorted(reachable([*recipe["inputs"].values(), *last], manifests)):
+        manifest = f"{needed}/{MANIFEST}"
+        if needed not in manifests and manifest not in noted:
+            verified.note(manifest, f"is missing, though {run.root} was made from it")
+    return recipe
+
+
+def _numbered(
+    run: LabelRun, folder: str, shape: Shape, verified: Verified
+) -> Iterator[tuple[int, Mapping[str, Any] | None]]:
+    """The numbered json objects of a folder of labels; None, and a fault, for each that is lost or damaged."""
+    listed = [name for name in run.store.listed(f"{run.root}/{folder}", ".json") if name[:-5].isdecimal()]
+    for number in range(int(max(listed)[:-5]) + 1 if listed else 0):
+        name = numbered_name(f"{run.root}/{folder}", number)
+        if name.rpartition("/")[2] in listed:
+            yield number, _guarded(run.store, verified, name, partial(run.store.read_json, name, shape))
+        else:
+            verified.note(name, "is missing")
+            yield number, None
+
+
+def _parts(run: LabelRun, number: int, plan: Mapping[str, Any]) -> list[PlanPart]:
+    return list(run.parts_of_plan(number, plan))
 
 
 def _check_planned_once(run: LabelRun, part: PlanPart, planned: set[tuple[str, str]], verified: Verified) -> None:
@@ -112,7 +162,7 @@ def _verify_shards(run: LabelRun, part: PlanPart, verified: Verified) -> None:
 def _verify_shard(run: LabelRun, planned: Images, shard: Shard) -> Verified:
     verified = Verified()
     name = f"{run.root}/shards/{shard.name}.json"
-    manifest = _guarded(verified, name, partial(run.shard_manifest, shard))
+    manifest = _guarded(run.store, verified, name, partial(run.shard_manifest, shard))
     if manifest is None:
         return verified
     verified.num_manifests = 1
@@ -146,20 +196,10 @@ def _same(one: Any, other: Any) -> bool:
     return bool(np.array_equal(one, other))
 
 
-def _check_key(verified: Verified, name: str, manifest: Mapping[str, Any], folder: str) -> None:
-    try:
-        key = Recipe.of(manifest).key
-    except KeyError as error:
-        verified.note(name, f"has no {error} and so no recipe")
-        return
-    if folder.rpartition("/")[2] != key:
-        verified.note(name, f"was altered: its recipe has the key {key}")
-
-
 def _read_part(store: Store, folder: str, part: Mapping[str, Any], verified: Verified) -> Table | None:
     """The part, after its size, hash, table and number of rows were compared with what the manifest says."""
     name = f"{folder}/{part['name']}"
-    data = _guarded(verified, name, partial(store.folder.read, name))
+    data = _guarded(store, verified, name, partial(store.folder.read, name))
     if data is None:
         return None
     verified.num_parts += 1
@@ -167,7 +207,11 @@ def _read_part(store: Store, folder: str, part: Mapping[str, Any], verified: Ver
     if len(data) != part["size"] or hashlib.sha256(data).hexdigest() != part["sha256"]:
         verified.note(name, f"is damaged: {len(data)} bytes, expected {part['size']} of sha256 {part['sha256']}")
         return None
-    table: Table | None = _guarded(verified, name, partial(table_from_parquet, data, _TABLES[part["table"]]))
+    kind = _TABLES.get(part["table"])
+    if kind is None:
+        verified.note(name, f"holds {part['table']!r}, which refseg does not know")
+        return None
+    table: Table | None = _guarded(store, verified, name, partial(table_from_parquet, data, kind))
     if table is None:
         return None
     verified.num_rows += len(table)
@@ -176,12 +220,14 @@ def _read_part(store: Store, folder: str, part: Mapping[str, Any], verified: Ver
     return table
 
 
-def _guarded(verified: Verified, name: str, read: Callable[[], Any]) -> Any:
+def _guarded(store: Store, verified: Verified, name: str, read: Callable[[], Any]) -> Any:
     """What is read, or None after noting why it cannot be."""
     try:
         return read()
-    except NotFoundError:
-        verified.note(name, "is missing")
     except StoreError as error:
-        verified.note(name, str(error))
+        place, _, what = str(error).partition(": ")
+        below = redact(store.folder.join(""))
+        if isinstance(error, NotFoundError):
+            what = "is missing"
+        verified.note(place.removeprefix(below) if place.startswith(below) else name, what or str(error))
     return None

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from refseg_core.errors import StoreError
 from refseg_core.tables import Categories, Detections, Images, LabeledImages
-from tasks.artifacts import MANIFEST, Artifact, Recipe, Store, table_name
+from tasks.artifacts import MANIFEST, Artifact, Recipe, Store, made_by, table_name
 from tasks.parquet import table_to_parquet
 from tests.samples import images_table, labels_of
 
@@ -211,7 +211,9 @@ def test_the_writer_is_named_also_where_the_system_knows_no_name_for_it(monkeypa
 
 def test_manifests_are_listed_from_the_oldest_to_the_newest(store: Store) -> None:
     for number, created in enumerate(["2026-01-02", "2026-01-03", "2026-01-01"]):
-        store.commit(f"dataset/{number}/{MANIFEST}", {"created": created})
+        recipe = Recipe("index_dataset", "dataset", version=number)
+        manifest = {**dataclasses.asdict(recipe), "key": recipe.key, **made_by(), "created": created, "tables": []}
+        store.commit(f"dataset/{recipe.key}/{MANIFEST}", manifest)
     store.folder.create("dataset/unfinished/images.parquet", b"")
     assert [manifest["created"] for manifest in store.manifests("dataset")] == [
         "2026-01-01",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from refseg_core.errors import StoreError
 from refseg_core.tables import Detections, Images, LabeledImages
 from tasks import labels as labels_module
-from tasks.artifacts import Artifact, Recipe, Store
+from tasks.artifacts import Artifact, Recipe, Store, made_by
 from tasks.labels import LabelRun, Shard, newest_labels, open_labels
 from tests.samples import images_table, labels_of, table_rows
 
@@ -344,7 +344,7 @@ def test_the_newest_labels_are_those_begun_last(monkeypatch: pytest.MonkeyPatch)
     times = {1: "2026-01-02T00:00:00+00:00", 2: "2026-01-03T00:00:00+00:00", 3: "2026-01-01T00:00:00+00:00"}
     runs = {}
     for version, created in times.items():
-        monkeypatch.setattr(labels_module, "made_by", lambda created=created: {"created": created})
+        monkeypatch.setattr(labels_module, "made_by", lambda created=created: made_by() | {"created": created})
         runs[version] = LabelRun.open(store, Recipe("label_shard", "labels", version=version))
     newest, others = newest_labels(store)
     assert newest.key == runs[2].key
