@@ -8,6 +8,7 @@ from tasks.addresses import redact
 from tasks.artifacts import Artifact, Store
 from tasks.evaluate import check_categories, check_protocol
 from tasks.index_dataset import index_dataset
+from tasks.pictures import check_apart
 from tasks.sample_references import sample_references
 from tasks.storage import Folder
 from tasks.weights import locate_weights
@@ -23,7 +24,8 @@ def check(config: RunConfig) -> None:
         locate_weights(model.model, model.weights)
     pick_device(config.device)
     if config.pictures is not None:
-        Folder(config.pictures)
+        for images_uri in (config.targets.images, config.references.images):
+            check_apart(Folder(config.pictures), images_uri)
     Folder(config.references.images).check_readable()
     references = _check_references(config)
     if config.targets.annotations is None:

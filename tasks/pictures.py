@@ -1,15 +1,17 @@
 """Draws references and labels for people to look at."""
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
 
-from refseg_core.errors import ImageError, RefsegError
+from refseg_core.errors import ConfigurationError, ImageError, RefsegError
 from refseg_core.images import decode_image
 from refseg_core.pictures import Picture, contact_sheet, draw_instances, reference_panel, side_by_side, to_jpeg
 from refseg_core.tables import Annotations, Categories, Detections, Images, Prototypes, References
+from tasks.addresses import redact
 from tasks.artifacts import Artifact, Store
 from tasks.images import read_images
 from tasks.labels import LabelRun
@@ -19,6 +21,7 @@ from tasks.storage import Folder
 
 SCORE_THRESH = 0.5
 _MAX_PIXELS = 400_000_000
+_LONGEST_NAME = 255  # bytes, on most file systems
 _STEP = "draw pictures"
 
 
@@ -59,7 +62,20 @@ class LabelPictures:
 
 def picture_name(file_name: str) -> str:
     """Where the picture of an image goes."""
-    return file_name if PurePosixPath(file_name).suffix.lower() == ".jpg" else f"{file_name}.jpg"
+    name = file_name if PurePosixPath(file_name).suffix.lower() == ".jpg" else f"{file_name}.jpg"
+    folder, _, last = name.rpartition("/")
+    if len(last.encode()) > _LONGEST_NAME:
+        last = f"{last[: _LONGEST_NAME // 8]}~{hashlib.sha256(name.encode()).hexdigest()[:16]}.jpg"
+    return f"{folder}/{last}" if folder else last
+
+
+def check_apart(pictures: Folder, images_uri: str) -> None:
+    """Raises ConfigurationError where pictures would lie among the images: under the same names, in their place."""
+    if pictures.overlaps(Folder(images_uri)):
+        raise ConfigurationError(
+            f"{redact(pictures.uri)}: pictures may not be written there, since {redact(images_uri)} holds images, and "
+            "a picture has the name of its image. Choose a folder apart from it."
+        )
 
 
 def draw_detections(image: Picture, detections: Detections, palette: Palette, score_thresh: float) -> Picture:
@@ -98,6 +114,7 @@ def show_labels(store_uri: str, labels_key: str, out_uri: str, *, score_thresh: 
     store, out = Store(store_uri), Folder(out_uri)
     run = LabelRun(store, labels_key)
     recipe = run.recipe_or_error()
+    check_apart(Folder(out.join("images")), recipe["settings"]["images"])
     prototypes = input_artifact(store, recipe["inputs"], "prototypes")
     palette = Palette(store, prototypes)
     out.replace("references.jpg", to_jpeg(_references_sheet(store, prototypes, palette)))
