@@ -5,6 +5,7 @@ whole and once: `create` never overwrites, so that whoever reads an object reads
 passing faults (`tasks/faults.py`). What the objects mean is not known here (see `tasks/artifacts.py`).
 """
 
+import errno
 import math
 import os
 import shutil
@@ -132,6 +133,13 @@ class Folder:
         except NotFoundError:
             return
 
+    def overlaps(self, other: "Folder") -> bool:
+        """Whether one of the two lies in the other, or both are one."""
+        if type(self._filesystem) is not type(other._filesystem):
+            return False
+        own, theirs = (f"{folder._real_path()}/" for folder in (self, other))
+        return own.startswith(theirs) or theirs.startswith(own)
+
     def check_readable(self) -> None:
         """Raises StoreError where the folder is absent or may not be read."""
         patiently(self._check_folder, self.uri)
@@ -163,6 +171,10 @@ class Folder:
 
     def _at(self, name: str) -> str:
         return f"{self._path.rstrip('/')}/{name}"
+
+    def _real_path(self) -> str:
+        is_local = isinstance(self._filesystem, LocalFileSystem)
+        return (str(Path(self._path).resolve()) if is_local else self._path).rstrip("/")
 
     def _create(self, name: str, data: bytes) -> bool:
         try:
@@ -305,7 +317,7 @@ def _replace_local(path: Path, chunks: Iterable[bytes]) -> None:
 @contextmanager
 def _written_beside(path: Path, chunks: Iterable[bytes]) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    unfinished = path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex}")  # no longer than a name may be
     try:
         with unfinished.open("wb") as file:
             file.writelines(chunks)
@@ -338,11 +350,20 @@ def _walk_local(path: str) -> Iterator[FileInfo]:
         seen.add((status.st_dev, status.st_ino))
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.is_dir():
-                    pending.append((entry.path, f"{prefix}{entry.name}/"))
-                elif entry.is_file():
-                    status = entry.stat()
-                    yield FileInfo(prefix + entry.name, status.st_size, str(status.st_mtime_ns), status.st_mtime)
+                try:
+                    if entry.is_dir():
+                        pending.append((entry.path, f"{prefix}{entry.name}/"))
+                    elif entry.is_file():
+                        status = entry.stat()
+                        yield FileInfo(prefix + entry.name, status.st_size, str(status.st_mtime_ns), status.st_mtime)
+                    elif entry.is_symlink():
+                        yield FileInfo(prefix + entry.name, -1, "")  # it leads nowhere, as reading it will tell
+                except FileNotFoundError:
+                    continue  # removed meanwhile
+                except OSError as error:
+                    if error.errno != errno.ELOOP:
+                        raise
+                    yield FileInfo(prefix + entry.name, -1, "")
 
 
 def _walk_s3(filesystem: Any, path: str, uri: str) -> Iterator[FileInfo]:
