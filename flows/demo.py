@@ -16,6 +16,7 @@ from refseg_core.pictures import to_png
 from tasks.artifacts import Store
 from tasks.labels import newest_labels
 from tasks.pictures import show_labels
+from tasks.storage import write_uri
 
 _MODELS = ("sam2_demo", "dinov2_demo")
 
@@ -70,5 +71,4 @@ def _configuration() -> dict[str, Any]:
 
 
 def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
+    write_uri(str(path.absolute()), [data])

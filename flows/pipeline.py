@@ -8,6 +8,7 @@ from flows.configuration import RunConfig
 from flows.errors import ShardsFailedError
 from tasks.artifacts import Artifact
 from tasks.evaluate import evaluate
+from tasks.faults import reason
 from tasks.fill_memory_bank import fill_memory_bank
 from tasks.find_gone_labels import find_gone_labels
 from tasks.index_dataset import index_dataset
@@ -91,11 +92,13 @@ def label_targets(config: RunConfig, prototypes: Artifact) -> LabelPlan:
         )
         for shard in plan.pending
     ]
-    failed = [shard.name for shard, state in zip(plan.pending, states, strict=True) if not state.is_completed()]
+    failed = {shard.name: state for shard, state in zip(plan.pending, states, strict=True) if not state.is_completed()}
     if failed:
+        first, state = next(iter(failed.items()))
         raise ShardsFailedError(
-            f"{len(failed)} of {len(states)} shards could not be labelled: {', '.join(failed[:8])}. "
-            "What is labelled is kept; the same command goes on from there."
+            f"{len(failed)} of {len(states)} shards could not be labelled: {', '.join(list(failed)[:8])}. "
+            "What is labelled is kept; the same command goes on from there. "
+            f"{first} failed with {reason(state.result(raise_on_failure=False))}"
         )
     if config.targets.image_ids is not None:
         return plan  # the others are not gone, they were not asked for

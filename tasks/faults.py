@@ -77,7 +77,7 @@ def explain(error: Exception, uri: str) -> Exception:
     return error
 
 
-def reason(error: BaseException) -> str:
+def reason(error: object) -> str:
     """The fault in one line, without secrets."""
     return redact_text(f"{type(error).__name__}: {error}".rstrip(": ").splitlines()[0])
 
