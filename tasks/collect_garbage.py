@@ -26,6 +26,10 @@ from tasks.storage import FileInfo
 
 Why = Literal["leftover", "unused", "gone", "labels"]
 _STEP = "remove"
+# How the names of labels' objects begin, in the order of removal; artifacts follow. Parts of shards go before plans:
+# whoever plans other images into shards of those names would take them for its own. The recipe goes last: with it the
+# same command finds what is left.
+_TURNS = ("shards/", "detections/", "labeled_images/", "plans/", "plans/parts/", "requests/", "recipe.json")
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Garbage:
 def find_garbage(
     store: Store, *, min_age_hours: float = 24, gone: bool = False, labels: Collection[str] = ()
 ) -> list[Garbage]:
-    """What could be removed, manifests first. Raises StoreError where the store has no labels of a given key."""
+    """What could be removed, in the order to do it. Raises StoreError where the store has no labels of a given key."""
     for key in labels:
         open_labels(store, key)
     objects = [file for file in store.folder.list_files() if _group(file.name)]
@@ -67,12 +71,11 @@ def remove(store: Store, garbage: Collection[Garbage]) -> None:
 
 
 def _turn(name: str) -> int:
-    """When to remove an object: shards before the plans they belong to, last plans first, and parts at the end."""
-    if not name.endswith(".json"):
-        return 4
-    if not name.startswith(f"{FOLDER}/"):
-        return 3
-    return 2 if name.endswith("/recipe.json") else 0 if "/shards/" in name else 1
+    """When to remove an object: before what decides the meaning of those that are left; of plans the last first."""
+    folder, _, inside = name.split("/", 2)
+    if folder != FOLDER:
+        return len(_TURNS) + int(inside != MANIFEST)
+    return max((turn for turn, start in enumerate(_TURNS) if inside.startswith(start)), default=0)
 
 
 def _group(name: str) -> str:

@@ -106,12 +106,18 @@ def test_what_metrics_were_made_from_is_needed(labels: LabelStore) -> None:
     assert find_garbage(labels.store, min_age_hours=0) == []
 
 
-def test_manifests_go_before_the_parts_they_name(labels: LabelStore) -> None:
-    garbage = find_garbage(labels.store, labels=[labels.run.key])
-    kinds = [one.name.endswith(".json") for one in garbage]
-    assert kinds == sorted(kinds, reverse=True)
-    assert any(kinds)
-    assert not all(kinds)
+def test_manifests_go_before_the_parts_they_name_and_whole_labels_from_shards_back_to_their_recipe(
+    labels: LabelStore,
+) -> None:
+    labels.night("f")
+    removed = [one.name for one in find_garbage(labels.store, min_age_hours=0, labels=[labels.run.key])]
+    of_labels = [name.removeprefix(f"{labels.run.root}/") for name in removed if name.startswith(labels.run.root)]
+    folders = ["shards", "detections", "labeled_images", "plans", "plans/parts", "requests", ""]
+    assert list(dict.fromkeys(name.rpartition("/")[0] for name in of_labels)) == folders
+    assert of_labels.index("plans/0001.json") < of_labels.index("plans/0000.json")
+    of_others = [name.rpartition("/") for name in removed if not name.startswith(labels.run.root)]
+    manifests = {folder: place for place, (folder, _, name) in enumerate(of_others) if name == "manifest.json"}
+    assert all(manifests[folder] <= place for place, (folder, _, _) in enumerate(of_others))
 
 
 def test_a_removal_that_was_stopped_leaves_a_whole_store_and_is_finished_by_the_next(labels: LabelStore) -> None:
