@@ -4,9 +4,11 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 
 from refseg_core.errors import NotFoundError
 from refseg_core.tables import LabeledImages
@@ -106,6 +108,11 @@ class Scene:
     def filesystem(self) -> Any:
         """How others than refseg read there."""
         return None if self.server is None else self.server.filesystem()
+
+    def write_config(self, file: Path, *, store: str) -> Path:
+        """Writes the configuration file of the whole pipeline."""
+        file.write_text(yaml.safe_dump({**self.content, "store": store}), encoding="utf-8")
+        return file
 
     def run(self, store: str, **special: Any) -> Attempt:
         """An attempt to run the whole pipeline."""

@@ -316,7 +316,7 @@ def _pull(folder: str, model: str, **published: Any) -> None:
     from tasks.pull_weights import pull_weights
 
     REGISTRY[model] = REGISTRY[model]._replace(**published)
-    pull_weights(model, folder=folder, progress=lambda done, size: _downloaded(done, size))
+    pull_weights(model, folder=folder, progress=_downloaded)
 
 
 _WORKS: dict[str, Callable[..., None]] = {"run": _run, "export": _export, "collect": _collect, "pull": _pull}
