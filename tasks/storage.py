@@ -8,7 +8,6 @@ passing faults (`tasks/faults.py`). What the objects mean is not known here (see
 import errno
 import math
 import os
-import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -39,6 +38,8 @@ _OPTIONS: dict[str, dict[str, Any]] = {"s3": {"use_listings_cache": False, "defa
 _CLIENT_SETTINGS: dict[str, dict[str, Any]] = {"s3": {"retries": {"total_max_attempts": 1}}}  # we are patient enough
 # s3fs would ask for an object's size first, to fetch large ones in parts: two requests for each image.
 _READ_OPTIONS: dict[str, dict[str, Any]] = {"s3": {"max_concurrency": 1}}
+
+_UPLOAD_OPTIONS: dict[str, dict[str, Any]] = {"s3": {"max_concurrency": 2}}  # parts of at least 50 MB in memory
 
 
 class FileInfo(NamedTuple):
@@ -77,10 +78,13 @@ def write_uri(uri: str, chunks: Iterable[bytes]) -> None:
         with _explained(uri):
             _replace_local(Path(path), chunks)
         return
-    with tempfile.TemporaryFile() as local:
+    with tempfile.NamedTemporaryFile() as local:
         with _explained(tempfile.gettempdir()):
             local.writelines(chunks)
-        patiently(lambda: _upload(filesystem, path, local), uri)
+            local.flush()
+        options = _UPLOAD_OPTIONS.get(urlsplit(uri).scheme, {})
+        # Not `open` and `write`: closing after a failure, that makes an object of what came so far.
+        patiently(lambda: filesystem.put_file(local.name, path, **options), uri)
 
 
 class Folder:
@@ -279,12 +283,6 @@ def _read(filesystem: Any, path: str, uri: str) -> bytes:
 
 def _read_once(filesystem: Any, path: str, uri: str) -> bytes:
     return bytes(filesystem.cat_file(path, **_READ_OPTIONS.get(scheme(uri), {})))
-
-
-def _upload(filesystem: Any, path: str, local: BinaryIO) -> None:
-    local.seek(0)
-    with filesystem.open(path, "wb") as remote:
-        shutil.copyfileobj(local, remote)
 
 
 @contextmanager

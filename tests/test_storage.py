@@ -28,7 +28,7 @@ from tasks.storage import (
     uri_size,
     write_uri,
 )
-from tests.fault_proxy import Fault, FaultProxy, Rule
+from tests.fault_proxy import Fault, FaultProxy, Request, Rule
 from tests.seaweedfs import ADMIN, READER, STRANGER, Account
 from tests.servers import Moto, ObjectStore, forget_connections
 
@@ -498,6 +498,39 @@ def test_a_server_that_only_fails_is_asked_as_often_as_patience_says_and_not_mor
         with pytest.raises(OSError, match="internal error"):
             _ACTIONS[name](folder)
         assert fault_proxy.count_requests() == num_requests, name
+
+
+@pytest.mark.slow
+def test_a_large_object_is_replaced_whole_or_stays_as_it_was_whatever_happens_to_a_part(
+    seaweedfs: ObjectStore, fault_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(storage._UPLOAD_OPTIONS, "s3", {"chunksize": 5 << 20})
+    new = [bytes([number]) * (1 << 20) for number in range(12)]  # three parts
+    uri = f"s3://{seaweedfs.new_bucket()}/folder/out"
+    for method, query in [("POST", "uploads"), ("PUT", "partNumber=2"), ("POST", "uploadId")]:
+        write_uri(uri, [b"old"])
+        fault_proxy.rules = [_the_first(Fault.INTERNAL_ERROR, method, query)]
+        with monkeypatch.context() as impatience, pytest.raises(OSError, match="internal error"):
+            impatience.setenv(ATTEMPTS_VARIABLE, "1")
+            write_uri(uri, new)
+        assert read_uri(uri) == b"old"
+        for fault in (Fault.INTERNAL_ERROR, Fault.LOSE_REPLY):
+            fault_proxy.rules = [_the_first(fault, method, query)]
+            write_uri(uri, [*new, fault.name.encode()])
+            assert read_uri(uri) == b"".join([*new, fault.name.encode()])
+
+
+def _the_first(fault: Fault, method: str, query: str) -> Callable[[Request], Fault | None]:
+    """The fault for the first such request."""
+    met: list[Request] = []
+
+    def rule(request: Request) -> Fault | None:
+        if met or request.method != method or query not in request.query:
+            return None
+        met.append(request)
+        return fault
+
+    return rule
 
 
 @pytest.mark.slow
