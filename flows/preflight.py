@@ -26,6 +26,9 @@ def check(config: RunConfig) -> None:
     if config.pictures is not None:
         for images_uri in (config.targets.images, config.references.images):
             check_apart(Folder(config.pictures), images_uri)
+    for written in (config.store, config.pictures):
+        if written is not None:
+            Folder(written).check_writable()
     Folder(config.references.images).check_readable()
     references = _check_references(config)
     if config.targets.annotations is None:

@@ -12,7 +12,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime
 from functools import partial
 from itertools import islice
@@ -31,6 +31,7 @@ from tasks.faults import NOT_FOUND, explain, patiently
 Result = TypeVar("Result")
 
 _creating_in_memory = Lock()
+_PROBE = ".refseg-may-write"
 _AT_ONCE = 16  # requests under way when many objects are read
 
 # Listings are never cached: another process may have added objects since.
@@ -147,6 +148,12 @@ class Folder:
     def check_readable(self) -> None:
         """Raises StoreError where the folder is absent or may not be read."""
         patiently(self._check_folder, self.uri)
+
+    def check_writable(self) -> None:
+        """Raises StoreError where nothing may be written. Leaves nothing behind, unless it may not delete."""
+        self.replace(_PROBE, b"")
+        with suppress(StoreError):
+            self.delete(_PROBE)
 
     def holds_files(self, suffixes: tuple[str, ...]) -> bool:
         """Whether any file at any depth has a name that ends so; stops at the first."""

@@ -24,6 +24,10 @@ def _message(project: Project, changes: dict[str, Any]) -> str:
     return str(caught.value)
 
 
+def _refuse(*_: object, **__: object) -> None:
+    raise PermissionError("read-only")
+
+
 @pytest.fixture(autouse=True)
 def no_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_: object) -> None:
@@ -83,9 +87,19 @@ def test_a_place_of_an_unknown_kind_is_named(name: str, project: Project) -> Non
     assert "gopher9://host/place" in _message(project, {name: "gopher9://host/place"})
 
 
-def test_a_store_that_cannot_be_written_is_named(project: Project) -> None:
+@pytest.mark.parametrize("name", ["store", "pictures"])
+def test_a_place_that_cannot_be_written_is_named(name: str, project: Project) -> None:
     (project.folder / "file").write_text("no folder")
-    assert str(project.folder / "file") in _message(project, {"store": str(project.folder / "file")})
+    assert str(project.folder / "file") in _message(project, {name: str(project.folder / "file")})
+
+
+def test_a_store_that_became_read_only_is_refused_though_all_but_labels_is_made(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the first shard would be labelled, and then be lost."""
+    check(project.config)
+    monkeypatch.setattr(Path, "open", _refuse)
+    assert "access denied" in _message(project, {})
 
 
 @pytest.mark.parametrize(

@@ -350,6 +350,13 @@ def test_replace_overwrites(folder: Folder) -> None:
     assert folder.read("page") == b"second"
 
 
+def test_whether_a_folder_may_be_written_is_found_out_without_leaving_anything(folder: Folder) -> None:
+    folder.check_writable()
+    folder.create("object", b"data")
+    folder.check_writable()
+    assert [file.name for file in folder.list_files()] == ["object"]
+
+
 def test_write_uri_joins_its_chunks_and_overwrites(folder: Folder) -> None:
     write_uri(folder.join("deep/out"), (b"%d," % number for number in range(1000)))
     write_uri(folder.join("deep/out"), iter([b"a", b"", b"bc"]))
@@ -388,6 +395,7 @@ _ACTIONS: dict[str, Callable[[Folder], object]] = {
     "list_files": lambda folder: folder.list_files(),
     "list_folders": lambda folder: folder.list_folders(),
     "check_readable": lambda folder: folder.check_readable(),
+    "check_writable": lambda folder: folder.check_writable(),
     "read_many": lambda folder: list(folder.read_many(["a"])),
     "delete": lambda folder: folder.delete("a"),
     "open_uri": lambda folder: open_uri(folder.join("a")),
@@ -415,7 +423,7 @@ def test_a_store_that_may_only_be_read_is_read_and_refuses_writers(seaweedfs: Ob
         folder = Folder(uri)
         assert folder.read("a") == b"data"
         assert [file.name for file in folder.list_files()] == ["a"]
-        for name in ("create", "replace", "write_uri", "delete"):
+        for name in ("create", "replace", "write_uri", "delete", "check_writable"):
             with pytest.raises(StoreError, match=rf"{folder.uri}/.*denied"):
                 _ACTIONS[name](folder)
     assert [Folder(uri).read_if_there(name) for name in "ab"] == [b"data", None]
@@ -472,7 +480,7 @@ def test_a_local_folder_that_may_not_be_written_is_a_store_error(
 
 
 @pytest.mark.parametrize("empty_uri", ["path", "memory"], indirect=True)  # a bucket allows objects below objects
-@pytest.mark.parametrize("name", ["create", "replace", "write_uri"])
+@pytest.mark.parametrize("name", ["create", "replace", "write_uri", "check_writable"])
 def test_a_folder_below_a_file_is_a_store_error(name: str, empty_uri: str) -> None:
     Folder(empty_uri).create("file", b"")
     with pytest.raises(StoreError, match="file"):
