@@ -17,8 +17,10 @@ from flows.configuration import Key, RunConfig, keys, load_config, template
 from flows.errors import ShardsFailedError
 from flows.store_commands import STORE_COMMANDS
 from refseg_core.errors import ConfigurationError, RefsegError
+from tasks.faults import may_pass, reason
 
 _USER_ERROR, _FAILURE = 2, 1
+_KEPT = "This may pass; what is done is kept, and the same command goes on from there."
 _PREFECT_DEFAULTS = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -43,14 +45,10 @@ class _Commands(click.Group):
         except ShardsFailedError as error:
             click.secho(f"Error: {error}", fg="red", err=True)
             context.exit(_FAILURE)
-        except BrokenPipeError:
-            raise  # who reads our output has gone; click ends quietly then
         except Exception as error:
-            from tasks.faults import may_pass, reason
-
-            if not may_pass(error):
-                raise  # a bug
-            click.secho(f"Error: {reason(error)}. What is done is kept; try again later.", fg="red", err=True)
+            if not may_pass(error) or isinstance(error, BrokenPipeError):  # the reader of our output has left
+                raise
+            click.secho(f"Error: {reason(error)}. {_KEPT}", fg="red", err=True)
             context.exit(_FAILURE)
 
 
@@ -101,13 +99,13 @@ def _pipeline_of(config: RunConfig) -> Iterator[None]:
     """
     for name, value in _PREFECT_DEFAULTS.items():
         os.environ.setdefault(name, value)
-    from flows.console import messages, progress_bars
+    from flows.console import messages, one_line_faults, progress_bars
     from flows.preflight import check
 
     check(config)
     if "PREFECT_API_URL" not in os.environ:
         messages.print("Starting a temporary Prefect server (set PREFECT_API_URL to use your own).", style="dim")
-    with progress_bars():
+    with progress_bars(), one_line_faults():
         yield
 
 

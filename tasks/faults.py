@@ -54,7 +54,10 @@ def patiently(action: Callable[[], Result], uri: str, *, pause: Callable[[float]
             explained = explain(error, uri)
             if isinstance(explained, RefsegError):
                 raise explained from error
-            if not may_pass(error) or attempt + 1 == attempts:
+            if not may_pass(error):
+                raise
+            if attempt + 1 == attempts:
+                error.add_note(redact(uri))
                 raise
             log.info("%s: %s; trying again", redact(uri), reason(error))
             pause(min(_FIRST_PAUSE_SECONDS * 2**attempt, _LONGEST_PAUSE_SECONDS) * random.uniform(0.75, 1.25))
@@ -77,14 +80,15 @@ def explain(error: Exception, uri: str) -> Exception:
     return error
 
 
-def reason(error: object) -> str:
-    """The fault in one line, without secrets."""
-    return redact_text(f"{type(error).__name__}: {error}".rstrip(": ").splitlines()[0])
-
-
 def may_pass(error: BaseException) -> bool:
-    """Whether it is a fault of the world that may go away, and no bug."""
+    """Whether it is a fault of the world that may go away by itself; neither an error of ours nor a bug."""
     return isinstance(error, OSError) or _is_of_a_service(error)
+
+
+def reason(error: BaseException) -> str:
+    """The fault in one line, after the place where patience with it ended; without secrets of addresses."""
+    line = f"{type(error).__name__}: {error}".rstrip(": ").splitlines()[0]
+    return ": ".join([*getattr(error, "__notes__", ())[:1], redact_text(line)])
 
 
 def _code(error: Exception) -> str:

@@ -83,7 +83,7 @@ def write_uri(uri: str, chunks: Iterable[bytes]) -> None:
         with _explained(tempfile.gettempdir()):
             local.writelines(chunks)
             local.flush()
-        options = _UPLOAD_OPTIONS.get(urlsplit(uri).scheme, {})
+        options = _UPLOAD_OPTIONS.get(scheme(uri), {})
         # Not `open` and `write`: closing after a failure, that makes an object of what came so far.
         patiently(lambda: filesystem.put_file(local.name, path, **options), uri)
 

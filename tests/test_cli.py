@@ -267,6 +267,24 @@ def test_a_mistake_is_named_at_once_with_exit_code_2(
     assert "Prefect" not in message
 
 
+@pytest.mark.usefixtures("no_prefect")
+def test_a_fault_that_may_pass_is_told_in_a_line_with_exit_code_1(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ConnectionResetError("by peer")
+
+    monkeypatch.setattr("flows.preflight.check", fail)
+    result = _invoke("run", project.write_config())
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == f"Error: ConnectionResetError: by peer. {cli._KEPT}\n"
+
+
+@pytest.mark.usefixtures("no_prefect")
+def test_a_bug_keeps_its_traceback(project: Project) -> None:
+    assert isinstance(_invoke("run", project.write_config()).exception, AssertionError)
+
+
 def test_index_names_mistakes_too(project: Project) -> None:
     message = _failed(_invoke("index", project.write_config(references__annotations="/nowhere/refs.json")))
     assert "/nowhere/refs.json: not found" in message

@@ -7,7 +7,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from refseg_core.errors import ConfigurationError, NotFoundError, StoreError
-from tasks.faults import ATTEMPTS_VARIABLE, patiently, reason
+from tasks.faults import ATTEMPTS_VARIABLE, may_pass, patiently, reason
 
 _URI = "s3://user:hunter2@bucket/prefix"
 
@@ -75,6 +75,23 @@ def test_a_lasting_fault_says_at_once_where_and_what_to_do(fault: Exception, kin
     assert action.calls == 1
     assert caught.value.__cause__ is fault
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_fault_that_does_not_pass_is_told_in_a_line_with_its_place() -> None:
+    action = Fails([ConnectionResetError("by peer\nwith details")] * 99)
+    with pytest.raises(ConnectionResetError) as caught:
+        action.run()
+    assert reason(caught.value) == "s3://bucket/prefix: ConnectionResetError: by peer"
+
+
+def test_an_address_within_a_message_is_told_without_its_secrets() -> None:
+    fault = EndpointConnectionError(endpoint_url="http://user:hunter2@host:1/bucket?list&X-Amz-Signature=hunter2")
+    assert reason(fault) == ('EndpointConnectionError: Could not connect to the endpoint URL: "http://host:1/bucket"')
+
+
+def test_faults_of_the_world_may_pass_and_bugs_and_our_own_errors_do_not() -> None:
+    assert all(map(may_pass, _PASSING))
+    assert not any(map(may_pass, [StoreError("denied"), KeyError("a"), RuntimeError("a")]))
 
 
 @pytest.mark.parametrize("bug", [ZeroDivisionError("a"), KeyError("a"), RuntimeError("a")], ids=reason)
