@@ -1,5 +1,6 @@
 """What people see in a terminal: progress bars, tables and errors. Results go to stdout, everything else to stderr."""
 
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,10 +20,13 @@ from rich.progress import Task as Bar
 from rich.table import Table as TextTable
 from rich.text import Text
 
+from flows.errors import ShardsFailedError
+from refseg_core.errors import RefsegError
 from refseg_core.evaluation import category_table, metrics_table
 from refseg_core.settings import Protocol
 from refseg_core.tables import Metrics
 from tasks import progress
+from tasks.faults import may_pass
 
 # Names come from users: what looks like rich's markup in them is shown as it stands.
 results = Console(
@@ -65,6 +69,25 @@ def progress_bars() -> Iterator[None]:
 
         with progress.listening(listen):
             yield
+
+
+@contextmanager
+def one_line_faults() -> Iterator[None]:
+    """Within the block Prefect shows no traceback of what the command line tells in a line; of bugs it does."""
+    handlers = list(logging.getLogger().handlers)
+    for handler in handlers:
+        handler.addFilter(_is_news)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    is_told = isinstance(error, RefsegError | ShardsFailedError) or (error is not None and may_pass(error))
+    return not (is_told and record.name.startswith("prefect."))
 
 
 def print_metrics(metrics: Metrics, protocol: Protocol) -> None:

@@ -1,6 +1,7 @@
 """The pipeline, read as the method's figure: index, sample, segment, fill, postprocess, label, evaluate."""
 
 from dataclasses import dataclass, replace
+from typing import cast
 
 from prefect import flow
 
@@ -94,11 +95,10 @@ def label_targets(config: RunConfig, prototypes: Artifact) -> LabelPlan:
     ]
     failed = {shard.name: state for shard, state in zip(plan.pending, states, strict=True) if not state.is_completed()}
     if failed:
-        first, state = next(iter(failed.items()))
+        first = cast(Exception, next(iter(failed.values())).result(raise_on_failure=False))
         raise ShardsFailedError(
             f"{len(failed)} of {len(states)} shards could not be labelled: {', '.join(list(failed)[:8])}. "
-            "What is labelled is kept; the same command goes on from there. "
-            f"{first} failed with {reason(state.result(raise_on_failure=False))}"
+            f"The first: {reason(first)}. What is labelled is kept; the same command goes on from there."
         )
     if config.targets.image_ids is not None:
         return plan  # the others are not gone, they were not asked for

@@ -1,10 +1,14 @@
-"""What people see of an evaluation, whatever the protocol and the number of categories."""
+"""What people see of an evaluation, whatever the protocol and the number of categories, and of errors."""
+
+import logging
 
 import numpy as np
 import pytest
 
 from flows import console
-from flows.console import print_metrics
+from flows.console import one_line_faults, print_metrics
+from flows.errors import ShardsFailedError
+from refseg_core.errors import StoreError
 from refseg_core.settings import Protocol
 from refseg_core.tables import Metrics
 
@@ -42,3 +46,18 @@ def test_more_categories_than_one_reads_are_left_to_the_file() -> None:
         print_metrics(metrics_of(1203, "segm", "AP"), "lvis")
     assert "By category: 1203, in the file below" in captured.get()
     assert "name 1" not in captured.get()
+
+
+def test_what_the_command_line_tells_in_a_line_comes_without_prefects_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    told = [StoreError("denied"), ShardsFailedError("three"), ConnectionResetError("reset")]
+    log = logging.getLogger("prefect.task_runs")
+    with one_line_faults():
+        for error in (*told, ZeroDivisionError("a bug")):
+            log.error("%r", error, exc_info=error)
+        log.error("finished as failed")
+        logging.getLogger("elsewhere").error("our own", exc_info=told[0])
+    assert caplog.messages == ["ZeroDivisionError('a bug')", "finished as failed", "our own"]
+    log.error("afterwards", exc_info=told[0])
+    assert caplog.messages[-1] == "afterwards"
