@@ -114,9 +114,9 @@ class Scene:
         file.write_text(yaml.safe_dump({**self.content, "store": store}), encoding="utf-8")
         return file
 
-    def run(self, store: str, **special: Any) -> Attempt:
+    def run(self, store: str, *, pictures: str | None = None, **special: Any) -> Attempt:
         """An attempt to run the whole pipeline."""
-        content = {**self.content, "store": store}
+        content = {**self.content, "store": store, "pictures": pictures}
         return Attempt("run", {"content": content}, self.environment, **special)
 
     @property

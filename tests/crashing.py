@@ -254,6 +254,8 @@ def _doings() -> dict[str, tuple[Any, str]]:
     return {
         "create": (storage.Folder, "create"),
         "link": (storage, "_create_local"),  # as create, but only where nothing is there yet
+        "name": (os, "link"),  # as whole local files get theirs
+        "replace": (storage.Folder, "replace"),  # as pictures are put
         "delete": (storage.Folder, "delete"),
         "read": (storage.Folder, "read"),
         "call": (storage, "patiently"),

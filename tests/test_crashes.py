@@ -1,8 +1,10 @@
 """A run that is killed at any of its moments leaves whole objects only, and whoever goes on ends with all of them."""
 
+from pathlib import Path
+
 import pytest
 
-from tests.crashes import Crashes
+from tests.crashes import Crashes, contents
 from tests.crashing import Death
 
 pytest_plugins = ["tests.crash_scenes", "tests.stores", "tests.tiny_project"]
@@ -59,6 +61,7 @@ _MOMENTS = {
     "after what became of the first images": after("/labeled_images/"),
     "half way through the first shard's manifest": half("/shards/"),
     "after the first shard's manifest": after("/shards/"),
+    "while a whole object still has its hidden name, too": Death("name", nth=28),
     "after the third detections": after("/detections/", 3),
     "after what became of the last images": after("/labeled_images/", 4),
     "after the last shard's manifest": after("/shards/", 4),
@@ -86,6 +89,19 @@ def test_a_run_that_is_killed_after_every_object_it_puts_still_ends(on_disk: Cra
         num_kills += 1
     on_disk.assert_exact()
     assert num_kills == len(on_disk.scene.undisturbed().contents)
+
+
+def test_pictures_of_a_killed_run_are_whole_and_in_the_end_all_there(on_disk: Crashes, tmp_path: Path) -> None:
+    pictures, expected = str(tmp_path / "pictures"), str(tmp_path / "expected")
+    on_disk.elsewhere().attempt({"pictures": expected})
+    whole = contents(expected)
+    on_disk.kill(Death("replace", nth=2), Death("rename", nth=3, when="before"), pictures=pictures)
+    found = contents(pictures)
+    assert {name: whole[name] for name in found} == found
+    assert found
+    on_disk.attempt({"pictures": pictures})
+    assert contents(pictures) == whole
+    on_disk.assert_exact()
 
 
 _MOMENTS_IN_A_BUCKET = {
