@@ -83,7 +83,7 @@ def write_uri(uri: str, chunks: Iterable[bytes]) -> None:
         with _explained(tempfile.gettempdir()):
             local.writelines(chunks)
             local.flush()
-        options = _UPLOAD_OPTIONS.get(scheme(uri), {})
+        options = _UPLOAD_OPTIONS.get(_kind(uri), {})
         # Not `open` and `write`: closing after a failure, that makes an object of what came so far.
         patiently(lambda: filesystem.put_file(local.name, path, **options), uri)
 
@@ -244,7 +244,7 @@ def _resolve(uri: str) -> tuple[Any, str]:
     try:
         uri.encode()
         check_address(uri)
-        filesystem, path = fsspec.core.url_to_fs(uri, **_options(scheme(uri)))
+        filesystem, path = fsspec.core.url_to_fs(uri, **_options(_kind(uri)))
         if isinstance(filesystem, LocalFileSystem) and (reason := _misread(uri)):
             raise ValueError(reason)
     except (ValueError, ImportError, OSError) as error:
@@ -253,6 +253,12 @@ def _resolve(uri: str) -> tuple[Any, str]:
             "or s3://bucket/prefix."
         ) from error
     return filesystem, path
+
+
+def _kind(uri: str) -> str:
+    """The scheme, one name for each kind of place."""
+    name = scheme(uri)
+    return "s3" if name == "s3a" else name
 
 
 def _options(name: str) -> dict[str, Any]:
@@ -289,7 +295,7 @@ def _read(filesystem: Any, path: str, uri: str) -> bytes:
 
 
 def _read_once(filesystem: Any, path: str, uri: str) -> bytes:
-    return bytes(filesystem.cat_file(path, **_READ_OPTIONS.get(scheme(uri), {})))
+    return bytes(filesystem.cat_file(path, **_READ_OPTIONS.get(_kind(uri), {})))
 
 
 @contextmanager

@@ -239,6 +239,17 @@ def test_a_listing_shows_what_another_wrote_meanwhile(folder: Folder) -> None:
     assert [file.name for file in folder.list_files()] == ["a", "b"]
 
 
+def test_a_bucket_by_its_other_name_is_read_and_listed_alike(s3: Moto) -> None:
+    bucket = s3.new_bucket()
+    folder = Folder(f"s3a://{bucket}/folder")
+    folder.create("a", b"data")
+    assert folder.list_folders() == []
+    s3.filesystem().pipe_file(f"{bucket}/folder/b/c", b"other")  # as another process does
+    assert folder.list_folders() == ["b"]
+    assert [file.name for file in folder.list_files()] == ["a", "b/c"]
+    assert folder.read("a") == b"data"
+
+
 def test_the_version_of_a_file_changes_with_its_content_only(folder: Folder) -> None:
     def listed() -> FileInfo:
         (file,) = folder.list_files()
