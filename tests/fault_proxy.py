@@ -183,6 +183,10 @@ class FaultProxy:
         """Counts from zero again."""
         self._requests = []
 
+    def start_storm(self, level: Level, seed: int) -> None:
+        """Draws faults from now on, the same for the same seed and requests."""
+        self.level, self._random = level, random.Random(seed)
+
     def go_down(self, seconds: float) -> None:
         """Ends all connections, and resets new ones at once until the seconds have passed."""
         self._up_again_at = time.monotonic() + seconds

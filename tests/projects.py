@@ -16,6 +16,14 @@ from tests.models import tiny_encoder, tiny_segmenter
 from tests.samples import coco, write_images
 
 CATEGORIES = {3: "box", 8: "bar"}
+_PLACES = (
+    "references.images",
+    "references.annotations",
+    "targets.images",
+    "targets.annotations",
+    "segmenter.weights",
+    "encoder.weights",
+)
 _HEIGHT, _WIDTH = 96, 128
 _OBJECTS = {3: (12, 14, 40, 40), 8: (68, 20, 36, 60)}  # category -> x, y, width, height
 _COLOURS = {3: (230, 60, 40), 8: (40, 90, 230)}
@@ -71,6 +79,22 @@ def write_project(folder: Path, weights: Path, *, num_targets: int = 5) -> Proje
         "device": "cpu",
     }
     return Project(folder, content)
+
+
+def in_bucket(project: Project, filesystem: Any, bucket: str) -> Project:
+    """The same project with everything it refers to in a bucket, its store too."""
+    for path in sorted(path for path in project.folder.rglob("*") if path.is_file()):
+        filesystem.pipe_file(f"{bucket}/{path.relative_to(project.folder)}", path.read_bytes())
+    changes = {}
+    for key in ("store", *_PLACES):
+        section, _, name = key.rpartition(".")
+        path = Path((project.content[section] if section else project.content)[name])
+        if path.is_file() and not path.is_relative_to(project.folder):  # weights are shared by all projects
+            filesystem.pipe_file(f"{bucket}/weights/{path.name}", path.read_bytes())
+            changes[key] = f"s3://{bucket}/weights/{path.name}"
+        else:
+            changes[key] = f"s3://{bucket}/{path.relative_to(project.folder)}"
+    return Project(project.folder, _changed(project.content, changes))
 
 
 def save_tiny_weights(folder: Path) -> None:

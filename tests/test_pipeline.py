@@ -24,10 +24,12 @@ from tasks.label_shard import label_shard
 from tasks.labels import LabelRun
 from tasks.lineage import references_of
 from tasks.storage import Folder
-from tests.projects import Project, write_coco
+from tests.label_rows import assert_exact, read_label_rows
+from tests.projects import Project, in_bucket, write_coco
 from tests.samples import coco, table_rows
+from tests.servers import ObjectStore
 
-pytest_plugins = ["tests.tiny_project"]
+pytest_plugins = ["tests.stores", "tests.tiny_project"]
 pytestmark = pytest.mark.slow
 
 
@@ -326,6 +328,31 @@ def test_a_run_whose_shards_fail_says_so_without_a_traceback(
         main(["run", str(project.write_config())])
     assert caught.value.code == 1
     assert "1 of 3 shards could not be labelled: 0000-00000" in capsys.readouterr().err
+
+
+def test_all_of_a_run_may_lie_in_a_bucket(
+    project: Project, seaweedfs: ObjectStore, refseg: Callable[..., str], tmp_path: Path
+) -> None:
+    bucket = seaweedfs.new_bucket()
+    there = in_bucket(project, seaweedfs.filesystem(), bucket)
+    store, out = there.config.store, f"s3://{bucket}/out"
+    local = refseg("run", project.write_config())
+    printed = refseg("run", there.write_config())
+    assert _tables_shown(printed) == _tables_shown(local)
+    assert_exact(store, read_label_rows(project.config.store))
+
+    refseg("export", store, "--out", f"{out}/results.json")
+    refseg("export", project.config.store, "--out", tmp_path / "results.json")
+    assert Folder(out).read("results.json") == (tmp_path / "results.json").read_bytes()
+    assert "Wrote 6 pictures" in refseg("show", store, "--out", f"{out}/pictures", "--score", "0")
+    assert len(Folder(f"{out}/pictures").list_files()) == 6
+    assert "complete" in refseg("status", store)
+    assert "no faults" in refseg("verify", store)
+    assert "To remove: nothing" in refseg("gc", store, "--min-age", "0")
+
+
+def _tables_shown(printed: str) -> list[str]:
+    return [line for line in printed.splitlines() if "://" not in line and "/store" not in line]
 
 
 def test_the_steps_are_flows_of_their_own(listed: RunConfig) -> None:
