@@ -90,7 +90,7 @@ def _of_shard(found: Contents, shard: str) -> Contents:
 
 
 def _assert_sound(crashes: Crashes) -> None:
-    crashes.count()
+    crashes.count_images()
     assert verify_store(Store(crashes.store)).faults == []
 
 
