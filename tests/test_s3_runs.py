@@ -297,7 +297,7 @@ def test_who_may_only_read_looks_at_labels_and_takes_them_out_and_is_refused_a_r
         started = time.monotonic()
         for command in ("run", "label", "bank", "evaluate"):
             assert f"{store}/.refseg-may-write: access denied" in _failed(command, file, exit_code=2)
-        assert time.monotonic() - started < 4 * 5
+        assert time.monotonic() - started < 4 * 10
         assert "access denied" in _failed("export", store, "--out", f"{store}/mine.json", exit_code=2)
         assert "access denied" in _failed("gc", store, "--min-age", "0", "--yes", exit_code=2)
     assert len(list((out / "pictures" / "images").iterdir())) == 3
@@ -355,7 +355,7 @@ def test_a_server_that_does_not_answer_is_named_by_every_command(
             started = time.monotonic()
             error = _failed(*command, exit_code=1)
             assert re.search(r"s3://bucket-.*Could not connect.*127\.0\.0\.1:9.*goes on from there\.$", error), error
-            assert time.monotonic() - started < (5 if attempts == "1" else 15)
+            assert time.monotonic() - started < (10 if attempts == "1" else 30)
     assert ADMIN.secret not in caplog.text
 
 
