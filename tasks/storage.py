@@ -57,7 +57,10 @@ class FileInfo(NamedTuple):
 def open_uri(uri: str) -> BinaryIO:
     """Opens one object for reading, seekable. Raises StoreError where it is absent or may not be read."""
     filesystem, path = _resolve(uri)
-    return cast(BinaryIO, patiently(lambda: filesystem.open(path, "rb"), uri))
+    try:
+        return cast(BinaryIO, patiently(lambda: filesystem.open(path, "rb"), uri))
+    except ValueError as error:
+        raise StoreError(f"{redact(uri)}: names no object ({error}).") from error
 
 
 def uri_size(uri: str) -> int:
@@ -218,7 +221,7 @@ class Folder:
 
     def _check_folder(self) -> None:
         # Not `exists`, for which s3fs takes a bucket that it may not ask for, or cannot reach, to be absent.
-        if self._filesystem.info(self._path)["type"] == "file":
+        if self._filesystem.info(self._path)["type"] != "directory":  # locally there are also devices
             raise NotADirectoryError(self.uri)
 
     def _walk(self) -> Iterator[FileInfo]:
