@@ -48,8 +48,12 @@ def find_garbage(
     for key in labels:
         open_labels(store, key)
     objects = [file for file in store.folder.list_files() if _group(file.name)]
-    _check_recipes(store, {file.name for file in objects})
     needed, why = _needed(store, set(labels), drop_gone=gone)
+    names = {file.name for file in objects}
+    _check_shards(
+        {name for name in names - needed if why.get(name) != "gone" and why.get(_group(name)) != "labels"}, store
+    )
+    _check_parts(store, needed - names)
     rest = [file for file in objects if file.name not in needed]
     youngest_of = _youngest(rest)
     limit = time.time() - min_age_hours * 3600
@@ -85,14 +89,23 @@ def _group(name: str) -> str:
     return f"{folder}/{key}" if folder in (*ARTIFACT_FOLDERS, FOLDER) and inside else ""
 
 
-def _check_recipes(store: Store, names: Collection[str]) -> None:
-    """Raises StoreError where labels have lost their recipe: they would all look like leftovers."""
-    for name in sorted(names):
-        recipe = f"{_group(name)}/recipe.json"
-        if name.startswith(f"{FOLDER}/") and "/shards/" in name and name.endswith(".json") and recipe not in names:
+def _check_shards(unneeded: Collection[str], store: Store) -> None:
+    """Raises StoreError where labels have lost their recipe, or shards their plan: they would look like leftovers."""
+    for name in sorted(unneeded):
+        if name.startswith(f"{FOLDER}/") and "/shards/" in name and name.endswith(".json"):
             raise StoreError(
-                f"{redact(store.folder.join(recipe))}: missing, though {name} is there. Restore the object, or remove "
-                "the whole folder; nothing was removed."
+                f"{redact(store.folder.join(name))}: has no plan, or no recipe. Restore what is lost, as `refseg verify` "
+                "tells, or remove the object to have its images labelled again; nothing was removed."
+            )
+
+
+def _check_parts(store: Store, unlisted: Collection[str]) -> None:
+    """Raises StoreError where a manifest names what is not there: what it meant would look like a leftover."""
+    for name in sorted(unlisted):
+        if store.folder.read_if_there(name) is None:  # else it was made after the listing
+            raise StoreError(
+                f"{redact(store.folder.join(name))}: missing, though a manifest names it. Restore the object, or "
+                "remove that manifest to have it made again; nothing was removed."
             )
 
 

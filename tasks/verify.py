@@ -113,7 +113,7 @@ def _verify_recipe(
         verified.note(numbered_name(f"{run.root}/requests", 0), "is missing")
     last = [request["dataset"] for request in requests[-1:] if request]
     noted = {fault.name for fault in verified.faults}
-    for needed in sorted(reachable([*recipe["inputs"].values(), *last], manifests)):
+    for needed in sorted({*reachable([*recipe["inputs"].values(), *last], manifests), *last}):
         manifest = f"{needed}/{MANIFEST}"
         if needed not in manifests and manifest not in noted:
             verified.note(manifest, f"is missing, though {run.root} was made from it")
