@@ -94,8 +94,8 @@ def _check_shards(unneeded: Collection[str], store: Store) -> None:
     for name in sorted(unneeded):
         if name.startswith(f"{FOLDER}/") and "/shards/" in name and name.endswith(".json"):
             raise StoreError(
-                f"{redact(store.folder.join(name))}: has no plan, or no recipe. Restore what is lost, as `refseg verify` "
-                "tells, or remove the object to have its images labelled again; nothing was removed."
+                f"{redact(store.folder.join(name))}: has no plan, or no recipe. Restore what is lost, as "
+                "`refseg verify` tells, or remove the object to have its images labelled again; nothing was removed."
             )
 
 

@@ -287,7 +287,7 @@ def test_a_place_that_cannot_be_is_named(
 def test_a_server_that_is_not_there_ends_in_one_line(project: Project) -> None:
     result = refseg("index", project.write_config(references__annotations="http://127.0.0.1:9/refs.json"))
     assert result.exit_code == 1
-    assert result.stderr.startswith("Error: ClientConnectorError: Cannot connect to host 127.0.0.1:9")
+    assert result.stderr.startswith("Error: http://127.0.0.1:9/refs.json: ClientConnectorError: Cannot connect to host")
     assert result.stderr.count("\n") == 1
 
 
