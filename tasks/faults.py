@@ -1,7 +1,7 @@
 """Tells what failed in a place: lasting faults become errors that say what to do, passing ones are tried again.
 
 Here: the words for faults of file systems and object stores, and patience. Not here: opening anything
-(`tasks/storage.py`), and retrying whole steps (`tasks/retrying.py`).
+(`tasks/storage/`), and retrying whole steps (`tasks/retrying.py`).
 """
 
 import errno
@@ -9,7 +9,8 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from refseg_core.errors import ConfigurationError, NotFoundError, RefsegError, StoreError
@@ -62,6 +63,18 @@ def patiently(action: Callable[[], Result], uri: str, *, pause: Callable[[float]
             log.info("%s: %s; trying again", redact(uri), reason(error))
             pause(min(_FIRST_PAUSE_SECONDS * 2**attempt, _LONGEST_PAUSE_SECONDS) * random.uniform(0.75, 1.25))
     raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+@contextmanager
+def explained(uri: str) -> Iterator[None]:
+    """For what may not be repeated: lasting faults say what to do, passing ones come as they are."""
+    try:
+        yield
+    except Exception as error:
+        told = explain(error, uri)
+        if told is error:
+            raise
+        raise told from error
 
 
 def explain(error: Exception, uri: str) -> Exception:

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from refseg_core.errors import ImageError, NotFoundError
 from refseg_core.images import decode_image
 from refseg_core.tables import Images
-from tasks.storage import Folder, ahead
+from tasks.ahead import ahead
+from tasks.storage import Folder
 
 _READERS = _FILES_AHEAD = 6  # files fetched or being fetched at most, and
 _BYTES_AHEAD = 256 << 20  # no further file where those weigh more, as far as a listing told their sizes

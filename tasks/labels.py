@@ -26,10 +26,10 @@ from refseg_core.columns import Array
 from refseg_core.errors import StoreError
 from refseg_core.tables import Detections, Images, LabeledImages
 from tasks.addresses import redact
+from tasks.ahead import ahead
 from tasks.artifacts import Artifact, Recipe, Store, describe_part, made_by, numbered_name, table_name
 from tasks.manifests import PLAN, REQUEST, SHARD
 from tasks.parquet import notes_of_parquet, table_from_parquet, table_to_parquet
-from tasks.storage import ahead
 
 FOLDER = "labels"
 STATUSES = ("ok", "empty", "unreadable")

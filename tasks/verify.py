@@ -14,13 +14,14 @@ from refseg_core.columns import Table
 from refseg_core.errors import NotFoundError, StoreError
 from refseg_core.tables import Detections, Images, LabeledImages
 from tasks.addresses import redact
+from tasks.ahead import ahead
 from tasks.artifacts import ARTIFACT_FOLDERS, MANIFEST, Store, numbered_name, table_name
 from tasks.labels import FOLDER, LabelRun, PlanPart, Shard, count_statuses
 from tasks.lineage import reachable
 from tasks.manifests import PLAN, REQUEST, Shape
 from tasks.parquet import table_from_parquet
 from tasks.progress import report
-from tasks.storage import Folder, ahead
+from tasks.storage import Folder
 
 _STEP = "verify"
 _AT_ONCE = 8

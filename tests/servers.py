@@ -39,7 +39,7 @@ class ObjectStore:
         return bucket
 
     def filesystem(self) -> Any:
-        """The server past `tasks/storage.py` and whatever the environment says."""
+        """The server past `tasks/storage/` and whatever the environment says."""
         return fsspec.filesystem(
             "s3",
             key=self.account.key,

@@ -17,17 +17,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refseg_core.errors import StoreError
-from tasks import storage
+from tasks.addresses import redact
 from tasks.faults import ATTEMPTS_VARIABLE
 from tasks.storage import (
     FileInfo,
     Folder,
+    objects,
     open_uri,
     read_uri,
-    redact,
     uri_size,
     write_uri,
 )
+from tasks.storage import folder as folder_module
 from tests.fault_proxy import Fault, FaultProxy, Request, Rule
 from tests.seaweedfs import ADMIN, READER, STRANGER, Account
 from tests.servers import Moto, ObjectStore, forget_connections
@@ -523,7 +524,7 @@ def test_a_server_that_only_fails_is_asked_as_often_as_patience_says_and_not_mor
 def test_a_large_object_is_replaced_whole_or_stays_as_it_was_whatever_happens_to_a_part(
     seaweedfs: ObjectStore, fault_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(storage._UPLOAD_OPTIONS, "s3", {"chunksize": 5 << 20})
+    monkeypatch.setitem(objects._UPLOAD_OPTIONS, "s3", {"chunksize": 5 << 20})
     new = [bytes([number]) * (1 << 20) for number in range(12)]  # three parts
     uri = f"s3://{seaweedfs.new_bucket()}/folder/out"
     for method, query in [("POST", "uploads"), ("PUT", "partNumber=2"), ("POST", "uploadId")]:
@@ -587,7 +588,7 @@ def test_a_lost_race_that_the_server_reports_as_some_other_fault_is_recognised(
     def general_fault(*_: object) -> None:
         raise OSError(errno.EINVAL, "Precondition failed")  # SeaweedFS through s3fs
 
-    monkeypatch.setattr(storage, "_create_local", general_fault)
+    monkeypatch.setattr(folder_module, "create_local", general_fault)
     assert not folder.create("object", b"ours")
     assert folder.create("object", b"theirs")
     with pytest.raises(OSError, match="Precondition failed"):

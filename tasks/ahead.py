@@ -1,0 +1,18 @@
+"""Works on the next few items while the caller has the one before."""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+
+def ahead(action: Callable[[Any], Result], items: Iterable[Any], at_once: int) -> Iterator[Result]:
+    """What the action returns for each item, in order, while threads work on the next few."""
+    left = iter(items)
+    with ThreadPoolExecutor(at_once, thread_name_prefix="store") as threads:
+        waiting = [threads.submit(action, item) for item in islice(left, at_once)]
+        while waiting:
+            yield waiting.pop(0).result()
+            waiting += [threads.submit(action, item) for item in islice(left, 1)]

@@ -1,0 +1,164 @@
+"""A directory or prefix: its objects created once, read, listed and deleted."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext, suppress
+from functools import partial
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
+
+from refseg_core.errors import NotFoundError, StoreError
+from tasks.ahead import ahead
+from tasks.faults import NOT_FOUND, explained, patiently
+from tasks.storage.listings import FileInfo, walk
+from tasks.storage.local_files import create_local, replace_local
+from tasks.storage.objects import read, read_once
+from tasks.storage.places import protocols, resolve
+
+_creating_in_memory = Lock()
+_PROBE = ".refseg-may-write"
+_AT_ONCE = 16  # requests under way when many objects are read
+
+
+class Folder:
+    """A directory or prefix."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self._filesystem, self._path = resolve(uri)
+
+    @property
+    def can_be_listed(self) -> bool:
+        """Whether the place can say what it holds; web servers cannot."""
+        return not {"http", "https"} & protocols(self._filesystem)
+
+    def join(self, name: str) -> str:
+        """The URI of an object in the folder."""
+        return f"{self.uri.rstrip('/')}/{name}"
+
+    def read(self, name: str) -> bytes:
+        """An object's bytes. Raises StoreError where it is absent or may not be read."""
+        return read(self._filesystem, self._at(name), self.join(name))
+
+    def read_if_there(self, name: str) -> bytes | None:
+        """An object's bytes, or None where it is absent."""
+        try:
+            return self.read(name)
+        except NotFoundError:
+            return None
+
+    def read_many(self, names: Iterable[str]) -> Iterator[bytes | None]:
+        """The bytes of each object, or None where it is absent, in order; several are fetched at once, a few ahead."""
+        return ahead(self.read_if_there, names, _AT_ONCE)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Puts an object unless one of that name is there; says whether it is now ours.
+
+        Whole or not at all, also when the process is killed; of several writers exactly one creates it. Where an
+        equal object is already there (an acknowledgement was lost) it counts as ours.
+        """
+        return patiently(partial(self._create, name, data), self.join(name))
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Puts an object whatever was there: for what people look at, never for artifacts."""
+        patiently(partial(self._replace, name, data), self.join(name))
+
+    def delete(self, name: str) -> None:
+        """Removes an object; one that is gone already counts as removed."""
+        try:
+            patiently(partial(self._filesystem.rm_file, self._at(name)), self.join(name))
+        except NotFoundError:
+            return
+
+    def overlaps(self, other: "Folder") -> bool:
+        """Whether one of the two lies in the other, or both are one."""
+        if type(self._filesystem) is not type(other._filesystem):
+            return False
+        own, theirs = (f"{folder._real_path()}/" for folder in (self, other))
+        return own.startswith(theirs) or theirs.startswith(own)
+
+    def check_readable(self) -> None:
+        """Raises StoreError where the folder is absent or may not be read."""
+        patiently(self._check_folder, self.uri)
+
+    def check_writable(self) -> None:
+        """Raises StoreError where nothing may be written. Leaves nothing behind, unless it may not delete."""
+        self.replace(_PROBE, b"")
+        with suppress(StoreError):
+            self.delete(_PROBE)
+
+    def holds_files(self, suffixes: tuple[str, ...]) -> bool:
+        """Whether any file at any depth has a name that ends so; stops at the first."""
+        self.check_readable()
+        with explained(self.uri):
+            return any(file.name.lower().endswith(suffixes) for file in self._walk())
+
+    def list_files(self, suffixes: tuple[str, ...] = ("",)) -> list[FileInfo]:
+        """Every file at any depth whose name ends so (in lower case), by name.
+
+        Raises StoreError where the folder is absent or may not be listed.
+        """
+        with explained(self.uri):
+            found = [file for file in self._walk() if file.name.lower().endswith(suffixes)]
+        if not found:
+            self.check_readable()
+        return sorted(found)
+
+    def list_folders(self) -> list[str]:
+        """Names of the folders directly below, sorted; empty where there is nothing yet."""
+        try:
+            entries = patiently(lambda: self._filesystem.ls(self._path, detail=True), self.uri)
+        except NotFoundError:
+            return []
+        return sorted(entry["name"].rstrip("/").rpartition("/")[2] for entry in entries if _is_folder(entry))
+
+    def _at(self, name: str) -> str:
+        return f"{self._path.rstrip('/')}/{name}"
+
+    def _real_path(self) -> str:
+        is_local = isinstance(self._filesystem, LocalFileSystem)
+        return (str(Path(self._path).resolve()) if is_local else self._path).rstrip("/")
+
+    def _create(self, name: str, data: bytes) -> bool:
+        try:
+            if isinstance(self._filesystem, LocalFileSystem):
+                create_local(Path(self._at(name)), data)
+            else:
+                with _creating_in_memory if isinstance(self._filesystem, MemoryFileSystem) else nullcontext():
+                    self._filesystem.pipe_file(self._at(name), data, mode="create")
+        except Exception:
+            # The reply may be lost, and some servers answer a lost race with a general error: look what is there.
+            # Once: whoever waits for the server waits in `create`, not again in every look.
+            there = self._look(name)
+            if there is None:
+                raise
+            return there == data
+        return True
+
+    def _look(self, name: str) -> bytes | None:
+        """As `read_if_there`, but impatient: raises faults as they come."""
+        try:
+            return read_once(self._filesystem, self._at(name), self.join(name))
+        except NOT_FOUND:
+            return None
+
+    def _replace(self, name: str, data: bytes) -> None:
+        if isinstance(self._filesystem, LocalFileSystem):
+            replace_local(Path(self._at(name)), [data])
+        else:
+            self._filesystem.pipe_file(self._at(name), data)
+
+    def _check_folder(self) -> None:
+        # Not `exists`, for which s3fs takes a bucket that it may not ask for, or cannot reach, to be absent.
+        if self._filesystem.info(self._path)["type"] != "directory":  # locally there are also devices
+            raise NotADirectoryError(self.uri)
+
+    def _walk(self) -> Iterator[FileInfo]:
+        return walk(self._filesystem, self._path, self.uri)
+
+
+def _is_folder(entry: dict[str, Any]) -> bool:
+    return entry.get("type") == "directory"

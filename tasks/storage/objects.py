@@ -1,0 +1,65 @@
+"""Single objects by their URI: opened, read, measured, written whole."""
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from fsspec.implementations.local import LocalFileSystem
+
+from refseg_core.errors import StoreError
+from tasks.addresses import redact
+from tasks.faults import explained, patiently
+from tasks.storage.local_files import replace_local
+from tasks.storage.places import kind_of, resolve
+
+# s3fs would ask for an object's size first, to fetch large ones in parts: two requests for each image.
+_READ_OPTIONS: dict[str, dict[str, Any]] = {"s3": {"max_concurrency": 1}}
+_UPLOAD_OPTIONS: dict[str, dict[str, Any]] = {"s3": {"max_concurrency": 2}}  # parts of at least 50 MB in memory
+
+
+def open_uri(uri: str) -> BinaryIO:
+    """Opens one object for reading, seekable. Raises StoreError where it is absent or may not be read."""
+    filesystem, path = resolve(uri)
+    try:
+        return cast(BinaryIO, patiently(lambda: filesystem.open(path, "rb"), uri))
+    except ValueError as error:
+        raise StoreError(f"{redact(uri)}: names no object ({error}).") from error
+
+
+def uri_size(uri: str) -> int:
+    """Bytes of one object. Raises StoreError where it is absent or may not be read."""
+    filesystem, path = resolve(uri)
+    return int(patiently(lambda: filesystem.size(path), uri))
+
+
+def read_uri(uri: str) -> bytes:
+    """The bytes of one object. Raises StoreError where it is absent or may not be read."""
+    filesystem, path = resolve(uri)
+    return read(filesystem, path, uri)
+
+
+def write_uri(uri: str, chunks: Iterable[bytes]) -> None:
+    """Writes one object from its parts, whole or not at all, replacing what was there; never holds all of it."""
+    filesystem, path = resolve(uri)
+    if isinstance(filesystem, LocalFileSystem):
+        with explained(uri):
+            replace_local(Path(path), chunks)
+        return
+    with tempfile.NamedTemporaryFile() as local:
+        with explained(tempfile.gettempdir()):
+            local.writelines(chunks)
+            local.flush()
+        options = _UPLOAD_OPTIONS.get(kind_of(uri), {})
+        # Not `open` and `write`: closing after a failure, that makes an object of what came so far.
+        patiently(lambda: filesystem.put_file(local.name, path, **options), uri)
+
+
+def read(filesystem: Any, path: str, uri: str) -> bytes:
+    """An object's bytes, with patience."""
+    return patiently(lambda: read_once(filesystem, path, uri), uri)
+
+
+def read_once(filesystem: Any, path: str, uri: str) -> bytes:
+    """An object's bytes; raises faults as they come."""
+    return bytes(filesystem.cat_file(path, **_READ_OPTIONS.get(kind_of(uri), {})))
