@@ -49,12 +49,9 @@ def find_garbage(
         open_labels(store, key)
     objects = [file for file in store.folder.list_files() if _group(file.name)]
     needed, why = _needed(store, set(labels), drop_gone=gone)
-    names = {file.name for file in objects}
-    _check_shards(
-        {name for name in names - needed if why.get(name) != "gone" and why.get(_group(name)) != "labels"}, store
-    )
-    _check_parts(store, needed - names)
     rest = [file for file in objects if file.name not in needed]
+    _check_shards(store, [file.name for file in rest if not (why.get(file.name) or why.get(_group(file.name)))])
+    _check_parts(store, needed - {file.name for file in objects})
     youngest_of = _youngest(rest)
     limit = time.time() - min_age_hours * 3600
     garbage = [
@@ -89,9 +86,9 @@ def _group(name: str) -> str:
     return f"{folder}/{key}" if folder in (*ARTIFACT_FOLDERS, FOLDER) and inside else ""
 
 
-def _check_shards(unneeded: Collection[str], store: Store) -> None:
+def _check_shards(store: Store, leftovers: Collection[str]) -> None:
     """Raises StoreError where labels have lost their recipe, or shards their plan: they would look like leftovers."""
-    for name in sorted(unneeded):
+    for name in sorted(leftovers):
         if name.startswith(f"{FOLDER}/") and "/shards/" in name and name.endswith(".json"):
             raise StoreError(
                 f"{redact(store.folder.join(name))}: has no plan, or no recipe. Restore what is lost, as "

@@ -85,10 +85,11 @@ def _verify_labels(run: LabelRun, manifests: Mapping[str, Mapping[str, Any]], ve
     planned: set[tuple[str, str]] = set()
     known: set[str] = set()
     for number, plan in _numbered(run, "plans", PLAN, verified):
-        if plan is None:
+        parts = plan and _guarded(run.store, verified, f"{run.root}/plans", partial(_parts, run, number, plan))
+        if parts is None:
             known.update(name for name in shards if name.startswith(f"{number:04d}-"))  # the plan is the fault
             continue
-        for part in _guarded(run.store, verified, f"{run.root}/plans", partial(_parts, run, number, plan)) or ():
+        for part in parts:
             _check_planned_once(run, part, planned, verified)
             known.update(f"{shard.name}.json" for shard in part.shards)
             _verify_shards(run, part, verified)
@@ -113,11 +114,13 @@ def _verify_recipe(
     if not requests and is_needed:
         verified.note(numbered_name(f"{run.root}/requests", 0), "is missing")
     last = [request["dataset"] for request in requests[-1:] if request]
+    metrics = [name for name, manifest in manifests.items() if manifest["inputs"].get("labels") == run.root]
+    metrics = [name for name in metrics if name.startswith("metrics/")]
     noted = {fault.name for fault in verified.faults}
-    for needed in sorted({*reachable([*recipe["inputs"].values(), *last], manifests), *last}):
+    for needed in sorted({*reachable([*recipe["inputs"].values(), *last, *metrics], manifests), *last}):
         manifest = f"{needed}/{MANIFEST}"
         if needed not in manifests and manifest not in noted:
-            verified.note(manifest, f"is missing, though {run.root} was made from it")
+            verified.note(manifest, f"is missing, though {run.root} or its metrics were made from it")
     return recipe
 
 
