@@ -166,7 +166,7 @@ def load_config(path: str, overrides: Mapping[str, Any] | None = None) -> RunCon
         ) from None
     except (OSError, ValueError, AttributeError, RecursionError, yaml.YAMLError) as error:
         # PyYAML raises ValueError and AttributeError for dates and numbers that are none.
-        raise ConfigurationError(f"{path}: cannot be read as YAML: {redact_text(str(error))}") from error
+        raise ConfigurationError(f"{path}: cannot be read as YAML: {_reason(error)}.") from error
     if not isinstance(content, dict):
         raise ConfigurationError(
             f"{path}: expected keys such as store, references and targets, got {type(content).__name__}."
@@ -175,6 +175,13 @@ def load_config(path: str, overrides: Mapping[str, Any] | None = None) -> RunCon
     for name, value in (overrides or {}).items():
         _override(content, name, value)
     return parse_config(content, source=path)
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with a file and where, without repeating its lines: they may hold secrets."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"{error.problem} in line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
+    return redact_text(str(error) or type(error).__name__)
 
 
 def parse_config(content: Mapping[str, Any], *, source: str) -> RunConfig:

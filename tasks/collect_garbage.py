@@ -27,9 +27,9 @@ from tasks.storage import FileInfo
 Why = Literal["leftover", "unused", "gone", "labels"]
 _STEP = "remove"
 # How the names of labels' objects begin, in the order of removal; artifacts follow. Parts of shards go before plans:
-# whoever plans other images into shards of those names would take them for its own. The recipe goes last: with it the
-# same command finds what is left.
-_TURNS = ("shards/", "detections/", "labeled_images/", "plans/", "plans/parts/", "requests/", "recipe.json")
+# whoever plans other images into shards of those names would take them for its own. The recipe goes before requests, of
+# which the last but one may name a listing that was removed long ago.
+_TURNS = ("shards/", "detections/", "labeled_images/", "plans/", "plans/parts/", "recipe.json", "requests/")
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,11 @@ def find_garbage(
     store: Store, *, min_age_hours: float = 24, gone: bool = False, labels: Collection[str] = ()
 ) -> list[Garbage]:
     """What could be removed, in the order to do it. Raises StoreError where the store has no labels of a given key."""
-    for key in labels:
-        open_labels(store, key)
     objects = [file for file in store.folder.list_files() if _group(file.name)]
+    groups = {_group(file.name) for file in objects}
+    for key in labels:
+        if f"{FOLDER}/{key}" not in groups:  # also what a removal that was stopped left of them, without a recipe
+            open_labels(store, key)
     needed, why = _needed(store, set(labels), drop_gone=gone)
     rest = [file for file in objects if file.name not in needed]
     _check_shards(store, [file.name for file in rest if not (why.get(file.name) or why.get(_group(file.name)))])

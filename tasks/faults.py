@@ -88,6 +88,8 @@ def explain(error: Exception, uri: str) -> Exception:
         return StoreError(f"{shown}: access denied. Check the rights of the folder or the credentials of the bucket.")
     if isinstance(error, FileExistsError):
         return StoreError(f"{shown}: a file stands where a folder is needed. Choose another place.")
+    if isinstance(error, NotImplementedError):
+        return StoreError(f"{shown}: places of this kind cannot be used for that. Choose a folder or a bucket.")
     if code in _UNUSABLE:
         return StoreError(f"{shown}: {_UNUSABLE[code]}")
     return error

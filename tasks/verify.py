@@ -85,7 +85,9 @@ def _verify_labels(run: LabelRun, manifests: Mapping[str, Mapping[str, Any]], ve
     planned: set[tuple[str, str]] = set()
     known: set[str] = set()
     for number, plan in _numbered(run, "plans", PLAN, verified):
-        parts = plan and _guarded(run.store, verified, f"{run.root}/plans", partial(_parts, run, number, plan))
+        parts: list[PlanPart] | None = None
+        if plan is not None:
+            parts = _guarded(run.store, verified, f"{run.root}/plans", partial(_parts, run, number, plan))
         if parts is None:
             known.update(name for name in shards if name.startswith(f"{number:04d}-"))  # the plan is the fault
             continue
@@ -110,7 +112,8 @@ def _verify_recipe(
             verified.note(name, "is missing")
         return None
     verified.num_manifests += 1
-    requests = [request for _, request in _numbered(run, "requests", REQUEST, verified)]
+    # Labels without any shard may be on their way out, requests first.
+    requests = [request for _, request in _numbered(run, "requests", REQUEST, verified)] if is_needed else []
     if not requests and is_needed:
         verified.note(numbered_name(f"{run.root}/requests", 0), "is missing")
     last = [request["dataset"] for request in requests[-1:] if request]

@@ -12,7 +12,6 @@ import json
 import os
 import re
 import selectors
-import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +25,8 @@ from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
+
+from tasks.storage import folder, listings, objects
 
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -174,16 +175,20 @@ def _die() -> None:
 
 
 def _counted_calls() -> Iterator[int]:
-    from tasks import storage
-
-    calls, call = count(), storage.patiently
+    calls, call = count(), folder.patiently
 
     def counted(*args: Any, **options: Any) -> Any:
         next(calls)
         return call(*args, **options)
 
-    storage.patiently = counted
+    _exchange_patience(counted)
     return calls
+
+
+def _exchange_patience(patiently: Callable[..., Any]) -> None:
+    """Every call of the storage goes through it, wherever it was imported to."""
+    for module in (folder, listings, objects):
+        module.patiently = patiently  # type: ignore[attr-defined]
 
 
 def _prepare(attempt: Attempt) -> None:
@@ -237,7 +242,10 @@ def _arrange(death: Death) -> None:
             _die()
         return result if death.when == "after" else action(*args, **options)
 
-    setattr(owner, name, dying)
+    if owner is folder and name == "patiently":
+        _exchange_patience(dying)
+    else:
+        setattr(owner, name, dying)
 
 
 def _create_half(create: Callable[..., object], folder: object, name: str, data: bytes) -> None:
@@ -249,19 +257,17 @@ def _create_half(create: Callable[..., object], folder: object, name: str, data:
 def _doings() -> dict[str, tuple[Any, str]]:
     """What a process may die of: where that function is looked up when it is called."""
     from refseg_core.labeling import Labeler
-    from tasks import storage
 
     return {
-        "create": (storage.Folder, "create"),
-        "link": (storage, "_create_local"),  # as create, but only where nothing is there yet
+        "create": (folder.Folder, "create"),
+        "link": (folder, "create_local"),  # as create, but only where nothing is there yet
         "name": (os, "link"),  # as whole local files get theirs
-        "replace": (storage.Folder, "replace"),  # as pictures are put
-        "delete": (storage.Folder, "delete"),
-        "read": (storage.Folder, "read"),
-        "call": (storage, "patiently"),
+        "replace": (folder.Folder, "replace"),  # as pictures are put
+        "delete": (folder.Folder, "delete"),
+        "read": (folder.Folder, "read"),
+        "call": (folder, "patiently"),
         "label": (Labeler, "label"),
         "write": (sys.modules[__name__], "_written"),
-        "copy": (shutil, "copyfileobj"),
         "rename": (Path, "replace"),
         "download": (sys.modules[__name__], "_downloaded"),
     }

@@ -106,13 +106,13 @@ def test_what_metrics_were_made_from_is_needed(labels: LabelStore) -> None:
     assert find_garbage(labels.store, min_age_hours=0) == []
 
 
-def test_manifests_go_before_the_parts_they_name_and_whole_labels_from_shards_back_to_their_recipe(
+def test_manifests_go_before_the_parts_they_name_and_whole_labels_from_shards_to_requests(
     labels: LabelStore,
 ) -> None:
     labels.night("f")
     removed = [one.name for one in find_garbage(labels.store, min_age_hours=0, labels=[labels.run.key])]
     of_labels = [name.removeprefix(f"{labels.run.root}/") for name in removed if name.startswith(labels.run.root)]
-    folders = ["shards", "detections", "labeled_images", "plans", "plans/parts", "requests", ""]
+    folders = ["shards", "detections", "labeled_images", "plans", "plans/parts", "", "requests"]
     assert list(dict.fromkeys(name.rpartition("/")[0] for name in of_labels)) == folders
     assert of_labels.index("plans/0001.json") < of_labels.index("plans/0000.json")
     of_others = [name.rpartition("/") for name in removed if not name.startswith(labels.run.root)]
