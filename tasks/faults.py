@@ -34,6 +34,7 @@ _IMPOSSIBLE = {
 _UNUSABLE = {
     "ENOSPC": "no space left. Make room, or choose another place; what is done is kept.",
     "EDQUOT": "the quota is used up. Make room, or choose another place; what is done is kept.",
+    "NotImplementedError": "places of this kind cannot be used for that. Choose a folder or a bucket.",
     "NoCredentialsError": _NO_CREDENTIALS,
     "PartialCredentialsError": _NO_CREDENTIALS,
     "InvalidBucketName": "no such bucket can exist. Check its name.",
@@ -88,8 +89,6 @@ def explain(error: Exception, uri: str) -> Exception:
         return StoreError(f"{shown}: access denied. Check the rights of the folder or the credentials of the bucket.")
     if isinstance(error, FileExistsError):
         return StoreError(f"{shown}: a file stands where a folder is needed. Choose another place.")
-    if isinstance(error, NotImplementedError):
-        return StoreError(f"{shown}: places of this kind cannot be used for that. Choose a folder or a bucket.")
     if code in _UNUSABLE:
         return StoreError(f"{shown}: {_UNUSABLE[code]}")
     return error
