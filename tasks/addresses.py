@@ -27,11 +27,11 @@ def check_address(uri: str) -> None:
 
 
 def scheme(uri: str) -> str:
-    """The URI's scheme; '' for a path, and for what is neither."""
+    """The URI's scheme, '' for a path; also of a URI that is otherwise none."""
     try:
         return urlsplit(uri).scheme
     except ValueError:
-        return ""
+        return uri.partition(":")[0].lower()
 
 
 def _redact_one(uri: str) -> str:
@@ -52,4 +52,5 @@ def holds_credentials(uri: str) -> bool:
 def _is_signed(uri: str) -> bool:
     if not scheme(uri):
         return False  # a path, in which '?' is a letter like others
-    return any(_SECRET_NAMES.search(name) for name, _ in parse_qsl(urlsplit(uri).query, keep_blank_values=True))
+    query = uri.partition("#")[0].partition("?")[2]
+    return any(_SECRET_NAMES.search(name) for name, _ in parse_qsl(query, keep_blank_values=True))
