@@ -144,7 +144,7 @@ def test_a_run_that_finds_the_disk_full_at_any_of_its_writes_goes_on_from_there(
         config = project.write_config(store=str(store))
         assert _is_full("run", config)
         kept = _whole(store)
-        assert len(kept) == room
+        assert len(kept) == max(room - 1, 0)  # the first write only finds out whether one may
         room = 10_000  # noqa: PLW2901
         done(refseg("run", config))
         assert contents(store).items() >= kept.items()
@@ -248,12 +248,12 @@ def test_a_store_that_may_only_be_read_is_read_and_nothing_else(
     (store / "dataset" / "0123456789abcdef" / "images.parquet").write_bytes(b"left by somebody")
     forbid()
     before = contents(store)
-    done(refseg("run", project.write_config(store=str(store))))  # nothing is left to do
     for command in ("status", "verify"):
         done(refseg(command, store))
     done(refseg("export", store, "--out", project.folder / "out.json"))
     done(refseg("show", store, "--out", project.folder / "out", "--limit", "1"))
     for command in (
+        ("run", project.write_config(store=str(store))),
         ("run", project.write_config(store=str(store), labeling__pred_iou_thresh=0.1)),
         ("run", project.write_config(store=str(store), targets__annotations=None)),
         ("run", project.write_config(store=str(folder / "other"))),
