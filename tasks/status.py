@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import islice
 from typing import Any
 
@@ -15,19 +15,25 @@ _STEP = "look at shards"
 
 
 @dataclass(frozen=True)
-class ArtifactStatus:
-    """An artifact as its manifest tells it; `size` in bytes."""
+class Provenance:
+    """Who made something, when, with which version, and from what."""
 
-    name: str
-    step: str
-    num_rows: Mapping[str, int]
-    size: int
     created: str
     created_by: str
     refseg_version: str
     settings: Mapping[str, Any]
     inputs: Mapping[str, str]
     weights: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class ArtifactStatus(Provenance):
+    """An artifact as its manifest tells it; `size` in bytes."""
+
+    name: str
+    step: str
+    num_rows: Mapping[str, int]
+    size: int
 
 
 @dataclass(frozen=True)
@@ -39,19 +45,13 @@ class FailedImage:
 
 
 @dataclass(frozen=True)
-class LabelsStatus:
+class LabelsStatus(Provenance):
     """How far the labels of one recipe are, for the dataset that was asked for last; `size` in bytes.
 
     `num_images` counts its images, `images` those that were worked on by what became of them.
     """
 
     key: str
-    created: str
-    created_by: str
-    refseg_version: str
-    settings: Mapping[str, Any]
-    inputs: Mapping[str, str]
-    weights: Mapping[str, str]
     dataset: str | None
     num_images: int
     num_shards: int
@@ -96,9 +96,12 @@ def _artifact_status(folder: str, manifest: Mapping[str, Any]) -> ArtifactStatus
         step=manifest["step"],
         num_rows={part["table"]: part["num_rows"] for part in manifest["tables"]},
         size=size_of(manifest),
-        **{name: manifest[name] for name in ("created", "created_by", "refseg_version")},
-        **{name: manifest[name] for name in ("settings", "inputs", "weights")},
+        **_provenance(manifest),
     )
+
+
+def _provenance(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    return {known.name: manifest[known.name] for known in fields(Provenance)}
 
 
 def _labels_status(store: Store, recipe: Mapping[str, Any]) -> LabelsStatus:
@@ -113,8 +116,8 @@ def _labels_status(store: Store, recipe: Mapping[str, Any]) -> LabelsStatus:
         else:
             found.add(run, shard, manifest, wanted if num_wanted < len(shard) else None)
     return LabelsStatus(
-        **{name: recipe[name] for name in ("key", "created", "created_by", "refseg_version")},
-        **{name: recipe[name] for name in ("settings", "inputs", "weights")},
+        key=recipe["key"],
+        **_provenance(recipe),
         dataset=None if dataset is None else dataset.name,
         num_images=len(images),
         num_shards=len(found.missing) + found.num_done,

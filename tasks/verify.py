@@ -112,8 +112,7 @@ def _verify_recipe(
             verified.note(name, "is missing")
         return None
     verified.num_manifests += 1
-    # Labels without any shard may be on their way out, requests first.
-    requests = [request for _, request in _numbered(run, "requests", REQUEST, verified)] if is_needed else []
+    requests = [request for _, request in _numbered(run, "requests", REQUEST, verified)]
     if not requests and is_needed:
         verified.note(numbered_name(f"{run.root}/requests", 0), "is missing")
     last = [request["dataset"] for request in requests[-1:] if request]

@@ -341,29 +341,6 @@ def _use_tiny_models() -> None:
     ENCODER_ARCHITECTURES["dinov2_demo"] = TINY_ENCODER
 
 
-def _call_without_prefect() -> None:
-    """Flows and tasks become the functions that they are made of, called in the pipeline's own order."""
-    from prefect import Flow, Task
-
-    from flows import pipeline
-
-    for name, value in list(vars(pipeline).items()):
-        if isinstance(value, Flow):
-            setattr(pipeline, name, value.fn)
-        elif isinstance(value, Task):
-            setattr(pipeline, name, _plain(value.fn))
-
-
-def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
-    from prefect.states import Completed
-
-    def call(*args: Any, return_state: bool = False, **options: Any) -> Any:
-        result = function(*args, **options)
-        return Completed() if return_state else result
-
-    return call
-
-
 def _main() -> None:
     _use_tiny_models()
     if sys.argv[1:2] == ["command"]:
@@ -374,7 +351,11 @@ def _main() -> None:
     for name in ("pandas", "s3fs", "tasks.collect_garbage", "tasks.export", "tasks.pull_weights"):
         import_module(name)  # which would be imported later, by each process that is forked
 
-    _call_without_prefect()
+    import pytest
+
+    from tests.without_prefect import call_without_prefect
+
+    call_without_prefect(pytest.MonkeyPatch())  # for as long as this process lives
     _serve(sys.stdin)
 
 

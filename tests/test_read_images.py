@@ -26,6 +26,20 @@ def folder(tmp_path: Path) -> Folder:
     return Folder(str(tmp_path))
 
 
+@pytest.fixture
+def started(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files whose reading has begun, as they are."""
+    names: list[str] = []
+    read = folder.read
+
+    def noted(name: str) -> bytes:
+        names.append(name)
+        return read(name)
+
+    monkeypatch.setattr(folder, "read", noted)
+    return names
+
+
 def _read_all(folder: Folder, *names: str, max_pixels: int = _LIMIT) -> list[ReadImage]:
     return list(read_images(folder, images_table(*names), max_pixels=max_pixels))
 
@@ -72,15 +86,7 @@ def test_a_declared_size_must_be_that_of_the_file(folder: Folder) -> None:
     assert "declare 97 x 128" in str(image.error)
 
 
-def test_of_large_files_fewer_are_fetched_ahead(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[str] = []
-    read = folder.read
-
-    def counted(name: str) -> bytes:
-        started.append(name)
-        return read(name)
-
-    monkeypatch.setattr(folder, "read", counted)
+def test_of_large_files_fewer_are_fetched_ahead(folder: Folder, started: list[str]) -> None:
     large = images_table(*_NAMES).replace(size=np.full(len(_NAMES), 200 << 20))
     for taken, _ in enumerate(read_images(folder, large, max_pixels=_LIMIT), start=1):
         assert len(started) <= taken + 2
@@ -112,15 +118,7 @@ def test_refused_credentials_are_a_fault_of_the_world_and_no_property_of_an_imag
         _read_all(folder, "a.png")
 
 
-def test_only_a_few_images_are_read_ahead(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[str] = []
-    read = folder.read
-
-    def counted(name: str) -> bytes:
-        started.append(name)
-        return read(name)
-
-    monkeypatch.setattr(folder, "read", counted)
+def test_only_a_few_images_are_read_ahead(folder: Folder, started: list[str]) -> None:
     images = read_images(folder, images_table(*_NAMES), max_pixels=_LIMIT)
     assert started == []
     for taken, _ in enumerate(images, start=1):
