@@ -9,6 +9,7 @@ INSTALLED := $(VENV)/.installed
 
 demo: $(INSTALLED)  ## Run the whole pipeline on drawn scenes.
 	$(BIN)/refseg demo
+	@echo "Here refseg is $(BIN)/refseg; after '. $(BIN)/activate' it is refseg alone."
 
 test: $(INSTALLED)  ## Run every test that can run here; skipped ones say why.
 	$(BIN)/python -m pytest -rs -n 2
