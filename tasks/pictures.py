@@ -1,7 +1,7 @@
 """Draws references and labels for people to look at."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -20,7 +20,7 @@ from tasks.progress import report
 from tasks.storage import Folder
 
 SCORE_THRESH = 0.5
-_MAX_PIXELS = 400_000_000
+MAX_PIXELS = 400_000_000
 _LONGEST_NAME = 255  # bytes, on most file systems
 _STEP = "draw pictures"
 
@@ -37,6 +37,11 @@ class Palette:
 
     def __contains__(self, category_id: int) -> bool:
         return category_id in self._name
+
+    @property
+    def name_of(self) -> Mapping[int, str]:
+        """The categories' names by id, in the order of the prototypes."""
+        return self._name
 
     def names(self, category_ids: npt.NDArray[np.int64]) -> list[str]:
         """The names of categories."""
@@ -117,13 +122,13 @@ def show_labels(store_uri: str, labels_key: str, out_uri: str, *, score_thresh: 
     check_apart(Folder(out.join("images")), recipe["settings"]["images"])
     prototypes = input_artifact(store, recipe["inputs"], "prototypes")
     palette = Palette(store, prototypes)
-    out.replace("references.jpg", to_jpeg(_references_sheet(store, prototypes, palette)))
+    out.replace("references.jpg", to_jpeg(references_sheet(store, prototypes, palette)))
     annotations = _ground_truth(store, recipe["settings"]["images"])
     num_pictures = 1
     source = Folder(recipe["settings"]["images"])
     for images, detections in _labels_by_shard(run, limit):
         report(_STEP, total=len(images))
-        for image in read_images(source, images, max_pixels=_MAX_PIXELS):
+        for image in read_images(source, images, max_pixels=MAX_PIXELS):
             report(_STEP, advanced=1)
             if image.pixels is None:
                 continue
@@ -159,30 +164,39 @@ def _ground_truth(store: Store, images_uri: str) -> Annotations | None:
     return None
 
 
-def _references_sheet(store: Store, prototypes: Artifact, palette: Palette) -> Picture:
+def references_sheet(
+    store: Store, prototypes: Artifact, palette: Palette, *, most: int | None = None, columns: int | None = None
+) -> Picture:
+    """The references with their masks on a sheet, uint8 RGB; of more than `most` the first shots of each category."""
     dataset = reference_dataset(store, prototypes)
     manifest = store.manifest(dataset.name) or {}
     folder = Folder(manifest["settings"]["images"])
     references = store.load(references_of(store, prototypes), References)
-    panels = []
-    for row in range(len(references)):
-        category = references.category_id[row : row + 1]
-        if int(category[0]) not in palette:
-            continue
-        try:
-            image = decode_image(folder.read(str(references.file_name[row])), max_pixels=_MAX_PIXELS)
-        except (ImageError, RefsegError):
-            continue
-        panels.append(
-            reference_panel(
-                image,
-                references.box_xyxy[row],
-                references.mask_rle[row],
-                category_name=palette.names(category)[0],
-                colour_index=palette.colours(category)[0],
-                shot=int(references.shot[row]),
-                mask_source=str(references.mask_source[row]),
-                mask_score=references.mask_score[row],
-            )
-        )
-    return contact_sheet(panels, heading=f"{len(panels)} references")
+    references = references[np.array([category in palette for category in references.category_id.tolist()], dtype=bool)]
+    shown = references[np.sort(np.argsort(references.shot, kind="stable")[:most])]
+    panels = [
+        panel for row in range(len(shown)) if (panel := _reference_panel(folder, shown, row, palette)) is not None
+    ]
+    heading = f"{len(references)} references"
+    if len(shown) < len(references):
+        heading += f", {len(shown)} of them"
+    return contact_sheet(panels, columns, heading=heading)
+
+
+def _reference_panel(folder: Folder, references: References, row: int, palette: Palette) -> Picture | None:
+    """One reference, or None where its image cannot be read any more."""
+    category = references.category_id[row : row + 1]
+    try:
+        image = decode_image(folder.read(str(references.file_name[row])), max_pixels=MAX_PIXELS)
+    except (ImageError, RefsegError):
+        return None
+    return reference_panel(
+        image,
+        references.box_xyxy[row],
+        references.mask_rle[row],
+        category_name=palette.names(category)[0],
+        colour_index=palette.colours(category)[0],
+        shot=int(references.shot[row]),
+        mask_source=str(references.mask_source[row]),
+        mask_score=references.mask_score[row],
+    )
