@@ -1,0 +1,70 @@
+"""How fast something goes on, over the last minute or so, and how long the rest will take. Given the time; no clock."""
+
+from collections import deque
+
+_LEAST_SECONDS, _LEAST_UNITS = 60, 16  # what the estimate looks back on, where there is as much
+
+
+class Pace:
+    """Counts units done; `total` may be None as long as nobody knows it."""
+
+    def __init__(self, now: float, total: int | None = None) -> None:
+        self.done = 0
+        self.total = total
+        self._started = now
+        self._marks: deque[tuple[float, int]] = deque([(now, 0)])
+
+    def mark(self, now: float, done: int) -> None:
+        """So many units are done by now."""
+        self.done = done
+        if done != self._marks[-1][1]:
+            self._marks.append((now, done))
+        while len(self._marks) > 1 and self._is_enough(*self._marks[1], now):
+            self._marks.popleft()
+
+    @property
+    def percentage(self) -> float:
+        """Of 100, to a tenth; 100 only once all is done."""
+        if not self.total:
+            return 0.0
+        return min(int(1000 * self.done / self.total) / 10, 100.0)
+
+    def per_second(self, now: float) -> float:
+        """Units a second lately."""
+        then, done = self._marks[0]
+        return (self.done - done) / (now - then) if now > then else 0.0
+
+    def told(self, now: float, unit: str) -> str:
+        """'1,024 of 4,096 images, 12.1 images/s, 4 min left'."""
+        rate = self.per_second(now)
+        parts = [self.counted(unit)]
+        if rate:
+            parts.append(_speed(rate, unit))
+        if rate and self.total is not None and self.done < self.total:
+            parts.append(f"{duration((self.total - self.done) / rate)} left")
+        return ", ".join(parts)
+
+    def told_at_end(self, now: float, unit: str) -> str:
+        """'4,096 of 4,096 images in 6 min, 11.4 images/s'."""
+        seconds = now - self._started
+        speed = f", {_speed(self.done / seconds, unit)}" if self.done and seconds > 0 else ""
+        return f"{self.counted(unit)} in {duration(seconds)}{speed}"
+
+    def counted(self, unit: str) -> str:
+        """'1,024 of 4,096 images'."""
+        return f"{self.done:,} {unit}" if self.total is None else f"{self.done:,} of {self.total:,} {unit}"
+
+    def _is_enough(self, then: float, done: int, now: float) -> bool:
+        return now - then >= _LEAST_SECONDS and self.done - done >= _LEAST_UNITS
+
+
+def duration(seconds: float) -> str:
+    """'40 s', '4 min', '2 h 05 min': as exact as an estimate deserves."""
+    minutes = round(seconds / 60)
+    if seconds < 90:  # noqa: PLR2004
+        return f"{round(seconds)} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60:02d} min"  # noqa: PLR2004
+
+
+def _speed(rate: float, unit: str) -> str:
+    return f"{rate:,.0f} {unit}/s" if rate >= 100 else f"{rate:.3g} {unit}/s"  # noqa: PLR2004
