@@ -14,7 +14,7 @@ import yaml
 from click.shell_completion import get_completion_class
 
 from flows.configuration import Key, RunConfig, keys, load_config, template
-from flows.errors import ShardsFailedError
+from flows.errors import RunFailedError
 from flows.store_commands import STORE_COMMANDS
 from refseg_core.errors import ConfigurationError, RefsegError
 from tasks.faults import may_pass, reason
@@ -42,7 +42,7 @@ class _Commands(click.Group):
         except RefsegError as error:
             click.secho(f"Error: {error}", fg="red", err=True)
             context.exit(_USER_ERROR)
-        except ShardsFailedError as error:
+        except RunFailedError as error:
             click.secho(f"Error: {error}", fg="red", err=True)
             context.exit(_FAILURE)
         except Exception as error:
@@ -165,9 +165,9 @@ def bank(config_file: str, **flags: str | None) -> None:
     """Samples, segments and encodes the references into prototypes."""
     config = _load(config_file, flags)
     with _pipeline_of(config):
-        from flows.pipeline import build_bank
+        from flows.pipeline import make_bank
 
-        prototypes = build_bank(config)
+        prototypes = make_bank(config)
     click.echo(f"{prototypes.num_rows['prototypes']} prototypes in {config.store}/{prototypes.name}")
 
 
@@ -177,9 +177,9 @@ def label(config_file: str, **flags: str | None) -> None:
     """Labels the images that are not labelled yet; makes the bank first where it is missing."""
     config = _load(config_file, flags)
     with _pipeline_of(config):
-        from flows.pipeline import build_bank, label_targets
+        from flows.pipeline import label_targets, make_bank
 
-        plan = label_targets(config, build_bank(config))
+        plan = label_targets(config, make_bank(config))
     from flows.report import report_labels
 
     report_labels(config.store, plan)
@@ -193,10 +193,9 @@ def evaluate(config_file: str, **flags: str | None) -> None:
     if config.targets.annotations is None:
         raise click.UsageError("targets.annotations is null: there is no ground truth to compare with.")
     with _pipeline_of(config):
-        from flows.pipeline import build_bank, evaluate_labels, plan_labels
+        from flows.pipeline import evaluate_run
 
-        prototypes = build_bank(config)
-        metrics = evaluate_labels(config, prototypes, plan_labels(config, prototypes))
+        metrics = evaluate_run(config)
     from flows.report import report_metrics
 
     report_metrics(config.store, metrics)

@@ -13,7 +13,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
@@ -97,6 +97,35 @@ class TargetsConfig(Settings):
         )
 
 
+class ExecutionConfig(Settings):
+    """Who labels. Nothing here changes the labels."""
+
+    engine: Literal["process", "workers", "dask"] = Field(
+        "process",
+        description="'process': the process of the run itself; 'workers': GPU workers of the Prefect server, to whom "
+        "shards are handed in groups; 'dask': a Dask cluster whose workers have the resource GPU.",
+    )
+    minutes_per_group: float = Field(
+        20,
+        ge=0.1,
+        le=1440,
+        description="For 'workers': how long one works on a group of shards, about; each group loads the models anew.",
+    )
+    lost_after_seconds: float = Field(
+        120,
+        ge=30,
+        le=3600,
+        description="For 'workers': how long nothing is heard of a group before another worker takes it over.",
+    )
+    attempts: int = Field(
+        3, ge=1, le=100, description="For 'workers': how often a shard is handed out that no worker gets done."
+    )
+    dask_address: str | None = Field(
+        None,
+        description="For 'dask': the scheduler, as tcp://host:8786; null: a cluster of this machine, one GPU each.",
+    )
+
+
 class RunConfig(Settings):
     """A labelling run: what to look for, where, with which models."""
 
@@ -122,6 +151,7 @@ class RunConfig(Settings):
     pictures: str | None = Field(
         None, description="Folder or prefix for a picture of every labelled image; null: none."
     )
+    execution: ExecutionConfig = Field(ExecutionConfig(), description="Who labels; never changes labels.")
 
 
 @dataclass(frozen=True)
@@ -191,18 +221,24 @@ def parse_config(content: Mapping[str, Any], *, source: str) -> RunConfig:
     except ValidationError as error:
         listed = "\n".join(f"  {_describe(problem)}" for problem in error.errors())
         raise ConfigurationError(f"{source}: {error.error_count()} wrong:\n{listed}") from None
-    unknown = [
-        f"  {name}: {model!r} is not known; expected one of {', '.join(known)}."
-        for name, model, known in (
-            ("segmenter.model", config.segmenter.model, SEGMENTER_ARCHITECTURES),
-            ("encoder.model", config.encoder.model, ENCODER_ARCHITECTURES),
-        )
-        if model not in known
-    ]
-    problems = [*unknown, *_masks_of_nothing(config), *_unfit_places(config)]
+    check_config(config, source=source)
+    return config
+
+
+def check_config(config: RunConfig, *, source: str) -> None:
+    """Checks what no single key can tell. Raises ConfigurationError naming everything that is wrong."""
+    problems = [*_unknown_models(config), *_masks_of_nothing(config), *_unfit_places(config)]
     if problems:
         raise ConfigurationError("\n".join([f"{source}: {len(problems)} wrong:", *problems]))
-    return config
+
+
+def _unknown_models(config: RunConfig) -> Iterator[str]:
+    for name, model, known in (
+        ("segmenter.model", config.segmenter.model, SEGMENTER_ARCHITECTURES),
+        ("encoder.model", config.encoder.model, ENCODER_ARCHITECTURES),
+    ):
+        if model not in known:
+            yield f"  {name}: {model!r} is not known; expected one of {', '.join(known)}."
 
 
 def _masks_of_nothing(config: RunConfig) -> Iterator[str]:

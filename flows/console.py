@@ -20,7 +20,7 @@ from rich.progress import Task as Bar
 from rich.table import Table as TextTable
 from rich.text import Text
 
-from flows.errors import ShardsFailedError
+from flows.errors import RunFailedError
 from refseg_core.errors import RefsegError
 from refseg_core.evaluation import category_table, metrics_table
 from refseg_core.settings import Protocol
@@ -86,7 +86,7 @@ def one_line_faults() -> Iterator[None]:
 
 def _is_news(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
-    is_told = isinstance(error, RefsegError | ShardsFailedError) or (error is not None and may_pass(error))
+    is_told = isinstance(error, RefsegError | RunFailedError) or (error is not None and may_pass(error))
     return not (is_told and record.name.startswith("prefect."))
 
 

@@ -1,5 +1,13 @@
 """How a run can end besides well."""
 
 
-class ShardsFailedError(RuntimeError):
-    """Some shards could not be labelled; the others are, and the same command goes on from there."""
+class RunFailedError(RuntimeError):
+    """A run could not be ended; what is done is kept, and the same command goes on from there."""
+
+
+class ShardsFailedError(RunFailedError):
+    """Some shards could not be labelled; the others are."""
+
+
+class BankFailedError(RunFailedError):
+    """No worker could build the memory bank."""

@@ -1,23 +1,31 @@
 """The pipeline, read as the method's figure: index, sample, segment, fill, postprocess, label, evaluate."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import ParamSpec, TypeVar
 
-from prefect import flow
+from prefect import Task, flow, runtime
 
+from flows.cancelling import cancel_below
 from flows.configuration import RunConfig
-from flows.errors import ShardsFailedError
-from tasks.artifacts import Artifact
+from flows.engines import build_bank_with_workers, label_with
+from flows.preflight import check
+from tasks.addresses import redact
+from tasks.artifacts import Artifact, NotMadeError, only_finding
 from tasks.evaluate import evaluate
-from tasks.faults import reason
 from tasks.fill_memory_bank import fill_memory_bank
 from tasks.find_gone_labels import find_gone_labels
 from tasks.index_dataset import index_dataset
-from tasks.label_shard import label_shard
+from tasks.label_job import LabelJob
 from tasks.plan_shards import LabelPlan, plan_shards
 from tasks.postprocess_memory_bank import postprocess_memory_bank
+from tasks.publish import ProgressArtifact, is_shown, publish_bank, publish_labels, publish_metrics
 from tasks.sample_references import sample_references
 from tasks.segment_references import segment_references
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -29,28 +37,76 @@ class RunResult:
     metrics: Artifact | None
 
 
-@flow(name="refseg", persist_result=False)
+def _run_name() -> str:
+    place = _name_of(RunConfig.model_validate(runtime.flow_run.parameters["config"]).targets.images)
+    return f"{runtime.flow_run.flow_name} {place}"
+
+
+def _name_of(uri: str) -> str:
+    return redact(uri).rstrip("/").rpartition("/")[2] or "images"
+
+
+@flow(
+    name="refseg",
+    flow_run_name=_run_name,
+    persist_result=False,
+    on_cancellation=[cancel_below],
+    on_crashed=[cancel_below],
+)
 def run_pipeline(config: RunConfig) -> RunResult:
     """From references and images to labels and metrics."""
-    prototypes = build_bank(config)
+    if _is_deployed():  # the command line has checked before Prefect was started
+        check(config)
+    prototypes = make_bank(config)
     plan = label_targets(config, prototypes)
     metrics = evaluate_labels(config, prototypes, plan) if config.targets.annotations else None
     return RunResult(prototypes, plan, metrics)
 
 
+@flow(name="evaluate run", flow_run_name=_run_name, persist_result=False)
+def evaluate_run(config: RunConfig) -> Artifact:
+    """Compares labels that are complete with the targets' ground truth."""
+    prototypes = make_bank(config)
+    return evaluate_labels(config, prototypes, plan_labels(config, prototypes))
+
+
+def make_bank(config: RunConfig) -> Artifact:
+    """The prototypes: built by whoever has the models, unless they are there already."""
+    if config.execution.engine == "workers" and find_bank(config) is None:
+        build_bank_with_workers(config)
+    return build_bank(config)
+
+
+def find_bank(config: RunConfig) -> Artifact | None:
+    """The prototypes, where they are made already: finding them needs no model."""
+    try:
+        with only_finding():
+            return _bank(config, by_prefect=False)
+    except NotMadeError:
+        return None
+
+
 @flow(name="build bank", persist_result=False)
 def build_bank(config: RunConfig) -> Artifact:
     """From annotated examples to one prototype per category."""
+    with _progress(config, "fill memory bank", "references"):
+        prototypes = _bank(config, by_prefect=True)
+    if is_shown():
+        publish_bank(config.store, prototypes)
+    return prototypes
+
+
+def _bank(config: RunConfig, *, by_prefect: bool) -> Artifact:
     store, images_uri = config.store, config.references.images
-    dataset = index_dataset(store, config.references.source)
-    references = sample_references(
+    dataset = _call(index_dataset, by_prefect)(store, config.references.source)
+    references = _call(sample_references, by_prefect)(
         store,
         dataset,
         config.references.sampling,
         config.references.annotation_ids,
         conventions=config.conventions,
     )
-    references = segment_references(
+    references = _call(segment_references, by_prefect)(
         store,
         dataset=dataset,
         references=references,
@@ -59,7 +115,7 @@ def build_bank(config: RunConfig) -> Artifact:
         device=config.device,
         conventions=config.conventions,
     )
-    bank = fill_memory_bank(
+    bank = _call(fill_memory_bank, by_prefect)(
         store,
         dataset=dataset,
         references=references,
@@ -68,41 +124,47 @@ def build_bank(config: RunConfig) -> Artifact:
         encoder=config.encoder,
         device=config.device,
     )
-    return postprocess_memory_bank(store, references, bank)
+    return _call(postprocess_memory_bank, by_prefect)(store, references, bank)
+
+
+def _call(task: Task[P, R], by_prefect: bool) -> Callable[P, R]:
+    """The task as Prefect runs and shows it, or as the function that it is made from."""
+    return task if by_prefect else task.fn
 
 
 @flow(name="label", persist_result=False)
 def label_targets(config: RunConfig, prototypes: Artifact) -> LabelPlan:
     """Labels every image that is not labelled yet, shard by shard; a shard that fails does not stop the others."""
-    store, images_uri = config.store, config.targets.images
     plan = plan_labels(config, prototypes)
-    states = [
-        label_shard(
-            store,
-            shard,
-            key=plan.key,
-            prototypes=prototypes,
-            images_uri=images_uri,
-            labeling=config.labeling,
-            batches=config.batches,
-            segmenter=config.segmenter,
-            encoder=config.encoder,
-            device=config.device,
-            pictures_uri=config.pictures,
-            return_state=True,
-        )
-        for shard in plan.pending
-    ]
-    failed = {shard.name: state for shard, state in zip(plan.pending, states, strict=True) if not state.is_completed()}
-    if failed:
-        first = cast(Exception, next(iter(failed.values())).result(raise_on_failure=False))
-        raise ShardsFailedError(
-            f"{len(failed)} of {len(states)} shards could not be labelled: {', '.join(list(failed)[:8])}. "
-            f"The first: {reason(first)}. What is labelled is kept; the same command goes on from there."
-        )
-    if config.targets.image_ids is not None:
-        return plan  # the others are not gone, they were not asked for
-    return replace(plan, gone=find_gone_labels(store, dataset=plan.dataset, labels_key=plan.key))
+    try:
+        with _progress(config, "label", "images", total=sum(len(shard) for shard in plan.pending)):
+            label_with(config.execution, _job(config, prototypes, plan), plan.pending)
+        if config.targets.image_ids is None:  # else the others are not gone, they were not asked for
+            plan = replace(plan, gone=find_gone_labels(config.store, dataset=plan.dataset, labels_key=plan.key))
+    finally:
+        if is_shown():
+            publish_labels(config.store, plan)
+    return plan
+
+
+def _progress(config: RunConfig, step: str, unit: str, total: int | None = None) -> AbstractContextManager[object]:
+    """Tells the Prefect UI, where there is one that lasts, how far the run is."""
+    return ProgressArtifact(config.store, step=step, unit=unit, total=total) if is_shown() else nullcontext()
+
+
+def _job(config: RunConfig, prototypes: Artifact, plan: LabelPlan) -> LabelJob:
+    return LabelJob(
+        store=config.store,
+        key=plan.key,
+        prototypes=prototypes.name,
+        images=config.targets.images,
+        labeling=config.labeling,
+        batches=config.batches,
+        segmenter=config.segmenter,
+        encoder=config.encoder,
+        device=config.device,
+        pictures=config.pictures,
+    )
 
 
 def plan_labels(config: RunConfig, prototypes: Artifact) -> LabelPlan:
@@ -116,14 +178,13 @@ def plan_labels(config: RunConfig, prototypes: Artifact) -> LabelPlan:
         batches=config.batches,
         segmenter=config.segmenter,
         encoder=config.encoder,
-        device=config.device,
     )
 
 
 @flow(name="evaluate", persist_result=False)
 def evaluate_labels(config: RunConfig, prototypes: Artifact, plan: LabelPlan) -> Artifact:
     """Compares the labels with the targets' ground truth."""
-    return evaluate(
+    metrics = evaluate(
         config.store,
         dataset=plan.dataset,
         prototypes=prototypes,
@@ -131,3 +192,10 @@ def evaluate_labels(config: RunConfig, prototypes: Artifact, plan: LabelPlan) ->
         settings=config.evaluation,
         conventions=config.conventions,
     )
+    if is_shown():
+        publish_metrics(config.store, metrics)
+    return metrics
+
+
+def _is_deployed() -> bool:
+    return runtime.deployment.id is not None

@@ -1,6 +1,6 @@
 """Finds what would stop a run before hours are spent: in the first seconds, without a model and without Prefect."""
 
-from flows.configuration import RunConfig
+from flows.configuration import RunConfig, check_config
 from refseg_core.errors import DatasetError
 from refseg_core.images import IMAGE_SUFFIXES
 from refseg_core.tables import Categories
@@ -20,9 +20,11 @@ def check(config: RunConfig) -> None:
 
     Raises the RefsegError that names what is wrong.
     """
+    check_config(config, source="configuration")
     for model in (config.segmenter, config.encoder):
         locate_weights(model.model, model.weights)
-    pick_device(config.device)
+    if config.execution.engine == "process":
+        pick_device(config.device)
     if config.pictures is not None:
         for images_uri in (config.targets.images, config.references.images):
             check_apart(Folder(config.pictures), images_uri)

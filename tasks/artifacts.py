@@ -16,6 +16,8 @@ import os
 import platform
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -62,6 +64,23 @@ class Recipe:
         return hashlib.sha256(canonical.encode()).hexdigest()[:_KEY_LENGTH]
 
 
+class NotMadeError(Exception):
+    """An artifact is missing where nothing shall be made."""
+
+
+_only_finding: ContextVar[bool] = ContextVar("only_finding", default=False)
+
+
+@contextmanager
+def only_finding() -> Iterator[None]:
+    """Within the block stores make nothing: steps either find what they would make, or raise NotMadeError."""
+    token = _only_finding.set(True)
+    try:
+        yield
+    finally:
+        _only_finding.reset(token)
+
+
 @dataclass(frozen=True)
 class Artifact:
     """A small reference to what a step made; this is what tasks pass to each other."""
@@ -84,8 +103,11 @@ class Store:
         self.folder = Folder(uri)
 
     def make(self, recipe: Recipe, compute: Callable[[], Sequence[Table]]) -> Artifact:
-        """The artifact of a recipe: found, or else computed and saved."""
-        return self.find(recipe) or self.save(recipe, compute())
+        """The artifact of a recipe: found, or else computed and saved. Raises NotMadeError within `only_finding`."""
+        found = self.find(recipe)
+        if found is None and _only_finding.get():
+            raise NotMadeError(f"{redact(self.uri)}: has no {recipe.folder}/{recipe.key} yet.")
+        return found or self.save(recipe, compute())
 
     def find(self, recipe: Recipe) -> Artifact | None:
         """The artifact of a recipe, or None where it does not exist yet."""
@@ -243,6 +265,11 @@ class Store:
         if manifest is None:
             raise StoreError(f"{redact(self.uri)}: has no {folder}/{key}. It was not made yet, or in another store.")
         return Artifact(folder, key, _num_rows(manifest))
+
+    def named(self, name: str) -> Artifact:
+        """The artifact of the name `folder/key`. Raises StoreError where it does not exist."""
+        folder, _, key = name.partition("/")
+        return self.artifact(folder, key)
 
 
 def describe_part(name: str, table: Table, data: bytes) -> dict[str, Any]:

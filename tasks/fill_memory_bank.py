@@ -17,6 +17,7 @@ from tasks.reference_images import ReferenceImages
 from tasks.retrying import retried_task
 from tasks.sources import ModelSettings
 from tasks.storage import Folder
+from tasks.weights import weights_sha256
 from tasks.workers import load_encoder
 
 log = logging.getLogger(__name__)
@@ -39,16 +40,15 @@ def fill_memory_bank(
     store = Store(store_uri)
     table = store.load(references, References)
     images = ReferenceImages(Folder(images_uri), store.load(dataset, Images), table)
-    loaded = load_encoder(encoder, device)
     recipe = Recipe(
         "fill_memory_bank",
         "memory_bank",
         version=1,
         settings=settings.model_dump(mode="json"),
         inputs={"references": references.name, "images": images.content()},
-        weights={"encoder": loaded.sha256},
+        weights={"encoder": weights_sha256(encoder.model, encoder.weights)},
     )
-    return store.make(recipe, lambda: [_encode(table, images, loaded.model, settings)])
+    return store.make(recipe, lambda: [_encode(table, images, load_encoder(encoder, device), settings)])
 
 
 @torch.inference_mode()

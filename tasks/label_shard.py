@@ -3,21 +3,22 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 
 import numpy as np
 
 from refseg_core.labeling import ImageLabels, Labeler
-from refseg_core.settings import BatchSettings, LabelingSettings
 from refseg_core.tables import Detections, Images, LabeledImages
-from tasks.artifacts import Artifact, Store
+from tasks.artifacts import Store
 from tasks.images import ReadImage, read_images
+from tasks.label_job import LabelJob
 from tasks.labels import LabelRun, Shard
 from tasks.pictures import LabelPictures
 from tasks.progress import report
 from tasks.retrying import retried_task
-from tasks.sources import ModelSettings
+from tasks.stopping import check_stopped
 from tasks.storage import Folder
-from tasks.workers import load_labeler
+from tasks.workers import borrowed_labeler
 
 
 @dataclass(frozen=True)
@@ -30,45 +31,33 @@ class ShardSummary:
 
 
 @retried_task("label {shard.name}")
-def label_shard(
-    store_uri: str,
-    shard: Shard,
-    *,
-    key: str,
-    prototypes: Artifact,
-    images_uri: str,
-    labeling: LabelingSettings,
-    batches: BatchSettings,
-    segmenter: ModelSettings,
-    encoder: ModelSettings,
-    device: str,
-    pictures_uri: str | None = None,
-) -> ShardSummary:
-    """Labels a shard, unless it is labelled already. An image that cannot be read becomes a row that says why."""
-    store = Store(store_uri)
-    run = LabelRun(store, key)
+def label_shard(job: LabelJob, shard: Shard) -> ShardSummary:
+    """Labels a shard, unless it is labelled already. An image that cannot be read becomes a row that says why.
+
+    Several may be at work in a process: while one has the model, others read their first images and write labels.
+    """
+    store = Store(job.store)
+    run = LabelRun(store, job.key)
     if run.is_labeled(shard):
         return ShardSummary(len(shard), 0, 0)
-    labeler = load_labeler(
-        store_uri,
-        prototypes,
-        labeling=labeling,
-        batches=batches,
-        segmenter=segmenter,
-        encoder=encoder,
-        device=device,
-    )
     images = run.planned_images(shard)
-    pictures = LabelPictures(store, prototypes, pictures_uri) if pictures_uri else None
+    read = _begun(read_images(Folder(job.images), images, max_pixels=job.labeling.max_image_pixels))
+    pictures = LabelPictures(store, store.named(job.prototypes), job.pictures) if job.pictures else None
     rows, detections = [], [Detections.empty()]
-    read = read_images(Folder(images_uri), images, max_pixels=labeling.max_image_pixels)
-    for labels, row in _label_each(labeler, images, read, pictures):
-        rows.append(row)
-        detections.append(labels)
-        report("label", advanced=1)
+    with borrowed_labeler(job) as labeler:
+        for labels, row in _label_each(labeler, images, read, pictures):
+            rows.append(row)
+            detections.append(labels)
+            report("label", advanced=1)
+            check_stopped()
     labeled = LabeledImages.concatenate(rows)
     run.commit(shard, Detections.concatenate(detections), labeled)
     return ShardSummary(len(labeled), int(np.sum(labeled.status == "unreadable")), int(labeled.num_detections.sum()))
+
+
+def _begun(read: Iterator[ReadImage]) -> Iterator[ReadImage]:
+    """The same images, of which the first is read by now and the next are on their way."""
+    return chain(list(islice(read, 1)), read)
 
 
 def _label_each(

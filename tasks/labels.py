@@ -139,8 +139,7 @@ class LabelRun:
         requests = self.requests()
         if not requests:
             return None
-        folder, _, key = requests[-1]["dataset"].partition("/")
-        return self.store.artifact(folder, key)
+        return self.store.named(requests[-1]["dataset"])
 
     def images(self) -> Images:
         """The images of the dataset that was asked for last; none where nothing was.
@@ -320,6 +319,15 @@ class LabelRun:
         if manifest is None:
             return None
         return self.store.read_part(f"{self.root}/labeled_images", manifest["tables"][1], LabeledImages)
+
+    def seconds_per_image(self) -> float | None:
+        """How long the model took for an image, in one of the labelled shards; None where there is none yet."""
+        for name in self.store.listed(f"{self.root}/shards", ".json")[-1:]:
+            manifest = self.store.read_json(f"{self.root}/shards/{name}", SHARD)
+            if manifest is not None:
+                folder = f"{self.root}/{_OUTCOMES}"
+                return float(self.store.read_part(folder, manifest["tables"][1], LabeledImages).seconds.mean())
+        return None
 
     def _of_shards(self, read: Callable[[Shard], Result | None], wanted: Wanted | None) -> Iterator[Result]:
         """What is read of each labelled shard that holds a wanted image, a few shards ahead."""

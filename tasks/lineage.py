@@ -20,8 +20,7 @@ def references_of(store: Store, prototypes: Artifact) -> Artifact:
 
 def input_artifact(store: Store, inputs: dict[str, str], name: str) -> Artifact:
     """The artifact that a recipe's input names."""
-    folder, _, key = inputs[name].partition("/")
-    return store.artifact(folder, key)
+    return store.named(inputs[name])
 
 
 def reachable(roots: Collection[str], manifests: Mapping[str, Mapping[str, Any]]) -> set[str]:

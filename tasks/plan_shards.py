@@ -12,7 +12,7 @@ from tasks.labels import FOLDER, LabelRun, Shard
 from tasks.progress import report
 from tasks.retrying import retried_task
 from tasks.sources import ModelSettings
-from tasks.workers import load_encoder, load_segmenter
+from tasks.weights import weights_sha256
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,6 @@ def plan_shards(
     batches: BatchSettings,
     segmenter: ModelSettings,
     encoder: ModelSettings,
-    device: str,
 ) -> LabelPlan:
     """Plans new images, and finds the shards that are not labelled yet."""
     store = Store(store_uri)
@@ -50,8 +49,8 @@ def plan_shards(
         settings={"images": redact(images_uri), **labeling.model_dump(mode="json")},
         inputs={"prototypes": prototypes.name},
         weights={
-            "segmenter": load_segmenter(segmenter, device).sha256,
-            "encoder": load_encoder(encoder, device).sha256,
+            "segmenter": weights_sha256(segmenter.model, segmenter.weights),
+            "encoder": weights_sha256(encoder.model, encoder.weights),
         },
     )
     run = LabelRun.open(store, recipe)

@@ -9,6 +9,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import exponential_backoff
 
 from refseg_core.errors import RefsegError
+from tasks.stopping import StoppedError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,4 +38,4 @@ def retried_task(run_name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
 def is_transient(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     """Whether a failed task is worth repeating: errors of our own are permanent, all others may pass."""
     failure = state.result(raise_on_failure=False)
-    return not isinstance(failure, RefsegError)
+    return not isinstance(failure, RefsegError | StoppedError)

@@ -13,6 +13,7 @@ from tasks.reference_images import ReferenceImages
 from tasks.retrying import retried_task
 from tasks.sources import ModelSettings
 from tasks.storage import Folder
+from tasks.weights import weights_sha256
 from tasks.workers import load_segmenter
 
 _STEP = "segment references"
@@ -35,7 +36,6 @@ def segment_references(
     if all(rle is not None for rle in table.mask_rle):
         return references
     images = ReferenceImages(Folder(images_uri), store.load(dataset, Images), table)
-    loaded = load_segmenter(segmenter, device)
     recipe = Recipe(
         "segment_references",
         "references",
@@ -43,9 +43,9 @@ def segment_references(
         # The corrected conventions go unsaid, and so keep the keys of older stores.
         settings={"conventions": conventions} if conventions == "original" else {},
         inputs={"references": references.name, "images": images.content()},
-        weights={"segmenter": loaded.sha256},
+        weights={"segmenter": weights_sha256(segmenter.model, segmenter.weights)},
     )
-    return store.make(recipe, lambda: [_with_masks(table, images, loaded.model, conventions)])
+    return store.make(recipe, lambda: [_with_masks(table, images, load_segmenter(segmenter, device), conventions)])
 
 
 def _with_masks(

@@ -10,6 +10,7 @@ import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -82,6 +83,24 @@ def load_weights(model: str, source: str | None = None) -> LoadedWeights:
             _check_sha256(published, sha256, uri)
         file.seek(0)
         return LoadedWeights(_read_state(file, redact(uri)), sha256, redact(uri))
+
+
+@lru_cache(maxsize=8)
+def weights_sha256(model: str, source: str | None = None) -> str:
+    """The sha256 of the file that `load_weights` would load, found without building anything of it.
+
+    That of a published file is known, and compared when it is loaded; any other file is read once in a process.
+    Raises WeightsError where it cannot be.
+    """
+    published = published_weights(model)
+    if not source and published.sha256 is not None:
+        return published.sha256
+    uri = source or published_location(published)
+    try:
+        with open_uri(uri) as file:
+            return sha256_of(file)
+    except StoreError as error:
+        raise WeightsError(_unreadable(published, source, error)) from error
 
 
 def locate_weights(model: str, source: str | None = None) -> str:

@@ -1,33 +1,25 @@
 """Builds each model once per process, on the device it shall run on, and what labels with them."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from threading import Lock
-from typing import Generic, TypeVar
 
 import torch
 
 from refseg_core.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
 from refseg_core.encoder import Encoder, build_encoder
-from refseg_core.errors import ConfigurationError
+from refseg_core.errors import ConfigurationError, WeightsError
 from refseg_core.labeling import Labeler
 from refseg_core.segmenter import Segmenter, build_segmenter
-from refseg_core.settings import BatchSettings, LabelingSettings
 from refseg_core.tables import Prototypes
-from tasks.artifacts import Artifact, Store
+from tasks.artifacts import Store
+from tasks.label_job import LabelJob
+from tasks.labels import LabelRun
 from tasks.sources import ModelSettings
-from tasks.weights import load_weights
+from tasks.weights import load_weights, weights_sha256
 
-Model = TypeVar("Model")
-_building = Lock()
-
-
-@dataclass(frozen=True)
-class LoadedModel(Generic[Model]):
-    """A model in memory and the sha256 of the file its weights came from."""
-
-    model: Model
-    sha256: str
+_building, _labeling = Lock(), Lock()
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -42,54 +34,69 @@ def pick_device(wanted: str) -> torch.device:
         ) from error
 
 
-def load_segmenter(settings: ModelSettings, device: str) -> LoadedModel[Segmenter]:
+def num_gpus() -> int:
+    """How many GPUs this process sees."""
+    return torch.cuda.device_count()
+
+
+def load_segmenter(settings: ModelSettings, device: str) -> Segmenter:
     """The segmenter, built at the first call with these settings. Raises WeightsError."""
     with _building:
         return _segmenter(settings, device)
 
 
-def load_encoder(settings: ModelSettings, device: str) -> LoadedModel[Encoder]:
+def load_encoder(settings: ModelSettings, device: str) -> Encoder:
     """The encoder, built at the first call with these settings. Raises WeightsError."""
     with _building:
         return _encoder(settings, device)
 
 
-def load_labeler(
-    store_uri: str,
-    prototypes: Artifact,
-    *,
-    labeling: LabelingSettings,
-    batches: BatchSettings,
-    segmenter: ModelSettings,
-    encoder: ModelSettings,
-    device: str,
-) -> Labeler:
-    """What labels images with these prototypes and settings, built at the first call. Raises WeightsError."""
-    models = load_segmenter(segmenter, device).model, load_encoder(encoder, device).model
+@contextmanager
+def borrowed_labeler(job: LabelJob) -> Iterator[Labeler]:
+    """What labels images for this job, built at the first call; for one thread at a time.
+
+    Raises WeightsError, also where the weights here are not those that the job's labels are made with.
+    """
     with _building:
-        return _labeler(store_uri, prototypes.name, models, (labeling, batches))
+        labeler = _labeler(job)
+    with _labeling:
+        yield labeler
 
 
 @lru_cache(maxsize=1)
-def _labeler(
-    store_uri: str,
-    prototypes: str,
-    models: tuple[Segmenter, Encoder],
-    settings: tuple[LabelingSettings, BatchSettings],
-) -> Labeler:
-    store, (folder, _, key) = Store(store_uri), prototypes.partition("/")
-    return Labeler(*models, store.load(store.artifact(folder, key), Prototypes), *settings)
+def _labeler(job: LabelJob) -> Labeler:
+    store = Store(job.store)
+    _check_weights(job, LabelRun(store, job.key).recipe_or_error()["weights"])
+    prototypes = store.load(store.named(job.prototypes), Prototypes)
+    segmenter, encoder = _segmenter(job.segmenter, job.device), _encoder(job.encoder, job.device)
+    return Labeler(segmenter, encoder, prototypes, job.labeling, job.batches)
+
+
+def _check_weights(job: LabelJob, expected: dict[str, str]) -> None:
+    """A plan is made on one machine and worked on by others, whose files may be others."""
+    for kind, settings in (("segmenter", job.segmenter), ("encoder", job.encoder)):
+        found = weights_sha256(settings.model, settings.weights)
+        if found != expected[kind]:
+            raise WeightsError(
+                f"{kind}.weights: the file on this machine has sha256 {found}, but these labels are made with "
+                f"{expected[kind]}. Put the same file on every machine, or keep it in a bucket that all of them read."
+            )
 
 
 @lru_cache(maxsize=2)
-def _segmenter(settings: ModelSettings, device: str) -> LoadedModel[Segmenter]:
-    weights = load_weights(settings.model, settings.weights)
-    segmenter = build_segmenter(SEGMENTER_ARCHITECTURES[settings.model], weights.state, model=settings.model)
-    return LoadedModel(segmenter.to(pick_device(device)), weights.sha256)
+def _segmenter(settings: ModelSettings, device: str) -> Segmenter:
+    segmenter = build_segmenter(SEGMENTER_ARCHITECTURES[settings.model], _state(settings), model=settings.model)
+    return segmenter.to(pick_device(device))
 
 
 @lru_cache(maxsize=2)
-def _encoder(settings: ModelSettings, device: str) -> LoadedModel[Encoder]:
+def _encoder(settings: ModelSettings, device: str) -> Encoder:
+    encoder = build_encoder(ENCODER_ARCHITECTURES[settings.model], _state(settings), model=settings.model)
+    return encoder.to(pick_device(device))
+
+
+def _state(settings: ModelSettings) -> Mapping[str, torch.Tensor]:
     weights = load_weights(settings.model, settings.weights)
-    encoder = build_encoder(ENCODER_ARCHITECTURES[settings.model], weights.state, model=settings.model)
-    return LoadedModel(encoder.to(pick_device(device)), weights.sha256)
+    if weights.sha256 != weights_sha256(settings.model, settings.weights):
+        raise WeightsError(f"{weights.source} was changed since this run looked at it. Start again.")
+    return weights.state

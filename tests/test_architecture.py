@@ -32,7 +32,7 @@ _DOORS: dict[str, tuple[str, ...]] = {
     "botocore": ("tasks.storage",),
     "boto3": ("tasks.storage",),
     "requests": ("tasks.storage",),
-    "httpx": ("tasks.storage",),
+    "httpx": ("tasks.storage", "flows.gpu_pool"),  # Prefect's client raises its errors
     "pyarrow.parquet": ("tasks.parquet",),
     "sam2": ("refseg_core.segmenter",),
     "dinov2": ("refseg_core.encoder",),

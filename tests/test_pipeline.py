@@ -13,7 +13,8 @@ from flows import cli
 from flows.cli import main
 from flows.configuration import RunConfig, load_config
 from flows.demo import write_demo
-from flows.pipeline import RunResult, ShardsFailedError, build_bank, evaluate_labels, label_targets, run_pipeline
+from flows.errors import ShardsFailedError
+from flows.pipeline import RunResult, build_bank, evaluate_labels, label_targets, run_pipeline
 from refseg_core import sampling
 from refseg_core.errors import ConfigurationError, DatasetError
 from refseg_core.tables import Detections, Images, LabeledImages, Metrics, Prototypes, References
@@ -260,6 +261,9 @@ def test_prefect_sees_one_task_for_each_shard_and_none_for_images(listed: RunCon
         [
             "build bank-0",  # a flow below another shows as a task, too
             "label-0",
+            "label shards-0",
+            "publish references",
+            "publish labels",
             "index dataset",
             "sample references",
             "segment references",

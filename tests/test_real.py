@@ -69,8 +69,8 @@ class RealRun:
 
     def label(self, images: Images, points_per_side: int) -> Iterator[Detections]:
         labeler = Labeler(
-            load_segmenter(self.segmenter, "cpu").model,
-            load_encoder(self.encoder, "cpu").model,
+            load_segmenter(self.segmenter, "cpu"),
+            load_encoder(self.encoder, "cpu"),
             self.prototypes,
             LabelingSettings(points_per_side=points_per_side),
             BatchSettings(),
@@ -115,7 +115,7 @@ def test_the_originals_detections_are_found_again(run: RealRun, setup: dict[str,
 
 def test_boxes_become_the_masks_that_people_drew(run: RealRun) -> None:
     """SAM2 on the boxes of eight references: the masks overlap the dataset's own by 0.75 and more on average."""
-    segmenter = load_segmenter(run.segmenter, "cpu").model
+    segmenter = load_segmenter(run.segmenter, "cpu")
     references = run.references[:8]
     ious = []
     for row in range(len(references)):

@@ -242,18 +242,7 @@ def test_a_shard_costs_two_small_requests_its_two_parts_and_its_images(
     plan = pipeline.plan_labels(config, prototypes)
     fault_proxy.forget_requests()
     for shard in plan.pending:
-        label_shard.fn(
-            config.store,
-            shard,
-            key=plan.key,
-            prototypes=prototypes,
-            images_uri=config.targets.images,
-            labeling=config.labeling,
-            batches=config.batches,
-            segmenter=config.segmenter,
-            encoder=config.encoder,
-            device=config.device,
-        )
+        label_shard.fn(pipeline._job(config, prototypes, plan), shard)
     assert fault_proxy.request_counts == {
         ("GET", "/*/store/labels/*/shards/*.json"): num_shards,  # is it labelled?
         ("PUT", "/*/store/labels/*/shards/*.json"): num_shards,  # now it is
@@ -261,6 +250,7 @@ def test_a_shard_costs_two_small_requests_its_two_parts_and_its_images(
         ("PUT", "/*/store/labels/*/labeled_images/*.parquet"): num_shards,
         ("GET", "/*/targets/*.png"): num_images,
         ("GET", "/*/store/labels/*/plans/parts/*.parquet"): 1,
+        ("GET", "/*/store/labels/*/recipe.json"): 1,  # are the weights here those of these labels?
         ("GET", "/*/store/prototypes/*/manifest.json"): 2,
         ("GET", "/*/store/prototypes/*/prototypes.parquet"): 1,
     }

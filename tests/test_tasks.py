@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from tasks.evaluate import evaluate, protocol_of
 from tasks.fill_memory_bank import fill_memory_bank
 from tasks.images import ReadImage
 from tasks.index_dataset import index_dataset
+from tasks.label_job import LabelJob
 from tasks.label_shard import ShardSummary, label_shard
 from tasks.labels import LabelRun
 from tasks.plan_shards import LabelPlan, plan_shards
@@ -114,22 +116,23 @@ class Steps:
             "batches": self.config.batches,
             "segmenter": self.config.segmenter,
             "encoder": self.config.encoder,
-            "device": "cpu",
         }
         return plan_shards.fn(self.store.uri, **given | changes)
 
     def label(self, prototypes: Artifact, plan: LabelPlan, **changes: Any) -> list[ShardSummary]:
         given: dict[str, Any] = {
+            "store": self.store.uri,
             "key": plan.key,
-            "prototypes": prototypes,
-            "images_uri": self.config.targets.images,
+            "prototypes": prototypes.name,
+            "images": self.config.targets.images,
             "labeling": self.config.labeling,
             "batches": self.config.batches,
             "segmenter": self.config.segmenter,
             "encoder": self.config.encoder,
             "device": "cpu",
         }
-        return [label_shard.fn(self.store.uri, shard, **given | changes) for shard in plan.pending]
+        job = LabelJob(**given | changes)
+        return [label_shard.fn(job, shard) for shard in plan.pending]
 
     def labels(self, plan: LabelPlan) -> tuple[Detections, LabeledImages]:
         parts = list(LabelRun(self.store, plan.key).read())
@@ -481,7 +484,6 @@ def test_what_matters_makes_new_labels_and_what_does_not_makes_none(steps: Steps
     prototypes = steps.prototypes()
     key = steps.plan(prototypes).key
     assert steps.plan(prototypes, batches=BatchSettings(points_per_batch=1, images_per_shard=1)).key == key
-    assert steps.plan(prototypes, device="auto").key == key
     assert steps.plan(prototypes, labeling=LabelingSettings(points_per_side=2)).key != key
     other = postprocess_memory_bank.fn(
         steps.store.uri,
@@ -590,14 +592,14 @@ def test_a_fault_of_the_world_leaves_the_shard_to_be_labelled_again(
 
 def test_pictures_are_written_while_labelling_when_asked(steps: Steps, tmp_path: Path) -> None:
     prototypes = steps.prototypes()
-    steps.label(prototypes, steps.plan(prototypes), pictures_uri=str(tmp_path / "pictures"))
+    steps.label(prototypes, steps.plan(prototypes), pictures=str(tmp_path / "pictures"))
     names = [file.name for file in Folder(str(tmp_path / "pictures")).list_files()]
     assert names == [f"t{number}.png.jpg" for number in range(5)]
 
 
 def test_a_shard_is_committed_though_an_image_vanished_meanwhile(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
-    def none_readable(_: Folder, images: Images, *, max_pixels: int) -> list[ReadImage]:
-        return [ReadImage(row, None, f"gone ({max_pixels})") for row in range(len(images))]
+    def none_readable(_: Folder, images: Images, *, max_pixels: int) -> Iterator[ReadImage]:
+        return iter([ReadImage(row, None, f"gone ({max_pixels})") for row in range(len(images))])
 
     prototypes = steps.prototypes()
     plan = steps.plan(prototypes)

@@ -1,0 +1,37 @@
+"""Ends the runs that a run has handed out, when it is cancelled or dies itself."""
+
+from typing import Any
+
+from prefect import Flow
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterParentFlowRunId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.states import Cancelled, Cancelling
+
+_UNENDED = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED]
+
+
+def cancel_below(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """A hook of flows: cancels every run below this one that has not ended."""
+    with get_client(sync_client=True) as client:
+        _cancel_children(client, flow_run)
+
+
+def _cancel_children(client: SyncPrefectClient, parent: FlowRun) -> None:
+    # Each handed out group is the child of a subflow, which is no deployment's and has ended with its process.
+    children = client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(
+            parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[parent.id]),
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_UNENDED)),
+        )
+    )
+    for child in children:
+        _cancel_children(client, child)
+        at_work = child.deployment_id is not None and child.state_type is not StateType.SCHEDULED
+        state: State[Any] = (Cancelling if at_work else Cancelled)(message=f"{parent.name} was ended.")
+        client.set_flow_run_state(child.id, state)

@@ -1,0 +1,192 @@
+"""Hands shards to GPU workers in groups, watches over them, and hands on what lost ones leave.
+
+What is done is read from the store; Prefect only tells who is at work. So a worker that was given up and yet lives
+does no harm: a shard is committed once, whoever labels it.
+"""
+
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+from uuid import UUID
+
+from flows.configuration import ExecutionConfig
+from flows.shard_groups import group_name, shards_failed
+from flows.watch import PATIENCE_SECONDS, POLL_SECONDS, UNKNOWN, ServerGoneError, Sighting, Watch
+from tasks.label_job import LabelJob
+from tasks.labels import LabelRun, Shard
+from tasks.progress import report
+
+log = logging.getLogger(__name__)
+
+_LONELY_SECONDS = 60.0  # without any worker, before that is said
+_GROUPS_PER_WORKER = 2  # one that is worked on and one that waits
+_SMALLEST_SHARE = 0.25  # of the time that a group should take: towards the end groups are smaller, down to this
+_SUSPECTS = 2  # shards that a process works on at once: one of them may be what kills it
+
+
+class Workers(Protocol):
+    """The workers, as the Prefect server sees them. Every method raises ServerGoneError where it does not answer."""
+
+    def hand_out(self, name: str, job: LabelJob, shards: Sequence[Shard], token: str) -> UUID:
+        """Makes a flow run of a group; asked again with the same token it is the same run."""
+
+    def look_at(self, runs: Sequence[UUID]) -> dict[UUID, Sighting]:
+        """What is known of each run; those that are unknown are left out."""
+
+    def give_up(self, run: UUID) -> None:
+        """Marks a run as crashed, so that nobody takes it for being at work."""
+
+    def count_online(self) -> int:
+        """How many workers take runs now."""
+
+
+@dataclass
+class _Group:
+    """Shards that were handed out together."""
+
+    name: str
+    shards: tuple[Shard, ...]
+    watch: Watch
+
+    @property
+    def num_images(self) -> int:
+        return sum(len(shard) for shard in self.shards)
+
+
+@dataclass
+class Fleet:
+    """Has the shards of one job labelled by workers."""
+
+    job: LabelJob
+    labels: LabelRun
+    workers: Workers
+    settings: ExecutionConfig
+    seconds_per_image: float | None = None
+    now: Callable[[], float] = time.monotonic
+    pause: Callable[[float], None] = time.sleep
+    _waiting: deque[Shard] = field(default_factory=deque)
+    _groups: dict[UUID, _Group] = field(default_factory=dict)
+    _reason_of: dict[Shard, str] = field(default_factory=dict)
+    _attempts: Counter[Shard] = field(default_factory=Counter)
+    _num_handed_out: int = 0
+    _num_done: int = 0  # images of groups that ended
+    _num_reported: int = 0
+    _reached_at: float = 0.0
+    _num_online: int = 0
+    _lonely_since: float | None = None
+
+    def label(self, shards: Sequence[Shard]) -> None:
+        """Returns when all are labelled. Raises ShardsFailedError where some are not, whoever tried."""
+        self._waiting.extend(shards)
+        self._reached_at = self.now()
+        while self._waiting or self._groups:
+            self._turn()
+            if self._waiting or self._groups:
+                self.pause(POLL_SECONDS)
+        if self._reason_of:
+            raise shards_failed(self._reason_of, len(shards))
+
+    def _turn(self) -> None:
+        """One look at the server; while that is gone nobody is given up, since nobody can be heard."""
+        try:
+            sightings = self.workers.look_at(list(self._groups)) if self._groups else {}
+            self._num_online = self.workers.count_online()
+            self._note_absence()
+            for run, group in list(self._groups.items()):
+                self._watch(run, group, sightings.get(run, UNKNOWN))
+            self._report()
+            self._hand_out()
+            self._reached_at = self.now()
+        except ServerGoneError as error:
+            if self.now() - self._reached_at > PATIENCE_SECONDS:
+                raise
+            log.info("the Prefect server does not answer (%s); labelling goes on without it", error)
+            for group in self._groups.values():
+                group.watch.heard_at = self.now()
+
+    # Handing out.
+
+    def _hand_out(self) -> None:
+        while self._waiting and len(self._groups) < _GROUPS_PER_WORKER * max(1, self._num_online):
+            shards = self._next_group()
+            name = group_name(self.job, list(shards))
+            run = self.workers.hand_out(name, self.job, shards, token=f"group {self._num_handed_out}")
+            for _ in shards:
+                self._waiting.popleft()
+            self._num_handed_out += 1
+            self._groups[run] = _Group(name, shards, Watch(self.settings.lost_after_seconds, self.now()))
+
+    def _next_group(self) -> tuple[Shard, ...]:
+        wanted = self._images_per_group()
+        shards: list[Shard] = []
+        for shard in self._waiting:
+            if shards and sum(len(other) for other in shards) + len(shard) > wanted:
+                break
+            shards.append(shard)
+        return tuple(shards)
+
+    def _images_per_group(self) -> float:
+        """As many as one labels in the time that is asked for; fewer when the rest shared out is less.
+
+        Nothing is known at first of how fast the workers are, so they get a shard each.
+        """
+        if self.seconds_per_image is None:
+            return 1
+        most = self.settings.minutes_per_group * 60 / max(self.seconds_per_image, 1e-6)
+        share = sum(len(shard) for shard in self._waiting) / max(1, self._num_online)
+        return max(min(most, share), _SMALLEST_SHARE * most)
+
+    # Watching.
+
+    def _watch(self, run: UUID, group: _Group, seen: Sighting) -> None:
+        group.watch.hear(seen, self.now())
+        if group.watch.is_lost(self.now()):
+            self.workers.give_up(run)
+        if group.watch.has_ended:
+            self._end(run, group)
+
+    def _end(self, run: UUID, group: _Group) -> None:
+        """Looks in the store for what is left of the group, which another one gets."""
+        left = self.labels.pending(group.shards)
+        del self._groups[run]
+        self._num_done += group.num_images - sum(len(shard) for shard in left)
+        self._learn_speed(group, left)
+        if not left:
+            return
+        why = f"{group.name} {group.watch.told}"
+        if group.watch.sighting.state == "CANCELLED":
+            self._reason_of |= dict.fromkeys(left, why)
+            return
+        log.warning("%s; %d of its %d shards are left", why, len(left), len(group.shards))
+        # Whoever got nothing done may not be able to; who stopped midway was stopped by a shard, or by its machine.
+        self._attempts.update(left if len(left) == len(group.shards) else left[:_SUSPECTS])
+        for shard in left:
+            if self._attempts[shard] >= self.settings.attempts:
+                self._reason_of[shard] = why
+            else:
+                self._waiting.append(shard)
+
+    def _learn_speed(self, group: _Group, left: Sequence[Shard]) -> None:
+        num_images = group.num_images - sum(len(shard) for shard in left)
+        if group.watch.began_at is not None and num_images:
+            self.seconds_per_image = (self.now() - group.watch.began_at) / num_images
+
+    # Telling.
+
+    def _report(self) -> None:
+        at_work = sum(group.num_images * group.watch.sighting.share_done for group in self._groups.values())
+        num_done = max(self._num_reported, int(self._num_done + at_work))
+        report("label", advanced=num_done - self._num_reported)
+        self._num_reported = num_done
+
+    def _note_absence(self) -> None:
+        if self._num_online:
+            self._lonely_since = None
+        elif self._lonely_since is None:
+            self._lonely_since = self.now()
+        elif self.now() - self._lonely_since > _LONELY_SECONDS:
+            log.warning("No worker takes runs of the GPU pool. Start one: refseg service worker")
+            self._lonely_since = float("inf")  # said once

@@ -1,0 +1,128 @@
+"""The workers of the GPU pool, reached through the Prefect server: `flows/fleet.py` says what it needs of them."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import httpx
+from prefect import runtime
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    ArtifactFilterType,
+    FlowRunFilter,
+    FlowRunFilterId,
+)
+from prefect.client.schemas.objects import FlowRun, WorkerStatus
+from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Crashed
+
+from flows.watch import PATIENCE_SECONDS, POLL_SECONDS, UNKNOWN, ServerGoneError, Sighting, Watch
+from refseg_core.errors import ConfigurationError
+from tasks.label_job import LabelJob
+from tasks.labels import Shard
+
+GPU_POOL = "refseg-gpu"
+LABEL_SHARDS = "label shards/gpu"
+BUILD_BANK = "build bank/gpu"
+
+
+class GpuPool:
+    """Hands flow runs to the pool and looks at them."""
+
+    def __init__(self, client: SyncPrefectClient) -> None:
+        self._client = client
+
+    def hand_out(self, name: str, job: LabelJob, shards: Sequence[Shard], token: str) -> UUID:
+        """Makes a flow run of a group; asked again with the same token it is the same run."""
+        bucket = urlsplit(job.images).netloc
+        tags = [f"bucket-{bucket}"] if bucket else []
+        return self.start(LABEL_SHARDS, name, {"job": job, "shards": list(shards)}, token, tags)
+
+    def start(self, deployment: str, name: str, parameters: dict[str, Any], token: str, tags: Sequence[str]) -> UUID:
+        """Makes a flow run below the current one. Raises ConfigurationError where the deployment is missing."""
+        try:
+            with _asking():
+                run = run_deployment(
+                    deployment,
+                    parameters=parameters,
+                    flow_run_name=name,
+                    timeout=0,
+                    tags=tags,
+                    idempotency_key=f"{runtime.flow_run.id} {token}",
+                )
+        except ObjectNotFound as error:
+            raise ConfigurationError(
+                f"execution.engine: 'workers' needs the deployment {deployment!r}, which the Prefect server does not "
+                "have. `refseg service deploy` makes it."
+            ) from error
+        return cast(FlowRun, run).id  # outside of coroutines it is the run itself
+
+    def look_at(self, runs: Sequence[UUID]) -> dict[UUID, Sighting]:
+        """What is known of each run; those that are unknown are left out."""
+        with _asking():
+            found = self._client.read_flow_runs(
+                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=list(runs))), limit=len(runs)
+            )
+            shown = self._client.read_artifacts(
+                artifact_filter=ArtifactFilter(
+                    flow_run_id=ArtifactFilterFlowRunId(any_=list(runs)), type=ArtifactFilterType(any_=["progress"])
+                )
+            )
+        progress = {artifact.flow_run_id: artifact for artifact in shown}
+        sightings = {}
+        for run in found:
+            told, state = progress.get(run.id), run.state
+            sightings[run.id] = Sighting(
+                state="SCHEDULED" if state is None else state.type.value,
+                message=(state.message if state else None) or "",
+                heartbeat=str(told.updated) if told else "",
+                share_done=float(told.data) / 100 if told and isinstance(told.data, int | float) else 0.0,
+            )
+        return sightings
+
+    def give_up(self, run: UUID) -> None:
+        """Marks a run as crashed, so that nobody takes it for being at work."""
+        with _asking():
+            self._client.set_flow_run_state(run, Crashed(message="Nothing was heard of it for too long."), force=True)
+
+    def count_online(self) -> int:
+        """How many workers take runs now."""
+        with _asking():
+            workers = self._client.read_workers_for_work_pool(GPU_POOL)
+        return sum(worker.status == WorkerStatus.ONLINE for worker in workers)
+
+    def wait_for(self, run: UUID, lost_after_seconds: float) -> Watch:
+        """Returns when the run has ended or is lost, which its watch tells."""
+        watch = Watch(lost_after_seconds, time.monotonic())
+        reached_at = time.monotonic()
+        while not watch.has_ended:
+            time.sleep(POLL_SECONDS)
+            try:
+                watch.hear(self.look_at([run]).get(run, UNKNOWN), time.monotonic())
+                if watch.is_lost(time.monotonic()):
+                    self.give_up(run)
+                reached_at = time.monotonic()
+            except ServerGoneError:
+                if time.monotonic() - reached_at > PATIENCE_SECONDS:
+                    raise
+                watch.heard_at = time.monotonic()
+        return watch
+
+
+@contextmanager
+def _asking() -> Iterator[None]:
+    """Tells a server that is gone, or overloaded, from one that says no."""
+    try:
+        yield
+    except httpx.TransportError as error:
+        raise ServerGoneError(f"{type(error).__name__}: {error}") from error
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code < httpx.codes.INTERNAL_SERVER_ERROR:
+            raise
+        raise ServerGoneError(f"status {error.response.status_code}") from error

@@ -1,0 +1,110 @@
+"""Labels a group of shards in one process: all of them, or those that were handed to one worker."""
+
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
+
+from prefect import flow, runtime
+from prefect.concurrency.sync import concurrency
+from prefect.futures import PrefectFuture
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.errors import ShardsFailedError
+from refseg_core.errors import ConfigurationError, WeightsError
+from tasks.addresses import redact
+from tasks.faults import reason
+from tasks.label_job import LabelJob
+from tasks.label_shard import ShardSummary, label_shard
+from tasks.labels import Shard
+from tasks.progress import report
+from tasks.publish import ProgressArtifact, is_shown
+from tasks.stopping import stopping_with_this
+
+_AT_ONCE = 2  # while the model works on one shard, the next one is read and the one before is written
+_NAMES_SHOWN = 8
+_LEASE_SECONDS = 90  # how long the slots of a process that died stay taken
+
+
+def _run_name() -> str:
+    job, shards = runtime.flow_run.parameters["job"], runtime.flow_run.parameters["shards"]
+    return group_name(LabelJob.model_validate(job), [_shard(shard) for shard in shards])
+
+
+def _shard(value: Any) -> Shard:
+    return value if isinstance(value, Shard) else Shard(**value)
+
+
+def group_name(job: LabelJob, shards: list[Shard]) -> str:
+    """What a run over these shards is called: label boats 0000-00012 to 0000-00043."""
+    place = redact(job.images).rstrip("/").rpartition("/")[2] or "images"
+    numbers = [shard.name for shard in shards]
+    return f"label {place} {' to '.join(dict.fromkeys([*numbers[:1], *numbers[-1:]])) or 'nothing'}"
+
+
+@flow(
+    name="label shards",
+    flow_run_name=_run_name,
+    task_runner=ThreadPoolTaskRunner(max_workers=_AT_ONCE),  # type: ignore[arg-type]
+    persist_result=False,
+)
+def label_shards(job: LabelJob, shards: list[Shard], elsewhere: bool = False) -> None:
+    """Labels the shards, each unless it is labelled already. One that fails does not stop the others.
+
+    With `elsewhere` the flow's task runner has them labelled in other processes, as many at once as these are.
+    Raises ShardsFailedError where some failed, and at once what would stop all of them.
+    """
+    with stopping_with_this(), _limits_of_tags(), _progress(job, shards):
+        reason_of: dict[Shard, str] = {}
+        for shard, future in _few_at_once(job, shards, len(shards) if elsewhere else _AT_ONCE):
+            future.wait()
+            if not future.state.is_completed():
+                failure = cast(Exception, future.state.result(raise_on_failure=False))
+                if isinstance(failure, ConfigurationError | WeightsError):
+                    raise failure
+                reason_of[shard] = reason(failure)
+            elif elsewhere:  # what those processes report is not heard in this one
+                report("label", advanced=len(shard))
+    if reason_of:
+        raise shards_failed(reason_of, len(shards))
+
+
+def shards_failed(reason_of: Mapping[Shard, str], num_shards: int) -> ShardsFailedError:
+    """The error that names some of the shards that failed, and why the first of them did."""
+    names = ", ".join([shard.name for shard in reason_of][:_NAMES_SHOWN])
+    return ShardsFailedError(
+        f"{len(reason_of)} of {num_shards} shards could not be labelled: {names}. "
+        f"The first: {next(iter(reason_of.values()))}. What is labelled is kept; the same command goes on from there."
+    )
+
+
+def _progress(job: LabelJob, shards: list[Shard]) -> AbstractContextManager[object]:
+    """Tells the Prefect UI, where there is one that lasts, how far this process is."""
+    if not is_shown():
+        return nullcontext()
+    worker = os.environ.get("PREFECT__WORKER_NAME")
+    return ProgressArtifact(job.store, worker, total=sum(len(shard) for shard in shards))
+
+
+def _few_at_once(
+    job: LabelJob, shards: list[Shard], at_once: int
+) -> Iterator[tuple[Shard, PrefectFuture[ShardSummary]]]:
+    """Each shard and its labelling to come, in order; only few are begun before the caller has awaited the first."""
+    waiting: deque[tuple[Shard, PrefectFuture[ShardSummary]]] = deque()
+    for shard in shards:
+        waiting.append((shard, label_shard.submit(job, shard)))
+        if len(waiting) >= at_once:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def _limits_of_tags() -> AbstractContextManager[None]:
+    """Holds a slot of each concurrency limit that the server has on a tag of this run.
+
+    Prefect counts such slots for tasks; taken once for a whole group they cost two requests and not two a shard.
+    """
+    if runtime.deployment.id is None:
+        return nullcontext()
+    names = [f"tag:{tag}" for tag in runtime.flow_run.tags]
+    return concurrency(names, lease_duration=_LEASE_SECONDS, raise_on_lease_renewal_failure=False)
