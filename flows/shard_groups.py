@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 from prefect import flow, runtime
+from prefect.client.orchestration import get_client
 from prefect.concurrency.sync import concurrency
 from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -24,6 +25,7 @@ from tasks.stopping import stopping_with_this
 
 _AT_ONCE = 2  # while the model works on one shard, the next one is read and the one before is written
 _NAMES_SHOWN = 8
+_LIMITS_READ = 200
 _LEASE_SECONDS = 90  # how long the slots of a process that died stay taken
 
 
@@ -102,9 +104,11 @@ def _few_at_once(
 def _limits_of_tags() -> AbstractContextManager[None]:
     """Holds a slot of each concurrency limit that the server has on a tag of this run.
 
-    Prefect counts such slots for tasks; taken once for a whole group they cost two requests and not two a shard.
+    Prefect counts such slots for tasks; taken once for a whole group they cost three requests and not two a shard.
     """
     if runtime.deployment.id is None:
         return nullcontext()
-    names = [f"tag:{tag}" for tag in runtime.flow_run.tags]
+    with get_client(sync_client=True) as client:
+        limited = {limit.name for limit in client.read_global_concurrency_limits(limit=_LIMITS_READ)}
+    names = [name for tag in runtime.flow_run.tags if (name := f"tag:{tag}") in limited]
     return concurrency(names, lease_duration=_LEASE_SECONDS, raise_on_lease_renewal_failure=False)
