@@ -23,6 +23,7 @@ from tasks.postprocess_memory_bank import postprocess_memory_bank
 from tasks.publish import ProgressArtifact, is_shown, publish_bank, publish_labels, publish_metrics
 from tasks.sample_references import sample_references
 from tasks.segment_references import segment_references
+from tasks.workers import load_models
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -135,6 +136,8 @@ def _call(task: Task[P, R], by_prefect: bool) -> Callable[P, R]:
 @flow(name="label", persist_result=False)
 def label_targets(config: RunConfig, prototypes: Artifact) -> LabelPlan:
     """Labels every image that is not labelled yet, shard by shard; a shard that fails does not stop the others."""
+    if config.execution.engine == "process":  # what is wrong with the weights is told before anything is planned
+        load_models(config.segmenter, config.encoder, config.device)
     plan = plan_labels(config, prototypes)
     try:
         with _progress(config, "label", "images", total=sum(len(shard) for shard in plan.pending)):

@@ -97,7 +97,7 @@ def weights_sha256(model: str, source: str | None = None) -> str:
         return published.sha256
     uri = source or published_location(published)
     try:
-        with open_uri(uri) as file:
+        with _opened(uri) as file:
             return sha256_of(file)
     except StoreError as error:
         raise WeightsError(_unreadable(published, source, error)) from error

@@ -51,6 +51,12 @@ def load_encoder(settings: ModelSettings, device: str) -> Encoder:
         return _encoder(settings, device)
 
 
+def load_models(segmenter: ModelSettings, encoder: ModelSettings, device: str) -> None:
+    """Builds both models, for whoever wants to know early whether that can be done. Raises WeightsError."""
+    load_segmenter(segmenter, device)
+    load_encoder(encoder, device)
+
+
 @contextmanager
 def borrowed_labeler(job: LabelJob) -> Iterator[Labeler]:
     """What labels images for this job, built at the first call; for one thread at a time.

@@ -7,6 +7,7 @@ from click.testing import CliRunner, Result
 
 from flows import cli
 from flows.cli import main
+from tests.counts import count
 from tests.without_prefect import call_without_prefect
 
 
@@ -28,6 +29,7 @@ def refused(result: Result) -> str:
     assert "Traceback" not in result.output
     message = str(result.stderr)
     assert [line.startswith("Error: ") for line in message.splitlines()].count(True) == 1, message
+    count("bad input: cases that one clear message answers")
     return message
 
 

@@ -171,6 +171,7 @@ def test_an_export_to_a_full_disk_leaves_the_old_file_whole_and_no_half_one(
     assert out.read_bytes() == old
 
 
+@pytest.mark.slow
 def test_pictures_a_demo_and_a_configuration_on_a_full_disk(project: Project, disk: Disk) -> None:
     done(refseg("run", project.write_config()))
     disk.fill()

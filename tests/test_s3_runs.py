@@ -23,6 +23,7 @@ from tasks.artifacts import Store
 from tasks.faults import ATTEMPTS_VARIABLE
 from tasks.label_shard import label_shard
 from tasks.labels import newest_labels
+from tasks.workers import load_models
 from tests.counts import count
 from tests.fault_proxy import CALM, HEAVY, LIGHT, MEDIUM, Fault, FaultProxy, Level, Request, Rule
 from tests.label_rows import LabelRows, assert_exact
@@ -240,6 +241,7 @@ def test_a_shard_costs_two_small_requests_its_two_parts_and_its_images(
     config = bucket_project.config_with({"batches.images_per_shard": 1})
     prototypes = pipeline.build_bank(config)
     plan = pipeline.plan_labels(config, prototypes)
+    load_models(config.segmenter, config.encoder, config.device)
     fault_proxy.forget_requests()
     for shard in plan.pending:
         label_shard.fn(pipeline._job(config, prototypes, plan), shard)

@@ -237,8 +237,9 @@ def test_weights_are_loaded_over_http_and_secrets_of_the_address_are_not_shown(s
         assert "secret" not in str(raised.value)
 
 
-def test_a_server_that_fails_for_a_while_is_no_missing_file(site: Site) -> None:
+def test_a_server_that_fails_for_a_while_is_no_missing_file(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """The task that loads the weights is then retried, which it is not for a WeightsError."""
+    monkeypatch.setenv("REFSEG_STORE_ATTEMPTS", "2")
     site.statuses = [503] * 9
     with pytest.raises(Exception, match="503") as raised:
         load_weights(MODEL, site.url)
