@@ -171,8 +171,8 @@ class Fleet:
 
     def _learn_speed(self, group: _Group, left: Sequence[Shard]) -> None:
         num_images = group.num_images - sum(len(shard) for shard in left)
-        if group.watch.began_at is not None and num_images:
-            self.seconds_per_image = (self.now() - group.watch.began_at) / num_images
+        if num_images and group.watch.sighting.seconds:
+            self.seconds_per_image = group.watch.sighting.seconds / num_images
 
     # Telling.
 

@@ -83,6 +83,7 @@ class GpuPool:
                 message=(state.message if state else None) or "",
                 heartbeat=str(told.updated) if told else "",
                 share_done=float(told.data) / 100 if told and isinstance(told.data, int | float) else 0.0,
+                seconds=run.estimated_run_time.total_seconds(),
             )
         return sightings
 

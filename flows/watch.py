@@ -19,13 +19,15 @@ class ServerGoneError(Exception):
 class Sighting:
     """What the server knows of a flow run: its state, why it is in it, and signs of life.
 
-    `heartbeat` changes every few seconds while the run is at work; `share_done` is between 0 and 1.
+    `heartbeat` changes every few seconds while the run is at work; `share_done` is between 0 and 1; it has been at
+    work for `seconds`.
     """
 
     state: str
     message: str = ""
     heartbeat: str = ""
     share_done: float = 0.0
+    seconds: float = 0.0
 
 
 UNKNOWN = Sighting("CRASHED", "the server does not know the run any more")
@@ -38,13 +40,10 @@ class Watch:
     lost_after_seconds: float
     heard_at: float
     sighting: Sighting = field(default_factory=lambda: Sighting("SCHEDULED"))
-    began_at: float | None = None
 
     def hear(self, seen: Sighting, now: float) -> None:
         """Takes note of what was seen. A run that waits for a worker is not lost, however long it waits."""
         before, self.sighting = self.sighting, seen
-        if seen.state == "RUNNING" and self.began_at is None:
-            self.began_at = now
         if (seen.state, seen.heartbeat) != (before.state, before.heartbeat) or seen.state == "SCHEDULED":
             self.heard_at = now
 
