@@ -10,6 +10,7 @@ from prefect import Task, flow, runtime
 from flows.cancelling import cancel_below
 from flows.configuration import RunConfig
 from flows.engines import build_bank_with_workers, label_with
+from flows.errors import ShardsFailedError
 from flows.preflight import check
 from tasks.addresses import redact
 from tasks.artifacts import Artifact, NotMadeError, only_finding
@@ -142,12 +143,18 @@ def label_targets(config: RunConfig, prototypes: Artifact) -> LabelPlan:
     try:
         with _progress(config, "label", "images", total=sum(len(shard) for shard in plan.pending)):
             label_with(config.execution, _job(config, prototypes, plan), plan.pending)
-        if config.targets.image_ids is None:  # else the others are not gone, they were not asked for
-            plan = replace(plan, gone=find_gone_labels(config.store, dataset=plan.dataset, labels_key=plan.key))
-    finally:
-        if is_shown():
-            publish_labels(config.store, plan)
+    except ShardsFailedError:
+        _publish(config, plan)  # what is labelled is worth a look all the more
+        raise
+    if config.targets.image_ids is None:  # else the others are not gone, they were not asked for
+        plan = replace(plan, gone=find_gone_labels(config.store, dataset=plan.dataset, labels_key=plan.key))
+    _publish(config, plan)
     return plan
+
+
+def _publish(config: RunConfig, plan: LabelPlan) -> None:
+    if is_shown():
+        publish_labels(config.store, plan)
 
 
 def _progress(config: RunConfig, step: str, unit: str, total: int | None = None) -> AbstractContextManager[object]:
