@@ -5,6 +5,7 @@ construction and the documentation. The tables themselves are in `refseg_core/ta
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Self
 
@@ -61,6 +62,7 @@ class Table:
         return dataclasses.replace(self, **columns)
 
     @classmethod
+    @functools.cache
     def empty(cls) -> Self:
         """A table without rows."""
         return cls.from_arrow(cls.schema().empty_table())
@@ -76,6 +78,7 @@ class Table:
         return cls.from_arrow(pa.concat_tables([cls.schema().empty_table(), *(t.to_arrow() for t in tables)]))
 
     @classmethod
+    @functools.cache
     def schema(cls) -> pa.Schema:
         """The Arrow schema, with each column's meaning and unit in its metadata."""
         return pa.schema([_arrow_field(field) for field in dataclasses.fields(cls)])

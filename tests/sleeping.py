@@ -1,0 +1,47 @@
+"""The flow that workers run, with a model that sleeps: for measuring what is not the model.
+
+    REFSEG_TEST_SECONDS_PER_IMAGE=0.02    how long it sleeps for each image; it finds nothing
+
+Deployed as `tests.sleeping.label_shards` instead of `flows.shard_groups.label_shards`.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
+
+import numpy as np
+import numpy.typing as npt
+
+from flows.shard_groups import label_shards
+from refseg_core.labeling import ImageLabels
+from refseg_core.tables import Detections
+from tasks import label_shard as label_module
+from tasks.label_job import LabelJob
+
+__all__ = ["label_shards"]
+
+SECONDS_VARIABLE = "REFSEG_TEST_SECONDS_PER_IMAGE"
+_one_at_a_time = Lock()
+
+
+class SleepingLabeler:
+    """Takes its time and finds nothing."""
+
+    seconds_slept = 0.0
+
+    def label(self, image_HW3: npt.NDArray[np.uint8], *, image_id: str) -> ImageLabels:
+        started = time.perf_counter()
+        time.sleep(float(os.environ[SECONDS_VARIABLE]))
+        SleepingLabeler.seconds_slept += time.perf_counter() - started
+        return ImageLabels(Detections.empty(), 0)
+
+
+@contextmanager
+def _borrowed(_: LabelJob) -> Iterator[SleepingLabeler]:
+    with _one_at_a_time:
+        yield SleepingLabeler()
+
+
+label_module.borrowed_labeler = _borrowed  # type: ignore[assignment]
