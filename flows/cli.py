@@ -15,6 +15,7 @@ from click.shell_completion import get_completion_class
 
 from flows.configuration import Key, RunConfig, keys, load_config, template
 from flows.errors import RunFailedError
+from flows.service.commands import service
 from flows.store_commands import STORE_COMMANDS
 from refseg_core.errors import ConfigurationError, RefsegError
 from tasks.faults import may_pass, reason
@@ -248,5 +249,5 @@ def completion(shell: str) -> None:
     click.echo(completer(main, {}, "refseg", "_REFSEG_COMPLETE").source())
 
 
-for command in STORE_COMMANDS:
+for command in (*STORE_COMMANDS, service):
     main.add_command(command)

@@ -22,12 +22,12 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
+from flows.service.parts import GPU_POOL
 from flows.watch import PATIENCE_SECONDS, POLL_SECONDS, UNKNOWN, ServerGoneError, Sighting, Watch
 from refseg_core.errors import ConfigurationError
 from tasks.label_job import LabelJob
 from tasks.labels import Shard
 
-GPU_POOL = "refseg-gpu"
 LABEL_SHARDS = "label shards/gpu"
 BUILD_BANK = "build bank/gpu"
 

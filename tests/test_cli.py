@@ -35,6 +35,8 @@ COMMANDS = [
     ("weights",),
     ("weights", "list"),
     ("weights", "pull"),
+    ("service",),
+    *(("service", name) for name in ("up", "down", "status", "worker", "deploy", "schedule", "label")),
 ]
 _CONFIGURED = ["run", "index", "bank", "label", "evaluate"]
 _PROGRAM = "from flows.cli import main; main(prog_name='refseg')"

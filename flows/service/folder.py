@@ -1,0 +1,104 @@
+"""Where a stack keeps what it is: settings, secrets, state, logs and data, and the lock of whoever supervises it."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+DEFAULT_FOLDER = "~/.refseg-service"
+_PRIVATE = 0o600
+
+
+@dataclass(frozen=True)
+class PartState:
+    """How a part is."""
+
+    name: str
+    state: str  # running, waiting, restarting or stopped
+    pid: int | None
+    since: float  # seconds since 1970
+    restarts: int
+    port: int | None
+    log: str | None
+
+
+@dataclass(frozen=True)
+class StackState:
+    """How a stack is: its supervisor's process and its parts."""
+
+    pid: int
+    parts: tuple[PartState, ...]
+
+
+class ServiceFolder:
+    """A folder for one stack, readable by its owner only."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path).expanduser().absolute()
+        self.logs = self.path / "logs"
+        self.home = self.path / "prefect"
+        self.s3 = self.path / "s3"
+        self.plan = self.path / "parts.json"
+        self.facts = self.path / "facts.json"
+        self.env_file = self.path / "env.sh"
+        self.pools_made = self.path / "pools-made"
+
+    def make(self) -> None:
+        """Creates it where it is not there."""
+        for folder in (self.path, self.logs, self.home, self.s3):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def log_of(self, name: str) -> str:
+        """The log of a part."""
+        return str(self.logs / f"{name}.log")
+
+    # --- state ---
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Within the block this process supervises the stack. Raises BlockingIOError where another does."""
+        with (self.path / "lock").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+
+    def is_held(self) -> bool:
+        """Whether a process supervises the stack: locks end with their processes, so this is never a memory."""
+        if not (self.path / "lock").exists():
+            return False
+        try:
+            with self.held():
+                return False
+        except BlockingIOError:
+            return True
+
+    def write_state(self, state: StackState) -> None:
+        """Says how the stack is."""
+        beside = self.path / "state.json.new"
+        beside.write_text(json.dumps(asdict(state), indent=2))
+        beside.replace(self.path / "state.json")
+
+    def read_state(self) -> StackState | None:
+        """How the stack was when that was last written."""
+        try:
+            content = json.loads((self.path / "state.json").read_text())
+        except FileNotFoundError:
+            return None
+        return StackState(content["pid"], tuple(PartState(**part) for part in content["parts"]))
+
+    # --- secrets ---
+
+    def write_private(self, path: Path, text: str) -> None:
+        """Writes a file that only its owner may read, from its first byte on."""
+        beside = path.with_name(f"{path.name}.new")
+        beside.unlink(missing_ok=True)
+        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE), "w") as file:  # noqa: PTH123
+            file.write(text)
+        beside.replace(path)
+
+    def write_exports(self, variables: Mapping[str, str]) -> None:
+        """Writes the file that a shell sources to use the stack."""
+        lines = [f"export {name}='{value}'\n" for name, value in variables.items()]
+        self.write_private(self.env_file, "".join(lines))

@@ -1,0 +1,334 @@
+"""Brings a stack up and down: what is checked before, what is waited for, and what is said of it."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from flows.errors import RunFailedError
+from flows.service import s3
+from flows.service.api import answers, ui_address
+from flows.service.folder import ServiceFolder, StackState
+from flows.service.parts import (
+    CPU_POOL,
+    GPU_POOL,
+    Part,
+    gpu_settings,
+    host_name,
+    server_part,
+    to_json,
+    visible_gpus,
+    worker_part,
+)
+from flows.service.processes import is_port_free, kill_marked
+from refseg_core.errors import ConfigurationError
+
+_SECONDS_TO_START = 180.0
+_SECONDS_TO_COME_ONLINE = 90.0
+_SECONDS_TO_END = 40.0
+_DEATHS_AT_START = 3
+_LOG_LINES = 12
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_EVERYWHERE = ("0.0.0.0", "::")
+_DRIVERS = ("postgresql+asyncpg", "sqlite+aiosqlite")
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a stack shall be like."""
+
+    host: str
+    port: int
+    s3_port: int | None  # null: without an S3 server
+    gpu_workers: int | None  # null: one for each GPU, at least one
+    database: str | None
+    notify: str | None
+
+    @property
+    def public_host(self) -> str:
+        """What other programs, and browsers, call the machine."""
+        if self.host in _EVERYWHERE:
+            return host_name()
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+    @property
+    def api_url(self) -> str:
+        """The Prefect server's address, as all are told it."""
+        return f"http://{self.public_host}:{self.port}/api"
+
+    @property
+    def own_host(self) -> str:
+        """What the machine's own parts call it."""
+        return "127.0.0.1" if self.host in _EVERYWHERE else self.public_host
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A stack that runs: its addresses, and the variables that have a program use it."""
+
+    api_url: str
+    ui_url: str
+    s3_endpoint: str | None
+    bucket: str | None
+    env_file: str
+    variables: dict[str, str]
+
+
+@contextmanager
+def brought_up(folder: ServiceFolder, wishes: Wishes, say: Callable[[str], None]) -> Iterator[tuple[Stack, int]]:
+    """Starts everything and waits until it works; the block is given the stack and its supervisor's process.
+
+    Where starting fails, nothing of it stays.
+    """
+    store = _check(folder, wishes)
+    os.environ.update(_own_variables(folder, wishes, store))  # before Prefect is imported, which reads them then
+    kill_marked(str(folder.path))  # what a supervisor left that was killed
+    parts = _parts(folder, wishes, store)
+    folder.pools_made.unlink(missing_ok=True)
+    folder.write_private(folder.plan, to_json(parts))
+    supervisor = _supervise(folder)
+    try:
+        stack = _wait_until_it_works(folder, wishes, store, supervisor, say)
+    except BaseException:
+        say("It does not start; ending what was started.")
+        take_down(folder)
+        raise
+    yield stack, supervisor.pid
+
+
+# --- before ----------------------------------------------------------------------------------------------------------
+
+
+def _check(folder: ServiceFolder, wishes: Wishes) -> s3.ObjectStore | None:
+    """Raises ConfigurationError for whatever would keep it from running, all at once."""
+    if folder.is_held():
+        raise ConfigurationError(
+            f"The service of {folder.path} is up already: `refseg service status` shows it, `refseg service down` ends "
+            "it. A second one beside it needs its own --folder, --port and --s3-port."
+        )
+    problems = []
+    if wishes.database is not None and urlsplit(wishes.database).scheme not in _DRIVERS:
+        problems.append(f"--database: expected a URL that begins with {' or '.join(f'{d}://' for d in _DRIVERS)}.")
+    doors = [("Prefect server", wishes.port, "--port")]
+    if wishes.s3_port is not None:
+        doors.append(("S3 server", wishes.s3_port, "--s3-port"))
+        try:
+            s3.find_program()
+        except ConfigurationError as error:
+            problems.append(str(error))
+    problems += [
+        f"Port {port} of {wishes.host}, where the {what} would listen, is taken by another program (or the address is "
+        f"not this machine's): choose another with {flag}."
+        for what, port, flag in doors
+        if not is_port_free(wishes.host, port)
+    ]
+    if problems:
+        raise ConfigurationError("\n".join(problems))
+    folder.make()
+    return None if wishes.s3_port is None else s3.prepare(folder, host=wishes.host, port=wishes.s3_port)
+
+
+def _parts(folder: ServiceFolder, wishes: Wishes, store: s3.ObjectStore | None) -> list[Part]:
+    server = server_part(
+        host=wishes.host,
+        port=wishes.port,
+        api_url=wishes.api_url,
+        home=str(folder.home),
+        database=wishes.database,
+        log=folder.log_of("server"),
+    )
+    parts = [server] if store is None else [server, s3.s3_part(store, folder, s3.find_program())]
+    environment: dict[str, str | None] = {**_own_variables(folder, wishes, store)}
+    if store is not None:
+        environment |= {"AWS_PROFILE": None, "AWS_SESSION_TOKEN": None}
+
+    def worker(name: str, pool: str, gpu: str | None = None) -> Part:
+        return worker_part(
+            name,
+            pool,
+            environment={**environment, **gpu_settings(gpu)},
+            log=folder.log_of(name),
+            waits_for=str(folder.pools_made),
+        )
+
+    gpus = _gpus()
+    number = max(1, len(gpus)) if wishes.gpu_workers is None else wishes.gpu_workers
+    parts.append(worker("cpu0", CPU_POOL))
+    parts += [worker(f"gpu{index}", GPU_POOL, gpus[index % len(gpus)] if gpus else None) for index in range(number)]
+    return parts
+
+
+def _gpus() -> list[str]:
+    from tasks.workers import num_gpus
+
+    return visible_gpus(os.environ, num_gpus())
+
+
+def _own_variables(folder: ServiceFolder, wishes: Wishes, store: s3.ObjectStore | None) -> dict[str, str]:
+    """What the parts of this machine, and `up` itself, need to use the stack."""
+    return {
+        "PREFECT_HOME": str(folder.home),
+        "PREFECT_API_URL": f"http://{wishes.own_host}:{wishes.port}/api",
+        "PREFECT_UI_URL": ui_address(wishes.api_url),
+        **({} if store is None else store.environment(wishes.own_host)),
+    }
+
+
+# --- starting --------------------------------------------------------------------------------------------------------
+
+
+def _supervise(folder: ServiceFolder) -> subprocess.Popen[bytes]:
+    with Path(folder.log_of("supervisor")).open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "flows.service.supervisor", str(folder.path)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+
+
+def _wait_until_it_works(
+    folder: ServiceFolder,
+    wishes: Wishes,
+    store: s3.ObjectStore | None,
+    supervisor: subprocess.Popen[bytes],
+    say: Callable[[str], None],
+) -> Stack:
+    own = _own_variables(folder, wishes, store)
+    from flows.service.deploying import deploy, make_pools
+
+    say("Starting the Prefect server" + ("" if store is None else " and the S3 server"))
+    _wait(folder, supervisor, "server", lambda: answers(f"{own['PREFECT_API_URL']}/health", 2))
+    say("Starting the workers")
+    make_pools()
+    folder.pools_made.touch()
+    if store is not None:
+        _wait(folder, supervisor, "s3", lambda: answers(own["AWS_ENDPOINT_URL"], 2))
+        _wait(folder, supervisor, "s3", lambda: _succeeds(store.make_bucket))
+    say("Making deployments and automations")
+    deployed = deploy(wishes.notify)
+    for reason in deployed.left_out:
+        say(f"Left out {reason}")
+    say("Waiting for the workers")
+    _wait_for_workers(folder, supervisor, say)
+    variables = {"PREFECT_API_URL": wishes.api_url} | ({} if store is None else store.environment(wishes.public_host))
+    folder.write_exports(variables)
+    stack = Stack(
+        api_url=wishes.api_url,
+        ui_url=ui_address(wishes.api_url),
+        s3_endpoint=variables.get("AWS_ENDPOINT_URL"),
+        bucket=None if store is None else s3.BUCKET,
+        env_file=str(folder.env_file),
+        variables=variables,
+    )
+    public = {
+        "api_url": stack.api_url,
+        "ui_url": stack.ui_url,
+        "s3_endpoint": stack.s3_endpoint,
+        "bucket": stack.bucket,
+    }
+    folder.facts.write_text(json.dumps(public, indent=2))
+    return stack
+
+
+def _succeeds(call: Callable[[], object]) -> bool:
+    try:
+        call()
+    except OSError:
+        return False
+    return True
+
+
+def _wait(folder: ServiceFolder, supervisor: subprocess.Popen[bytes], name: str, works: Callable[[], bool]) -> None:
+    """Raises RunFailedError where the part keeps dying, or does not work in time."""
+    deadline = time.monotonic() + _SECONDS_TO_START
+    while not works():
+        _check_alive(folder, supervisor)
+        if _restarts(folder.read_state(), name) >= _DEATHS_AT_START:
+            raise RunFailedError(f"The part {name!r} ends as soon as it is started:\n{_tail(folder.log_of(name))}")
+        if time.monotonic() > deadline:
+            raise RunFailedError(f"The part {name!r} does not answer:\n{_tail(folder.log_of(name))}")
+        time.sleep(0.3)
+
+
+def _check_alive(folder: ServiceFolder, supervisor: subprocess.Popen[bytes]) -> None:
+    if supervisor.poll() is not None:
+        raise RunFailedError(f"The supervisor has ended:\n{_tail(folder.log_of('supervisor'))}")
+
+
+def _wait_for_workers(folder: ServiceFolder, supervisor: subprocess.Popen[bytes], say: Callable[[str], None]) -> None:
+    from flows.service.overview import workers_online
+
+    state = folder.read_state()
+    wanted = 0 if state is None else sum(part.name[:3] in ("cpu", "gpu") for part in state.parts)
+    deadline = time.monotonic() + _SECONDS_TO_COME_ONLINE
+    while (found := sum(workers_online().values())) < wanted:
+        _check_alive(folder, supervisor)
+        if time.monotonic() > deadline:
+            say(f"Only {found} of {wanted} workers are online so far; their logs are in {folder.logs}.")
+            return
+        time.sleep(0.5)
+
+
+def _restarts(state: StackState | None, name: str) -> int:
+    return 0 if state is None else sum(part.restarts for part in state.parts if part.name == name)
+
+
+def _tail(log: str) -> str:
+    """The end of a log, without what URLs may hold of passwords."""
+    try:
+        lines = Path(log).read_text(errors="replace").splitlines()[-_LOG_LINES:]
+    except FileNotFoundError:
+        return "  (it has no log)"
+    hidden = [re.sub(r"://[^@/\s]+@", "://***@", line) for line in lines]
+    return "\n".join(f"  {line}" for line in [*hidden, f"The whole log: {log}"])
+
+
+# --- down ------------------------------------------------------------------------------------------------------------
+
+
+def take_down(folder: ServiceFolder) -> bool:
+    """Ends all of a stack and says whether there was anything. What is stored stays."""
+    was_up = folder.is_held()
+    if was_up and (state := _state_of_holder(folder)) is not None:
+        _signal(state.pid, signal.SIGTERM)
+        deadline = time.monotonic() + _SECONDS_TO_END
+        while folder.is_held():
+            if time.monotonic() > deadline:
+                _signal(state.pid, signal.SIGKILL)
+            time.sleep(0.1)
+    left = kill_marked(str(folder.path))
+    for file in (folder.plan, folder.pools_made, folder.path / "state.json"):
+        file.unlink(missing_ok=True)
+    return was_up or left > 0
+
+
+def _state_of_holder(folder: ServiceFolder) -> StackState | None:
+    """The state that the supervisor writes as soon as it is there."""
+    deadline = time.monotonic() + _SECONDS_TO_END
+    while (state := folder.read_state()) is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return state
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def facts(folder: ServiceFolder) -> dict[str, Any]:
+    """The addresses of the stack, without secrets."""
+    content: dict[str, Any] = json.loads(folder.facts.read_text()) if folder.facts.exists() else {}
+    return content

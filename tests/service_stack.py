@@ -1,0 +1,105 @@
+"""A whole service for tests, started and ended by the commands that people use, on ports of its own."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.service.folder import PartState, ServiceFolder
+from flows.service.processes import free_ports
+
+_PROGRAM = "from flows.cli import main; main(prog_name='refseg')"
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class RunningStack:
+    """A service that runs. `environment` is that of a program which uses it."""
+
+    folder: Path
+    api_url: str
+    ui_url: str
+    s3_endpoint: str | None
+    bucket: str | None
+    environment: dict[str, str]
+
+    @property
+    def parts(self) -> dict[str, PartState]:
+        """How its parts are now: server, cpu0, gpu0 and so on, s3."""
+        state = ServiceFolder(self.folder).read_state()
+        return {} if state is None else {part.name: part for part in state.parts}
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """The process of each part that has one now."""
+        return {name: part.pid for name, part in self.parts.items() if part.pid is not None}
+
+    @property
+    def port(self) -> int:
+        """The Prefect server's."""
+        return int(self.api_url.removesuffix("/api").rpartition(":")[2])
+
+    def refseg(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        """A command that uses it."""
+        return refseg(*arguments, environment=self.environment)
+
+    def wait_for(self, name: str, state: str, other_than: int | None = None, seconds: float = 30.0) -> PartState:
+        """The part, as soon as it is in this state, with another process than the given one."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            part = self.parts.get(name)
+            if part is not None and part.state == state and part.pid != other_than:
+                return part
+            time.sleep(0.1)
+        raise AssertionError(f"{name} is not {state} within {seconds} s: {self.parts}\n{self.log(name)}")
+
+    def log(self, name: str) -> str:
+        """The end of a part's log; the supervisor has one too."""
+        file = self.folder / "logs" / f"{name}.log"
+        return file.read_text(errors="replace")[-3000:] if file.exists() else ""
+
+
+@contextmanager
+def running_stack(folder: Path, gpu_workers: int = 2, *, s3: bool = False) -> Iterator[RunningStack]:
+    """Within the block a service runs, in a folder that may have been used before; at its end nothing of it is left."""
+    ports = free_ports(["server", "s3"])
+    wanted = ("--s3-port", str(ports["s3"])) if s3 else ("--no-s3",)
+    options = ("--port", str(ports["server"]), *wanted, "--gpu-workers", str(gpu_workers))
+    up = refseg("service", "up", "--folder", folder, *options, environment=clean_environment())
+    try:
+        assert up.returncode == 0, up.stdout + up.stderr
+        facts = json.loads((folder / "facts.json").read_text())
+        variables = _exports(folder / "env.sh")
+        environment = {**clean_environment(), **variables, "PREFECT_HOME": str(folder / "prefect")}
+        yield RunningStack(folder, environment=environment, **facts)
+    finally:
+        down = refseg("service", "down", "--folder", folder, environment=clean_environment())
+        assert down.returncode == 0, down.stdout + down.stderr
+
+
+def refseg(*arguments: str | Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """A command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", _PROGRAM, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+        timeout=300,
+    )
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without what points to another server, and with the sources of this checkout."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "AWS_"))}
+    return {**kept, "PYTHONPATH": str(_ROOT)}
+
+
+def _exports(file: Path) -> dict[str, str]:
+    lines = [line.removeprefix("export ").partition("=") for line in file.read_text().splitlines()]
+    return {name: value.strip("'") for name, _, value in lines}
