@@ -32,6 +32,13 @@ def _cancel_children(client: SyncPrefectClient, parent: FlowRun) -> None:
     )
     for child in children:
         _cancel_children(client, child)
-        at_work = child.deployment_id is not None and child.state_type is not StateType.SCHEDULED
-        state: State[Any] = (Cancelling if at_work else Cancelled)(message=f"{parent.name} was ended.")
-        client.set_flow_run_state(child.id, state)
+        end_run(client, child, f"{parent.name} was ended.")
+
+
+def end_run(client: SyncPrefectClient, run: FlowRun, why: str) -> None:
+    """Cancels a run that has not ended: its worker stops it; without one it ends at once."""
+    if run.state is not None and run.state.is_final():
+        return
+    has_worker = run.deployment_id is not None and run.state_type is not StateType.SCHEDULED
+    state: State[Any] = (Cancelling if has_worker else Cancelled)(message=why)
+    client.set_flow_run_state(run.id, state)

@@ -39,6 +39,9 @@ class Workers(Protocol):
     def give_up(self, run: UUID) -> None:
         """Marks a run as crashed, so that nobody takes it for being at work."""
 
+    def cancel(self, runs: Sequence[UUID]) -> None:
+        """Has whoever works at these runs stop."""
+
     def count_online(self) -> int:
         """How many workers take runs now."""
 
@@ -82,10 +85,14 @@ class Fleet:
         """Returns when all are labelled. Raises ShardsFailedError where some are not, whoever tried."""
         self._waiting.extend(shards)
         self._reached_at = self.now()
-        while self._waiting or self._groups:
-            self._turn()
-            if self._waiting or self._groups:
-                self.pause(POLL_SECONDS)
+        try:
+            while self._waiting or self._groups:
+                self._turn()
+                if self._waiting or self._groups:
+                    self.pause(POLL_SECONDS)
+        except BaseException:  # a signal, too: a run that was cancelled
+            self._cancel()
+            raise
         if self._reason_of:
             raise shards_failed(self._reason_of, len(shards))
 
@@ -106,6 +113,12 @@ class Fleet:
             log.info("the Prefect server does not answer (%s); labelling goes on without it", error)
             for group in self._groups.values():
                 group.watch.heard_at = self.now()
+
+    def _cancel(self) -> None:
+        try:
+            self.workers.cancel(list(self._groups))
+        except ServerGoneError as error:
+            log.warning("groups that were handed out could not be cancelled, and go on: %s", error)
 
     # Handing out.
 

@@ -22,6 +22,7 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
+from flows.cancelling import end_run
 from flows.service.parts import GPU_POOL
 from flows.watch import PATIENCE_SECONDS, POLL_SECONDS, UNKNOWN, ServerGoneError, Sighting, Watch
 from refseg_core.errors import ConfigurationError
@@ -91,6 +92,12 @@ class GpuPool:
         """Marks a run as crashed, so that nobody takes it for being at work."""
         with _asking():
             self._client.set_flow_run_state(run, Crashed(message="Nothing was heard of it for too long."), force=True)
+
+    def cancel(self, runs: Sequence[UUID]) -> None:
+        """Has whoever works at these runs stop; those that nobody has yet end at once."""
+        with _asking():
+            for run in runs:
+                end_run(self._client, self._client.read_flow_run(run), "What handed it out was ended.")
 
     def count_online(self) -> int:
         """How many workers take runs now."""

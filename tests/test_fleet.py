@@ -82,6 +82,11 @@ class Play:
         self.given_up.append(run)
         self.runs[run].end = Sighting("CRASHED")
 
+    def cancel(self, runs: Sequence[UUID]) -> None:
+        self._ask()
+        for run in runs:
+            self.runs[run].end = Sighting("CANCELLED")
+
     def count_online(self) -> int:
         self._ask()
         return self.num_workers
@@ -202,6 +207,19 @@ def test_a_group_that_somebody_cancels_is_not_handed_out_again() -> None:
     with pytest.raises(ShardsFailedError, match=r"0000-00001\. The first: label boats 0000-00001 cancelled"):
         play.label(6)
     assert len([run for run in play.runs.values() if _shards(6)[1] in run.shards]) == 1
+
+
+def test_whoever_ends_the_run_ends_the_groups_that_are_at_work() -> None:
+    class Ended(Play):
+        def pause(self, seconds: float) -> None:
+            super().pause(seconds)
+            if self.time > 10:
+                raise KeyboardInterrupt
+
+    play = Ended()
+    with pytest.raises(KeyboardInterrupt):
+        play.label(20)
+    assert all(run.end is not None for run in play.runs.values())
 
 
 def test_without_workers_runs_wait_and_that_is_said_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,203 @@
+"""Runs of a real service, with a real Prefect server, real workers in processes of their own, and the demo's models.
+
+Workers are killed, the server is killed, runs are cancelled and begun again, a schedule fires: the labels are those
+of a run that nobody disturbed, every image once.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import FlowRun
+from prefect.states import Cancelling
+
+from flows.configuration import RunConfig, load_config
+from flows.demo import write_demo
+from flows.service.scheduling import for_workers
+from tasks.artifacts import Store
+from tasks.labels import newest_labels
+from tests.counts import count
+from tests.label_rows import LabelRows, assert_exact, read_label_rows
+from tests.service_stack import RunningStack, running_stack
+from tests.without_prefect import call_without_prefect
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("service")]
+
+_NUM_IMAGES, _IMAGES_PER_SHARD = 24, 4
+_LOST_AFTER_SECONDS = 30
+_CHANGES = {
+    "targets.annotations": None,
+    "labeling.points_per_side": 8,
+    "batches.images_per_shard": _IMAGES_PER_SHARD,
+    "execution.minutes_per_group": 0.2,
+    "execution.lost_after_seconds": _LOST_AFTER_SECONDS,
+}
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's file, with fewer images."""
+    file = write_demo(tmp_path_factory.mktemp("service-demo"))
+    for image in sorted((file.parent / "targets").iterdir())[_NUM_IMAGES:]:
+        image.rename(file.parent / image.name)  # for the nights to come
+    return file
+
+
+@pytest.fixture(scope="module")
+def undisturbed(demo: Path) -> LabelRows:
+    """What a run in one process labels."""
+    from flows import pipeline
+
+    config = load_config(str(demo), {**_CHANGES, "store": str(demo.parent / "undisturbed")})
+    with pytest.MonkeyPatch.context() as patch:
+        call_without_prefect(patch)
+        pipeline.run_pipeline(config)
+    return read_label_rows(config.store)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    """A service with three GPU workers, which here are CPUs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        with running_stack(tmp_path_factory.mktemp("service"), gpu_workers=3) as running:
+            yield running
+
+
+@pytest.fixture
+def server(stack: RunningStack) -> Iterator[SyncPrefectClient]:
+    """The service's Prefect server."""
+    with SyncPrefectClient(stack.api_url) as client:
+        yield client
+
+
+@pytest.fixture
+def config(demo: Path, tmp_path: Path) -> RunConfig:
+    """A run into a new store."""
+    return load_config(str(demo), {**_CHANGES, "store": str(tmp_path / "store")})
+
+
+def _start(server: SyncPrefectClient, config: RunConfig) -> FlowRun:
+    deployment = server.read_deployment_by_name("refseg/label-now")
+    return server.create_flow_run_from_deployment(deployment.id, parameters={"config": for_workers(config)})
+
+
+def _await(what: str, is_so: Callable[[], Any], seconds: float) -> Any:
+    """What it returns, once that is true; a server that is away for a moment is asked again."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if found := is_so():
+                return found
+        except OSError:
+            pass
+        except Exception as error:
+            if "onnect" not in type(error).__name__:
+                raise
+        time.sleep(0.5)
+    raise AssertionError(f"not within {seconds} s: {what}")
+
+
+def _num_done(config: RunConfig) -> int:
+    return len(list(Path(config.store).glob("labels/*/shards/*.json")))
+
+
+def _ended(server: SyncPrefectClient, run: FlowRun) -> str | None:
+    state = server.read_flow_run(run.id).state
+    return state.type.value if state is not None and state.is_final() else None
+
+
+def _groups(server: SyncPrefectClient, run: FlowRun, *states: str) -> list[FlowRun]:
+    """The groups that were handed out since the run began and are in one of the states."""
+    runs = server.read_flow_runs(limit=200)
+    return [
+        found
+        for found in runs
+        if found.name.startswith("label targets")
+        and found.created
+        and run.created
+        and found.created > run.created
+        and found.state
+        and found.state.type.value in states
+    ]
+
+
+def _kill_with_children(pid: int) -> None:
+    children = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, check=False).stdout.split()
+    for each in (pid, *map(int, children)):
+        os.kill(each, signal.SIGKILL)
+
+
+def test_a_worker_and_the_server_are_killed_in_a_run_and_the_labels_are_exact(
+    stack: RunningStack, server: SyncPrefectClient, config: RunConfig, undisturbed: LabelRows
+) -> None:
+    run = _start(server, config)
+    _await("groups at work", lambda: _num_done(config) >= 1 and _groups(server, run, "RUNNING"), 150)
+    _await("gpu0 at work", lambda: _children(stack.pids["gpu0"]), 60)
+    killed = stack.pids["gpu0"]
+    _kill_with_children(killed)
+    stack.wait_for("gpu0", "running", other_than=killed)
+    killed = stack.pids["server"]
+    os.killpg(killed, signal.SIGKILL)
+    stack.wait_for("server", "running", other_than=killed, seconds=60)
+    assert _await("the run has ended", lambda: _ended(server, run), 240) == "COMPLETED"
+    assert_exact(config.store, undisturbed)
+    count("service: workers and servers killed", 2)
+
+
+def _children(pid: int) -> list[bytes]:
+    return subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, check=False).stdout.split()
+
+
+def test_a_cancelled_run_stops_its_workers_within_seconds_and_the_same_run_resumes(
+    server: SyncPrefectClient, config: RunConfig, undisturbed: LabelRows
+) -> None:
+    run = _start(server, config)
+    _await("groups at work", lambda: _num_done(config) >= 1 and _groups(server, run, "RUNNING"), 150)
+    server.set_flow_run_state(run.id, Cancelling())  # as the UI does
+    _await("all have stopped", lambda: not _groups(server, run, "SCHEDULED", "PENDING", "RUNNING", "CANCELLING"), 30)
+    assert _await("the run has ended", lambda: _ended(server, run), 30) == "CANCELLED"
+    num_done = _num_done(config)
+    assert num_done < _NUM_IMAGES // _IMAGES_PER_SHARD
+    time.sleep(3)
+    assert _num_done(config) == num_done
+    again = _start(server, config)
+    assert _await("the run has ended", lambda: _ended(server, again), 240) == "COMPLETED"
+    assert_exact(config.store, undisturbed)
+
+
+def test_a_schedule_fires_and_labels_what_is_new(
+    stack: RunningStack, server: SyncPrefectClient, demo: Path, tmp_path: Path
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    spare = sorted(demo.parent.glob("*.png"))
+    shutil.copy(spare[0], images)
+    config = load_config(str(demo), {**_CHANGES, "store": str(tmp_path / "store"), "targets.images": str(images)})
+    file = tmp_path / "nightly.yaml"
+    file.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    told = stack.refseg("service", "schedule", file, "--cron", "* * * * *", "--name", "boats")
+    assert told.returncode == 0, told.stderr
+    try:
+        _await("the first night", lambda: _num_labelled(config) == 1, 150)
+        shutil.copy(spare[1], images)
+        _await("the second night", lambda: _num_labelled(config) == 2, 150)
+    finally:
+        server.delete_deployment(server.read_deployment_by_name("refseg/boats-nightly").id)
+    nights = [run for run in server.read_flow_runs(limit=200) if run.auto_scheduled and run.state_type == "COMPLETED"]
+    assert nights
+
+
+def _num_labelled(config: RunConfig) -> int:
+    if _num_done(config) == 0:
+        return 0
+    run, _ = newest_labels(Store(config.store))
+    return sum(len(labeled) for _, labeled in run.read())
