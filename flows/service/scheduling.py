@@ -7,6 +7,7 @@ from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLi
 from prefect.deployments.runner import RunnerDeployment
 from prefect.schedules import Cron
 from prefect.types.entrypoint import EntrypointType
+from pydantic import ValidationError
 
 from flows.configuration import RunConfig
 from flows.pipeline import run_pipeline
@@ -36,7 +37,8 @@ def schedule(config: RunConfig, *, cron: str, timezone: str, name: str | None) -
             entrypoint_type=EntrypointType.MODULE_PATH,
         )
     except ValueError as error:
-        raise ConfigurationError(f"--cron {cron!r}, --timezone {timezone!r}: {error}") from error
+        told = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        raise ConfigurationError(f"--cron {cron!r}, --timezone {timezone!r}: {told}") from error
     deployment.apply()
     return f"{deployment.flow_name}/{deployment.name}"
 

@@ -35,7 +35,7 @@ from refseg_core.errors import ConfigurationError
 _SECONDS_TO_START = 180.0
 _SECONDS_TO_COME_ONLINE = 90.0
 _SECONDS_TO_END = 40.0
-_DEATHS_AT_START = 3
+_DEATHS_AT_START = 2
 _LOG_LINES = 12
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _EVERYWHERE = ("0.0.0.0", "::")
@@ -91,10 +91,10 @@ def brought_up(folder: ServiceFolder, wishes: Wishes, say: Callable[[str], None]
     """
     store = _check(folder, wishes)
     os.environ.update(_own_variables(folder, wishes, store))  # before Prefect is imported, which reads them then
-    kill_marked(str(folder.path))  # what a supervisor left that was killed
     parts = _parts(folder, wishes, store)
     folder.pools_made.unlink(missing_ok=True)
     folder.write_private(folder.plan, to_json(parts))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends what was started, as Ctrl-C does
     supervisor = _supervise(folder)
     try:
         stack = _wait_until_it_works(folder, wishes, store, supervisor, say)
@@ -115,6 +115,7 @@ def _check(folder: ServiceFolder, wishes: Wishes) -> s3.ObjectStore | None:
             f"The service of {folder.path} is up already: `refseg service status` shows it, `refseg service down` ends "
             "it. A second one beside it needs its own --folder, --port and --s3-port."
         )
+    kill_marked(str(folder.path))  # what a supervisor left that was killed
     problems = []
     if wishes.database is not None and urlsplit(wishes.database).scheme not in _DRIVERS:
         problems.append(f"--database: expected a URL that begins with {' or '.join(f'{d}://' for d in _DRIVERS)}.")
@@ -231,13 +232,14 @@ def _wait_until_it_works(
         env_file=str(folder.env_file),
         variables=variables,
     )
-    public = {
+    known = {
+        "own_api_url": own["PREFECT_API_URL"],
         "api_url": stack.api_url,
         "ui_url": stack.ui_url,
         "s3_endpoint": stack.s3_endpoint,
         "bucket": stack.bucket,
     }
-    folder.facts.write_text(json.dumps(public, indent=2))
+    folder.facts.write_text(json.dumps(known, indent=2))
     return stack
 
 
