@@ -191,10 +191,14 @@ def test_a_schedule_fires_and_labels_what_is_new(
     assert told.returncode == 0, told.stderr
     try:
         _await("the night", lambda: _num_labelled(config) == 2, 200)
+        _await("its run has ended", lambda: _nights(server, "COMPLETED"), 60)
     finally:
         server.delete_deployment(server.read_deployment_by_name("refseg/boats-nightly").id)
-    nights = [run for run in server.read_flow_runs(limit=200) if run.auto_scheduled and run.state_type == "COMPLETED"]
-    assert nights
+
+
+def _nights(server: SyncPrefectClient, state: str) -> list[FlowRun]:
+    runs = server.read_flow_runs(limit=200)
+    return [run for run in runs if run.auto_scheduled and run.state_type and run.state_type.value == state]
 
 
 def _num_labelled(config: RunConfig) -> int:
