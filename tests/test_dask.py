@@ -1,0 +1,52 @@
+"""The same labels on a Dask cluster: one worker process, which holds the resource GPU and here is a CPU."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flows import cli, pipeline
+from flows.configuration import RunConfig, load_config
+from flows.demo import write_demo
+from tests.label_rows import assert_exact, read_label_rows
+from tests.without_prefect import call_without_prefect
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]  # of Dask's own, as its cluster ends
+
+
+@pytest.fixture
+def prefect() -> Iterator[None]:
+    """A Prefect server of the test's own."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in cli._PREFECT_DEFAULTS.items():
+            patch.setenv(name, value)
+        with prefect_test_harness(server_startup_timeout=600):
+            yield
+
+
+def _config(demo: Path, store: Path, engine: str) -> RunConfig:
+    return load_config(
+        str(demo),
+        {
+            "store": str(store),
+            "targets.annotations": None,
+            "labeling.points_per_side": 4,
+            "batches.images_per_shard": 2,
+            "execution.engine": engine,
+        },
+    )
+
+
+@pytest.mark.usefixtures("prefect")
+def test_a_dask_cluster_labels_as_one_process_does(tmp_path: Path) -> None:
+    demo = write_demo(tmp_path)
+    for image in sorted((tmp_path / "targets").iterdir())[6:]:
+        image.unlink()
+    with pytest.MonkeyPatch.context() as patch:
+        call_without_prefect(patch)
+        pipeline.run_pipeline(_config(demo, tmp_path / "process", "process"))
+    result = pipeline.run_pipeline(_config(demo, tmp_path / "dask", "dask"))
+    assert len(result.plan.pending) == 3
+    assert_exact(str(tmp_path / "dask"), read_label_rows(str(tmp_path / "process")))
