@@ -19,6 +19,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, WorkerStatus
 from prefect.deployments import run_deployment
+from prefect.events import emit_event
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
@@ -30,6 +31,7 @@ from tasks.label_job import LabelJob
 from tasks.labels import Shard
 
 LABEL_SHARDS = "label shards/gpu"
+_LOST = "refseg.worker.lost"  # automations wait for it
 BUILD_BANK = "build bank/gpu"
 
 
@@ -92,6 +94,7 @@ class GpuPool:
         """Marks a run as crashed, so that nobody takes it for being at work."""
         with _asking():
             self._client.set_flow_run_state(run, Crashed(message="Nothing was heard of it for too long."), force=True)
+        emit_event(_LOST, resource={"prefect.resource.id": f"prefect.flow-run.{run}"})
 
     def cancel(self, runs: Sequence[UUID]) -> None:
         """Has whoever works at these runs stop; those that nobody has yet end at once."""

@@ -167,7 +167,11 @@ def _running(command: list[str], environment: dict[str, str], log: Path) -> Iter
             yield process
         finally:
             process.terminate()
-            process.wait()
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def _work(folder: Path, num_shards: int, images_per_shard: int) -> tuple[LabelJob, list[Shard]]:

@@ -1,0 +1,147 @@
+"""What lies in `deployments/`: it parses, names what exists, and holds no secret."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prefect import Flow
+from prefect.automations import Automation
+from prefect.utilities.importtools import import_object
+
+from flows import gpu_pool
+from flows.cli import main
+from flows.configuration import RunConfig
+from flows.service.parts import CPU_POOL, GPU_POOL
+
+_FOLDER = Path(__file__).resolve().parents[1] / "deployments"
+_PREFECT: dict[str, Any] = yaml.safe_load((_FOLDER / "prefect.yaml").read_text())
+_AUTOMATIONS: list[dict[str, Any]] = yaml.safe_load((_FOLDER / "automations.yaml").read_text())
+_COMPOSE: dict[str, Any] = yaml.safe_load((_FOLDER / "compose.yaml").read_text())
+_DOCKERFILES = ("Dockerfile.cpu", "Dockerfile.cuda")
+
+
+def _flow(entry: dict[str, Any]) -> Flow[..., Any]:
+    found = import_object(entry["entrypoint"])
+    assert isinstance(found, Flow)
+    return found
+
+
+def _whole_name(entry: dict[str, Any]) -> str:
+    return f"{_flow(entry).name}/{entry['name']}"
+
+
+def test_every_deployment_is_of_a_flow_and_says_what_it_does() -> None:
+    names = [_whole_name(entry) for entry in _PREFECT["deployments"]]
+    assert len(set(names)) == len(names)
+    assert {"refseg/label-now", "refseg/label-nightly", "refseg/benchmark", "evaluate run/evaluate"} <= set(names)
+    for entry in _PREFECT["deployments"]:
+        assert len(entry["description"]) > 40
+        assert "refseg" in entry["tags"]
+
+
+def test_what_runs_hand_out_goes_to_the_gpu_pool_and_everything_else_to_the_other() -> None:
+    for entry in _PREFECT["deployments"]:
+        is_gpu = _whole_name(entry) in (gpu_pool.LABEL_SHARDS, gpu_pool.BUILD_BANK)
+        assert entry["work_pool"]["name"] == (GPU_POOL if is_gpu else CPU_POOL)
+        assert ("gpu" in entry["tags"]) == is_gpu
+    assert {gpu_pool.LABEL_SHARDS, gpu_pool.BUILD_BANK} <= {_whole_name(entry) for entry in _PREFECT["deployments"]}
+
+
+def test_the_form_of_a_run_explains_every_key() -> None:
+    (now,) = (entry for entry in _PREFECT["deployments"] if entry["name"] == "label-now")
+    definitions = _flow(now).parameters.model_dump()["definitions"]
+    assert RunConfig.__name__ in definitions
+    for name, definition in definitions.items():
+        for key, described in definition.get("properties", {}).items():
+            section = definitions.get(str(described.get("$ref", "")).rpartition("/")[2], {})
+            assert described.get("description") or section.get("description"), f"{name}.{key}"
+
+
+def test_a_night_does_not_begin_while_another_works() -> None:
+    (nightly,) = (entry for entry in _PREFECT["deployments"] if entry["name"] == "label-nightly")
+    assert nightly["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
+    assert [schedule["active"] for schedule in nightly["schedules"]] == [False]
+
+
+def test_automations_are_what_prefect_takes() -> None:
+    names = [Automation.model_validate(_with_ids(entry)).name for entry in _AUTOMATIONS]
+    assert names == ["refseg-run-failed", "refseg-run-stalled", "refseg-worker-lost", "refseg-no-gpu-worker"]
+
+
+def _with_ids(entry: dict[str, Any]) -> dict[str, Any]:
+    text = json.dumps(entry).replace("refseg-notify", "00000000-0000-0000-0000-000000000000")
+    known: dict[str, Any] = json.loads(text)
+    return known
+
+
+def test_what_automations_wait_for_is_what_is_told() -> None:
+    expected = {event for entry in _AUTOMATIONS for event in entry["trigger"]["expect"]}
+    assert gpu_pool._LOST in expected
+    tags = {
+        related.removeprefix("prefect.tag.")
+        for entry in _AUTOMATIONS
+        if (related := entry["trigger"].get("match_related", {}).get("prefect.resource.id"))
+    }
+    assert tags <= {tag for entry in _PREFECT["deployments"] for tag in entry["tags"]}
+
+
+@pytest.mark.parametrize("name", _DOCKERFILES)
+def test_images_run_as_a_user_without_rights_from_a_fixed_version(name: str) -> None:
+    lines = (_FOLDER / name).read_text().splitlines()
+    base = [line for line in lines if line.startswith("FROM ")]
+    assert base
+    assert all(re.search(r":\d", line) and "latest" not in line for line in base)
+    assert [line for line in lines if line.startswith("USER ")][-1] == "USER refseg"
+    assert not [line for line in lines if line.startswith("ADD ")]
+    copied = [line.split()[1:-1] for line in lines if line.startswith("COPY ")]
+    assert all((_FOLDER.parent / source).exists() for sources in copied for source in sources)
+
+
+def test_containers_are_built_from_what_exists_are_checked_and_hold_no_secret() -> None:
+    services = _COMPOSE["services"]
+    for name, service in services.items():
+        if "build" in service:
+            assert (_FOLDER.parent / service["build"]["dockerfile"]).exists(), name
+        else:
+            assert re.search(r":\d", service["image"]), name
+        assert set(service.get("depends_on", {})) <= set(services), name
+    assert all("healthcheck" in services[name] for name in ("postgres", "server", "cpu-worker", "gpu-worker"))
+    for key, value in re.findall(
+        r"(\w*(?:PASSWORD|SECRET|ACCESS_KEY)\w*): (.*)", (_FOLDER / "compose.yaml").read_text()
+    ):
+        assert value.startswith("${"), key
+
+
+def test_the_kubernetes_template_uses_its_variables_and_asks_for_a_gpu() -> None:
+    template = json.loads((_FOLDER / "kubernetes-work-pool.json").read_text())
+    used = set(re.findall(r"{{ (\w+) }}", json.dumps(template["job_configuration"])))
+    assert used == set(template["variables"]["properties"])
+    job = template["job_configuration"]["job_manifest"]["spec"]
+    assert job["backoffLimit"] == 0  # runs are handed out again by refseg, which knows what is done
+    (container,) = job["template"]["spec"]["containers"]
+    assert "nvidia.com/gpu" in container["resources"]["limits"]
+
+
+def test_the_runbook_names_only_commands_and_options_that_there_are() -> None:
+    text = (_FOLDER / "runbook.md").read_text()
+    commands = re.findall(r"refseg ((?:service )?[a-z]+)((?: --?[a-z0-9-]+| [^`\s-]\S*)*)", "\n".join(_code(text)))
+    assert len(commands) > 10
+    for name, rest in commands:
+        command: Any = main
+        for word in name.split():
+            assert word in command.commands, f"refseg {name}"
+            command = command.commands[word]
+        options = {option for parameter in command.params for option in parameter.opts}
+        for option in re.findall(r"--[a-z0-9-]+", rest):
+            assert option in options, f"refseg {name} {option}"
+
+
+def _code(text: str) -> list[str]:
+    """What stands in blocks and between backticks."""
+    blocks = [
+        line.partition("#")[0] for block in re.findall(r"```\n(.*?)```", text, re.DOTALL) for line in block.splitlines()
+    ]
+    return [*blocks, *re.findall(r"`(refseg [^`]+)`", text)]
