@@ -122,7 +122,8 @@ def show_labels(store_uri: str, labels_key: str, out_uri: str, *, score_thresh: 
     check_apart(Folder(out.join("images")), recipe["settings"]["images"])
     prototypes = input_artifact(store, recipe["inputs"], "prototypes")
     palette = Palette(store, prototypes)
-    out.replace("references.jpg", to_jpeg(references_sheet(store, prototypes, palette)))
+    panels = reference_panels(store, prototypes, palette)
+    out.replace("references.jpg", to_jpeg(contact_sheet(panels, heading=f"{len(panels)} references")))
     annotations = _ground_truth(store, recipe["settings"]["images"])
     num_pictures = 1
     source = Folder(recipe["settings"]["images"])
@@ -164,26 +165,21 @@ def _ground_truth(store: Store, images_uri: str) -> Annotations | None:
     return None
 
 
-def references_sheet(
-    store: Store, prototypes: Artifact, palette: Palette, *, most: int | None = None, columns: int | None = None
-) -> Picture:
-    """The references with their masks on a sheet, uint8 RGB; of more than `most` the first shots of each category."""
+def reference_panels(
+    store: Store, prototypes: Artifact, palette: Palette, *, most: int | None = None, side: int = 224
+) -> list[Picture]:
+    """The references with their masks, those whose images can be read; of more than `most` the first shots."""
     dataset = reference_dataset(store, prototypes)
     manifest = store.manifest(dataset.name) or {}
     folder = Folder(manifest["settings"]["images"])
     references = store.load(references_of(store, prototypes), References)
     references = references[np.array([category in palette for category in references.category_id.tolist()], dtype=bool)]
     shown = references[np.sort(np.argsort(references.shot, kind="stable")[:most])]
-    panels = [
-        panel for row in range(len(shown)) if (panel := _reference_panel(folder, shown, row, palette)) is not None
-    ]
-    heading = f"{len(references)} references"
-    if len(shown) < len(references):
-        heading += f", {len(shown)} of them"
-    return contact_sheet(panels, columns, heading=heading)
+    panels = (_reference_panel(folder, shown, row, palette, side) for row in range(len(shown)))
+    return [panel for panel in panels if panel is not None]
 
 
-def _reference_panel(folder: Folder, references: References, row: int, palette: Palette) -> Picture | None:
+def _reference_panel(folder: Folder, references: References, row: int, palette: Palette, side: int) -> Picture | None:
     """One reference, or None where its image cannot be read any more."""
     category = references.category_id[row : row + 1]
     try:
@@ -199,4 +195,5 @@ def _reference_panel(folder: Folder, references: References, row: int, palette: 
         shot=int(references.shot[row]),
         mask_source=str(references.mask_source[row]),
         mask_score=references.mask_score[row],
+        side=side,
     )

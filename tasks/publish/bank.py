@@ -1,23 +1,29 @@
 """Shows what the labels are made from: the references with their masks."""
 
-from tasks.artifacts import Artifact, Store
-from tasks.pictures import Palette, references_sheet
-from tasks.publish.markdown import escaped, listed
+from refseg_core.tables import References
+from tasks.artifacts import Artifact, Store, table_name
+from tasks.lineage import references_of
+from tasks.pictures import Palette, reference_panels
+from tasks.publish.markdown import code, listed
 from tasks.publish.names import artifact_name
-from tasks.publish.sending import publish_picture, publishing_task
+from tasks.publish.sending import PANEL_SIDE, publish_sheet, publishing_task
 
-_MOST_REFERENCES, _COLUMNS = 24, 3
+_MOST_REFERENCES = 24
 _NAMES_SHOWN = 20
 
 
 @publishing_task("publish references")
 def publish_bank(store_uri: str, prototypes: Artifact) -> None:
-    """A sheet of the references that the prototypes were made from."""
+    """A sheet of the references that the prototypes were made from, of many the first shots of each category."""
     store = Store(store_uri)
     palette = Palette(store, prototypes)
     names = list(palette.name_of.values())
-    publish_picture(
+    num_references = references_of(store, prototypes).num_rows[table_name(References)]
+    panels = reference_panels(store, prototypes, palette, most=_MOST_REFERENCES, side=PANEL_SIDE)
+    publish_sheet(
         f"{artifact_name(store_uri)}-references",
-        references_sheet(store, prototypes, palette, most=_MOST_REFERENCES, columns=_COLUMNS),
-        f"The references of {len(names):,} categories: {listed(names, _NAMES_SHOWN)}. Made {escaped(prototypes.name)}.",
+        panels,
+        f"{len(panels):,} of {num_references:,} references",
+        f"{num_references:,} references of {len(names):,} categories: {listed(names, _NAMES_SHOWN)}. They made "
+        f"{code(prototypes.name)}.",
     )

@@ -6,10 +6,11 @@ Everything is read once, shard by shard: of each its two parts, and two small re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from uuid import UUID
 
 import numpy as np
 
-from refseg_core.pictures import Picture, contact_sheet, instance_panel
+from refseg_core.pictures import Picture, instance_panel
 from refseg_core.tables import Detections, Images
 from refseg_core.tally import LabelTally
 from tasks.addresses import redact
@@ -20,12 +21,12 @@ from tasks.lineage import input_artifact
 from tasks.pictures import MAX_PIXELS, SCORE_THRESH, Palette
 from tasks.plan_shards import LabelPlan
 from tasks.publish.names import artifact_name
-from tasks.publish.sending import publish_picture, publish_table, publish_text, publishing_task
+from tasks.publish.sending import PANEL_SIDE, publish_sheet, publish_table, publish_text, publishing_task
 from tasks.publish.summary import LabelSummary, headline, summary_text
 from tasks.publish.tables import ShardRow, category_rows, failed_rows, shard_rows
 from tasks.storage import Folder
 
-_MOST_SHOWN, _COLUMNS = 12, 3  # instances on a sheet
+_MOST_SHOWN = 12  # instances on a sheet
 _MOST_FAILED = 500
 _MOST_CATEGORIES = 2000
 _SHARDS_PER_LOOK = 256
@@ -47,10 +48,15 @@ def publish_labels(store_uri: str, plan: LabelPlan, errors: Mapping[str, str] | 
     """Tables, sheets and a summary of the labels of the plan's images; `errors` says why shards failed, by name."""
     name = artifact_name(store_uri)
     labels = _look(Store(store_uri), plan, errors or {})
-    summary = _summary(store_uri, plan, labels, name)
-    publish_text(f"{name}-summary", summary_text(summary), headline(summary))
-    _publish_tables(name, labels)
-    _publish_sheets(name, labels)
+    pages = _publish_tables(name, labels)
+    try:
+        pages |= _publish_sheets(name, labels)
+    finally:
+        # Relative addresses: the UI's two versions, and proxies before it, put different paths before them.
+        links = {what: f"../artifact/{version}" for what, version in pages.items()}
+        links["references"] = f"../key/{name}-references"
+        summary = _summary(store_uri, plan, labels, links)
+        publish_text(f"{name}-summary", summary_text(summary), headline(summary))
 
 
 def _look(store: Store, plan: LabelPlan, errors: Mapping[str, str]) -> _Labels:
@@ -71,15 +77,7 @@ def _shards(run: LabelRun, images: Images, errors: Mapping[str, str]) -> Iterato
             yield ShardRow(shard.name, len(shard), manifest, None if manifest else errors.get(shard.name))
 
 
-def _summary(store_uri: str, plan: LabelPlan, labels: _Labels, name: str) -> LabelSummary:
-    pages = {
-        "shards": "shards",
-        "categories": "categories",
-        "failed images": "failed",
-        "most certain": "certain",
-        "least certain": "uncertain",
-        "references": "references",
-    }
+def _summary(store_uri: str, plan: LabelPlan, labels: _Labels, pages: Mapping[str, str]) -> LabelSummary:
     return LabelSummary(
         store=redact(store_uri),
         key=plan.key,
@@ -90,53 +88,59 @@ def _summary(store_uri: str, plan: LabelPlan, labels: _Labels, name: str) -> Lab
         num_open_shards=sum(shard.manifest is None for shard in labels.shards),
         num_gone=0 if plan.gone is None else plan.gone.num_rows["gone_labels"],
         category_names=labels.palette.name_of,
-        pages={what: f"{name}-{page}" for what, page in pages.items()},
+        pages=pages,
     )
 
 
-def _publish_tables(name: str, labels: _Labels) -> None:
+def _publish_tables(name: str, labels: _Labels) -> dict[str, UUID]:
     tally, shards = labels.tally, labels.shards
     num_open = sum(shard.manifest is None for shard in shards)
-    publish_table(
-        f"{name}-shards",
-        shard_rows(shards),
-        f"{len(shards) - num_open:,} of {len(shards):,} shards are labelled. Those that are not come first, then the "
-        "newest.",
-    )
-    publish_table(
-        f"{name}-categories",
-        category_rows(labels.palette.name_of, tally.categories, tally.certain_score),
-        f"{tally.num_instances:,} instances by category, the most frequent first.",
-        most_rows=_MOST_CATEGORIES,
-    )
     num_failed = tally.images["unreadable"]
-    some = f" {len(tally.failed):,} of them are shown." if len(tally.failed) < num_failed else ""
-    publish_table(
-        f"{name}-failed",
-        failed_rows(tally.failed),
-        f"{num_failed:,} images could not be read.{some} They are labelled again once they change."
-        if num_failed
-        else "Every labelled image could be read.",
-    )
+    return {
+        "shards": publish_table(
+            f"{name}-shards",
+            shard_rows(shards),
+            f"{len(shards) - num_open:,} of {len(shards):,} shards are labelled. Those that are not come first, then "
+            "the newest.",
+        ),
+        "categories": publish_table(
+            f"{name}-categories",
+            category_rows(labels.palette.name_of, tally.categories, tally.certain_score),
+            f"{tally.num_instances:,} instances by category, the most frequent first.",
+            most_rows=_MOST_CATEGORIES,
+        ),
+        "failed images": publish_table(
+            f"{name}-failed",
+            failed_rows(tally.failed),
+            f"{num_failed:,} of {tally.images.total():,} labelled images could not be read."
+            + (f" {len(tally.failed):,} of them are shown." if len(tally.failed) < num_failed else ""),
+        ),
+    }
 
 
-def _publish_sheets(name: str, labels: _Labels) -> None:
+def _publish_sheets(name: str, labels: _Labels) -> dict[str, UUID]:
     tally = labels.tally
     most, least = tally.most.chosen(_MOST_SHOWN), tally.least.chosen(_MOST_SHOWN)
-    publish_picture(
-        f"{name}-certain",
-        _sheet(labels, most, "most certain"),
-        "The highest scores: the best of each category first.",
-    )
-    publish_picture(
-        f"{name}-uncertain",
-        _sheet(labels, least, "least certain"),
-        f"The lowest scores from {tally.certain_score:g} on, which pictures show: the doubtful ones to look at.",
-    )
+    num_certain = sum(category.num_certain for category in tally.categories.values())
+    return {
+        "most certain": publish_sheet(
+            f"{name}-certain",
+            _panels(labels, most),
+            f"{len(most)} of the highest scores",
+            f"The highest scores of {tally.num_instances:,} instances, the best of each category first.",
+        ),
+        "least certain": publish_sheet(
+            f"{name}-uncertain",
+            _panels(labels, least),
+            f"{len(least)} of the lowest scores from {tally.certain_score:g} on",
+            f"The lowest scores of the {num_certain:,} instances with {tally.certain_score:g} or more, which are those "
+            "that pictures show. Where these are wrong, a higher threshold helps.",
+        ),
+    }
 
 
-def _sheet(labels: _Labels, detections: Detections, what: str) -> Picture:
-    """The detections, each in its surroundings, in their order."""
+def _panels(labels: _Labels, detections: Detections) -> list[Picture]:
+    """The detections whose images can still be read, each in its surroundings."""
     row_of = {image_id: row for row, image_id in enumerate(labels.images.image_id)}
     image_ids = list(dict.fromkeys(detections.image_id))
     images = labels.images[np.array([row_of[image_id] for image_id in image_ids], dtype=np.int64)]
@@ -146,7 +150,7 @@ def _sheet(labels: _Labels, detections: Detections, what: str) -> Picture:
         for row in np.flatnonzero(detections.image_id == image_ids[image.row]).tolist():
             if image.pixels is not None and image.pixels.shape[:2] == tuple(detections.mask_rle[row].size):
                 panels[row] = _panel(labels, image.pixels, str(images.file_name[image.row]), detections[row : row + 1])
-    return contact_sheet([panels[row] for row in sorted(panels)], _COLUMNS, heading=f"{len(panels)} {what}")
+    return [panels[row] for row in sorted(panels)]
 
 
 def _panel(labels: _Labels, image: Picture, file_name: str, detection: Detections) -> Picture:
@@ -157,4 +161,5 @@ def _panel(labels: _Labels, image: Picture, file_name: str, detection: Detection
         name=f"{labels.palette.names(detection.category_id)[0]} {detection.score[0]:.2f}",
         details=file_name,
         colour_index=labels.palette.colours(detection.category_id)[0],
+        side=PANEL_SIDE,
     )

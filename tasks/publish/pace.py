@@ -25,9 +25,9 @@ class Pace:
     @property
     def percentage(self) -> float:
         """Of 100, to a tenth; 100 only once all is done."""
-        if not self.total:
+        if self.total is None:
             return 0.0
-        return min(int(1000 * self.done / self.total) / 10, 100.0)
+        return 100.0 if self.total == 0 else min(int(1000 * self.done / self.total) / 10, 100.0)
 
     def per_second(self, now: float) -> float:
         """Units a second lately."""
@@ -46,6 +46,8 @@ class Pace:
 
     def told_at_end(self, now: float, unit: str) -> str:
         """'4,096 of 4,096 images in 6 min, 11.4 images/s'."""
+        if self.total == 0:
+            return "nothing was to do"
         seconds = now - self._started
         speed = f", {_speed(self.done / seconds, unit)}" if self.done and seconds > 0 else ""
         return f"{self.counted(unit)} in {duration(seconds)}{speed}"

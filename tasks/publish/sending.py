@@ -1,19 +1,25 @@
-"""The way to the Prefect UI: tables, text and pictures, small, and never at the cost of a run."""
+"""The way to the Prefect UI: tables, text and pictures, small, and never at the cost of a run.
+
+Each publishing makes a new version of the key's artifact and returns that version's id.
+"""
 
 import base64
 import functools
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import ParamSpec
+from typing import ParamSpec, cast
+from uuid import UUID
 
 from prefect import Task, task
-from prefect.artifacts import MarkdownArtifact, TableArtifact
+from prefect.artifacts import Artifact, MarkdownArtifact, TableArtifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import Artifact as CreatedArtifact
 from prefect.settings import PREFECT_API_URL
 
-from refseg_core.pictures import Picture, to_small_jpeg
+from refseg_core.pictures import Picture, contact_sheet, to_small_jpeg
 from tasks.faults import reason
+from tasks.publish.markdown import escaped
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +30,7 @@ Cell = str | int | float | None
 MOST_BYTES = 200_000
 _MOST_TABLE_BYTES = MOST_BYTES - 10_000  # the rest is the key's and the description's
 _MOST_JPEG_BYTES = 140_000  # a third more as base64
+PANEL_SIDE, _COLUMNS = 184, 3  # makes a sheet as wide as the UI shows pictures, 584 pixels, so that text stays sharp
 
 
 def is_shown() -> bool:
@@ -47,26 +54,32 @@ def publishing_task(run_name: str) -> Callable[[Callable[P, None]], Task[P, None
     return as_task
 
 
-def publish_table(key: str, rows: Sequence[Mapping[str, Cell]], description: str, *, most_rows: int = 500) -> None:
+def publish_table(key: str, rows: Sequence[Mapping[str, Cell]], description: str, *, most_rows: int = 500) -> UUID:
     """A table that people can search; rows that are too many are left out, and the description says how many."""
     shown = _fitting(rows[:most_rows])
     if len(shown) < len(rows):
         description += f" The first {len(shown):,} of {len(rows):,} rows."
-    TableArtifact(key=key, table=[dict(row) for row in shown], description=description).create()
+    return _created(TableArtifact(key=key, table=[dict(row) for row in shown], description=description))
 
 
-def publish_text(key: str, markdown: str, description: str) -> None:
+def publish_text(key: str, markdown: str, description: str) -> UUID:
     """A page of Markdown."""
-    MarkdownArtifact(key=key, markdown=markdown, description=description).create()
+    return _created(MarkdownArtifact(key=key, markdown=markdown, description=description))
 
 
-def publish_picture(key: str, picture: Picture, description: str) -> None:
-    """A picture, uint8 RGB [H, W, 3], that the browser needs nothing else to show.
+def publish_sheet(key: str, panels: Sequence[Picture], heading: str, description: str) -> UUID:
+    """A sheet of panels of `PANEL_SIDE` that the browser needs nothing else to show.
 
-    An image artifact would do the same, but beneath the picture the UI writes its address, which here is its content.
+    An image artifact would show it too, but beneath a picture the UI writes its address, which here is its content.
     """
-    content = base64.b64encode(to_small_jpeg(picture, _MOST_JPEG_BYTES)).decode()
-    publish_text(key, f"![{key}](data:image/jpeg;base64,{content})", description)
+    tile_side = max((max(panel.shape[:2]) for panel in panels), default=PANEL_SIDE)
+    sheet = contact_sheet(panels, _COLUMNS, heading=heading, tile_side=tile_side)
+    content = base64.b64encode(to_small_jpeg(sheet, _MOST_JPEG_BYTES)).decode()
+    return publish_text(key, f"![{escaped(heading)}](data:image/jpeg;base64,{content})", description)
+
+
+def _created(artifact: Artifact) -> UUID:
+    return cast(CreatedArtifact, artifact.create()).id  # a coroutine only where it is called from one
 
 
 def _fitting(rows: Sequence[Mapping[str, Cell]]) -> Sequence[Mapping[str, Cell]]:

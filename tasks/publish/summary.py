@@ -13,7 +13,7 @@ _HASH_SHOWN = 12
 
 @dataclass(frozen=True)
 class LabelSummary:
-    """What the page tells: `store` is redacted, `pages` are the keys of artifacts to link to, by what they show."""
+    """What the page tells: `store` is redacted, `pages` are addresses, by what they show."""
 
     store: str
     key: str
@@ -47,8 +47,8 @@ def _findings(summary: LabelSummary) -> Sequence[str]:
     tally = summary.tally
     counts = tally.images
     lines = [
-        f"**{headline(summary)}** in {counts['ok']:,} of them, none in {counts['empty']:,}; {counts['unreadable']:,} "
-        "could not be read."
+        f"**{headline(summary)}** in {counts['ok']:,} images, {counts['empty']:,} images without any, "
+        f"{counts['unreadable']:,} unreadable."
     ]
     if summary.num_open_shards:
         lines.append(f"**{summary.num_open_shards:,} shards are not labelled.** The next run goes on with them.")
@@ -60,7 +60,7 @@ def _findings(summary: LabelSummary) -> Sequence[str]:
 
 
 def _pages(summary: LabelSummary) -> str:
-    return " · ".join(f"[{escaped(what)}](/artifacts/key/{key})" for what, key in summary.pages.items())
+    return " · ".join(f"[{escaped(what)}]({address})" for what, address in summary.pages.items())
 
 
 def _lineage(summary: LabelSummary) -> str:
@@ -79,9 +79,10 @@ def _lineage(summary: LabelSummary) -> str:
 
 def _next(summary: LabelSummary) -> str:
     store = summary.store.replace("```", "")
+    detections = f"{store}/labels/{summary.key}/detections"
     return (
-        "### Read it\n\n```python\n"
-        f"import pandas as pd\ndetections = pd.read_parquet({f'{store}/labels/{summary.key}/detections'!r})\n```\n\n"
+        "### Read it\n\n"
+        f"```python\nimport pandas as pd\n\ndetections = pd.read_parquet(\n    {detections!r}\n)\n```\n\n"
         f"```\nrefseg show {store} --out pictures\nrefseg export {store} --format coco --out labels.json\n"
         f"refseg status {store}\n```"
     )

@@ -69,17 +69,15 @@ def text_rows(table: Sequence[Sequence[str]], corner: str) -> list[Row]:
 def _shard_row(shard: ShardRow) -> Row:
     manifest = shard.manifest or {}
     images = manifest.get("images", {})
-    row: Row = {
+    return {
         "shard": shard.name,
         "state": shard.state,
         "images": shard.num_images,
-        "empty": images.get("empty"),
-        "unreadable": images.get("unreadable"),
         "instances": manifest["tables"][0]["num_rows"] if manifest else None,
-        "labelled at": manifest.get("created"),
-        "by": _short(str(manifest.get("created_by", ""))),
+        "unreadable": images.get("unreadable"),
+        "labelled at": str(manifest.get("created", ""))[: len("2026-01-01T00:00:00")].replace("T", " "),
+        "by, or reason": _short(shard.error or str(manifest.get("created_by", ""))),
     }
-    return row if shard.error is None else {**row, "by": _short(shard.error)}
 
 
 def _short(text: str) -> str:

@@ -1,0 +1,67 @@
+"""A real Prefect server in a process of its own, with its UI."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+_START_SECONDS = 120
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class PrefectServer:
+    """A running server: its address, and the environment in which processes use it."""
+
+    url: str
+    home: Path
+
+    @property
+    def api_url(self) -> str:
+        """The address of its API."""
+        return f"{self.url}/api"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """All variables for a process that uses it, with a Prefect home apart from the user's."""
+        return {**os.environ, "PREFECT_API_URL": self.api_url, "PREFECT_HOME": str(self.home), "DO_NOT_TRACK": "1"}
+
+
+@contextmanager
+def prefect_server(folder: Path) -> Iterator[PrefectServer]:
+    """Starts a server that keeps everything in the folder, and ends it with the block."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = PrefectServer(f"http://127.0.0.1:{port}", folder / "prefect")
+    settings = {
+        "PREFECT_SERVER_UI_API_URL": server.api_url,  # the UI would look for it at the usual port
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    }
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(command, env={**server.environment, **settings}, stdout=log, stderr=log)
+    try:
+        _wait_until_healthy(server, process, folder / "server.log")
+        yield server
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def _wait_until_healthy(server: PrefectServer, process: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + _START_SECONDS
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{server.api_url}/health", timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(_POLL_SECONDS)
+    raise AssertionError(f"the Prefect server did not start:\n{log.read_text(errors='replace')[-3000:]}")
