@@ -88,7 +88,7 @@ def find_bank(config: RunConfig) -> Artifact | None:
         return None
 
 
-@flow(name="build bank", persist_result=False)
+@flow(name="build bank", flow_run_name=_run_name, persist_result=False)
 def build_bank(config: RunConfig) -> Artifact:
     """From annotated examples to one prototype per category."""
     with _progress(config, "fill memory bank", "references"):
@@ -134,7 +134,7 @@ def _call(task: Task[P, R], by_prefect: bool) -> Callable[P, R]:
     return task if by_prefect else task.fn
 
 
-@flow(name="label", persist_result=False)
+@flow(name="label", flow_run_name=_run_name, persist_result=False)
 def label_targets(config: RunConfig, prototypes: Artifact) -> LabelPlan:
     """Labels every image that is not labelled yet, shard by shard; a shard that fails does not stop the others."""
     if config.execution.engine == "process":  # what is wrong with the weights is told before anything is planned
@@ -191,7 +191,7 @@ def plan_labels(config: RunConfig, prototypes: Artifact) -> LabelPlan:
     )
 
 
-@flow(name="evaluate", persist_result=False)
+@flow(name="evaluate", flow_run_name=_run_name, persist_result=False)
 def evaluate_labels(config: RunConfig, prototypes: Artifact, plan: LabelPlan) -> Artifact:
     """Compares the labels with the targets' ground truth."""
     metrics = evaluate(

@@ -29,7 +29,7 @@ class Extremes:
         self._bars.update(zip(kept.category_id[last].tolist(), heights, strict=True))
 
     def chosen(self, num: int) -> Detections:
-        """At most `num` of them: the extreme of each category, then the second of each, and so on; sorted by score."""
+        """At most `num`: the extreme of each category, then the second of each, and so on; the most extreme first."""
         order, ranks = self._by_category(self._kept)
         heights = self._heights(self._kept)
         rows = order[np.lexsort((-heights[order], ranks))][:num]

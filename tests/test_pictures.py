@@ -23,6 +23,7 @@ from refseg_core.pictures import (
     side_by_side,
     to_jpeg,
     to_png,
+    to_small_jpeg,
 )
 from refseg_core.pictures.colours import letters_on
 from refseg_core.pictures.coverage import cover
@@ -508,6 +509,16 @@ class TestEncoding:
 
     def test_quality_trades_size(self) -> None:
         assert len(to_jpeg(noise(200, 200), 40)) < len(to_jpeg(noise(200, 200), 95))
+
+    @pytest.mark.parametrize("most_bytes", [200_000, 20_000, 2_000])
+    def test_small_files_are_as_large_as_they_may_be_at_most_and_not_much_smaller(self, most_bytes: int) -> None:
+        content = to_small_jpeg(noise(600, 400), most_bytes)
+        assert most_bytes / 3 < len(content) <= most_bytes
+        width, height = Image.open(io.BytesIO(content)).size
+        assert width / height == pytest.approx(2 / 3, rel=0.1)
+
+    def test_pictures_that_are_small_anyway_keep_their_size(self) -> None:
+        assert Image.open(io.BytesIO(to_small_jpeg(noise(60, 40), 100_000))).size == (40, 60)
 
     def test_accepts_any_memory_layout(self) -> None:
         picture = noise(20, 30)

@@ -83,6 +83,13 @@ class ProgressArtifact:
             self._done = done
             self._pace.total = self._pace.total if total is None else total
 
+    @property
+    def told(self) -> str:
+        """'1,024 of 4,096 images'."""
+        with self._lock:
+            self._pace.done = self._done
+            return self._pace.counted(self._unit)
+
     def _hear(self, heard: Progress) -> None:
         if heard.step == self._step:
             with self._lock:

@@ -56,7 +56,7 @@ def publishing_task(run_name: str) -> Callable[[Callable[P, None]], Task[P, None
 
 def publish_table(key: str, rows: Sequence[Mapping[str, Cell]], description: str, *, most_rows: int = 500) -> UUID:
     """A table that people can search; rows that are too many are left out, and the description says how many."""
-    shown = _fitting(rows[:most_rows])
+    shown = fitting(rows[:most_rows])
     if len(shown) < len(rows):
         description += f" The first {len(shown):,} of {len(rows):,} rows."
     return _created(TableArtifact(key=key, table=[dict(row) for row in shown], description=description))
@@ -82,7 +82,7 @@ def _created(artifact: Artifact) -> UUID:
     return cast(CreatedArtifact, artifact.create()).id  # a coroutine only where it is called from one
 
 
-def _fitting(rows: Sequence[Mapping[str, Cell]]) -> Sequence[Mapping[str, Cell]]:
+def fitting(rows: Sequence[Mapping[str, Cell]]) -> Sequence[Mapping[str, Cell]]:
     """As many of the first rows as an artifact may hold."""
     size = 0
     for index, row in enumerate(rows):
