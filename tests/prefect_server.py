@@ -35,8 +35,8 @@ class PrefectServer:
 
 
 @contextmanager
-def prefect_server(folder: Path) -> Iterator[PrefectServer]:
-    """Starts a server that keeps everything in the folder, and ends it with the block."""
+def prefect_server(folder: Path, *, database: str | None = None) -> Iterator[PrefectServer]:
+    """Starts a server that keeps everything in the folder, or in the database, and ends it with the block."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -44,6 +44,7 @@ def prefect_server(folder: Path) -> Iterator[PrefectServer]:
     settings = {
         "PREFECT_SERVER_UI_API_URL": server.api_url,  # the UI would look for it at the usual port
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        **({"PREFECT_SERVER_DATABASE_CONNECTION_URL": database} if database else {}),
     }
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     with (folder / "server.log").open("wb") as log:

@@ -14,7 +14,8 @@ from queue import Queue
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
 
-from tests.prefect_server import prefect_server
+from tests.postgresql import postgresql
+from tests.prefect_server import PrefectServer, prefect_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -63,8 +64,19 @@ def _python(program: str, *arguments: str, environment: dict[str, str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_they_are_applied_once_and_a_failed_run_is_told(tmp_path: Path) -> None:
-    with prefect_server(tmp_path) as server, _webhook() as (url, came):
+@pytest.fixture(params=["sqlite", "postgresql"])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PrefectServer]:
+    """A Prefect server on each database that it may have."""
+    if request.param == "sqlite":
+        with prefect_server(tmp_path) as running:
+            yield running
+        return
+    with postgresql() as address, prefect_server(tmp_path, database=address) as running:
+        yield running
+
+
+def test_they_are_applied_once_and_a_failed_run_is_told(server: PrefectServer) -> None:
+    with _webhook() as (url, came):
         for _ in range(2):
             _python(_PROGRAM, "service", "deploy", "--notify", url, environment=server.environment)
         with SyncPrefectClient(server.api_url) as client:
