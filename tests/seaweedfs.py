@@ -38,6 +38,8 @@ class Account(NamedTuple):
 
 ADMIN = Account("admin-key", "admin-secret", ("Admin", "Read", "List", "Tagging", "Write"))
 READER = Account("reader-key", "reader-secret", ("Read", "List"))
+TENANT_BUCKET = "tenant-store"
+TENANT = Account("tenant-key", "tenant-secret", ("Read", "List", f"Write:{TENANT_BUCKET}"))
 STRANGER = Account("unknown-key", "unknown-secret")
 
 
@@ -51,7 +53,7 @@ def find_program() -> Path | None:
 def shared_server(program: Path, folder: Path) -> Iterator[str]:
     """The endpoint of the server that all who name this folder share; it keeps everything in there.
 
-    It knows ADMIN and READER, and nobody else.
+    It knows ADMIN, READER and TENANT, and nobody else.
     """
     endpoint_file = folder / "endpoint"
     with ExitStack() as locks:
@@ -150,7 +152,7 @@ def _stop(server: subprocess.Popen[bytes], folder: Path, ports: dict[str, int]) 
 
 
 def _command(program: str, folder: Path, ports: dict[str, int]) -> list[str]:
-    identities = [_identity(account) for account in (ADMIN, READER)]
+    identities = [_identity(account) for account in (ADMIN, READER, TENANT)]
     (folder / "accounts.json").write_text(json.dumps({"identities": identities}))
     (folder / "data").mkdir()
     settings = {

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -28,7 +29,7 @@ from tests.counts import count
 from tests.fault_proxy import CALM, HEAVY, LIGHT, MEDIUM, Fault, FaultProxy, Level, Request, Rule
 from tests.label_rows import LabelRows, assert_exact
 from tests.projects import Project
-from tests.seaweedfs import ADMIN, READER, STRANGER, Account
+from tests.seaweedfs import ADMIN, READER, STRANGER, TENANT, TENANT_BUCKET, Account
 from tests.servers import ObjectStore
 
 pytest_plugins = ["tests.stores", "tests.tiny_project", "tests.bucket_project"]
@@ -294,6 +295,20 @@ def test_who_may_only_read_looks_at_labels_and_takes_them_out_and_is_refused_a_r
         assert "access denied" in _failed("gc", store, "--min-age", "0", "--yes", exit_code=2)
     assert len(list((out / "pictures" / "images").iterdir())) == 3
     assert f"{store.removeprefix('s3://')}/mine.json" not in seaweedfs.filesystem().find(store)
+
+
+def test_who_may_read_images_and_write_below_the_store_can_do_a_whole_run(
+    bucket_project: Project, seaweedfs: ObjectStore, local_labels: LabelRows
+) -> None:
+    filesystem = seaweedfs.filesystem()
+    if not filesystem.exists(TENANT_BUCKET):
+        filesystem.mkdir(TENANT_BUCKET)
+    store = f"s3://{TENANT_BUCKET}/{uuid.uuid4().hex}"
+    images = bucket_project.config.targets.images
+    with seaweedfs.used_by(TENANT).in_environment():
+        _done("run", bucket_project.write_config(store=store))
+        assert_exact(store, local_labels)
+        assert "access denied" in _failed("export", store, "--out", f"{images}/labels.json", exit_code=2)
 
 
 def _manifest_of_a_shard(store: str) -> str:
