@@ -64,13 +64,9 @@ def _python(program: str, *arguments: str, environment: dict[str, str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PrefectServer]:
-    """A Prefect server on each database that it may have."""
-    if request.param == "sqlite":
-        with prefect_server(tmp_path) as running:
-            yield running
-        return
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[PrefectServer]:
+    """A Prefect server on PostgreSQL; on SQLite, as those of all other tests, where there is no PostgreSQL."""
     with postgresql() as address, prefect_server(tmp_path, database=address) as running:
         yield running
 

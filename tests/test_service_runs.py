@@ -138,8 +138,10 @@ def _kill_with_children(pid: int) -> None:
 def test_a_worker_and_the_server_are_killed_in_a_run_and_the_labels_are_exact(
     stack: RunningStack, server: SyncPrefectClient, config: RunConfig, undisturbed: LabelRows
 ) -> None:
+    server.create_concurrency_limit(tag="gpu", concurrency_limit=3)
     run = _start(server, config)
     _await("groups at work", lambda: _num_done(config) >= 1 and _groups(server, run, "RUNNING"), 150)
+    assert server.read_global_concurrency_limit_by_name("tag:gpu").active_slots
     _await("gpu0 at work", lambda: _children(stack.pids["gpu0"]), 60)
     killed = stack.pids["gpu0"]
     _kill_with_children(killed)
@@ -149,6 +151,7 @@ def test_a_worker_and_the_server_are_killed_in_a_run_and_the_labels_are_exact(
     stack.wait_for("server", "running", other_than=killed, seconds=60)
     assert _await("the run has ended", lambda: _ended(server, run), 240) == "COMPLETED"
     assert_exact(config.store, undisturbed)
+    _await("no slot is taken", lambda: not server.read_global_concurrency_limit_by_name("tag:gpu").active_slots, 120)
     count("service: workers and servers killed", 2)
 
 

@@ -66,6 +66,8 @@ def server_part(*, host: str, port: int, api_url: str, home: str, database: str 
             # Left to itself the UI asks port 4200, whatever the server's is.
             "PREFECT_SERVER_UI_API_URL": os.environ.get("PREFECT_SERVER_UI_API_URL", api_url),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            # Kept in memory, leases would be forgotten by a server that is started again, and their slots stay taken.
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
             "DO_NOT_TRACK": "1",
             **database_settings,
         },
