@@ -74,6 +74,7 @@ class Fleet:
     _groups: dict[UUID, _Group] = field(default_factory=dict)
     _reason_of: dict[Shard, str] = field(default_factory=dict)
     _attempts: Counter[Shard] = field(default_factory=Counter)
+    _suspected: set[Shard] = field(default_factory=set)
     _num_handed_out: int = 0
     _num_done: int = 0  # images of groups that ended
     _num_reported: int = 0
@@ -136,6 +137,8 @@ class Fleet:
         wanted = self._images_per_group()
         shards: list[Shard] = []
         for shard in self._waiting:
+            if shards and not self._suspected.isdisjoint((shard, shards[0])):
+                break  # each goes alone, so that the next death tells which it was
             if shards and sum(len(other) for other in shards) + len(shard) > wanted:
                 break
             shards.append(shard)
@@ -174,8 +177,11 @@ class Fleet:
             self._reason_of |= dict.fromkeys(left, why)
             return
         log.warning("%s; %d of its %d shards are left", why, len(left), len(group.shards))
-        # Whoever got nothing done may not be able to; who stopped midway was stopped by a shard, or by its machine.
-        self._attempts.update(left if len(left) == len(group.shards) else left[:_SUSPECTS])
+        if group.watch.sighting.state == "FAILED":
+            self._attempts.update(left)
+        else:  # a shard, or its machine, killed the process: one of those that it was at
+            self._attempts.update(left[:_SUSPECTS])
+            self._suspected.update(left[:_SUSPECTS])
         for shard in left:
             if self._attempts[shard] >= self.settings.attempts:
                 self._reason_of[shard] = why
