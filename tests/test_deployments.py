@@ -1,5 +1,6 @@
 """What lies in `deployments/`: it parses, names what exists, and holds no secret."""
 
+import configparser
 import json
 import re
 from pathlib import Path
@@ -94,7 +95,7 @@ def test_images_run_as_a_user_without_rights_from_a_fixed_version(name: str) -> 
     base = [line for line in lines if line.startswith("FROM ")]
     assert base
     assert all(re.search(r":\d", line) and "latest" not in line for line in base)
-    assert [line for line in lines if line.startswith("USER ")][-1] == "USER refseg"
+    assert [line for line in lines if line.startswith("USER ")][-1] == "USER 1000"
     assert not [line for line in lines if line.startswith("ADD ")]
     copied = [line.split()[1:-1] for line in lines if line.startswith("COPY ")]
     assert all((_FOLDER.parent / source).exists() for sources in copied for source in sources)
@@ -108,7 +109,8 @@ def test_containers_are_built_from_what_exists_are_checked_and_hold_no_secret() 
         else:
             assert re.search(r":\d", service["image"]), name
         assert set(service.get("depends_on", {})) <= set(services), name
-    assert all("healthcheck" in services[name] for name in ("postgres", "server", "cpu-worker", "gpu-worker"))
+    assert all("healthcheck" in service for service in services.values() if "restart" in service)
+    assert {"postgres", "server", "s3", "cpu-worker", "gpu-worker"} <= set(services)
     for key, value in re.findall(
         r"(\w*(?:PASSWORD|SECRET|ACCESS_KEY)\w*): (.*)", (_FOLDER / "compose.yaml").read_text()
     ):
@@ -123,11 +125,29 @@ def test_the_kubernetes_template_uses_its_variables_and_asks_for_a_gpu() -> None
     assert job["backoffLimit"] == 0  # runs are handed out again by refseg, which knows what is done
     (container,) = job["template"]["spec"]["containers"]
     assert "nvidia.com/gpu" in container["resources"]["limits"]
+    # What prefect-kubernetes insists on.
+    assert container["name"] == "prefect-job"
+    assert job["completions"] == job["parallelism"] == 1
+
+
+def test_the_unit_runs_as_a_user_without_rights_and_holds_no_secret() -> None:
+    unit = configparser.ConfigParser(strict=True)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read(_FOLDER / "refseg-worker.service")
+    service = dict(unit["Service"])
+    assert service["User"] == "refseg"
+    assert "EnvironmentFile" in service
+    assert "Environment" not in service
+    program, *words = service["ExecStart"].split()
+    assert program.startswith("/")
+    assert main.commands["service"].commands[words[1]].params  # type: ignore[attr-defined]
 
 
 def test_the_runbook_names_only_commands_and_options_that_there_are() -> None:
     text = (_FOLDER / "runbook.md").read_text()
-    commands = re.findall(r"refseg ((?:service )?[a-z]+)((?: --?[a-z0-9-]+| [^`\s-]\S*)*)", "\n".join(_code(text)))
+    commands = re.findall(
+        r"refseg ((?:service |weights )?[a-z]+)((?: --?[a-z0-9-]+| [^`\s-]\S*)*)", "\n".join(_code(text))
+    )
     assert len(commands) > 10
     for name, rest in commands:
         command: Any = main
