@@ -15,7 +15,7 @@ from prefect.utilities.importtools import import_object
 from flows import gpu_pool
 from flows.cli import main
 from flows.configuration import RunConfig
-from flows.service.parts import CPU_POOL, GPU_POOL
+from flows.service.parts import CPU_POOL, GPU_POOL, worker_settings
 
 _FOLDER = Path(__file__).resolve().parents[1] / "deployments"
 _PREFECT: dict[str, Any] = yaml.safe_load((_FOLDER / "prefect.yaml").read_text())
@@ -61,6 +61,16 @@ def test_the_form_of_a_run_explains_every_key() -> None:
             assert described.get("description") or section.get("description"), f"{name}.{key}"
 
 
+def test_forms_begin_with_gpu_workers_and_with_settings_that_there_are() -> None:
+    places = {"store": "s", "references": {"images": "i", "annotations": "a"}, "targets": {"images": "t"}}
+    for entry in _PREFECT["deployments"]:
+        assert entry["enforce_parameter_schema"] is True
+        if entry["work_pool"]["name"] == CPU_POOL:
+            config = RunConfig.model_validate({**entry["parameters"]["config"], **places})
+            assert config.execution.engine == "workers"
+            assert (config.conventions == "original") == (entry["name"] == "benchmark")
+
+
 def test_a_night_does_not_begin_while_another_works() -> None:
     (nightly,) = (entry for entry in _PREFECT["deployments"] if entry["name"] == "label-nightly")
     assert nightly["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
@@ -69,13 +79,33 @@ def test_a_night_does_not_begin_while_another_works() -> None:
 
 def test_automations_are_what_prefect_takes() -> None:
     names = [Automation.model_validate(_with_ids(entry)).name for entry in _AUTOMATIONS]
-    assert names == ["refseg-run-failed", "refseg-run-stalled", "refseg-worker-lost", "refseg-no-gpu-worker"]
+    assert names == [
+        "refseg-run-failed",
+        "refseg-run-stalled",
+        "refseg-run-not-started",
+        "refseg-worker-lost",
+        "refseg-no-gpu-worker",
+    ]
 
 
 def _with_ids(entry: dict[str, Any]) -> dict[str, Any]:
     text = json.dumps(entry).replace("refseg-notify", "00000000-0000-0000-0000-000000000000")
     known: dict[str, Any] = json.loads(text)
     return known
+
+
+def test_a_run_is_stalled_after_several_heartbeats_and_one_that_has_ended_stays_as_it_is() -> None:
+    automation_of = {entry["name"]: entry for entry in _AUTOMATIONS}
+    template = json.loads((_FOLDER / "kubernetes-work-pool.json").read_text())
+    for environment in (worker_settings(), template["variables"]["properties"]["env"]["default"]):
+        seconds = int(str(environment["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]))
+        assert automation_of["refseg-run-stalled"]["trigger"]["within"] >= 3 * seconds
+    for name in ("refseg-run-stalled", "refseg-run-not-started"):
+        (action,) = automation_of[name]["actions"]
+        assert action["force"] is False  # the server then leaves runs that have ended as they are
+        assert {f"prefect.flow-run.{end}" for end in ("Completed", "Failed", "Crashed", "Cancelled")} <= set(
+            automation_of[name]["trigger"]["expect"]
+        )
 
 
 def test_what_automations_wait_for_is_what_is_told() -> None:
