@@ -10,12 +10,14 @@ import pytest
 import yaml
 from prefect import Flow
 from prefect.automations import Automation
+from prefect.client.schemas.objects import ConcurrencyOptions
 from prefect.utilities.importtools import import_object
 
 from flows import gpu_pool
 from flows.cli import main
 from flows.configuration import RunConfig
 from flows.service.parts import CPU_POOL, GPU_POOL, worker_settings
+from flows.service.scheduling import nightly
 
 _FOLDER = Path(__file__).resolve().parents[1] / "deployments"
 _PREFECT: dict[str, Any] = yaml.safe_load((_FOLDER / "prefect.yaml").read_text())
@@ -75,6 +77,19 @@ def test_a_night_does_not_begin_while_another_works() -> None:
     (nightly,) = (entry for entry in _PREFECT["deployments"] if entry["name"] == "label-nightly")
     assert nightly["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
     assert [schedule["active"] for schedule in nightly["schedules"]] == [False]
+
+
+def test_a_night_that_a_command_schedules_is_as_the_one_here() -> None:
+    (here,) = (entry for entry in _PREFECT["deployments"] if entry["name"] == "label-nightly")
+    places = {"store": "s", "references": {"images": "r", "annotations": "r.json"}, "targets": {"images": "boats"}}
+    night = nightly(RunConfig.model_validate(places), cron="0 2 * * *", timezone="UTC", name=None)
+    assert night.name == "boats-nightly"
+    assert sorted(night.tags) == sorted(here["tags"])  # by which automations know it
+    assert night.work_pool_name == here["work_pool"]["name"]
+    assert (night.concurrency_limit, night.concurrency_options) == (
+        here["concurrency_limit"]["limit"],
+        ConcurrencyOptions(collision_strategy=here["concurrency_limit"]["collision_strategy"]),
+    )
 
 
 def test_automations_are_what_prefect_takes() -> None:

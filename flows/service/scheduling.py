@@ -23,15 +23,22 @@ def schedule(config: RunConfig, *, cron: str, timezone: str, name: str | None) -
     have labelled is still missing the night after, and is labelled then; runs that queued up instead would each find
     next to nothing to do, and one that hangs would have them pile up behind it.
     """
+    deployment = nightly(config, cron=cron, timezone=timezone, name=name)
+    deployment.apply()
+    return f"{deployment.flow_name}/{deployment.name}"
+
+
+def nightly(config: RunConfig, *, cron: str, timezone: str, name: str | None) -> RunnerDeployment:
+    """The deployment as no server knows it yet. Raises ConfigurationError for a time that is none."""
     name = name or _place(config)
     try:
-        deployment = RunnerDeployment.from_flow(
+        return RunnerDeployment.from_flow(
             run_pipeline,
             f"{name}-nightly",
             description=f"Labels what is new in {redact(config.targets.images)}, night after night.",
             schedule=Cron(cron, timezone=timezone),
             parameters={"config": for_workers(config)},
-            tags=["refseg", "nightly"],
+            tags=["refseg", "refseg-run", "nightly"],
             work_pool_name=CPU_POOL,
             concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
             entrypoint_type=EntrypointType.MODULE_PATH,
@@ -39,8 +46,6 @@ def schedule(config: RunConfig, *, cron: str, timezone: str, name: str | None) -
     except ValueError as error:
         told = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise ConfigurationError(f"--cron {cron!r}, --timezone {timezone!r}: {told}") from error
-    deployment.apply()
-    return f"{deployment.flow_name}/{deployment.name}"
 
 
 def for_workers(config: RunConfig) -> dict[str, Any]:
