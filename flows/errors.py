@@ -1,12 +1,18 @@
 """How a run can end besides well."""
 
+from collections.abc import Mapping
+
 
 class RunFailedError(RuntimeError):
     """A run could not be ended; what is done is kept, and the same command goes on from there."""
 
 
 class ShardsFailedError(RunFailedError):
-    """Some shards could not be labelled; the others are."""
+    """Some shards could not be labelled; the others are. `reason_of` says why, by the shards' names."""
+
+    def __init__(self, message: str, reason_of: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.reason_of = dict(reason_of or {})
 
 
 class BankFailedError(RunFailedError):

@@ -30,9 +30,8 @@ from refseg_core.errors import ConfigurationError
 from tasks.label_job import LabelJob
 from tasks.labels import Shard
 
-LABEL_SHARDS = "label shards/gpu"
+LABEL_SHARDS, BUILD_BANK = "label shards/gpu", "build bank/gpu"
 _LOST = "refseg.worker.lost"  # automations wait for it
-BUILD_BANK = "build bank/gpu"
 
 
 class GpuPool:

@@ -1,6 +1,6 @@
 """The pipeline, read as the method's figure: index, sample, segment, fill, postprocess, label, evaluate."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import ParamSpec, TypeVar
@@ -12,7 +12,7 @@ from flows.configuration import RunConfig
 from flows.engines import build_bank_with_workers, label_with
 from flows.errors import ShardsFailedError
 from flows.preflight import check
-from tasks.addresses import redact
+from tasks.addresses import last_name
 from tasks.artifacts import Artifact, NotMadeError, only_finding
 from tasks.evaluate import evaluate
 from tasks.fill_memory_bank import fill_memory_bank
@@ -40,12 +40,8 @@ class RunResult:
 
 
 def _run_name() -> str:
-    place = _name_of(RunConfig.model_validate(runtime.flow_run.parameters["config"]).targets.images)
-    return f"{runtime.flow_run.flow_name} {place}"
-
-
-def _name_of(uri: str) -> str:
-    return redact(uri).rstrip("/").rpartition("/")[2] or "images"
+    config = RunConfig.model_validate(runtime.flow_run.parameters["config"])
+    return f"{runtime.flow_run.flow_name} {last_name(config.targets.images) or 'images'}"
 
 
 @flow(
@@ -143,8 +139,8 @@ def label_targets(config: RunConfig, prototypes: Artifact) -> LabelPlan:
     try:
         with _progress(config, "label", "images", total=sum(len(shard) for shard in plan.pending)):
             label_with(config.execution, _job(config, prototypes, plan), plan.pending)
-    except ShardsFailedError:
-        _publish(config, plan)  # what is labelled is worth a look all the more
+    except ShardsFailedError as error:
+        _publish(config, plan, error.reason_of)  # what is labelled is worth a look all the more
         raise
     if config.targets.image_ids is None:  # else the others are not gone, they were not asked for
         plan = replace(plan, gone=find_gone_labels(config.store, dataset=plan.dataset, labels_key=plan.key))
@@ -152,9 +148,9 @@ def label_targets(config: RunConfig, prototypes: Artifact) -> LabelPlan:
     return plan
 
 
-def _publish(config: RunConfig, plan: LabelPlan) -> None:
+def _publish(config: RunConfig, plan: LabelPlan, reason_of: Mapping[str, str] | None = None) -> None:
     if is_shown():
-        publish_labels(config.store, plan)
+        publish_labels(config.store, plan, reason_of)
 
 
 def _progress(config: RunConfig, step: str, unit: str, total: int | None = None) -> AbstractContextManager[object]:

@@ -14,7 +14,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.errors import ShardsFailedError
 from refseg_core.errors import ConfigurationError, WeightsError
-from tasks.addresses import redact
+from tasks.addresses import last_name
 from tasks.faults import reason
 from tasks.label_job import LabelJob
 from tasks.label_shard import ShardSummary, label_shard
@@ -40,7 +40,7 @@ def _shard(value: Any) -> Shard:
 
 def group_name(job: LabelJob, shards: list[Shard]) -> str:
     """What a run over these shards is called: label boats 0000-00012 to 0000-00043."""
-    place = redact(job.images).rstrip("/").rpartition("/")[2] or "images"
+    place = last_name(job.images) or "images"
     numbers = [shard.name for shard in shards]
     return f"label {place} {' to '.join(dict.fromkeys([*numbers[:1], *numbers[-1:]])) or 'nothing'}"
 
@@ -74,18 +74,19 @@ def label_shards(job: LabelJob, shards: list[Shard], elsewhere: bool = False) ->
 
 def shards_failed(reason_of: Mapping[Shard, str], num_shards: int) -> ShardsFailedError:
     """The error that names some of the shards that failed, and why the first of them did."""
-    names = ", ".join([shard.name for shard in reason_of][:_NAMES_SHOWN])
+    named = {shard.name: why for shard, why in reason_of.items()}
     return ShardsFailedError(
-        f"{len(reason_of)} of {num_shards} shards could not be labelled: {names}. "
-        f"The first: {next(iter(reason_of.values()))}. What is labelled is kept; the same command goes on from there."
+        f"{len(named)} of {num_shards} shards could not be labelled: {', '.join(list(named)[:_NAMES_SHOWN])}. "
+        f"The first: {next(iter(named.values()))}. What is labelled is kept; the same command goes on from there.",
+        named,
     )
 
 
 def _progress(job: LabelJob, shards: list[Shard]) -> AbstractContextManager[object]:
-    """Tells the Prefect UI, where there is one that lasts, how far this process is."""
-    if not is_shown():
-        return nullcontext()
+    """Tells the Prefect UI how far this worker is; without a worker the run itself tells it."""
     worker = os.environ.get("PREFECT__WORKER_NAME")
+    if worker is None or not is_shown():
+        return nullcontext()
     return ProgressArtifact(job.store, worker, total=sum(len(shard) for shard in shards))
 
 

@@ -19,6 +19,11 @@ def redact_text(text: str) -> str:
     return _QUERY.sub(r"\1", _USER.sub("//", text))
 
 
+def last_name(uri: str) -> str:
+    """What people call a place: the last part of its address, without secrets; '' where it has none."""
+    return redact(uri).rstrip("/").rpartition("/")[2]
+
+
 def check_address(uri: str) -> None:
     """Raises ValueError for a URI that is none, such as one with a bracket that is not closed."""
     for part in _CHAINED.split(uri):

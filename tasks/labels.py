@@ -18,6 +18,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -35,6 +36,7 @@ FOLDER = "labels"
 STATUSES = ("ok", "empty", "unreadable")
 _IMAGES_PER_PLAN_PART = 16_384  # about a megabyte: what a worker holds of a plan, however many images there are
 _SHARDS_AHEAD = 8
+_SHARDS_PER_LOOK = 256
 _OUTCOMES = "labeled_images"
 
 Labels = tuple[Detections, LabeledImages]
@@ -259,6 +261,14 @@ class LabelRun:
         manifests = self.shard_manifests(probable)
         done = {shard for shard, manifest in zip(probable, manifests, strict=True) if manifest is not None}
         return [shard for shard in shards if shard not in done]
+
+    def shards_with_manifests(self, wanted: Wanted) -> Iterator[tuple[Shard, int, dict[str, Any] | None]]:
+        """Every shard that holds some of the wanted images, how many of them, and what is known of its labels."""
+        shards = self.shards_of(wanted)
+        while some := list(islice(shards, _SHARDS_PER_LOOK)):
+            manifests = self.shard_manifests([shard for shard, _ in some])
+            for (shard, num_wanted), manifest in zip(some, manifests, strict=True):
+                yield shard, num_wanted, manifest
 
     def is_labeled(self, shard: Shard) -> bool:
         """Whether the shard is committed."""

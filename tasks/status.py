@@ -1,16 +1,14 @@
 """Says what a store holds: what was made, by whom and from what, and how far each labelling is. Changes nothing."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from itertools import islice
 from typing import Any
 
 from tasks.artifacts import ARTIFACT_FOLDERS, Store, size_of
 from tasks.labels import FOLDER, STATUSES, LabelRun, Shard, Wanted, count_statuses
 from tasks.progress import report
 
-_SHARDS_PER_LOOK = 256
 _STEP = "look at shards"
 
 
@@ -109,7 +107,7 @@ def _labels_status(store: Store, recipe: Mapping[str, Any]) -> LabelsStatus:
     dataset, images = run.requested(), run.images()
     wanted, found = Wanted(images), _Found()
     report(_STEP, total=len(images))
-    for shard, num_wanted, manifest in _with_manifests(run, run.shards_of(wanted)):
+    for shard, num_wanted, manifest in run.shards_with_manifests(wanted):
         report(_STEP, advanced=num_wanted)
         if manifest is None:
             found.missing.append(shard.name)
@@ -128,15 +126,6 @@ def _labels_status(store: Store, recipe: Mapping[str, Any]) -> LabelsStatus:
         last_commit=found.last_commit,
         failed=tuple(found.failed),
     )
-
-
-def _with_manifests(
-    run: LabelRun, shards: Iterator[tuple[Shard, int]]
-) -> Iterator[tuple[Shard, int, dict[str, Any] | None]]:
-    while some := list(islice(shards, _SHARDS_PER_LOOK)):
-        manifests = run.shard_manifests([shard for shard, _ in some])
-        for (shard, num_wanted), manifest in zip(some, manifests, strict=True):
-            yield shard, num_wanted, manifest
 
 
 @dataclass

@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -106,9 +105,3 @@ def free_ports(names: list[str]) -> dict[str, int]:
     finally:
         for opened in sockets:
             opened.close()
-
-
-def inherited(environment: Mapping[str, str | None]) -> dict[str, str]:
-    """This process's variables as a part with this environment has them."""
-    merged = {**os.environ, **environment}
-    return {name: value for name, value in merged.items() if value is not None}

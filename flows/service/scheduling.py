@@ -13,7 +13,7 @@ from flows.configuration import RunConfig
 from flows.pipeline import run_pipeline
 from flows.service.parts import CPU_POOL
 from refseg_core.errors import ConfigurationError
-from tasks.addresses import redact
+from tasks.addresses import last_name, redact
 
 
 def schedule(config: RunConfig, *, cron: str, timezone: str, name: str | None) -> str:
@@ -56,5 +56,4 @@ def for_workers(config: RunConfig) -> dict[str, Any]:
 
 
 def _place(config: RunConfig) -> str:
-    last = redact(config.targets.images).rstrip("/").rpartition("/")[2]
-    return re.sub(r"[^\w.-]+", "-", last).strip("-") or "images"
+    return re.sub(r"[^\w.-]+", "-", last_name(config.targets.images)).strip("-") or "images"

@@ -5,7 +5,6 @@ Everything is read once, shard by shard: of each its two parts, and two small re
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from uuid import UUID
 
 import numpy as np
@@ -29,7 +28,6 @@ from tasks.storage import Folder
 _MOST_SHOWN = 12  # instances on a sheet
 _MOST_FAILED = 500
 _MOST_CATEGORIES = 2000
-_SHARDS_PER_LOOK = 256
 
 
 @dataclass(frozen=True)
@@ -70,11 +68,8 @@ def _look(store: Store, plan: LabelPlan, errors: Mapping[str, str]) -> _Labels:
 
 
 def _shards(run: LabelRun, images: Images, errors: Mapping[str, str]) -> Iterator[ShardRow]:
-    shards = run.shards_of(Wanted(images))
-    while some := list(islice(shards, _SHARDS_PER_LOOK)):
-        manifests = run.shard_manifests([shard for shard, _ in some])
-        for (shard, _), manifest in zip(some, manifests, strict=True):
-            yield ShardRow(shard.name, len(shard), manifest, None if manifest else errors.get(shard.name))
+    for shard, _, manifest in run.shards_with_manifests(Wanted(images)):
+        yield ShardRow(shard.name, len(shard), manifest, None if manifest else errors.get(shard.name))
 
 
 def _summary(store_uri: str, plan: LabelPlan, labels: _Labels, pages: Mapping[str, str]) -> LabelSummary:
