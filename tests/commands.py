@@ -1,5 +1,8 @@
-"""The command line as a user meets it, in this process: commands, what they answer, and what lies in a folder."""
+"""The command line as a user meets it, in this process or one of its own: commands and what they answer."""
 
+import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -10,10 +13,24 @@ from flows.cli import main
 from tests.counts import count
 from tests.without_prefect import call_without_prefect
 
+_PROGRAM = "from flows.cli import main; main(prog_name='refseg')"
+
 
 def refseg(*arguments: str | Path) -> Result:
     """Runs a command."""
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def refseg_process(*arguments: str | Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Runs a command in a process of its own, which has just these variables."""
+    return subprocess.run(
+        [sys.executable, "-c", _PROGRAM, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+        timeout=300,
+    )
 
 
 def done(result: Result) -> str:

@@ -14,19 +14,20 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from socket import create_server
 from typing import Any
 
 import httpx
 import numpy as np
 from PIL import Image
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from tasks.artifacts import Recipe, Store
 from tasks.label_job import LabelJob
 from tasks.labels import LabelRun, Shard
 from tasks.sources import ModelSettings
+from tests.prefect_server import PrefectServer, prefect_server
 from tests.samples import images_table
 from tests.sleeping import SECONDS_VARIABLE, SleepingLabeler, label_shards
 
@@ -133,30 +134,13 @@ def _worker(name: str, seconds_per_image: float) -> Iterator[None]:
 
 
 @contextmanager
-def _server(folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    with closing(create_server(("127.0.0.1", 0))) as free:
-        port = free.getsockname()[1]
-    os.environ |= {
-        "PREFECT_HOME": str(folder / "prefect"),
-        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_WORKER_QUERY_SECONDS": "2",
-        "PREFECT_LOGGING_LEVEL": "WARNING",
-        "DO_NOT_TRACK": "1",
-    }
-    (folder / "prefect").mkdir()
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with _running(command, dict(os.environ), folder / "server.log") as server:
-        while not _answers(f"http://127.0.0.1:{port}/api/health"):
-            time.sleep(0.5)
-        yield server
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=2).is_success
-    except httpx.TransportError:
-        return False
+def _server(folder: Path) -> Iterator[PrefectServer]:
+    """A server that this process and those that it starts use."""
+    with prefect_server(folder) as server:
+        os.environ |= {**server.environment, "PREFECT_WORKER_QUERY_SECONDS": "2", "PREFECT_LOGGING_LEVEL": "WARNING"}
+        # This process has read its settings before.
+        with temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_HOME: server.home}):
+            yield server
 
 
 @contextmanager

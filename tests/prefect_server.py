@@ -1,7 +1,6 @@
 """A real Prefect server in a process of its own, with its UI."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from flows.service.processes import free_ports
+
+_ROOT = Path(__file__).resolve().parents[1]
 _START_SECONDS = 120
 _POLL_SECONDS = 0.5
 
@@ -22,6 +24,7 @@ class PrefectServer:
 
     url: str
     home: Path
+    pid: int
 
     @property
     def api_url(self) -> str:
@@ -30,25 +33,31 @@ class PrefectServer:
 
     @property
     def environment(self) -> dict[str, str]:
-        """All variables for a process that uses it, with a Prefect home apart from the user's."""
-        return {**os.environ, "PREFECT_API_URL": self.api_url, "PREFECT_HOME": str(self.home), "DO_NOT_TRACK": "1"}
+        """All variables for a process that uses it: a Prefect home apart from the user's, this checkout's sources."""
+        return {
+            **os.environ,
+            "PREFECT_API_URL": self.api_url,
+            "PREFECT_HOME": str(self.home),
+            "DO_NOT_TRACK": "1",
+            "PYTHONPATH": str(_ROOT),
+        }
 
 
 @contextmanager
 def prefect_server(folder: Path, *, database: str | None = None) -> Iterator[PrefectServer]:
     """Starts a server that keeps everything in the folder, or in the database, and ends it with the block."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = PrefectServer(f"http://127.0.0.1:{port}", folder / "prefect")
+    port = free_ports(["server"])["server"]
+    url, home = f"http://127.0.0.1:{port}", folder / "prefect"
     settings = {
-        "PREFECT_SERVER_UI_API_URL": server.api_url,  # the UI would look for it at the usual port
+        "PREFECT_HOME": str(home),
+        "PREFECT_SERVER_UI_API_URL": f"{url}/api",  # the UI would look for it at the usual port
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         **({"PREFECT_SERVER_DATABASE_CONNECTION_URL": database} if database else {}),
     }
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, env={**server.environment, **settings}, stdout=log, stderr=log)
+        process = subprocess.Popen(command, env={**os.environ, **settings}, stdout=log, stderr=log)
+    server = PrefectServer(url, home, process.pid)
     try:
         _wait_until_healthy(server, process, folder / "server.log")
         yield server

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +11,8 @@ from pathlib import Path
 
 from flows.service.folder import PartState, ServiceFolder
 from flows.service.processes import free_ports
+from tests.commands import refseg_process
 
-_PROGRAM = "from flows.cli import main; main(prog_name='refseg')"
 _ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -46,7 +45,7 @@ class RunningStack:
 
     def refseg(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         """A command that uses it."""
-        return refseg(*arguments, environment=self.environment)
+        return refseg_process(*arguments, environment=self.environment)
 
     def wait_for(self, name: str, state: str, other_than: int | None = None, seconds: float = 30.0) -> PartState:
         """The part, as soon as it is in this state, with another process than the given one."""
@@ -70,7 +69,7 @@ def running_stack(folder: Path, gpu_workers: int = 2, *, s3: bool = False) -> It
     ports = free_ports(["server", "s3"])
     wanted = ("--s3-port", str(ports["s3"])) if s3 else ("--no-s3",)
     options = ("--port", str(ports["server"]), *wanted, "--gpu-workers", str(gpu_workers))
-    up = refseg("service", "up", "--folder", folder, *options, environment=clean_environment())
+    up = refseg_process("service", "up", "--folder", folder, *options, environment=clean_environment())
     try:
         assert up.returncode == 0, up.stdout + up.stderr
         facts = json.loads((folder / "facts.json").read_text())
@@ -79,20 +78,8 @@ def running_stack(folder: Path, gpu_workers: int = 2, *, s3: bool = False) -> It
         environment = {**clean_environment(), **variables, "PREFECT_HOME": str(folder / "prefect")}
         yield RunningStack(folder, environment=environment, **facts)
     finally:
-        down = refseg("service", "down", "--folder", folder, environment=clean_environment())
+        down = refseg_process("service", "down", "--folder", folder, environment=clean_environment())
         assert down.returncode == 0, down.stdout + down.stderr
-
-
-def refseg(*arguments: str | Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """A command in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-c", _PROGRAM, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-        timeout=300,
-    )
 
 
 def clean_environment() -> dict[str, str]:

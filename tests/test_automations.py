@@ -1,7 +1,6 @@
 """Deployments and automations on a real Prefect server: applied twice they are there once, and do what they say."""
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -9,7 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from queue import Queue
 from typing import Any
 
@@ -21,14 +19,13 @@ from prefect.events import Event
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Completed, Pending, Running
 
+from tests.commands import refseg_process
 from tests.postgresql import postgresql
 from tests.prefect_server import PrefectServer, prefect_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 _SHORT_SECONDS = 10  # Prefect takes no less
-_ROOT = Path(__file__).resolve().parents[1]
-_PROGRAM = "from flows.cli import main; main(prog_name='refseg')"
 _FAILING = """
 from prefect import flow, tags
 
@@ -61,15 +58,9 @@ def _webhook() -> Iterator[tuple[str, "Queue[str]"]]:
         server.shutdown()
 
 
-def _python(program: str, *arguments: str, environment: dict[str, str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        env={**os.environ, **environment, "PYTHONPATH": str(_ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+def _deploy(server: PrefectServer, *options: str) -> None:
+    told = refseg_process("service", "deploy", *options, environment=server.environment)
+    assert told.returncode == 0, told.stdout + told.stderr
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +68,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
     """A Prefect server that knows refseg, on PostgreSQL; on SQLite, as in all other tests, where there is none."""
     folder = tmp_path_factory.mktemp("server")
     with postgresql() as address, prefect_server(folder, database=address) as running:
-        _python(_PROGRAM, "service", "deploy", environment=running.environment)
+        _deploy(running)
         yield running
 
 
@@ -90,7 +81,7 @@ def client(server: PrefectServer) -> Iterator[SyncPrefectClient]:
 
 def test_they_are_applied_once_and_a_failed_run_is_told(server: PrefectServer, client: SyncPrefectClient) -> None:
     with _webhook() as (url, came):
-        _python(_PROGRAM, "service", "deploy", "--notify", url, environment=server.environment)
+        _deploy(server, "--notify", url)
         assert sorted(_automations(client)) == [
             "refseg-no-gpu-worker",
             "refseg-run-failed",
@@ -98,7 +89,7 @@ def test_they_are_applied_once_and_a_failed_run_is_told(server: PrefectServer, c
             "refseg-run-stalled",
             "refseg-worker-lost",
         ]
-        _python(_FAILING, environment=server.environment)
+        subprocess.run([sys.executable, "-c", _FAILING], env=server.environment, check=True, capture_output=True)
         told = came.get(timeout=60)
     assert "refseg boats has ended as Failed" in told
     assert "the disk is full" in told

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from flows import cli
 from flows.cli import main
 from flows.configuration import RunConfig, keys, load_config
+from tests.commands import refseg_process
 from tests.projects import Project
 
 pytest_plugins = ["tests.tiny_project"]
@@ -40,7 +41,6 @@ COMMANDS = [
     *(("service", name) for name in ("up", "down", "status", "worker", "deploy", "schedule", "label")),
 ]
 _CONFIGURED = ["run", "index", "bank", "label", "evaluate"]
-_PROGRAM = "from flows.cli import main; main(prog_name='refseg')"
 
 
 def _invoke(*arguments: str | Path) -> Result:
@@ -49,13 +49,7 @@ def _invoke(*arguments: str | Path) -> Result:
 
 def _refseg(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-c", _PROGRAM, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=os.environ | environment,
-        check=False,
-    )
+    return refseg_process(*arguments, environment=os.environ | environment)
 
 
 def _failed(result: Result) -> str:

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from flows import cli, pipeline
+from flows import pipeline
 from flows.configuration import RunConfig, load_config
 from flows.demo import write_demo
 from tests.label_rows import assert_exact, read_label_rows
+from tests.prefect_harness import prefect_harness
 from tests.without_prefect import call_without_prefect
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]  # of Dask's own, as its cluster ends
@@ -17,13 +18,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]  # of Das
 @pytest.fixture
 def prefect() -> Iterator[None]:
     """A Prefect server of the test's own."""
-    from prefect.testing.utilities import prefect_test_harness
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in cli._PREFECT_DEFAULTS.items():
-            patch.setenv(name, value)
-        with prefect_test_harness(server_startup_timeout=600):
-            yield
+    with prefect_harness():
+        yield
 
 
 def _config(demo: Path, store: Path, engine: str) -> RunConfig:

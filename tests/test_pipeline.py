@@ -26,6 +26,7 @@ from tasks.labels import LabelRun
 from tasks.lineage import references_of
 from tasks.storage import Folder
 from tests.label_rows import assert_exact, read_label_rows
+from tests.prefect_harness import prefect_harness
 from tests.projects import Project, in_bucket, write_coco
 from tests.samples import coco, table_rows
 from tests.servers import ObjectStore
@@ -37,16 +38,11 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module", autouse=True)
 def prefect() -> Iterator[None]:
     """A Prefect server of the tests' own."""
-    from prefect.testing.utilities import prefect_test_harness  # brings the whole server: seconds where nothing runs
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in cli._PREFECT_DEFAULTS.items():
-            patch.setenv(name, value)
-        num_threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        with prefect_test_harness(server_startup_timeout=600):
-            yield
-        torch.set_num_threads(num_threads)
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with prefect_harness():
+        yield
+    torch.set_num_threads(num_threads)
 
 
 def _labels(config: RunConfig, result: RunResult) -> tuple[Detections, LabeledImages]:

@@ -18,7 +18,6 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import Artifact as Published
 
-from flows import cli
 from flows.pipeline import run_pipeline
 from tasks.plan_shards import LabelPlan
 from tasks.progress import report
@@ -32,6 +31,7 @@ from tasks.publish import (
 from tasks.publish import labels as labels_module
 from tasks.publish.sending import MOST_BYTES
 from tests.label_stores import LabelStore
+from tests.prefect_harness import prefect_harness
 from tests.projects import Project, scene, write_coco
 from tests.samples import write_images
 
@@ -47,13 +47,8 @@ _PAGES = {
 @pytest.fixture(scope="module", autouse=True)
 def prefect() -> Iterator[None]:
     """A Prefect server of the tests' own."""
-    from prefect.testing.utilities import prefect_test_harness
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in cli._PREFECT_DEFAULTS.items():
-            patch.setenv(name, value)
-        with prefect_test_harness(server_startup_timeout=600):
-            yield
+    with prefect_harness():
+        yield
 
 
 @flow(persist_result=False)

@@ -3,17 +3,15 @@
 import json
 import logging
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import Result
 from prefect.client.orchestration import get_client
-from prefect.testing.utilities import prefect_test_harness
 
-from flows import cli
 from flows.configuration import RunConfig
 from flows.pipeline import run_pipeline
 from tests.commands import contents, done, refseg, refused, without_prefect
+from tests.prefect_harness import prefect_harness
 from tests.projects import Project
 from tests.weight_files import MODEL
 
@@ -149,7 +147,7 @@ def test_what_prefect_keeps_of_a_run_holds_no_secret(
 ) -> None:
     """Its parameters, its states and its logs: of a run that works, and of one that fails."""
     monkeypatch.undo()
-    with pytest.MonkeyPatch.context() as patch, _prefect(patch):
+    with prefect_harness(_ENVIRONMENT):
         good = project.config_with({"targets.image_ids": ["1"]})
         assert SECRET not in _kept_of(good)
         kept = _kept_of(project.config_with({"targets.images": "/nowhere/images"}))
@@ -163,9 +161,3 @@ def _kept_of(config: RunConfig) -> str:
         flows, tasks = client.read_flow_runs(), client.read_task_runs()
         logs = client.request("POST", "/logs/filter", json={}).json()
     return json.dumps([run.model_dump(mode="json") for run in (*flows, *tasks)] + logs, default=str)
-
-
-def _prefect(patch: pytest.MonkeyPatch) -> Any:
-    for name, value in (cli._PREFECT_DEFAULTS | _ENVIRONMENT).items():
-        patch.setenv(name, value)
-    return prefect_test_harness(server_startup_timeout=600)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from flows.service.processes import is_port_free, of_part
+from tests.commands import refseg_process
 from tests.seaweedfs import find_program
-from tests.service_stack import clean_environment, refseg, running_stack
+from tests.service_stack import clean_environment, running_stack
 
 
 @pytest.mark.slow
@@ -30,7 +31,7 @@ def test_a_service_comes_up_mends_itself_and_goes(tmp_path: Path) -> None:
         os.kill(killed, signal.SIGKILL)
         assert stack.wait_for("gpu0", "running", other_than=killed).restarts == 1
 
-        again = refseg("service", "up", "--folder", folder, environment=clean_environment())
+        again = refseg_process("service", "up", "--folder", folder, environment=clean_environment())
         assert again.returncode == 2
         assert "up already" in again.stderr
 
@@ -39,7 +40,7 @@ def test_a_service_comes_up_mends_itself_and_goes(tmp_path: Path) -> None:
 
     assert of_part(str(folder)) == []
     assert all(is_port_free("127.0.0.1", port) for port in ports)
-    told = refseg("service", "status", "--folder", folder, environment=clean_environment())
+    told = refseg_process("service", "status", "--folder", folder, environment=clean_environment())
     assert told.returncode == 1
     assert "is not up" in told.stdout
 

@@ -4,8 +4,6 @@ REFSEG_PICTURES=FOLDER keeps the pictures that it takes, for people to look at.
 """
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,12 +17,10 @@ from flows.configuration import load_config
 from flows.demo import write_demo
 from tasks.publish import artifact_name
 from tests.browser import Page, find_browser, open_browser
+from tests.commands import refseg_process
 from tests.prefect_server import PrefectServer, prefect_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
-
-_PROGRAM = "from flows.cli import main; main(prog_name='refseg')"
-_ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -56,12 +52,8 @@ def _run_demo(folder: Path, server: PrefectServer) -> str:
     """Runs it with fewer points and images; returns what its artifacts' keys begin with."""
     file = write_demo(folder / "harbour")
     flags = ["--labeling.points_per_side", "8", "--batches.images_per_shard", "8"]
-    subprocess.run(
-        [sys.executable, "-c", _PROGRAM, "run", str(file), *flags],
-        check=True,
-        env={**server.environment, "PYTHONPATH": str(_ROOT)},
-        capture_output=True,
-    )
+    told = refseg_process("run", file, *flags, environment=server.environment)
+    assert told.returncode == 0, told.stderr
     return artifact_name(load_config(str(file)).store)
 
 
