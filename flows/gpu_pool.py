@@ -24,7 +24,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
 from flows.cancelling import end_run
-from flows.service.parts import GPU_POOL
+from flows.pools import GPU_POOL
 from flows.watch import PATIENCE_SECONDS, POLL_SECONDS, UNKNOWN, ServerGoneError, Sighting, Watch
 from refseg_core.errors import ConfigurationError
 from tasks.label_job import LabelJob

@@ -16,7 +16,8 @@ from prefect.utilities.importtools import import_object
 from flows import gpu_pool
 from flows.cli import main
 from flows.configuration import RunConfig
-from flows.service.parts import CPU_POOL, GPU_POOL, worker_settings
+from flows.pools import CPU_POOL, GPU_POOL
+from flows.service.parts import worker_settings
 from flows.service.scheduling import nightly
 
 _FOLDER = Path(__file__).resolve().parents[1] / "deployments"

@@ -10,6 +10,7 @@ import time
 
 import click
 
+from flows.pools import GPU_POOL
 from flows.service.folder import DEFAULT_FOLDER, ServiceFolder
 
 _folder_option = click.option(
@@ -50,7 +51,8 @@ def up(
 ) -> None:
     """Starts Prefect server, S3 server and workers in the background, and keeps them alive."""
     from flows.console import messages, results
-    from flows.service.stack import Wishes, brought_up, take_down
+    from flows.service.stack import brought_up, take_down
+    from flows.service.wishes import Wishes
 
     place = ServiceFolder(folder)
     wishes = Wishes(host, port, None if no_s3 else s3_port, gpu_workers, database, notify)
@@ -115,7 +117,7 @@ def service_status(folder: str) -> None:
 
 
 @service.command()
-@click.option("--pool", default="refseg-gpu", show_default=True, help="Whose runs to take.")
+@click.option("--pool", default=GPU_POOL, show_default=True, help="Whose runs to take.")
 @click.option("--gpus", default="all", show_default=True, help="Which GPUs, one worker each: all, or 0,1.")
 @click.option("--name", help="What the workers are called; by default this machine's name.")
 def worker(pool: str, gpus: str, name: str | None) -> None:

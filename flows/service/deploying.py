@@ -17,7 +17,7 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectNotFound
 
 from flows.errors import RunFailedError
-from flows.service.parts import CPU_POOL, GPU_POOL
+from flows.pools import CPU_POOL, GPU_POOL
 from refseg_core.errors import ConfigurationError
 
 NOTIFY_BLOCK = "refseg-notify"

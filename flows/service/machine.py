@@ -8,7 +8,8 @@ import tempfile
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 
-from flows.service.parts import CPU_POOL, Part, choose_gpus, gpu_settings, host_name, visible_gpus, worker_part
+from flows.pools import CPU_POOL, GPU_POOL
+from flows.service.parts import Part, choose_gpus, gpu_settings, host_name, visible_gpus, worker_part
 from flows.service.supervisor import Supervisor
 from refseg_core.errors import ConfigurationError
 from tasks.workers import num_gpus
@@ -40,5 +41,5 @@ def _check_pool(api_url: str, pool: str) -> None:
         except ObjectNotFound as error:
             raise ConfigurationError(
                 f"--pool: the Prefect server at {api_url} has no work pool {pool!r}. `refseg service deploy` makes "
-                f"{CPU_POOL} and refseg-gpu."
+                f"{CPU_POOL} and {GPU_POOL}."
             ) from error

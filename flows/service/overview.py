@@ -17,8 +17,8 @@ from prefect.exceptions import ObjectNotFound
 from rich.table import Table
 
 from flows.console import results
+from flows.pools import CPU_POOL, GPU_POOL
 from flows.service.folder import PartState
-from flows.service.parts import CPU_POOL, GPU_POOL
 
 _RUNS_SHOWN = 8
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400

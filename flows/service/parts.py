@@ -7,9 +7,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
+from flows.pools import CPU_POOL
 from refseg_core.errors import ConfigurationError
 
-CPU_POOL, GPU_POOL = "refseg-cpu", "refseg-gpu"
 _RUNS_AT_ONCE = 8  # runs of the CPU pool mostly wait for GPU workers; each is a process of its own, 0.5 GB
 _WORKER_SETTINGS = {
     "PREFECT_WORKER_QUERY_SECONDS": "2",

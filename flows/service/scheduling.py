@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from flows.configuration import RunConfig
 from flows.pipeline import run_pipeline
-from flows.service.parts import CPU_POOL
+from flows.pools import CPU_POOL
 from refseg_core.errors import ConfigurationError
 from tasks.addresses import last_name, redact
 

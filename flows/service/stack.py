@@ -1,4 +1,4 @@
-"""Brings a stack up and down: what is checked before, what is waited for, and what is said of it."""
+"""Brings a stack up and down: what is started, what is waited for, and what is said of it."""
 
 import json
 import os
@@ -12,63 +12,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from flows.errors import RunFailedError
 from flows.service import s3
 from flows.service.api import answers, ui_address
 from flows.service.folder import ServiceFolder, StackState
-from flows.service.parts import (
-    CPU_POOL,
-    GPU_POOL,
-    Part,
-    gpu_settings,
-    host_name,
-    server_part,
-    to_json,
-    visible_gpus,
-    worker_part,
-)
-from flows.service.processes import is_port_free, kill_marked
-from refseg_core.errors import ConfigurationError
+from flows.service.parts import to_json
+from flows.service.processes import kill_marked
+from flows.service.wishes import Wishes, check_wishes, own_variables, parts_of
 
 _SECONDS_TO_START = 180.0
 _SECONDS_TO_COME_ONLINE = 90.0
 _SECONDS_TO_END = 40.0
 _DEATHS_AT_START = 2
 _LOG_LINES = 12
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_EVERYWHERE = ("0.0.0.0", "::")
-_DRIVERS = ("postgresql+asyncpg", "sqlite+aiosqlite")
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """What a stack shall be like."""
-
-    host: str
-    port: int
-    s3_port: int | None  # null: without an S3 server
-    gpu_workers: int | None  # null: one for each GPU, at least one
-    database: str | None
-    notify: str | None
-
-    @property
-    def public_host(self) -> str:
-        """What other programs, and browsers, call the machine."""
-        if self.host in _EVERYWHERE:
-            return host_name()
-        return f"[{self.host}]" if ":" in self.host else self.host
-
-    @property
-    def api_url(self) -> str:
-        """The Prefect server's address, as all are told it."""
-        return f"http://{self.public_host}:{self.port}/api"
-
-    @property
-    def own_host(self) -> str:
-        """What the machine's own parts call it."""
-        return "127.0.0.1" if self.host in _EVERYWHERE else self.public_host
 
 
 @dataclass(frozen=True)
@@ -89,9 +46,9 @@ def brought_up(folder: ServiceFolder, wishes: Wishes, say: Callable[[str], None]
 
     Where starting fails, nothing of it stays.
     """
-    store = _check(folder, wishes)
-    os.environ.update(_own_variables(folder, wishes, store))  # before Prefect is imported, which reads them then
-    parts = _parts(folder, wishes, store)
+    store = check_wishes(folder, wishes)
+    os.environ.update(own_variables(folder, wishes, store))  # before Prefect is imported, which reads them then
+    parts = parts_of(folder, wishes, store)
     folder.pools_made.unlink(missing_ok=True)
     folder.write_private(folder.plan, to_json(parts))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends what was started, as Ctrl-C does
@@ -103,85 +60,6 @@ def brought_up(folder: ServiceFolder, wishes: Wishes, say: Callable[[str], None]
         take_down(folder)
         raise
     yield stack, supervisor.pid
-
-
-# --- before ----------------------------------------------------------------------------------------------------------
-
-
-def _check(folder: ServiceFolder, wishes: Wishes) -> s3.ObjectStore | None:
-    """Raises ConfigurationError for whatever would keep it from running, all at once."""
-    if folder.is_held():
-        raise ConfigurationError(
-            f"The service of {folder.path} is up already: `refseg service status` shows it, `refseg service down` ends "
-            "it. A second one beside it needs its own --folder, --port and --s3-port."
-        )
-    kill_marked(str(folder.path))  # what a supervisor left that was killed
-    problems = []
-    if wishes.database is not None and urlsplit(wishes.database).scheme not in _DRIVERS:
-        problems.append(f"--database: expected a URL that begins with {' or '.join(f'{d}://' for d in _DRIVERS)}.")
-    doors = [("Prefect server", wishes.port, "--port")]
-    if wishes.s3_port is not None:
-        doors.append(("S3 server", wishes.s3_port, "--s3-port"))
-        try:
-            s3.find_program()
-        except ConfigurationError as error:
-            problems.append(str(error))
-    problems += [
-        f"Port {port} of {wishes.host}, where the {what} would listen, is taken by another program (or the address is "
-        f"not this machine's): choose another with {flag}."
-        for what, port, flag in doors
-        if not is_port_free(wishes.host, port)
-    ]
-    if problems:
-        raise ConfigurationError("\n".join(problems))
-    folder.make()
-    return None if wishes.s3_port is None else s3.prepare(folder, host=wishes.host, port=wishes.s3_port)
-
-
-def _parts(folder: ServiceFolder, wishes: Wishes, store: s3.ObjectStore | None) -> list[Part]:
-    server = server_part(
-        host=wishes.host,
-        port=wishes.port,
-        api_url=wishes.api_url,
-        home=str(folder.home),
-        database=wishes.database,
-        log=folder.log_of("server"),
-    )
-    parts = [server] if store is None else [server, s3.s3_part(store, folder, s3.find_program())]
-    environment: dict[str, str | None] = {**_own_variables(folder, wishes, store)}
-    if store is not None:
-        environment |= {"AWS_PROFILE": None, "AWS_SESSION_TOKEN": None}
-
-    def worker(name: str, pool: str, gpu: str | None = None) -> Part:
-        return worker_part(
-            name,
-            pool,
-            environment={**environment, **gpu_settings(gpu)},
-            log=folder.log_of(name),
-            waits_for=str(folder.pools_made),
-        )
-
-    gpus = _gpus()
-    number = max(1, len(gpus)) if wishes.gpu_workers is None else wishes.gpu_workers
-    parts.append(worker("cpu0", CPU_POOL))
-    parts += [worker(f"gpu{index}", GPU_POOL, gpus[index % len(gpus)] if gpus else None) for index in range(number)]
-    return parts
-
-
-def _gpus() -> list[str]:
-    from tasks.workers import num_gpus
-
-    return visible_gpus(os.environ, num_gpus())
-
-
-def _own_variables(folder: ServiceFolder, wishes: Wishes, store: s3.ObjectStore | None) -> dict[str, str]:
-    """What the parts of this machine, and `up` itself, need to use the stack."""
-    return {
-        "PREFECT_HOME": str(folder.home),
-        "PREFECT_API_URL": f"http://{wishes.own_host}:{wishes.port}/api",
-        "PREFECT_UI_URL": ui_address(wishes.api_url),
-        **({} if store is None else store.environment(wishes.own_host)),
-    }
 
 
 # --- starting --------------------------------------------------------------------------------------------------------
@@ -205,7 +83,7 @@ def _wait_until_it_works(
     supervisor: subprocess.Popen[bytes],
     say: Callable[[str], None],
 ) -> Stack:
-    own = _own_variables(folder, wishes, store)
+    own = own_variables(folder, wishes, store)
     from flows.service.deploying import deploy, make_pools
 
     say("Starting the Prefect server" + ("" if store is None else " and the S3 server"))
