@@ -14,12 +14,13 @@ import torch
 
 from refseg_core.encoder import Encoder
 from refseg_core.errors import ConfigurationError
-from refseg_core.masks import encode_masks
 from refseg_core.matching import match
 from refseg_core.merging import Merged, mask_boxes, merge_softly, non_maximum_suppression
+from refseg_core.packed_masks import extents
 from refseg_core.pixels import squash, to_unit_range
 from refseg_core.point_decoder import PointDecoder
 from refseg_core.proposals import Proposals, propose
+from refseg_core.run_lengths import encode_packed
 from refseg_core.segmenter import Segmenter
 from refseg_core.settings import BatchSettings, LabelingSettings
 from refseg_core.tables import Detections, Prototypes
@@ -110,7 +111,7 @@ def match_and_merge(
         max_detections=settings.max_detections,
     )
     rows = kept[merged.row_n]
-    return Merged(rows, merged.score_n, merged.masks_nHW), matches.class_index_N[rows]
+    return Merged(rows, merged.score_n, merged.masks), matches.class_index_N[rows]
 
 
 def _detections(
@@ -119,7 +120,8 @@ def _detections(
     category_id_n: npt.NDArray[np.int64],
     predicted_iou_n: npt.NDArray[np.float32],
 ) -> Detections:
-    boxes = mask_boxes(merged.masks_nHW).cpu().numpy().astype(np.float64)
+    columns_NWB = merged.masks.columns_NWB.cpu().numpy()
+    boxes = extents(columns_NWB).astype(np.float64)
     boxes[:, 2:] += 1  # from inclusive pixel extents to the edges of the last pixels
     return Detections(
         image_id=np.full(len(boxes), image_id, dtype=object),
@@ -127,5 +129,5 @@ def _detections(
         score=merged.score_n.cpu().numpy(),
         predicted_iou=predicted_iou_n,
         box_xyxy=boxes,
-        mask_rle=np.fromiter(encode_masks(merged.masks_nHW.cpu().numpy()), dtype=object, count=len(boxes)),
+        mask_rle=np.fromiter(encode_packed(columns_NWB, merged.masks.height), dtype=object, count=len(boxes)),
     )

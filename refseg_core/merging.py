@@ -1,6 +1,6 @@
 """Step 5c: drops duplicate masks and lowers the scores of overlapping ones. Method, sections 6.5 to 6.7.
 
-Shapes: N masks, G logits side, H x W original frame (px), B = ceil(H * W / 8) bytes of a packed mask.
+Shapes: N masks, G logits side, H x W original frame (px).
 """
 
 from collections.abc import Iterator
@@ -12,20 +12,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from refseg_core.packed_masks import PackedMasks
+
 _UPSAMPLED_PER_CHUNK = 64_000_000  # float32 pixels held at once while masks are brought to the original frame
-_BYTES_PER_BLOCK = 16_384  # of a packed mask unpacked at once while overlaps are counted
 
 
 @dataclass(frozen=True)
 class Merged:
     """What is left after merging, by falling score.
 
-    row int64 [n], into the candidates; score float32 [n] in (0, 1]; masks bool [n, H, W], original frame.
+    row int64 [n], into the candidates; score float32 [n] in (0, 1]; masks of the original frame.
     """
 
     row_n: Tensor
     score_n: Tensor
-    masks_nHW: Tensor
+    masks: PackedMasks
 
 
 def mask_boxes(masks_NGG: Tensor) -> Tensor:
@@ -75,18 +76,18 @@ def merge_softly(
     score = similarity * sqrt(1 - max_j |Mi and Mj| / |Mi| * max(0, cos(xi, xj))). A mask that is empty in the
     original frame is dropped. `size`: (height, width) of the original frame, px.
     """
-    packed_NB = _pack_at(logits_NGG, size)
-    area_N = _count_bits(packed_NB)
+    masks = _upsample(logits_NGG, size)
+    area_N = masks.areas()
     penalty_N = torch.zeros_like(similarity_N)
     for members in _groups(class_index_N.cpu().numpy()):
         if len(members) > 1:
             rows = torch.from_numpy(members).to(similarity_N.device)
-            penalty_N[rows] = _overlap_penalty(packed_NB[rows], area_N[rows], descriptor_NC[rows])
+            penalty_N[rows] = _overlap_penalty(masks[rows], area_N[rows], descriptor_NC[rows])
     score_N = similarity_N * torch.sqrt((1 - penalty_N).clamp_min(0))
     present = torch.nonzero((area_N > 0) & (score_N > 0))[:, 0]
     best = score_N[present].argsort(descending=True, stable=True)[:max_detections]
     row_n = present[best]
-    return Merged(row_n, score_N[row_n], _unpack(packed_NB[row_n], size))
+    return Merged(row_n, score_N[row_n], masks[row_n])
 
 
 def _groups(classes: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
@@ -106,10 +107,11 @@ def _box_iou(box_4: npt.NDArray[np.float32], boxes_N4: npt.NDArray[np.float32]) 
     return iou
 
 
-def _pack_at(logits_NGG: Tensor, size: tuple[int, int]) -> Tensor:
-    """Upsamples logits to the original frame, binarises at 0 and packs eight pixels a byte; uint8 [N, B]."""
+def _upsample(logits_NGG: Tensor, size: tuple[int, int]) -> PackedMasks:
+    """Brings logits to the original frame and binarises them at 0."""
     chunk = max(1, _UPSAMPLED_PER_CHUNK // (size[0] * size[1]))
-    return torch.cat([_pack(_resize(part[:, None], size) > 0) for part in logits_NGG.split(chunk)])
+    parts = [PackedMasks.of(_resize(part[:, None], size)[:, 0] > 0) for part in logits_NGG.split(chunk)]
+    return PackedMasks.concatenate(parts)
 
 
 def _resize(logits_N1GG: Tensor, size: tuple[int, int]) -> Tensor:
@@ -119,41 +121,8 @@ def _resize(logits_N1GG: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(logits_N1GG, size=size, mode="bilinear", align_corners=False, antialias=True)
 
 
-def _bit_values(device: torch.device) -> Tensor:
-    return torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8, device=device)
-
-
-def _pack(masks: Tensor) -> Tensor:
-    bits = masks.flatten(1).to(torch.uint8)
-    num_bytes = -(-bits.shape[1] // 8)
-    padded = F.pad(bits, (0, -bits.shape[1] % 8)).view(len(bits), num_bytes, 8)
-    return (padded * _bit_values(bits.device)).sum(dim=-1, dtype=torch.uint8)
-
-
-def _unpack_bits(packed_NB: Tensor) -> Tensor:
-    """bool [N, B * 8]."""
-    return (packed_NB[..., None].bitwise_and(_bit_values(packed_NB.device)) != 0).flatten(1)
-
-
-def _unpack(packed_NB: Tensor, size: tuple[int, int]) -> Tensor:
-    height, width = size
-    return _unpack_bits(packed_NB)[:, : height * width].view(-1, height, width)
-
-
-def _count_bits(packed_NB: Tensor) -> Tensor:
-    """Pixels of each mask, float64 [N], exact."""
-    counts = packed_NB.new_zeros(len(packed_NB), dtype=torch.float64)
-    for block in packed_NB.split(_BYTES_PER_BLOCK, dim=1):
-        counts += _unpack_bits(block).sum(dim=1)
-    return counts
-
-
-def _overlap_penalty(packed_NB: Tensor, area_N: Tensor, descriptor_NC: Tensor) -> Tensor:
+def _overlap_penalty(masks: PackedMasks, area_N: Tensor, descriptor_NC: Tensor) -> Tensor:
     """For each mask of one class the largest overlap with one before it, float32 [N]."""
-    shared_NN = torch.zeros(len(area_N), len(area_N), dtype=torch.float64, device=area_N.device)
-    for block in packed_NB.split(_BYTES_PER_BLOCK, dim=1):
-        pixels = _unpack_bits(block).to(torch.float32)
-        shared_NN += pixels @ pixels.T  # exact: far fewer than 2^24 pixels in a block
     likeness_NN = (descriptor_NC @ descriptor_NC.T).clamp_min(0)
-    covered_NN = (shared_NN / area_N.clamp_min(1)[:, None]).to(torch.float32)
+    covered_NN = (masks.shared_areas() / area_N.clamp_min(1)[:, None]).to(torch.float32)
     return (covered_NN * likeness_NN).tril(diagonal=-1).amax(dim=1)

@@ -54,7 +54,7 @@ def _assert_agree(merged: Merged, class_index: Tensor, expected: list[oracle.Ins
     by_row = {instance.row: instance for instance in expected}
     rows = merged.row_n.tolist()
     assert len(rows) == len(set(rows)) <= max_detections
-    for row, index, score, mask in zip(rows, class_index, merged.score_n, merged.masks_nHW, strict=True):
+    for row, index, score, mask in zip(rows, class_index, merged.score_n, merged.masks.unpack(), strict=True):
         assert int(index) == by_row[row].class_index
         assert float(score) ** 2 == pytest.approx(by_row[row].score ** 2, abs=3e-6)
         np.testing.assert_array_equal(mask.numpy(), by_row[row].mask)
@@ -141,7 +141,7 @@ def test_images_that_resemble_no_reference_get_no_instances() -> None:
         settings=LabelingSettings(),
     )
     assert len(merged.row_n) == len(class_index) == 0
-    assert merged.masks_nHW.shape == (0, 5, 6)
+    assert merged.masks.unpack().shape == (0, 5, 6)
 
 
 def test_permuting_the_classes_only_renames_them() -> None:
@@ -273,7 +273,7 @@ def test_a_labelers_answer_is_its_steps_put_together(
     np.testing.assert_allclose(detections.score, merged.score_n, atol=1e-4)
     np.testing.assert_allclose(detections.predicted_iou, proposals.predicted_iou_N[merged.row_n], atol=1e-5)
     masks = decode_masks(detections.mask_rle.tolist())
-    assert (masks != merged.masks_nHW.numpy()).mean() < 1e-3
+    assert (masks != merged.masks.unpack().numpy()).mean() < 1e-3
 
 
 def test_an_image_without_proposals_has_no_instances(

@@ -127,7 +127,7 @@ def test_masks_in_the_original_frame_equal_the_antialiased_triangle_filter(size:
     )
     occupied = [row for row in range(6) if (resized[row] > 0).any()]
     assert merged.row_n.tolist() == occupied
-    np.testing.assert_array_equal(merged.masks_nHW.numpy(), resized[occupied] > 0)
+    np.testing.assert_array_equal(merged.masks.unpack().numpy(), resized[occupied] > 0)
 
 
 def test_a_mask_keeps_its_score_where_no_better_one_of_its_class_covers_it() -> None:
@@ -170,7 +170,7 @@ def test_only_the_best_are_kept_by_falling_score() -> None:
     masks = _masks(*[(column, 0, column, 11) for column in range(6)])
     merged = _merge(masks, [0] * 6, similarity=[0.3, 0.9, 0.1, 0.5, 0.7, 0.2], max_detections=3)
     assert merged.row_n.tolist() == [1, 4, 3]
-    assert merged.masks_nHW.shape == (3, _SIDE, _SIDE)
+    assert merged.masks.unpack().shape == (3, _SIDE, _SIDE)
 
 
 def test_equal_scores_keep_the_order_of_the_candidates() -> None:
@@ -181,13 +181,13 @@ def test_equal_scores_keep_the_order_of_the_candidates() -> None:
 def test_no_candidates_give_no_instances() -> None:
     merged = _merge(torch.zeros(0, 8, 8, dtype=torch.bool), [], torch.zeros(0, 2), [], size=(5, 6))
     assert merged.row_n.shape == merged.score_n.shape == (0,)
-    assert merged.masks_nHW.shape == (0, 5, 6)
+    assert merged.masks.unpack().shape == (0, 5, 6)
 
 
 @pytest.mark.parametrize("size", [(401, 403), (1, 300_007)])
 def test_overlaps_are_counted_exactly_on_frames_of_many_bytes(size: tuple[int, int]) -> None:
     merged = _merge(_masks((0, 0, 7, 11), (4, 0, 11, 11), (0, 0, 11, 5)), [0, 0, 1], size=size)
-    masks = merged.masks_nHW[merged.row_n.argsort()]
+    masks = merged.masks.unpack()[merged.row_n.argsort()]
     covered = (masks[0] & masks[1]).sum().item() / masks[1].sum().item()
     assert 0.4 < covered < 0.6
     assert merged.score_n.min().item() == pytest.approx(0.5 * (1 - covered) ** 0.5, abs=1e-7)

@@ -89,8 +89,8 @@ def _assert_result(golden: Golden, prefix: str, proposals: Proposals, features: 
     )
     np.testing.assert_array_equal(class_index.numpy(), golden[f"{prefix}/class_index"])
     np.testing.assert_allclose(merged.score_n.numpy(), golden[f"{prefix}/scores"], atol=1e-6, rtol=0)
-    np.testing.assert_array_equal(merged.masks_nHW.numpy(), _unpacked(golden, prefix))
-    np.testing.assert_array_equal(mask_boxes(merged.masks_nHW).numpy(), golden[f"{prefix}/box_xyxy_inclusive"])
+    np.testing.assert_array_equal(merged.masks.unpack().numpy(), _unpacked(golden, prefix))
+    np.testing.assert_array_equal(mask_boxes(merged.masks.unpack()).numpy(), golden[f"{prefix}/box_xyxy_inclusive"])
 
 
 def test_sampling_gives_the_original_reference_sets(golden_folder: Path, sampled: CocoDataset) -> None:
