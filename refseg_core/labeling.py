@@ -4,26 +4,53 @@ Use it as a library:
 
     labeler = Labeler(segmenter, encoder, prototypes, LabelingSettings())
     detections = labeler.label(image_HW3, image_id="harbour.jpg").detections
+
+Many images go quicker in three parts, of which only the second needs the models and their device:
+
+    squashed = [labeler.squash(image) for image in images]              # threads that read images
+    labels = [found.labels(image_id) for found in labeler.find(squashed)]   # and threads that write labels
+
+Four paths compute the same thing (`LabelingSettings.path`). `reference` does as is published, step by step. `exact` has
+its answers for a fraction of the work. `fast` looks at small previews of all masks first and decodes in full only what
+suppression leaves of these, and runs both encoders in half precision. `turbo` does so for fewer points.
 """
 
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from refseg_core.encoder import Encoder
 from refseg_core.errors import ConfigurationError
-from refseg_core.matching import match
-from refseg_core.merging import Merged, mask_boxes, merge_softly, non_maximum_suppression
+from refseg_core.matching import Matches, match, match_plainly
+from refseg_core.merging import Merged, mask_boxes, merge_plainly, merge_softly, non_maximum_suppression
 from refseg_core.packed_masks import extents
 from refseg_core.pixels import squash, to_unit_range
-from refseg_core.point_decoder import PointDecoder
-from refseg_core.proposals import Proposals, propose
+from refseg_core.point_decoder import PointDecoder, PreparedImage
+from refseg_core.precision import half_where_it_pays, tensor_cores
+from refseg_core.proposals import (
+    DecodesPoints,
+    Prepared,
+    Previews,
+    Proposals,
+    point_grid,
+    preview_points,
+    preview_sparsely,
+    propose,
+)
 from refseg_core.run_lengths import encode_packed
-from refseg_core.segmenter import Segmenter
-from refseg_core.settings import BatchSettings, LabelingSettings
+from refseg_core.segmenter import ImageEmbedding, Segmenter
+from refseg_core.settings import BatchSettings, LabelingPath, LabelingSettings
 from refseg_core.tables import Detections, Prototypes
+
+Stage = Callable[[str], AbstractContextManager[object]]
+"""Wraps a stage of the work, by its name: for whoever wants to know how long each takes."""
 
 
 class ImageLabels(NamedTuple):
@@ -31,6 +58,58 @@ class ImageLabels(NamedTuple):
 
     detections: Detections
     num_proposals: int
+
+
+@dataclass(frozen=True)
+class Squashed:
+    """An image in the segmenter frame, uint8 [S, S, 3], and its own (height, width)."""
+
+    pixels_SS3: npt.NDArray[np.uint8]
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Found:
+    """An image's instances as the models leave them; `labels` writes them down, in any thread."""
+
+    merged: Merged
+    category_id_n: npt.NDArray[np.int64]
+    predicted_iou_n: Tensor
+    num_proposals: int
+
+    def labels(self, image_id: str) -> ImageLabels:
+        """Boxes and masks of the image's own frame, pixels."""
+        columns_NWB = self.merged.masks.columns_NWB.cpu().numpy()
+        boxes = extents(columns_NWB).astype(np.float64)
+        boxes[:, 2:] += 1  # from inclusive pixel extents to the edges of the last pixels
+        rles = encode_packed(columns_NWB, self.merged.masks.height)
+        detections = Detections(
+            image_id=np.full(len(boxes), image_id, dtype=object),
+            category_id=self.category_id_n,
+            score=self.merged.score_n.cpu().numpy(),
+            predicted_iou=self.predicted_iou_n.cpu().numpy(),
+            box_xyxy=boxes,
+            mask_rle=np.fromiter(rles, dtype=object, count=len(boxes)),
+        )
+        return ImageLabels(detections, self.num_proposals)
+
+
+@dataclass(frozen=True)
+class _Path:
+    """What a path does otherwise than `exact`."""
+
+    is_plain: bool = False
+    is_half: bool = False  # both encoders in half precision
+    previews: bool = False
+    sparse: bool = False  # fewer points
+
+
+_PATHS: dict[LabelingPath, _Path] = {
+    "reference": _Path(is_plain=True),
+    "exact": _Path(),
+    "fast": _Path(is_half=True, previews=True),
+    "turbo": _Path(is_half=True, previews=True, sparse=True),
+}
 
 
 class Labeler:
@@ -43,6 +122,8 @@ class Labeler:
         prototypes: Prototypes,
         settings: LabelingSettings | None = None,
         batches: BatchSettings | None = None,
+        *,
+        stage: Stage = lambda _: nullcontext(),
     ) -> None:
         """Raises ConfigurationError where prototypes and encoder do not go together."""
         expected, came = encoder.architecture.embed_dim, prototypes.prototype.shape[1]
@@ -52,82 +133,124 @@ class Labeler:
                 "Build the bank with the encoder that labels."
             )
         self.segmenter = segmenter
-        self.point_decoder = PointDecoder(segmenter)
         self.encoder = encoder
         self.category_id_K = prototypes.category_id
         self.prototypes_KC = torch.from_numpy(prototypes.prototype.copy()).to(segmenter.device)
         self.settings = settings or LabelingSettings()
         self.batches = batches or BatchSettings()
+        self._path = _PATHS[self.settings.path]
+        self._point_decoder = PointDecoder(segmenter)
+        self._stage = stage
 
-    @torch.inference_mode()
     def label(self, image_HW3: npt.NDArray[np.uint8], *, image_id: str) -> ImageLabels:
         """Labels one RGB image, uint8 [H, W, 3]; boxes and masks come in its own frame, pixels."""
+        (found,) = self.find([self.squash(image_HW3)])
+        return found.labels(image_id)
+
+    def squash(self, image_HW3: npt.NDArray[np.uint8]) -> Squashed:
+        """What the models need of an RGB image, uint8 [H, W, 3]."""
         height, width = image_HW3.shape[:2]
-        squashed = squash(image_HW3, self.segmenter.architecture.image_size)
-        frame_13SS = to_unit_range(squashed)[None].to(self.segmenter.device)
-        proposals = propose(
-            self.point_decoder,
-            self.segmenter.embed(frame_13SS),
-            points_per_side=self.settings.points_per_side,
+        return Squashed(squash(image_HW3, self.segmenter.architecture.image_size), (height, width))
+
+    @torch.inference_mode()
+    def find(self, images: Sequence[Squashed]) -> list[Found]:
+        """Finds the instances of images, which go through both encoders together."""
+        frames_B3SS = torch.stack([to_unit_range(image.pixels_SS3) for image in images]).to(self.segmenter.device)
+        with half_where_it_pays(frames_B3SS.device, wanted=self._path.is_half):
+            with self._stage("segmenter"):
+                embedding = self.segmenter.embed(frames_B3SS)
+            with self._stage("encoder"):
+                features_BPC = self.encoder(frames_B3SS)
+        embedding, features_BPC = embedding.float(), features_BPC.float()
+        return [self._find(image, embedding[index], features_BPC[index]) for index, image in enumerate(images)]
+
+    def _find(self, image: Squashed, embedding: ImageEmbedding, features_PC: Tensor) -> Found:
+        with self._stage("decoder"), tensor_cores(self.segmenter.device, wanted=self._path.is_half):
+            proposals, num_proposals = self._propose(embedding, features_PC)
+        merged, class_index_n = match_and_merge(
+            proposals, features_PC, self.prototypes_KC, size=image.size, settings=self.settings, stage=self._stage
+        )
+        category_id_n = self.category_id_K[class_index_n.cpu().numpy()]
+        return Found(merged, category_id_n, proposals.predicted_iou_N[merged.row_n], num_proposals)
+
+    def _propose(self, embedding: ImageEmbedding, features_PC: Tensor) -> tuple[Proposals, int]:
+        """Masks to choose from, and how many there were before their previews said which are duplicates."""
+        if self._path.is_plain:
+            proposals = self._decode(self.segmenter, embedding, self._grid())
+            return proposals, len(proposals)
+        image = self._point_decoder.prepare(embedding)
+        if not self._path.previews:
+            proposals = self._decode(self._point_decoder, image, self._grid())
+            return proposals, len(proposals)
+        previews = self._preview(image)
+        points_N2 = previews.points_N2[self._distinct(previews, features_PC)]
+        return self._decode(self._point_decoder, image, points_N2), len(previews)
+
+    def _grid(self) -> Tensor:
+        return point_grid(self.settings.points_per_side, self.segmenter.architecture.image_size, self.segmenter.device)
+
+    def _decode(self, decoder: DecodesPoints[Prepared], image: Prepared, points_N2: Tensor) -> Proposals:
+        return propose(
+            decoder,
+            image,
+            points_N2,
             points_per_batch=self.batches.points_per_batch,
             pred_iou_thresh=self.settings.pred_iou_thresh,
         )
-        if len(proposals) == 0:
-            return ImageLabels(Detections.empty(), 0)
-        features_PC = self.encoder(frame_13SS)[0]
-        merged, class_index_n = match_and_merge(
-            proposals, features_PC, self.prototypes_KC, size=(height, width), settings=self.settings
+
+    def _preview(self, image: PreparedImage) -> Previews:
+        look = preview_points
+        if self._path.sparse:
+            look = partial(preview_sparsely, image_size=self.segmenter.architecture.image_size)
+        return look(
+            partial(self._point_decoder.preview_points, image),
+            self._grid(),
+            points_per_batch=self.batches.points_per_batch,
+            pred_iou_thresh=self.settings.pred_iou_thresh,
         )
-        category_id_n = self.category_id_K[class_index_n.cpu().numpy()]
-        predicted_iou_n = proposals.predicted_iou_N[merged.row_n].cpu().numpy()
-        return ImageLabels(_detections(image_id, merged, category_id_n, predicted_iou_n), len(proposals))
+
+    def _distinct(self, previews: Previews, features_PC: Tensor) -> Tensor:
+        """Rows of the previews that suppression is not sure to drop, in point order."""
+        kept = _suppress(
+            previews.masks_Nhh,
+            previews.predicted_iou_N,
+            match(previews.masks_Nhh, features_PC, self.prototypes_KC),
+            box_nms_thresh=(1 + self.settings.box_nms_thresh) / 2,  # boxes of previews are up to three pixels off
+        )
+        return kept.sort().values
 
 
 def match_and_merge(
     proposals: Proposals,
-    features_PC: torch.Tensor,
-    prototypes_KC: torch.Tensor,
+    features_PC: Tensor,
+    prototypes_KC: Tensor,
     *,
     size: tuple[int, int],
     settings: LabelingSettings,
-) -> tuple[Merged, torch.Tensor]:
+    stage: Stage = lambda _: nullcontext(),
+) -> tuple[Merged, Tensor]:
     """Everything after the decoder: the merged masks, their rows in the proposals, and their class indices [n]."""
-    masks_NGG = proposals.logits_NGG > 0
-    matches = match(masks_NGG, features_PC, prototypes_KC)
-    kept = non_maximum_suppression(
-        mask_boxes(masks_NGG),
-        proposals.predicted_iou_N,
-        matches.class_index_N,
-        box_nms_thresh=settings.box_nms_thresh,
-    )
-    kept = kept[: settings.candidates_per_detection * settings.max_detections]
-    kept = kept[matches.similarity_N[kept] > 0]
-    merged = merge_softly(
-        proposals.logits_NGG[kept],
-        matches.similarity_N[kept],
-        matches.class_index_N[kept],
-        matches.descriptor_NC[kept],
-        size=size,
-        max_detections=settings.max_detections,
-    )
+    is_plain = _PATHS[settings.path].is_plain
+    with stage("matching"):
+        masks_NGG = proposals.logits_NGG > 0
+        matches = (match_plainly if is_plain else match)(masks_NGG, features_PC, prototypes_KC)
+        kept = _suppress(masks_NGG, proposals.predicted_iou_N, matches, box_nms_thresh=settings.box_nms_thresh)
+        kept = kept[: settings.candidates_per_detection * settings.max_detections]
+        kept = kept[matches.similarity_N[kept] > 0]
+    with stage("merging"):
+        merged = (merge_plainly if is_plain else merge_softly)(
+            proposals.logits_NGG[kept],
+            matches.similarity_N[kept],
+            matches.class_index_N[kept],
+            matches.descriptor_NC[kept],
+            size=size,
+            max_detections=settings.max_detections,
+        )
     rows = kept[merged.row_n]
     return Merged(rows, merged.score_n, merged.masks), matches.class_index_N[rows]
 
 
-def _detections(
-    image_id: str,
-    merged: Merged,
-    category_id_n: npt.NDArray[np.int64],
-    predicted_iou_n: npt.NDArray[np.float32],
-) -> Detections:
-    columns_NWB = merged.masks.columns_NWB.cpu().numpy()
-    boxes = extents(columns_NWB).astype(np.float64)
-    boxes[:, 2:] += 1  # from inclusive pixel extents to the edges of the last pixels
-    return Detections(
-        image_id=np.full(len(boxes), image_id, dtype=object),
-        category_id=category_id_n,
-        score=merged.score_n.cpu().numpy(),
-        predicted_iou=predicted_iou_n,
-        box_xyxy=boxes,
-        mask_rle=np.fromiter(encode_packed(columns_NWB, merged.masks.height), dtype=object, count=len(boxes)),
+def _suppress(masks_Nss: Tensor, predicted_iou_N: Tensor, matches: Matches, *, box_nms_thresh: float) -> Tensor:
+    return non_maximum_suppression(
+        mask_boxes(masks_Nss), predicted_iou_N, matches.class_index_N, box_nms_thresh=box_nms_thresh
     )

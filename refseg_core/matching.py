@@ -38,6 +38,18 @@ def match(masks_NGG: Tensor, features_PC: Tensor, prototypes_KC: Tensor) -> Matc
     return Matches(class_index_N, similarity_N, descriptor_NC)
 
 
+def match_plainly(masks_NGG: Tensor, features_PC: Tensor, prototypes_KC: Tensor) -> Matches:
+    """What `match` answers, as published: features are really upsampled to the masks' grid. The reference path."""
+    side = round(len(features_PC) ** 0.5)
+    features_1Cgg = features_PC.T.reshape(1, -1, side, side)
+    upsampled_CGG = F.interpolate(features_1Cgg, size=masks_NGG.shape[-2:], mode="bilinear", align_corners=False)[0]
+    pixels_NX = masks_NGG.flatten(1).to(torch.float32)
+    sum_NC = pixels_NX @ upsampled_CGG.flatten(1).T
+    descriptor_NC = F.normalize(sum_NC / pixels_NX.sum(dim=1, keepdim=True).clamp_min(0.5), dim=1)
+    similarity_N, class_index_N = (descriptor_NC @ prototypes_KC.T).clamp_min(0).max(dim=1)
+    return Matches(class_index_N, similarity_N, descriptor_NC)
+
+
 def pooling_weights(masks_NGG: Tensor, grid_size: int) -> Tensor:
     """Float32 [N, P]: how much each patch counts in a mask; a mask's weights sum to its pixel count.
 

@@ -90,6 +90,30 @@ def merge_softly(
     return Merged(row_n, score_N[row_n], masks[row_n])
 
 
+def merge_plainly(
+    logits_NGG: Tensor,
+    similarity_N: Tensor,
+    class_index_N: Tensor,
+    descriptor_NC: Tensor,
+    *,
+    size: tuple[int, int],
+    max_detections: int,
+) -> Merged:
+    """What `merge_softly` answers, as it is published: every mask held at full size, in numbers. The reference path."""
+    masks_NHW = _resize(logits_NGG[:, None], size)[:, 0] > 0
+    score_N = similarity_N.clone()
+    for class_index in class_index_N.unique():
+        rows = torch.nonzero(class_index_N == class_index)[:, 0]
+        pixels_nX = masks_NHW[rows].flatten(1).to(torch.float32)
+        covered_nn = (pixels_nX @ pixels_nX.T) / pixels_nX.sum(dim=1, keepdim=True).clamp_min(1)
+        likeness_nn = (descriptor_NC[rows] @ descriptor_NC[rows].T).clamp_min(0)
+        overlap_n = (covered_nn * likeness_nn).tril(diagonal=-1).amax(dim=1)
+        score_N[rows] *= torch.sqrt((1 - overlap_n).clamp_min(0))
+    present = torch.nonzero(masks_NHW.flatten(1).any(dim=1) & (score_N > 0))[:, 0]
+    row_n = present[score_N[present].argsort(descending=True, stable=True)[:max_detections]]
+    return Merged(row_n, score_N[row_n], PackedMasks.of(masks_NHW[row_n]))
+
+
 def _groups(classes: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
     """The rows of each class, in order."""
     order = classes.argsort(kind="stable")

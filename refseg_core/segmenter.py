@@ -45,7 +45,7 @@ _POINT, _BOX_CORNERS = 1, (2, 3)
 
 @dataclass(frozen=True)
 class ImageEmbedding:
-    """What the decoder needs of B images: float32 feature maps at three strides."""
+    """What the decoder needs of B images: feature maps at three strides."""
 
     stride16_BWhw: Tensor
     stride8_Bchw: Tensor
@@ -55,6 +55,10 @@ class ImageEmbedding:
         """The embedding of one image, still batched (B = 1)."""
         here = slice(index, index + 1)
         return ImageEmbedding(self.stride16_BWhw[here], self.stride8_Bchw[here], self.stride4_Bchw[here])
+
+    def float(self) -> "ImageEmbedding":
+        """The embedding in float32, whatever it was computed in."""
+        return ImageEmbedding(self.stride16_BWhw.float(), self.stride8_Bchw.float(), self.stride4_Bchw.float())
 
 
 class Segmenter(nn.Module):

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from refseg_core.splits import SPLIT_NAMES
 
 Conventions = Literal["corrected", "original"]
+LabelingPath = Literal["reference", "exact", "fast", "turbo"]
 Protocol = Literal["auto", "coco", "lvis", "semantic"]
 
 
@@ -61,6 +62,13 @@ class ReferenceSettings(Settings):
 class LabelingSettings(Settings):
     """How an image is labelled. Method, section 6. Everything here changes the labels."""
 
+    path: LabelingPath = Field(
+        "exact",
+        description="How labels are computed: 'reference' plainly, as published, to compare with; 'exact' with the "
+        "same answers, several times quicker; 'fast' with encoders in half precision and by small previews of the "
+        "masks, of which only those that are no duplicates are decoded in full; 'turbo' so, too, and from fewer "
+        "points. `refseg bench` tells what each gains and loses.",
+    )
     points_per_side: int = Field(
         32, ge=1, le=256, description="Points along one side of the grid of prompts; 32 asks 1024 times."
     )

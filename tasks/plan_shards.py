@@ -1,6 +1,7 @@
 """Cuts the images that are not labelled yet into shards."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -46,7 +47,7 @@ def plan_shards(
         "label_shard",
         FOLDER,
         version=1,
-        settings={"images": redact(images_uri), **labeling.model_dump(mode="json")},
+        settings={"images": redact(images_uri), **_deciding(labeling)},
         inputs={"prototypes": prototypes.name},
         weights={
             "segmenter": weights_sha256(segmenter.model, segmenter.weights),
@@ -58,3 +59,8 @@ def plan_shards(
     pending = tuple(run.pending(run.plan(store.load(dataset, Images), batches.images_per_shard)))
     report("label", total=int(np.sum([len(shard) for shard in pending])))
     return LabelPlan(dataset, run.key, pending)
+
+
+def _deciding(labeling: LabelingSettings) -> dict[str, Any]:
+    """What of the settings decides the labels; nothing for the exact path, whose labels were made before others."""
+    return labeling.model_dump(mode="json", exclude={"path"} if labeling.path == "exact" else set())

@@ -14,7 +14,7 @@ from refseg_core.labeling import Labeler, match_and_merge
 from refseg_core.masks import boxes_of_masks, decode_masks
 from refseg_core.merging import Merged
 from refseg_core.pixels import squash, to_unit_range
-from refseg_core.proposals import Proposals, propose
+from refseg_core.proposals import Proposals, point_grid, propose
 from refseg_core.segmenter import Segmenter
 from refseg_core.settings import BatchSettings, LabelingSettings
 from refseg_core.tables import Detections, Prototypes
@@ -264,7 +264,8 @@ def test_a_labelers_answer_is_its_steps_put_together(
     image = _image(90, 120)
     detections = _detect(segmenter, encoder, prototypes, image, settings=MANY)
     frame = to_unit_range(squash(image, 64))[None]
-    proposals = propose(segmenter, segmenter.embed(frame), points_per_side=4, points_per_batch=64, pred_iou_thresh=0)
+    grid = point_grid(4, segmenter.architecture.image_size, segmenter.device)
+    proposals = propose(segmenter, segmenter.embed(frame), grid, points_per_batch=64, pred_iou_thresh=0)
     merged, class_index = match_and_merge(
         proposals, encoder(frame)[0], torch.tensor(prototypes.prototype), size=(90, 120), settings=MANY
     )

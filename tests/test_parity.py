@@ -22,7 +22,7 @@ from refseg_core.proposals import Proposals, point_grid, propose
 from refseg_core.prototypes import postprocess_memory_bank
 from refseg_core.sampling import sample_references
 from refseg_core.segmenter import Segmenter, build_segmenter
-from refseg_core.settings import LabelingSettings, SamplingSettings
+from refseg_core.settings import LabelingPath, LabelingSettings, SamplingSettings
 from refseg_core.tables import MemoryBank
 
 SEGMENTER = SegmenterArchitecture(16, 1, (1, 2, 3, 1), (4,), window_sizes=(8, 4, 8, 4), width=64, image_size=256)
@@ -79,14 +79,19 @@ def _unpacked(golden: Golden, prefix: str) -> np.ndarray:
 
 
 def _assert_result(golden: Golden, prefix: str, proposals: Proposals, features: Tensor, detections: int) -> None:
+    """On the reference path and on the exact one."""
+    paths: tuple[LabelingPath, ...] = ("reference", "exact")
+    for path in paths:
+        settings = LabelingSettings(path=path, max_detections=detections)
+        _assert_result_of(settings, golden, prefix, proposals, features)
+
+
+def _assert_result_of(
+    settings: LabelingSettings, golden: Golden, prefix: str, proposals: Proposals, features: Tensor
+) -> None:
     _, height, width = golden[f"{prefix}/size"].tolist()
-    merged, class_index = match_and_merge(
-        proposals,
-        features,
-        _tensor(golden, "bank/prototype"),
-        size=(height, width),
-        settings=LabelingSettings(max_detections=detections),
-    )
+    prototypes = _tensor(golden, "bank/prototype")
+    merged, class_index = match_and_merge(proposals, features, prototypes, size=(height, width), settings=settings)
     np.testing.assert_array_equal(class_index.numpy(), golden[f"{prefix}/class_index"])
     np.testing.assert_allclose(merged.score_n.numpy(), golden[f"{prefix}/scores"], atol=1e-6, rtol=0)
     np.testing.assert_array_equal(merged.masks.unpack().numpy(), _unpacked(golden, prefix))
@@ -172,8 +177,8 @@ def test_predicted_iou_of_every_point(
 ) -> None:
     proposals = propose(
         decoder,
-        segmenter.embed(target),
-        points_per_side=POINTS_PER_SIDE,
+        decoder.prepare(segmenter.embed(target)),
+        point_grid(POINTS_PER_SIDE, SEGMENTER.image_size, torch.device("cpu")),
         points_per_batch=POINTS_PER_BATCH,
         pred_iou_thresh=0,
     )
@@ -187,8 +192,8 @@ def target_proposals(
 ) -> Proposals:
     return propose(
         decoder,
-        segmenter.embed(target),
-        points_per_side=POINTS_PER_SIDE,
+        decoder.prepare(segmenter.embed(target)),
+        point_grid(POINTS_PER_SIDE, SEGMENTER.image_size, torch.device("cpu")),
         points_per_batch=POINTS_PER_BATCH,
         pred_iou_thresh=float(golden["target/iou_thr"]),
     )

@@ -24,7 +24,8 @@ def embedding(segmenter: Segmenter) -> ImageEmbedding:
 def _propose(
     segmenter: Segmenter, embedding: ImageEmbedding, *, per_side: int = 4, batch: int = 64, thresh: float = 0
 ) -> Proposals:
-    return propose(segmenter, embedding, points_per_side=per_side, points_per_batch=batch, pred_iou_thresh=thresh)
+    points = point_grid(per_side, segmenter.architecture.image_size, segmenter.device)
+    return propose(segmenter, embedding, points, points_per_batch=batch, pred_iou_thresh=thresh)
 
 
 def test_the_published_grid_steps_by_33_pixels_with_x_slow() -> None:
