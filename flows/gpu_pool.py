@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -17,13 +18,15 @@ from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
 )
-from prefect.client.schemas.objects import FlowRun, WorkerStatus
+from prefect.client.schemas.objects import Artifact, FlowRun, WorkerStatus
+from prefect.client.schemas.sorting import ArtifactSort
 from prefect.deployments import run_deployment
 from prefect.events import emit_event
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
 from flows.cancelling import end_run
+from flows.paging import all_pages
 from flows.pools import GPU_POOL
 from flows.watch import PATIENCE_SECONDS, POLL_SECONDS, UNKNOWN, ServerGoneError, Sighting, Watch
 from refseg_core.errors import ConfigurationError
@@ -68,26 +71,17 @@ class GpuPool:
     def look_at(self, runs: Sequence[UUID]) -> dict[UUID, Sighting]:
         """What is known of each run; those that are unknown are left out."""
         with _asking():
-            found = self._client.read_flow_runs(
-                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=list(runs))), limit=len(runs)
-            )
-            shown = self._client.read_artifacts(
-                artifact_filter=ArtifactFilter(
-                    flow_run_id=ArtifactFilterFlowRunId(any_=list(runs)), type=ArtifactFilterType(any_=["progress"])
-                )
-            )
-        progress = {artifact.flow_run_id: artifact for artifact in shown}
-        sightings = {}
-        for run in found:
-            told, state = progress.get(run.id), run.state
-            sightings[run.id] = Sighting(
-                state="SCHEDULED" if state is None else state.type.value,
-                message=(state.message if state else None) or "",
-                heartbeat=str(told.updated) if told else "",
-                share_done=float(told.data) / 100 if told and isinstance(told.data, int | float) else 0.0,
-                seconds=run.estimated_run_time.total_seconds(),
-            )
-        return sightings
+            shown = {artifact.flow_run_id: artifact for artifact in self._progress_of(runs)}
+            wanted = FlowRunFilter(id=FlowRunFilterId(any_=list(runs)))
+            found = list(all_pages(partial(self._client.read_flow_runs, flow_run_filter=wanted)))
+        return {run.id: _sighting(run, shown.get(run.id)) for run in found}
+
+    def _progress_of(self, runs: Sequence[UUID]) -> list[Artifact]:
+        wanted = ArtifactFilter(
+            flow_run_id=ArtifactFilterFlowRunId(any_=list(runs)), type=ArtifactFilterType(any_=["progress"])
+        )
+        # Not in the order of their updates, which changes between two pages.
+        return list(all_pages(partial(self._client.read_artifacts, artifact_filter=wanted, sort=ArtifactSort.ID_DESC)))
 
     def give_up(self, run: UUID) -> None:
         """Marks a run as crashed, so that nobody takes it for being at work."""
@@ -104,7 +98,7 @@ class GpuPool:
     def count_online(self) -> int:
         """How many workers take runs now."""
         with _asking():
-            workers = self._client.read_workers_for_work_pool(GPU_POOL)
+            workers = list(all_pages(partial(self._client.read_workers_for_work_pool, GPU_POOL)))
         return sum(worker.status == WorkerStatus.ONLINE for worker in workers)
 
     def wait_for(self, run: UUID, lost_after_seconds: float) -> Watch:
@@ -123,6 +117,17 @@ class GpuPool:
                     raise
                 watch.heard_at = time.monotonic()
         return watch
+
+
+def _sighting(run: FlowRun, progress: Artifact | None) -> Sighting:
+    share = progress.data if progress else None
+    return Sighting(
+        state="SCHEDULED" if run.state is None else run.state.type.value,
+        message=(run.state.message if run.state else None) or "",
+        heartbeat=str(progress.updated) if progress else "",
+        share_done=float(share) / 100 if isinstance(share, int | float) else 0.0,
+        seconds=run.estimated_run_time.total_seconds(),
+    )
 
 
 @contextmanager
