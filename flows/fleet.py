@@ -14,7 +14,7 @@ from uuid import UUID
 
 from flows.configuration import ExecutionConfig
 from flows.shard_groups import group_name, shards_failed
-from flows.watch import PATIENCE_SECONDS, POLL_SECONDS, UNKNOWN, ServerGoneError, Sighting, Watch
+from flows.watch import POLL_SECONDS, UNKNOWN, Patience, Sighting, Watch, cancelled_on_error
 from tasks.label_job import LabelJob
 from tasks.labels import LabelRun, Shard
 from tasks.progress import report
@@ -78,48 +78,31 @@ class Fleet:
     _num_handed_out: int = 0
     _num_done: int = 0  # images of groups that ended
     _num_reported: int = 0
-    _reached_at: float = 0.0
     _num_online: int = 0
     _lonely_since: float | None = None
 
     def label(self, shards: Sequence[Shard]) -> None:
         """Returns when all are labelled. Raises ShardsFailedError where some are not, whoever tried."""
         self._waiting.extend(shards)
-        self._reached_at = self.now()
-        try:
+        patience = Patience(self.now)
+        with cancelled_on_error(lambda: self.workers.cancel(list(self._groups))):
             while self._waiting or self._groups:
-                self._turn()
+                with patience.asking([group.watch for group in self._groups.values()]) as asked_at:
+                    self._turn(asked_at)
                 if self._waiting or self._groups:
                     self.pause(POLL_SECONDS)
-        except BaseException:  # a signal, too: a run that was cancelled
-            self._cancel()
-            raise
         if self._reason_of:
             raise shards_failed(self._reason_of, len(shards))
 
-    def _turn(self) -> None:
-        """One look at the server; while that is gone nobody is given up, since nobody can be heard."""
-        try:
-            sightings = self.workers.look_at(list(self._groups)) if self._groups else {}
-            self._num_online = self.workers.count_online()
-            self._note_absence()
-            for run, group in list(self._groups.items()):
-                self._watch(run, group, sightings.get(run, UNKNOWN))
-            self._report()
-            self._hand_out()
-            self._reached_at = self.now()
-        except ServerGoneError as error:
-            if self.now() - self._reached_at > PATIENCE_SECONDS:
-                raise
-            log.info("the Prefect server does not answer (%s); labelling goes on without it", error)
-            for group in self._groups.values():
-                group.watch.heard_at = self.now()
-
-    def _cancel(self) -> None:
-        try:
-            self.workers.cancel(list(self._groups))
-        except ServerGoneError as error:
-            log.warning("groups that were handed out could not be cancelled, and go on: %s", error)
+    def _turn(self, asked_at: float) -> None:
+        """One look at the server. Raises ServerGoneError where it is gone."""
+        sightings = self.workers.look_at(list(self._groups)) if self._groups else {}
+        self._num_online = self.workers.count_online()
+        self._note_absence()
+        for run, group in list(self._groups.items()):
+            self._watch(run, group, sightings.get(run, UNKNOWN), asked_at)
+        self._report()
+        self._hand_out()
 
     # Handing out.
 
@@ -157,9 +140,9 @@ class Fleet:
 
     # Watching.
 
-    def _watch(self, run: UUID, group: _Group, seen: Sighting) -> None:
-        group.watch.hear(seen, self.now())
-        if group.watch.is_lost(self.now()):
+    def _watch(self, run: UUID, group: _Group, seen: Sighting, asked_at: float) -> None:
+        group.watch.hear(seen, asked_at)
+        if group.watch.is_lost(asked_at):
             self.workers.give_up(run)
         if group.watch.has_ended:
             self._end(run, group)

@@ -1,6 +1,5 @@
 """The workers of the GPU pool, reached through the Prefect server: `flows/fleet.py` says what it needs of them."""
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -28,7 +27,7 @@ from prefect.states import Crashed
 from flows.cancelling import end_run
 from flows.paging import all_pages
 from flows.pools import GPU_POOL
-from flows.watch import PATIENCE_SECONDS, POLL_SECONDS, UNKNOWN, ServerGoneError, Sighting, Watch
+from flows.watch import ServerGoneError, Sighting
 from refseg_core.errors import ConfigurationError
 from tasks.label_job import LabelJob
 from tasks.labels import Shard
@@ -100,23 +99,6 @@ class GpuPool:
         with _asking():
             workers = list(all_pages(partial(self._client.read_workers_for_work_pool, GPU_POOL)))
         return sum(worker.status == WorkerStatus.ONLINE for worker in workers)
-
-    def wait_for(self, run: UUID, lost_after_seconds: float) -> Watch:
-        """Returns when the run has ended or is lost, which its watch tells."""
-        watch = Watch(lost_after_seconds, time.monotonic())
-        reached_at = time.monotonic()
-        while not watch.has_ended:
-            time.sleep(POLL_SECONDS)
-            try:
-                watch.hear(self.look_at([run]).get(run, UNKNOWN), time.monotonic())
-                if watch.is_lost(time.monotonic()):
-                    self.give_up(run)
-                reached_at = time.monotonic()
-            except ServerGoneError:
-                if time.monotonic() - reached_at > PATIENCE_SECONDS:
-                    raise
-                watch.heard_at = time.monotonic()
-        return watch
 
 
 def _sighting(run: FlowRun, progress: Artifact | None) -> Sighting:

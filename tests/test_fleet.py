@@ -4,7 +4,7 @@ The workers and the clock are played; real ones are in `tests/test_service_runs.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -190,6 +190,24 @@ def test_a_shard_that_fails_is_tried_by_others_and_named_at_the_end() -> None:
 
 def test_while_the_server_is_gone_nobody_is_given_up() -> None:
     play = Play(gone_between=(10, 100))
+    shards = play.label(20)
+    assert sorted(play.labelled, key=lambda shard: shard.number) == shards
+    assert play.given_up == []
+
+
+def test_while_the_server_hangs_nobody_is_given_up_either() -> None:
+    @dataclass
+    class Hanging(Play):
+        hung: float = 0.0
+
+        def look_at(self, runs: Sequence[UUID]) -> dict[UUID, Sighting]:
+            if self.time >= 10 and not self.hung:
+                self.hung = 100.0
+                self.time += self.hung
+            heartbeat = str((self.time - self.hung) // 5)  # meanwhile nobody could tell that he lives
+            return {run: replace(seen, heartbeat=heartbeat) for run, seen in super().look_at(runs).items()}
+
+    play = Hanging(seconds_per_image=3)
     shards = play.label(20)
     assert sorted(play.labelled, key=lambda shard: shard.number) == shards
     assert play.given_up == []
