@@ -22,6 +22,7 @@ from tasks.progress import report
 log = logging.getLogger(__name__)
 
 _LONELY_SECONDS = 60.0  # without any worker, before that is said
+_GONE_SECONDS = 15.0  # between two looks at the workers: the server did not answer, or late
 _GROUPS_PER_WORKER = 2  # one that is worked on and one that waits
 _SMALLEST_SHARE = 0.25  # of the time that a group should take: towards the end groups are smaller, down to this
 _SUSPECTS = 2  # shards that a process works on at once: one of them may be what kills it
@@ -42,8 +43,11 @@ class Workers(Protocol):
     def cancel(self, runs: Sequence[UUID]) -> None:
         """Has whoever works at these runs stop."""
 
-    def count_online(self) -> int:
-        """How many workers take runs now."""
+    def online(self) -> Sequence[str]:
+        """The names of the workers that take runs now."""
+
+    def tell_lost(self, worker: str) -> None:
+        """Tells whoever waits for such news that a worker is not there any more."""
 
 
 @dataclass
@@ -79,6 +83,8 @@ class Fleet:
     _num_done: int = 0  # images of groups that ended
     _num_reported: int = 0
     _num_online: int = 0
+    _online_at: dict[str, float] = field(default_factory=dict)
+    _noted_at: float = 0.0
     _lonely_since: float | None = None
 
     def label(self, shards: Sequence[Shard]) -> None:
@@ -97,7 +103,7 @@ class Fleet:
     def _turn(self, asked_at: float) -> None:
         """One look at the server. Raises ServerGoneError where it is gone."""
         sightings = self.workers.look_at(list(self._groups)) if self._groups else {}
-        self._num_online = self.workers.count_online()
+        self._note_workers(self.workers.online(), asked_at)
         self._note_absence()
         for run, group in list(self._groups.items()):
             self._watch(run, group, sightings.get(run, UNKNOWN), asked_at)
@@ -183,6 +189,18 @@ class Fleet:
         num_done = max(self._num_reported, int(self._num_done + at_work))
         report("label", advanced=num_done - self._num_reported)
         self._num_reported = num_done
+
+    def _note_workers(self, online: Sequence[str], asked_at: float) -> None:
+        """Says who is not online any more: an idle worker has no group by which its death would show."""
+        if asked_at - self._noted_at > _GONE_SECONDS:  # the server was gone; after that workers come back one by one
+            self._online_at.clear()
+        self._num_online, self._noted_at = len(online), asked_at
+        self._online_at |= dict.fromkeys(online, asked_at)
+        for worker, seen_at in list(self._online_at.items()):
+            if asked_at - seen_at > self.settings.lost_after_seconds:
+                log.warning("The worker %s is not online any more; the others go on.", worker)
+                self.workers.tell_lost(worker)
+                del self._online_at[worker]
 
     def _note_absence(self) -> None:
         if self._num_online:

@@ -23,6 +23,7 @@ from prefect.deployments import run_deployment
 from prefect.events import emit_event
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
+from prefect.utilities.slugify import slugify
 
 from flows.cancelling import end_run
 from flows.paging import all_pages
@@ -94,11 +95,16 @@ class GpuPool:
             for run in runs:
                 end_run(self._client, self._client.read_flow_run(run), "What handed it out was ended.")
 
-    def count_online(self) -> int:
-        """How many workers take runs now."""
+    def online(self) -> list[str]:
+        """The names of the workers that take runs now."""
         with _asking():
             workers = list(all_pages(partial(self._client.read_workers_for_work_pool, GPU_POOL)))
-        return sum(worker.status == WorkerStatus.ONLINE for worker in workers)
+        return [worker.name for worker in workers if worker.status == WorkerStatus.ONLINE]
+
+    def tell_lost(self, worker: str) -> None:
+        """Tells whoever waits for such news that a worker is not there any more."""
+        resource = {"prefect.resource.id": f"prefect.worker.{slugify(worker)}", "prefect.resource.name": worker}
+        emit_event(_LOST, resource=resource)
 
 
 def _sighting(run: FlowRun, progress: Artifact | None) -> Sighting:

@@ -17,8 +17,10 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.events import Event
 from prefect.exceptions import PrefectHTTPStatusError
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Pending, Running
 
+from flows.gpu_pool import GpuPool
 from tests.commands import refseg_process
 from tests.postgresql import postgresql
 from tests.prefect_server import PrefectServer, prefect_server
@@ -87,12 +89,17 @@ def test_they_are_applied_once_and_a_failed_run_is_told(server: PrefectServer, c
             "refseg-run-failed",
             "refseg-run-not-started",
             "refseg-run-stalled",
+            "refseg-worker-gone",
             "refseg-worker-lost",
         ]
         subprocess.run([sys.executable, "-c", _FAILING], env=server.environment, check=True, capture_output=True)
         told = came.get(timeout=60)
+        with temporary_settings({PREFECT_API_URL: server.api_url}):
+            GpuPool(client).tell_lost("host-gpu1")
+            gone = came.get(timeout=60)
     assert "refseg boats has ended as Failed" in told
     assert "the disk is full" in told
+    assert "the worker host-gpu1 is gone" in gone
 
 
 def test_a_form_begins_with_gpu_workers_and_is_refused_while_places_are_missing(client: SyncPrefectClient) -> None:

@@ -100,6 +100,7 @@ def test_automations_are_what_prefect_takes() -> None:
         "refseg-run-stalled",
         "refseg-run-not-started",
         "refseg-worker-lost",
+        "refseg-worker-gone",
         "refseg-no-gpu-worker",
     ]
 

@@ -56,6 +56,7 @@ class Play:
     seconds_per_image: float = 1.0
     dies_at: Callable[[Shard, int], bool] = lambda shard, attempt: False
     fails_at: Callable[[Shard], bool] = lambda shard: False
+    is_offline: Callable[[int, float], bool] = lambda index, time: False
     gone_between: tuple[float, float] = (0.0, 0.0)
     time: float = 0.0
     labelled: list[Shard] = field(default_factory=list)
@@ -64,6 +65,7 @@ class Play:
     given_up: list[UUID] = field(default_factory=list)
     attempts: dict[Shard, int] = field(default_factory=dict)
     cancelled: set[str] = field(default_factory=set)
+    told_lost: list[str] = field(default_factory=list)
 
     # What the fleet asks.
 
@@ -87,9 +89,13 @@ class Play:
         for run in runs:
             self.runs[run].end = Sighting("CANCELLED")
 
-    def count_online(self) -> int:
+    def online(self) -> list[str]:
         self._ask()
-        return self.num_workers
+        return [f"gpu{index}" for index in range(self.num_workers) if not self.is_offline(index, self.time)]
+
+    def tell_lost(self, worker: str) -> None:
+        self._ask()
+        self.told_lost.append(worker)
 
     def pending(self, shards: Sequence[Shard]) -> list[Shard]:
         return [shard for shard in shards if shard not in self.labelled]
@@ -242,9 +248,9 @@ def test_whoever_ends_the_run_ends_the_groups_that_are_at_work() -> None:
 
 def test_without_workers_runs_wait_and_that_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     class Late(Play):
-        def count_online(self) -> int:
+        def online(self) -> list[str]:
             self.num_workers = 2 if self.time > 300 else 0
-            return super().count_online()
+            return super().online()
 
     play = Late()
     shards = play.label(4)
@@ -253,6 +259,28 @@ def test_without_workers_runs_wait_and_that_is_said_once(caplog: pytest.LogCaptu
         "No worker takes runs of the GPU pool. Start one: refseg service worker"
     ]
     assert play.given_up == []
+
+
+def test_a_worker_that_goes_offline_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    play = Play(num_workers=3, is_offline=lambda index, time: index == 1 and time > 20)
+    play.label(60)
+    assert play.time > 60
+    assert play.told_lost == ["gpu1"]
+    assert [record.message for record in caplog.records] == [
+        "The worker gpu1 is not online any more; the others go on."
+    ]
+
+
+def test_a_worker_that_is_offline_for_a_moment_is_not_lost() -> None:
+    play = Play(is_offline=lambda index, time: 20 < time < 45)
+    play.label(40)
+    assert play.told_lost == []
+
+
+def test_workers_that_come_back_long_after_the_server_are_not_lost() -> None:
+    play = Play(gone_between=(20, 80), is_offline=lambda index, time: 80 <= time < 130)
+    play.label(60)
+    assert play.told_lost == []
 
 
 def test_progress_only_grows_and_ends_at_all_images() -> None:

@@ -65,7 +65,7 @@ def test_any_number_of_runs_and_workers_is_seen(number: int) -> None:
     api = Api(num_runs=number, num_workers=number)
     seen = _pool(api).look_at([run.id for run in api.runs])
     assert [seen[run.id].share_done for run in api.runs] == [index / 100 for index in range(number)]
-    assert _pool(api).count_online() == number
+    assert _pool(api).online() == [worker.name for worker in api.workers]
 
 
 def test_a_run_that_was_ended_ends_any_number_of_runs_below_it(monkeypatch: pytest.MonkeyPatch) -> None:
