@@ -22,6 +22,7 @@ from prefect.client.schemas.sorting import ArtifactSort
 from prefect.deployments import run_deployment
 from prefect.events import emit_event
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Crashed
 from prefect.utilities.slugify import slugify
 
@@ -120,12 +121,17 @@ def _sighting(run: FlowRun, progress: Artifact | None) -> Sighting:
 
 @contextmanager
 def _asking() -> Iterator[None]:
-    """Tells a server that is gone, or overloaded, from one that says no."""
+    """Tells a server that is gone, or overloaded, from one that says no: at once, since the next look is the retry.
+
+    Prefect's client would wait for minutes, in which nobody is watched, and longer than the server is gone.
+    """
     try:
-        yield
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+            yield
     except httpx.TransportError as error:
         raise ServerGoneError(f"{type(error).__name__}: {error}") from error
     except httpx.HTTPStatusError as error:
-        if error.response.status_code < httpx.codes.INTERNAL_SERVER_ERROR:
+        status = error.response.status_code
+        if status < httpx.codes.INTERNAL_SERVER_ERROR and status != httpx.codes.TOO_MANY_REQUESTS:
             raise
-        raise ServerGoneError(f"status {error.response.status_code}") from error
+        raise ServerGoneError(f"status {status}") from error

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 from uuid import UUID, uuid4
 
+import httpx
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter
@@ -15,6 +16,7 @@ from prefect.states import Crashed, Running
 
 from flows import cancelling, pipeline
 from flows.gpu_pool import GpuPool
+from flows.watch import ServerGoneError
 
 _MOST = 200  # what Prefect hands out at once
 
@@ -78,3 +80,31 @@ def test_a_run_that_was_ended_ends_any_number_of_runs_below_it(monkeypatch: pyte
     monkeypatch.setattr(cancelling, "get_client", played)
     cancelling.cancel_below(pipeline.run_pipeline, api.parent, Crashed())
     assert sorted(api.ended) == sorted(run.id for run in api.runs)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.ConnectError("connection refused"),
+        httpx.ReadTimeout("no answer"),
+        httpx.Response(500),
+        httpx.Response(429, headers={"Retry-After": "0"}),
+    ],
+    ids=["refuses", "hangs", "fails", "is overloaded"],
+)
+def test_a_server_that_is_gone_is_told_at_once(answer: httpx.Response | Exception) -> None:
+    without_tokens = httpx.Response(404)
+    answers = [without_tokens, httpx.Response(200, json=[]), answer]  # and none for another try
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        given = answers.pop(0)
+        if isinstance(given, Exception):
+            raise given
+        return given
+
+    with SyncPrefectClient("http://server/api", httpx_settings={"transport": httpx.MockTransport(handle)}) as client:
+        pool = GpuPool(client)
+        assert pool.online() == []
+        with pytest.raises(ServerGoneError):
+            pool.online()
+    assert not answers
