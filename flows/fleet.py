@@ -148,7 +148,7 @@ class Fleet:
 
     def _watch(self, run: UUID, group: _Group, seen: Sighting, asked_at: float) -> None:
         group.watch.hear(seen, asked_at)
-        if group.watch.is_lost(asked_at):
+        if group.watch.is_lost(asked_at) and self.labels.pending(group.shards):  # else its end has yet to be told
             self.workers.give_up(run)
         if group.watch.has_ended:
             self._end(run, group)

@@ -56,6 +56,7 @@ class Play:
     seconds_per_image: float = 1.0
     dies_at: Callable[[Shard, int], bool] = lambda shard, attempt: False
     fails_at: Callable[[Shard], bool] = lambda shard: False
+    silent_after: Callable[[Shard], bool] = lambda shard: False
     is_offline: Callable[[int, float], bool] = lambda index, time: False
     gone_between: tuple[float, float] = (0.0, 0.0)
     time: float = 0.0
@@ -138,7 +139,9 @@ class Play:
                 return
             if not self.fails_at(shard):
                 self.labelled.append(shard)
-        if run.done >= _IMAGES_PER_SHARD * len(run.shards):
+        if run.done >= _IMAGES_PER_SHARD * len(run.shards) and self.silent_after(run.shards[-1]):
+            run.worker = -1
+        elif run.done >= _IMAGES_PER_SHARD * len(run.shards):
             is_failed = any(shard not in self.labelled for shard in run.shards)
             took = self.seconds_per_image * run.done
             run.end = Sighting(
@@ -215,6 +218,13 @@ def test_while_the_server_hangs_nobody_is_given_up_either() -> None:
 
     play = Hanging(seconds_per_image=3)
     shards = play.label(20)
+    assert sorted(play.labelled, key=lambda shard: shard.number) == shards
+    assert play.given_up == []
+
+
+def test_a_group_that_is_labelled_is_not_lost_though_its_end_is_not_told() -> None:
+    play = Play(silent_after=lambda shard: shard.number == 1)
+    shards = play.label(8)
     assert sorted(play.labelled, key=lambda shard: shard.number) == shards
     assert play.given_up == []
 
