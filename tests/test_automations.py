@@ -18,7 +18,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.events import Event
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Completed, Pending, Running
+from prefect.states import Cancelling, Completed, Pending, Running
 
 from flows.gpu_pool import GpuPool
 from tests.commands import refseg_process
@@ -87,6 +87,7 @@ def test_they_are_applied_once_and_a_failed_run_is_told(server: PrefectServer, c
         assert sorted(_automations(client)) == [
             "refseg-no-gpu-worker",
             "refseg-run-failed",
+            "refseg-run-not-cancelled",
             "refseg-run-not-started",
             "refseg-run-stalled",
             "refseg-worker-gone",
@@ -122,6 +123,17 @@ def test_a_silent_run_becomes_crashed_and_one_that_has_ended_does_not(client: Sy
     time.sleep(_SHORT_SECONDS)
     assert [_state(client, run) for run in (silent, unstarted)] == ["Crashed", "Crashed"]
     assert [_state(client, run) for run in (ended, foreign)] == ["Completed", "Running"]
+
+
+def test_a_run_that_nobody_ends_though_it_was_cancelled_becomes_cancelled(client: SyncPrefectClient) -> None:
+    _shorten(client, "refseg-run-not-cancelled")
+    run, foreign = _run(client, Running(), "refseg"), _run(client, Running(), "somebody")
+    for each in (run, foreign):
+        client.set_flow_run_state(each.id, Cancelling())
+    deadline = time.monotonic() + 90
+    while _state(client, run) != "Cancelled" and time.monotonic() < deadline:
+        time.sleep(1)
+    assert [_state(client, each) for each in (run, foreign)] == ["Cancelled", "Cancelling"]
 
 
 def _automations(client: SyncPrefectClient) -> dict[str, dict[str, Any]]:
