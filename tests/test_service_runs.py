@@ -143,7 +143,7 @@ def test_a_worker_and_the_server_are_killed_in_a_run_and_the_labels_are_exact(
     server.create_concurrency_limit(tag="gpu", concurrency_limit=3)
     run = _start(server, config)
     _await("groups at work", lambda: _num_done(config) >= 1 and _groups(server, run, "RUNNING"), 150)
-    assert server.read_global_concurrency_limit_by_name("tag:gpu").active_slots
+    _await("a slot is taken", lambda: server.read_global_concurrency_limit_by_name("tag:gpu").active_slots, 60)
     _await("gpu0 at work", lambda: _children(stack.pids["gpu0"]), 60)
     killed = stack.pids["gpu0"]
     _kill_with_children(killed)
