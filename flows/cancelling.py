@@ -1,5 +1,6 @@
 """Ends the runs that a run has handed out, when it is cancelled or dies itself."""
 
+from functools import partial
 from typing import Any
 
 from prefect import Flow
@@ -13,6 +14,8 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import Cancelled, Cancelling
 
+from flows.paging import all_pages
+
 _UNENDED = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED]
 
 
@@ -24,13 +27,12 @@ def cancel_below(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
 
 def _cancel_children(client: SyncPrefectClient, parent: FlowRun) -> None:
     # Each handed out group is the child of a subflow, which is no deployment's and has ended with its process.
-    children = client.read_flow_runs(
-        flow_run_filter=FlowRunFilter(
-            parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[parent.id]),
-            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_UNENDED)),
-        )
+    unended = FlowRunFilter(
+        parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[parent.id]),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_UNENDED)),
     )
-    for child in children:
+    # All are found before the first is ended, which would move the others to other pages.
+    for child in list(all_pages(partial(client.read_flow_runs, flow_run_filter=unended))):
         _cancel_children(client, child)
         end_run(client, child, f"{parent.name} was ended.")
 

@@ -1,6 +1,7 @@
 """Who works: this process, workers of the Prefect server, or a Dask cluster; the same work whoever does it."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from prefect.client.orchestration import get_client
 
@@ -9,6 +10,7 @@ from flows.errors import BankFailedError
 from flows.fleet import Fleet
 from flows.gpu_pool import BUILD_BANK, GpuPool
 from flows.shard_groups import label_shards
+from flows.single_run import done_by_worker
 from refseg_core.errors import ConfigurationError
 from tasks.artifacts import Store
 from tasks.label_job import LabelJob
@@ -56,8 +58,8 @@ def build_bank_with_workers(config: RunConfig) -> None:
         pool = GpuPool(client)
         for attempt in range(_BANK_ATTEMPTS):
             parameters = {"config": here.model_dump(mode="json")}
-            run = pool.start(BUILD_BANK, "build bank", parameters, token=f"bank {attempt}", tags=())
-            watch = pool.wait_for(run, config.execution.lost_after_seconds)
+            start = partial(pool.start, BUILD_BANK, "build bank", parameters, token=f"bank {attempt}", tags=())
+            watch = done_by_worker(start, pool, config.execution.lost_after_seconds)
             if watch.sighting.state == "COMPLETED":
                 return
             if watch.sighting.state == "CANCELLED":

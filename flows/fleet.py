@@ -14,7 +14,7 @@ from uuid import UUID
 
 from flows.configuration import ExecutionConfig
 from flows.shard_groups import group_name, shards_failed
-from flows.watch import PATIENCE_SECONDS, POLL_SECONDS, UNKNOWN, ServerGoneError, Sighting, Watch
+from flows.watch import POLL_SECONDS, UNKNOWN, Patience, Sighting, Watch, cancelled_on_error
 from tasks.label_job import LabelJob
 from tasks.labels import LabelRun, Shard
 from tasks.progress import report
@@ -22,6 +22,7 @@ from tasks.progress import report
 log = logging.getLogger(__name__)
 
 _LONELY_SECONDS = 60.0  # without any worker, before that is said
+_GONE_SECONDS = 15.0  # between two looks at the workers: the server did not answer, or late
 _GROUPS_PER_WORKER = 2  # one that is worked on and one that waits
 _SMALLEST_SHARE = 0.25  # of the time that a group should take: towards the end groups are smaller, down to this
 _SUSPECTS = 2  # shards that a process works on at once: one of them may be what kills it
@@ -42,8 +43,11 @@ class Workers(Protocol):
     def cancel(self, runs: Sequence[UUID]) -> None:
         """Has whoever works at these runs stop."""
 
-    def count_online(self) -> int:
-        """How many workers take runs now."""
+    def online(self) -> Sequence[str]:
+        """The names of the workers that take runs now."""
+
+    def tell_lost(self, worker: str) -> None:
+        """Tells whoever waits for such news that a worker is not there any more."""
 
 
 @dataclass
@@ -78,48 +82,33 @@ class Fleet:
     _num_handed_out: int = 0
     _num_done: int = 0  # images of groups that ended
     _num_reported: int = 0
-    _reached_at: float = 0.0
     _num_online: int = 0
+    _online_at: dict[str, float] = field(default_factory=dict)
+    _noted_at: float = 0.0
     _lonely_since: float | None = None
 
     def label(self, shards: Sequence[Shard]) -> None:
         """Returns when all are labelled. Raises ShardsFailedError where some are not, whoever tried."""
         self._waiting.extend(shards)
-        self._reached_at = self.now()
-        try:
+        patience = Patience(self.now)
+        with cancelled_on_error(lambda: self.workers.cancel(list(self._groups))):
             while self._waiting or self._groups:
-                self._turn()
+                with patience.asking([group.watch for group in self._groups.values()]) as asked_at:
+                    self._turn(asked_at)
                 if self._waiting or self._groups:
                     self.pause(POLL_SECONDS)
-        except BaseException:  # a signal, too: a run that was cancelled
-            self._cancel()
-            raise
         if self._reason_of:
             raise shards_failed(self._reason_of, len(shards))
 
-    def _turn(self) -> None:
-        """One look at the server; while that is gone nobody is given up, since nobody can be heard."""
-        try:
-            sightings = self.workers.look_at(list(self._groups)) if self._groups else {}
-            self._num_online = self.workers.count_online()
-            self._note_absence()
-            for run, group in list(self._groups.items()):
-                self._watch(run, group, sightings.get(run, UNKNOWN))
-            self._report()
-            self._hand_out()
-            self._reached_at = self.now()
-        except ServerGoneError as error:
-            if self.now() - self._reached_at > PATIENCE_SECONDS:
-                raise
-            log.info("the Prefect server does not answer (%s); labelling goes on without it", error)
-            for group in self._groups.values():
-                group.watch.heard_at = self.now()
-
-    def _cancel(self) -> None:
-        try:
-            self.workers.cancel(list(self._groups))
-        except ServerGoneError as error:
-            log.warning("groups that were handed out could not be cancelled, and go on: %s", error)
+    def _turn(self, asked_at: float) -> None:
+        """One look at the server. Raises ServerGoneError where it is gone."""
+        sightings = self.workers.look_at(list(self._groups)) if self._groups else {}
+        self._note_workers(self.workers.online(), asked_at)
+        self._note_absence()
+        for run, group in list(self._groups.items()):
+            self._watch(run, group, sightings.get(run, UNKNOWN), asked_at)
+        self._report()
+        self._hand_out()
 
     # Handing out.
 
@@ -157,9 +146,9 @@ class Fleet:
 
     # Watching.
 
-    def _watch(self, run: UUID, group: _Group, seen: Sighting) -> None:
-        group.watch.hear(seen, self.now())
-        if group.watch.is_lost(self.now()):
+    def _watch(self, run: UUID, group: _Group, seen: Sighting, asked_at: float) -> None:
+        group.watch.hear(seen, asked_at)
+        if group.watch.is_lost(asked_at) and self.labels.pending(group.shards):  # else its end has yet to be told
             self.workers.give_up(run)
         if group.watch.has_ended:
             self._end(run, group)
@@ -200,6 +189,18 @@ class Fleet:
         num_done = max(self._num_reported, int(self._num_done + at_work))
         report("label", advanced=num_done - self._num_reported)
         self._num_reported = num_done
+
+    def _note_workers(self, online: Sequence[str], asked_at: float) -> None:
+        """Says who is not online any more: an idle worker has no group by which its death would show."""
+        if asked_at - self._noted_at > _GONE_SECONDS:  # the server was gone; after that workers come back one by one
+            self._online_at.clear()
+        self._num_online, self._noted_at = len(online), asked_at
+        self._online_at |= dict.fromkeys(online, asked_at)
+        for worker, seen_at in list(self._online_at.items()):
+            if asked_at - seen_at > self.settings.lost_after_seconds:
+                log.warning("The worker %s is not online any more; the others go on.", worker)
+                self.workers.tell_lost(worker)
+                del self._online_at[worker]
 
     def _note_absence(self) -> None:
         if self._num_online:

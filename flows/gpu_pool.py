@@ -1,8 +1,8 @@
 """The workers of the GPU pool, reached through the Prefect server: `flows/fleet.py` says what it needs of them."""
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -17,15 +17,19 @@ from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
 )
-from prefect.client.schemas.objects import FlowRun, WorkerStatus
+from prefect.client.schemas.objects import Artifact, FlowRun, WorkerStatus
+from prefect.client.schemas.sorting import ArtifactSort
 from prefect.deployments import run_deployment
 from prefect.events import emit_event
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Crashed
+from prefect.utilities.slugify import slugify
 
 from flows.cancelling import end_run
+from flows.paging import all_pages
 from flows.pools import GPU_POOL
-from flows.watch import PATIENCE_SECONDS, POLL_SECONDS, UNKNOWN, ServerGoneError, Sighting, Watch
+from flows.watch import ServerGoneError, Sighting
 from refseg_core.errors import ConfigurationError
 from tasks.label_job import LabelJob
 from tasks.labels import Shard
@@ -68,26 +72,17 @@ class GpuPool:
     def look_at(self, runs: Sequence[UUID]) -> dict[UUID, Sighting]:
         """What is known of each run; those that are unknown are left out."""
         with _asking():
-            found = self._client.read_flow_runs(
-                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=list(runs))), limit=len(runs)
-            )
-            shown = self._client.read_artifacts(
-                artifact_filter=ArtifactFilter(
-                    flow_run_id=ArtifactFilterFlowRunId(any_=list(runs)), type=ArtifactFilterType(any_=["progress"])
-                )
-            )
-        progress = {artifact.flow_run_id: artifact for artifact in shown}
-        sightings = {}
-        for run in found:
-            told, state = progress.get(run.id), run.state
-            sightings[run.id] = Sighting(
-                state="SCHEDULED" if state is None else state.type.value,
-                message=(state.message if state else None) or "",
-                heartbeat=str(told.updated) if told else "",
-                share_done=float(told.data) / 100 if told and isinstance(told.data, int | float) else 0.0,
-                seconds=run.estimated_run_time.total_seconds(),
-            )
-        return sightings
+            shown = {artifact.flow_run_id: artifact for artifact in self._progress_of(runs)}
+            wanted = FlowRunFilter(id=FlowRunFilterId(any_=list(runs)))
+            found = list(all_pages(partial(self._client.read_flow_runs, flow_run_filter=wanted)))
+        return {run.id: _sighting(run, shown.get(run.id)) for run in found}
+
+    def _progress_of(self, runs: Sequence[UUID]) -> list[Artifact]:
+        wanted = ArtifactFilter(
+            flow_run_id=ArtifactFilterFlowRunId(any_=list(runs)), type=ArtifactFilterType(any_=["progress"])
+        )
+        # Not in the order of their updates, which changes between two pages.
+        return list(all_pages(partial(self._client.read_artifacts, artifact_filter=wanted, sort=ArtifactSort.ID_DESC)))
 
     def give_up(self, run: UUID) -> None:
         """Marks a run as crashed, so that nobody takes it for being at work."""
@@ -101,38 +96,42 @@ class GpuPool:
             for run in runs:
                 end_run(self._client, self._client.read_flow_run(run), "What handed it out was ended.")
 
-    def count_online(self) -> int:
-        """How many workers take runs now."""
+    def online(self) -> list[str]:
+        """The names of the workers that take runs now."""
         with _asking():
-            workers = self._client.read_workers_for_work_pool(GPU_POOL)
-        return sum(worker.status == WorkerStatus.ONLINE for worker in workers)
+            workers = list(all_pages(partial(self._client.read_workers_for_work_pool, GPU_POOL)))
+        return [worker.name for worker in workers if worker.status == WorkerStatus.ONLINE]
 
-    def wait_for(self, run: UUID, lost_after_seconds: float) -> Watch:
-        """Returns when the run has ended or is lost, which its watch tells."""
-        watch = Watch(lost_after_seconds, time.monotonic())
-        reached_at = time.monotonic()
-        while not watch.has_ended:
-            time.sleep(POLL_SECONDS)
-            try:
-                watch.hear(self.look_at([run]).get(run, UNKNOWN), time.monotonic())
-                if watch.is_lost(time.monotonic()):
-                    self.give_up(run)
-                reached_at = time.monotonic()
-            except ServerGoneError:
-                if time.monotonic() - reached_at > PATIENCE_SECONDS:
-                    raise
-                watch.heard_at = time.monotonic()
-        return watch
+    def tell_lost(self, worker: str) -> None:
+        """Tells whoever waits for such news that a worker is not there any more."""
+        resource = {"prefect.resource.id": f"prefect.worker.{slugify(worker)}", "prefect.resource.name": worker}
+        emit_event(_LOST, resource=resource)
+
+
+def _sighting(run: FlowRun, progress: Artifact | None) -> Sighting:
+    share = progress.data if progress else None
+    return Sighting(
+        state="SCHEDULED" if run.state is None else run.state.type.value,
+        message=(run.state.message if run.state else None) or "",
+        heartbeat=str(progress.updated) if progress else "",
+        share_done=float(share) / 100 if isinstance(share, int | float) else 0.0,
+        seconds=run.estimated_run_time.total_seconds(),
+    )
 
 
 @contextmanager
 def _asking() -> Iterator[None]:
-    """Tells a server that is gone, or overloaded, from one that says no."""
+    """Tells a server that is gone, or overloaded, from one that says no: at once, since the next look is the retry.
+
+    Prefect's client would wait for minutes, in which nobody is watched, and longer than the server is gone.
+    """
     try:
-        yield
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+            yield
     except httpx.TransportError as error:
         raise ServerGoneError(f"{type(error).__name__}: {error}") from error
     except httpx.HTTPStatusError as error:
-        if error.response.status_code < httpx.codes.INTERNAL_SERVER_ERROR:
+        status = error.response.status_code
+        if status < httpx.codes.INTERNAL_SERVER_ERROR and status != httpx.codes.TOO_MANY_REQUESTS:
             raise
-        raise ServerGoneError(f"status {error.response.status_code}") from error
+        raise ServerGoneError(f"status {status}") from error

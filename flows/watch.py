@@ -3,7 +3,12 @@
 Only this process's clock is asked. Prefect's own states do not tell: the run of a killed worker stays Running.
 """
 
+import logging
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+
+log = logging.getLogger(__name__)
 
 POLL_SECONDS = 2.0
 PATIENCE_SECONDS = 900.0  # how long the server may be gone
@@ -64,3 +69,46 @@ class Watch:
     def told(self) -> str:
         """How it ended, for people."""
         return f"{self.sighting.state.lower()}: {self.sighting.message}".rstrip(": ")
+
+
+class Patience:
+    """Bears a server that does not answer, for a while. Nobody can be heard then, so that nobody counts as lost."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._reached_at = now()
+        self.is_tried = False  # whether the server was gone when it was last asked
+
+    @contextmanager
+    def asking(self, watches: Collection[Watch] = ()) -> Iterator[float]:
+        """The block, which asks the server, ends early where that is gone; it is given the time at which it asks.
+
+        Raises ServerGoneError where the server has been gone for too long.
+        """
+        asked_at = self._now()
+        try:
+            yield asked_at
+        except ServerGoneError as error:
+            if self._now() - self._reached_at > PATIENCE_SECONDS:
+                raise
+            if not self.is_tried:
+                log.warning("The Prefect server does not answer (%s); work goes on without it.", error)
+            self.is_tried = True
+        else:
+            self._reached_at = self._now()
+            self.is_tried = False
+        for watch in watches:  # a server that hangs answers late, and with what it heard before
+            watch.heard_at = self._now() if self.is_tried else watch.heard_at + self._now() - asked_at
+
+
+@contextmanager
+def cancelled_on_error(cancel: Callable[[], None]) -> Iterator[None]:
+    """Cancels what was handed out within the block when that is left by an error, a signal or an interrupt."""
+    try:
+        yield
+    except BaseException:
+        try:
+            cancel()
+        except ServerGoneError as error:
+            log.warning("what was handed out could not be cancelled, and goes on: %s", error)
+        raise

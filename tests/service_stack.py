@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from flows.service.api import answers
 from flows.service.folder import PartState, ServiceFolder
 from flows.service.processes import free_ports
 from tests.commands import refseg_process
@@ -56,6 +58,26 @@ class RunningStack:
                 return part
             time.sleep(0.1)
         raise AssertionError(f"{name} is not {state} within {seconds} s: {self.parts}\n{self.log(name)}")
+
+    @contextmanager
+    def without_server(self) -> Iterator[None]:
+        """Within the block nothing listens at the Prefect server's port; its supervisor, halted, starts it then."""
+        supervisor, killed = self._supervisor_pid, self.pids["server"]
+        os.kill(supervisor, signal.SIGSTOP)
+        try:
+            os.killpg(killed, signal.SIGKILL)
+            while answers(f"{self.api_url}/health"):
+                time.sleep(0.1)
+            yield
+        finally:
+            os.kill(supervisor, signal.SIGCONT)
+        self.wait_for("server", "running", other_than=killed, seconds=60)
+
+    @property
+    def _supervisor_pid(self) -> int:
+        state = ServiceFolder(self.folder).read_state()
+        assert state is not None
+        return state.pid
 
     def log(self, name: str) -> str:
         """The end of a part's log; the supervisor has one too."""

@@ -17,8 +17,10 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.events import Event
 from prefect.exceptions import PrefectHTTPStatusError
-from prefect.states import Completed, Pending, Running
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Cancelling, Completed, Pending, Running
 
+from flows.gpu_pool import GpuPool
 from tests.commands import refseg_process
 from tests.postgresql import postgresql
 from tests.prefect_server import PrefectServer, prefect_server
@@ -85,14 +87,20 @@ def test_they_are_applied_once_and_a_failed_run_is_told(server: PrefectServer, c
         assert sorted(_automations(client)) == [
             "refseg-no-gpu-worker",
             "refseg-run-failed",
+            "refseg-run-not-cancelled",
             "refseg-run-not-started",
             "refseg-run-stalled",
+            "refseg-worker-gone",
             "refseg-worker-lost",
         ]
         subprocess.run([sys.executable, "-c", _FAILING], env=server.environment, check=True, capture_output=True)
         told = came.get(timeout=60)
+        with temporary_settings({PREFECT_API_URL: server.api_url}):
+            GpuPool(client).tell_lost("host-gpu1")
+            gone = came.get(timeout=60)
     assert "refseg boats has ended as Failed" in told
     assert "the disk is full" in told
+    assert "the worker host-gpu1 is gone" in gone
 
 
 def test_a_form_begins_with_gpu_workers_and_is_refused_while_places_are_missing(client: SyncPrefectClient) -> None:
@@ -115,6 +123,17 @@ def test_a_silent_run_becomes_crashed_and_one_that_has_ended_does_not(client: Sy
     time.sleep(_SHORT_SECONDS)
     assert [_state(client, run) for run in (silent, unstarted)] == ["Crashed", "Crashed"]
     assert [_state(client, run) for run in (ended, foreign)] == ["Completed", "Running"]
+
+
+def test_a_run_that_nobody_ends_though_it_was_cancelled_becomes_cancelled(client: SyncPrefectClient) -> None:
+    _shorten(client, "refseg-run-not-cancelled")
+    run, foreign = _run(client, Running(), "refseg"), _run(client, Running(), "somebody")
+    for each in (run, foreign):
+        client.set_flow_run_state(each.id, Cancelling())
+    deadline = time.monotonic() + 90
+    while _state(client, run) != "Cancelled" and time.monotonic() < deadline:
+        time.sleep(1)
+    assert [_state(client, each) for each in (run, foreign)] == ["Cancelled", "Cancelling"]
 
 
 def _automations(client: SyncPrefectClient) -> dict[str, dict[str, Any]]:

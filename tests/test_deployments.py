@@ -99,7 +99,9 @@ def test_automations_are_what_prefect_takes() -> None:
         "refseg-run-failed",
         "refseg-run-stalled",
         "refseg-run-not-started",
+        "refseg-run-not-cancelled",
         "refseg-worker-lost",
+        "refseg-worker-gone",
         "refseg-no-gpu-worker",
     ]
 

@@ -4,7 +4,7 @@ The workers and the clock are played; real ones are in `tests/test_service_runs.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -56,6 +56,8 @@ class Play:
     seconds_per_image: float = 1.0
     dies_at: Callable[[Shard, int], bool] = lambda shard, attempt: False
     fails_at: Callable[[Shard], bool] = lambda shard: False
+    silent_after: Callable[[Shard], bool] = lambda shard: False
+    is_offline: Callable[[int, float], bool] = lambda index, time: False
     gone_between: tuple[float, float] = (0.0, 0.0)
     time: float = 0.0
     labelled: list[Shard] = field(default_factory=list)
@@ -64,6 +66,7 @@ class Play:
     given_up: list[UUID] = field(default_factory=list)
     attempts: dict[Shard, int] = field(default_factory=dict)
     cancelled: set[str] = field(default_factory=set)
+    told_lost: list[str] = field(default_factory=list)
 
     # What the fleet asks.
 
@@ -87,9 +90,13 @@ class Play:
         for run in runs:
             self.runs[run].end = Sighting("CANCELLED")
 
-    def count_online(self) -> int:
+    def online(self) -> list[str]:
         self._ask()
-        return self.num_workers
+        return [f"gpu{index}" for index in range(self.num_workers) if not self.is_offline(index, self.time)]
+
+    def tell_lost(self, worker: str) -> None:
+        self._ask()
+        self.told_lost.append(worker)
 
     def pending(self, shards: Sequence[Shard]) -> list[Shard]:
         return [shard for shard in shards if shard not in self.labelled]
@@ -132,7 +139,9 @@ class Play:
                 return
             if not self.fails_at(shard):
                 self.labelled.append(shard)
-        if run.done >= _IMAGES_PER_SHARD * len(run.shards):
+        if run.done >= _IMAGES_PER_SHARD * len(run.shards) and self.silent_after(run.shards[-1]):
+            run.worker = -1
+        elif run.done >= _IMAGES_PER_SHARD * len(run.shards):
             is_failed = any(shard not in self.labelled for shard in run.shards)
             took = self.seconds_per_image * run.done
             run.end = Sighting(
@@ -195,6 +204,31 @@ def test_while_the_server_is_gone_nobody_is_given_up() -> None:
     assert play.given_up == []
 
 
+def test_while_the_server_hangs_nobody_is_given_up_either() -> None:
+    @dataclass
+    class Hanging(Play):
+        hung: float = 0.0
+
+        def look_at(self, runs: Sequence[UUID]) -> dict[UUID, Sighting]:
+            if self.time >= 10 and not self.hung:
+                self.hung = 100.0
+                self.time += self.hung
+            heartbeat = str((self.time - self.hung) // 5)  # meanwhile nobody could tell that he lives
+            return {run: replace(seen, heartbeat=heartbeat) for run, seen in super().look_at(runs).items()}
+
+    play = Hanging(seconds_per_image=3)
+    shards = play.label(20)
+    assert sorted(play.labelled, key=lambda shard: shard.number) == shards
+    assert play.given_up == []
+
+
+def test_a_group_that_is_labelled_is_not_lost_though_its_end_is_not_told() -> None:
+    play = Play(silent_after=lambda shard: shard.number == 1)
+    shards = play.label(8)
+    assert sorted(play.labelled, key=lambda shard: shard.number) == shards
+    assert play.given_up == []
+
+
 def test_a_server_that_stays_away_ends_the_run() -> None:
     play = Play(gone_between=(10, 1e9))
     with pytest.raises(ServerGoneError):
@@ -224,9 +258,9 @@ def test_whoever_ends_the_run_ends_the_groups_that_are_at_work() -> None:
 
 def test_without_workers_runs_wait_and_that_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     class Late(Play):
-        def count_online(self) -> int:
+        def online(self) -> list[str]:
             self.num_workers = 2 if self.time > 300 else 0
-            return super().count_online()
+            return super().online()
 
     play = Late()
     shards = play.label(4)
@@ -235,6 +269,28 @@ def test_without_workers_runs_wait_and_that_is_said_once(caplog: pytest.LogCaptu
         "No worker takes runs of the GPU pool. Start one: refseg service worker"
     ]
     assert play.given_up == []
+
+
+def test_a_worker_that_goes_offline_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    play = Play(num_workers=3, is_offline=lambda index, time: index == 1 and time > 20)
+    play.label(60)
+    assert play.time > 60
+    assert play.told_lost == ["gpu1"]
+    assert [record.message for record in caplog.records] == [
+        "The worker gpu1 is not online any more; the others go on."
+    ]
+
+
+def test_a_worker_that_is_offline_for_a_moment_is_not_lost() -> None:
+    play = Play(is_offline=lambda index, time: 20 < time < 45)
+    play.label(40)
+    assert play.told_lost == []
+
+
+def test_workers_that_come_back_long_after_the_server_are_not_lost() -> None:
+    play = Play(gone_between=(20, 80), is_offline=lambda index, time: 80 <= time < 130)
+    play.label(60)
+    assert play.told_lost == []
 
 
 def test_progress_only_grows_and_ends_at_all_images() -> None:

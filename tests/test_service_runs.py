@@ -22,6 +22,7 @@ from prefect.states import Cancelling
 from flows import pipeline
 from flows.configuration import RunConfig, load_config
 from flows.demo import write_demo
+from flows.service.api import answers
 from flows.service.scheduling import for_workers
 from tasks.artifacts import Store
 from tasks.labels import newest_labels
@@ -34,6 +35,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_grou
 
 _NUM_IMAGES, _IMAGES_PER_SHARD = 24, 4
 _LOST_AFTER_SECONDS = 30
+_GONE_SECONDS = 62
 _CHANGES = {
     "targets.annotations": None,
     "labeling.points_per_side": 8,
@@ -141,7 +143,7 @@ def test_a_worker_and_the_server_are_killed_in_a_run_and_the_labels_are_exact(
     server.create_concurrency_limit(tag="gpu", concurrency_limit=3)
     run = _start(server, config)
     _await("groups at work", lambda: _num_done(config) >= 1 and _groups(server, run, "RUNNING"), 150)
-    assert server.read_global_concurrency_limit_by_name("tag:gpu").active_slots
+    _await("a slot is taken", lambda: server.read_global_concurrency_limit_by_name("tag:gpu").active_slots, 60)
     _await("gpu0 at work", lambda: _children(stack.pids["gpu0"]), 60)
     killed = stack.pids["gpu0"]
     _kill_with_children(killed)
@@ -157,6 +159,25 @@ def test_a_worker_and_the_server_are_killed_in_a_run_and_the_labels_are_exact(
 
 def _children(pid: int) -> list[bytes]:
     return subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, check=False).stdout.split()
+
+
+def test_the_server_is_gone_for_a_minute_in_a_run_and_nobody_is_given_up(
+    stack: RunningStack, server: SyncPrefectClient, config: RunConfig, undisturbed: LabelRows
+) -> None:
+    run = _start(server, config)
+    _await("groups at work", lambda: _num_done(config) >= 1 and _groups(server, run, "RUNNING"), 150)
+    workers = {name: pid for name, pid in stack.pids.items() if name != "server"}
+    with stack.without_server():
+        assert _num_done(config) < _NUM_IMAGES // _IMAGES_PER_SHARD
+        back_at = time.monotonic() + _GONE_SECONDS
+        while time.monotonic() < back_at:
+            assert not answers(f"{stack.api_url}/health")
+            time.sleep(1)
+    assert _await("the run has ended", lambda: _ended(server, run), 240) == "COMPLETED"
+    assert_exact(config.store, undisturbed)
+    assert not _groups(server, run, "CRASHED", "FAILED", "CANCELLED")
+    assert workers == {name: pid for name, pid in stack.pids.items() if name != "server"}
+    count("service: minutes without a server", 1)
 
 
 def test_a_cancelled_run_stops_its_workers_within_seconds_and_the_same_run_resumes(

@@ -1,0 +1,132 @@
+"""One run in the hands of a worker: who waits for it bears a server that is gone, and takes it along when it ends.
+
+The server, its workers and the clock are played.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import cast
+from uuid import UUID, uuid4
+
+import pytest
+
+from flows.fleet import Workers
+from flows.single_run import done_by_worker
+from flows.watch import PATIENCE_SECONDS, ServerGoneError, Sighting, Watch
+
+_RUN = uuid4()
+_TAKES_SECONDS = 100.0
+_LOST_AFTER_SECONDS = 30.0
+
+
+@dataclass
+class Play:
+    """A server that is gone now and then, and a worker that works and perhaps dies."""
+
+    gone_between: tuple[float, float] = (0.0, 0.0)
+    dies_at: float = 1e9
+    interrupted_at: float = 1e9
+    hangs_at: float = 1e9
+    hung: float = 0.0
+    time: float = 0.0
+    started_at: float | None = None
+    asked: list[str] = field(default_factory=list)
+
+    def start(self) -> UUID:
+        self._ask("start")
+        self.started_at = self.time
+        return _RUN
+
+    def look_at(self, runs: Sequence[UUID]) -> dict[UUID, Sighting]:
+        assert list(runs) == [_RUN]
+        assert self.started_at is not None
+        self._ask("look")
+        return {_RUN: self._sighting(self.time - self.started_at)}
+
+    def give_up(self, run: UUID) -> None:
+        self._ask("give up")
+
+    def cancel(self, runs: Sequence[UUID]) -> None:
+        self._ask(f"cancel {len(runs)}")
+
+    def _sighting(self, worked: float) -> Sighting:
+        ended = self.time < self.dies_at and worked >= _TAKES_SECONDS
+        heartbeat = str((min(self.time, self.dies_at) - self.hung) // 5)  # nobody can tell a server that hangs
+        return Sighting("COMPLETED" if ended else "RUNNING", heartbeat=heartbeat)
+
+    def _ask(self, what: str) -> None:
+        if self.time >= self.hangs_at and not self.hung:
+            self.hung = 2 * _LOST_AFTER_SECONDS
+            self.time += self.hung
+        if self.gone_between[0] <= self.time < self.gone_between[1]:
+            raise ServerGoneError("connection refused")
+        self.asked.append(what)
+
+    def pause(self, seconds: float) -> None:
+        self.time += seconds
+        if self.time >= self.interrupted_at:
+            raise KeyboardInterrupt
+
+    def done(self) -> Watch:
+        return done_by_worker(
+            self.start, cast(Workers, self), _LOST_AFTER_SECONDS, now=lambda: self.time, pause=self.pause
+        )
+
+
+def test_a_run_is_watched_to_its_end() -> None:
+    play = Play()
+    assert play.done().sighting.state == "COMPLETED"
+    assert play.time == pytest.approx(_TAKES_SECONDS, abs=4)
+
+
+@pytest.mark.parametrize("gone_between", [(0, 300), (10, 95), (50, 500)])
+def test_a_server_that_comes_back_costs_nothing_but_time(gone_between: tuple[float, float]) -> None:
+    play = Play(gone_between=gone_between)
+    assert play.done().sighting.state == "COMPLETED"
+    assert play.asked[0] == "start"
+    assert set(play.asked[1:]) == {"look"}
+
+
+@pytest.mark.parametrize("gone_from", [0, 10])
+def test_a_server_that_stays_away_ends_the_wait(gone_from: float) -> None:
+    play = Play(gone_between=(gone_from, 1e9))
+    with pytest.raises(ServerGoneError):
+        play.done()
+    assert play.time == pytest.approx(gone_from + PATIENCE_SECONDS, abs=4)
+
+
+def test_a_server_that_hangs_and_then_answers_late_loses_nobody() -> None:
+    play = Play(hangs_at=20)
+    assert play.done().sighting.state == "COMPLETED"
+    assert "give up" not in play.asked
+
+
+def test_a_worker_that_dies_is_given_up() -> None:
+    play = Play(dies_at=20)
+    assert play.done().sighting.state == "CRASHED"
+    assert play.asked[-1] == "give up"
+    assert play.time == pytest.approx(20 + _LOST_AFTER_SECONDS, abs=4)
+
+
+def test_a_run_is_given_up_although_the_server_is_gone_when_that_is_due() -> None:
+    class Gone(Play):
+        def give_up(self, run: UUID) -> None:
+            self.gone_between = (self.time, self.time + 10) if self.gone_between == (0, 0) else self.gone_between
+            super().give_up(run)
+
+    play = Gone(dies_at=20)
+    assert play.done().sighting.state == "CRASHED"
+    assert play.asked[-1] == "give up"
+
+
+def test_whoever_ends_the_wait_ends_the_run() -> None:
+    play = Play(interrupted_at=30)
+    with pytest.raises(KeyboardInterrupt):
+        play.done()
+    assert play.asked[-1] == "cancel 1"
+
+
+def test_an_interrupt_comes_through_though_the_run_cannot_be_cancelled() -> None:
+    play = Play(interrupted_at=30, gone_between=(20, 40))
+    with pytest.raises(KeyboardInterrupt):
+        play.done()

@@ -1,0 +1,62 @@
+"""Work that is stopped: in whatever thread it is, it ends within the image that it is at."""
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Event
+
+import pytest
+
+from tasks.stopping import StoppedError, check_stopped, stopping_with_this
+
+_SECONDS = 30.0  # in which a thread has to get its turn
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays_stopped() -> Iterator[None]:
+    yield
+    with stopping_with_this():
+        pass
+
+
+class Work:
+    """Images that another thread is at, each until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.num_done = 0
+        self.is_at_work, self.goes_on = Event(), Event()
+
+    def __call__(self) -> None:
+        while True:
+            self.is_at_work.set()
+            assert self.goes_on.wait(_SECONDS)
+            self.num_done += 1
+            check_stopped()
+
+
+@pytest.mark.parametrize("told", [KeyboardInterrupt, SystemExit, RuntimeError])
+def test_work_in_another_thread_stops_within_one_image(told: type[BaseException]) -> None:
+    work = Work()
+    with ThreadPoolExecutor() as threads:
+        with pytest.raises(told), stopping_with_this():
+            labelling: Future[None] = threads.submit(work)
+            assert work.is_at_work.wait(_SECONDS)
+            raise told
+        work.goes_on.set()
+        with pytest.raises(StoppedError, match="what is committed stays"):
+            labelling.result(_SECONDS)
+    assert work.num_done == 1
+
+
+def test_a_block_that_ends_well_stops_nobody() -> None:
+    with stopping_with_this():
+        check_stopped()
+    check_stopped()
+
+
+def test_work_of_a_new_block_goes_on_after_one_that_was_stopped() -> None:
+    with pytest.raises(KeyboardInterrupt), stopping_with_this():
+        raise KeyboardInterrupt
+    with pytest.raises(StoppedError):
+        check_stopped()
+    with stopping_with_this():
+        check_stopped()
