@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 
 from refseg_core import evaluation
-from refseg_core.masks import Rle, encode_masks, rle_from_polygons
+from refseg_core.masks import Rle, encode_masks, mask_areas, rle_from_polygons
 from refseg_core.tables import Annotations, Categories, Detections, Images, LabeledImages, Metrics
 from tasks.artifacts import Recipe, Store
 from tasks.export import export_labels
@@ -235,12 +235,14 @@ def _compared(num_images: int) -> tuple[Document, Detections]:
 
 def _annotation(outline: np.ndarray, image_id: int, category_id: int, generator: np.random.Generator) -> dict[str, Any]:
     left, top, right, bottom = _box(outline)
+    mask = _mask_of(outline)
     return {
         "image_id": image_id,
         "category_id": category_id,
         "bbox": [left, top, right - left, bottom - top],
+        "area": int(mask_areas([mask])[0]),
         "iscrowd": int(generator.random() < 0.01),
-        "segmentation": _mask_of(outline).to_coco(),
+        "segmentation": mask.to_coco(),
     }
 
 

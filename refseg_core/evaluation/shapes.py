@@ -60,8 +60,9 @@ class Found(_Columns):
         """The detections, in their order, with areas as the conventions have them."""
         table = instances.detections
         box_xywh = table.box_xyxy.copy()
-        box_xywh[:, 2:] -= table.box_xyxy[:, :2]
-        box_xywh[:, 2:] -= 1 if conventions == "original" else 0
+        box_xywh[:, 2:] -= box_xywh[:, :2]
+        if conventions == "original":
+            box_xywh[:, 2:] -= 1
         of_masks = iou_type == "segm"
         if of_masks and conventions == "corrected":
             area = mask_areas(table.mask_rle.tolist()).astype(np.float64)
