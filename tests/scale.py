@@ -3,6 +3,8 @@
     plan     indexes and plans a prefix of a million images, whose listing is simulated; resumes; finds gone labels
     coco     indexes a COCO file of train2017's size: 118,000 images with 860,000 polygons
     labels   commits a million detections in 50,000 images, then exports and evaluates them
+    evaluation   compares 500,000 detections in 5,000 images with 36,000 annotations; `--against-pycocotools` also
+             lets pycocotools do so (some ten minutes) and says whether all numbers are equal
 
 A benchmark and no test: seconds depend on the machine, and nothing here fails.
 """
@@ -16,13 +18,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from refseg_core import evaluation
-from refseg_core.masks import encode_masks
-from refseg_core.tables import Annotations, Categories, Detections, Images, LabeledImages
+from refseg_core.masks import Rle, encode_masks, mask_areas, rle_from_polygons
+from refseg_core.tables import Annotations, Categories, Detections, Images, LabeledImages, Metrics
 from tasks.artifacts import Recipe, Store
 from tasks.export import export_labels
 from tasks.find_gone_labels import find_gone_labels
@@ -30,12 +33,17 @@ from tasks.index_dataset import index_dataset
 from tasks.labels import LabelRun
 from tasks.sources import DatasetSource
 from tasks.storage import FileInfo, Folder
+from tests.coco_oracle import coco_numbers
+from tests.evaluation_cases import Document, dataset_of, detections_of
 from tests.samples import images_table
 
 _NUM_LISTED = 1_000_000
 _NUM_COCO_IMAGES, _NUM_COCO_ANNOTATIONS = 118_000, 860_000
 _NUM_LABELED, _DETECTIONS_EACH, _OBJECTS_EACH, _NUM_CATEGORIES = 50_000, 20, 5, 80
 _IMAGES_PER_SHARD = 500
+_NUM_COMPARED, _CANDIDATES_EACH, _INSTANCES_EACH = 5_000, 100, 7.2
+_HEIGHT, _WIDTH = 480, 640  # of the images compared
+_AGAINST_PYCOCOTOOLS = "--against-pycocotools"
 _RECIPE = Recipe("label_shard", "labels", version=1)
 
 
@@ -177,6 +185,84 @@ def _categories() -> Categories:
     )
 
 
+def evaluation_speed(_: Path) -> None:
+    """As many detections as there may be in images like COCO's val2017."""
+    document, detections = _compared(_NUM_COMPARED)
+    _evaluate_measured(document, detections)
+
+
+def evaluation_against_pycocotools(_: Path) -> None:
+    """The same, twice."""
+    document, detections = _compared(_NUM_COMPARED)
+    metrics = _evaluate_measured(document, detections)
+    with _measured("let pycocotools compare them"):
+        expected = coco_numbers(document, detections, "corrected")
+    keys = zip(metrics.iou_type, metrics.metric, metrics.category_id, strict=True)
+    is_equal = dict(zip(keys, metrics.value.tolist(), strict=True)) == expected
+    sys.stdout.write(f"{len(expected)} numbers are {'equal to the last digit' if is_equal else 'NOT equal'}\n")
+
+
+def _evaluate_measured(document: Document, detections: Detections) -> Metrics:
+    dataset = dataset_of(document)
+    with _measured(f"compare {len(detections):,} detections, {len(dataset.annotations):,} annotations"):
+        return evaluation.evaluate(dataset.images, dataset.annotations, dataset.categories, detections)
+
+
+def _compared(num_images: int) -> tuple[Document, Detections]:
+    """Instances of few categories an image; of the detections half lie about them, half are of any category."""
+    generator = np.random.default_rng(0)
+    document: Document = {"images": [], "annotations": [], "categories": []}
+    document["categories"] = [{"id": number, "name": f"category {number}"} for number in range(1, _NUM_CATEGORIES + 1)]
+    rows = []
+    for image_id in range(1, num_images + 1):
+        document["images"].append({"id": image_id, "file_name": f"{image_id}.jpg", "height": _HEIGHT, "width": _WIDTH})
+        present = generator.integers(1, _NUM_CATEGORIES + 1, 3)
+        outlines = [_outline(generator) for _ in range(generator.poisson(_INSTANCES_EACH))]
+        categories = generator.choice(present, len(outlines)).tolist()
+        for outline, category_id in zip(outlines, categories, strict=True):
+            document["annotations"].append(_annotation(outline, image_id, category_id, generator))
+            document["annotations"][-1]["id"] = len(document["annotations"])
+        for number in range(_CANDIDATES_EACH):
+            near = int(generator.integers(len(outlines))) if outlines and number % 2 else None
+            category_id = int(generator.integers(1, _NUM_CATEGORIES + 1)) if near is None else categories[near]
+            outline = _outline(generator)
+            if near is not None:
+                outline = outlines[near] + (outline - outline.mean(axis=0)) * generator.uniform(-0.3, 0.3)
+            score = round(generator.uniform(0.01, 1), 3)
+            rows.append((str(image_id), category_id, score, _box(outline), _mask_of(outline)))
+    return document, detections_of(rows)
+
+
+def _annotation(outline: np.ndarray, image_id: int, category_id: int, generator: np.random.Generator) -> dict[str, Any]:
+    left, top, right, bottom = _box(outline)
+    mask = _mask_of(outline)
+    return {
+        "image_id": image_id,
+        "category_id": category_id,
+        "bbox": [left, top, right - left, bottom - top],
+        "area": int(mask_areas([mask])[0]),
+        "iscrowd": int(generator.random() < 0.01),
+        "segmentation": mask.to_coco(),
+    }
+
+
+def _outline(generator: np.random.Generator) -> np.ndarray:
+    """A wobbly circle of two dozen points [24, 2] in the image, small, medium or large."""
+    angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    radius = np.exp(generator.uniform(np.log(5), np.log(150))) * generator.uniform(0.8, 1.2, 24)
+    circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    return generator.uniform((20, 20), (_WIDTH - 20, _HEIGHT - 20)) + circle * radius[:, None]
+
+
+def _box(outline: np.ndarray) -> tuple[float, ...]:
+    inside = np.clip(outline, 0, (_WIDTH, _HEIGHT))
+    return (*inside.min(axis=0).tolist(), *inside.max(axis=0).tolist())
+
+
+def _mask_of(outline: np.ndarray) -> Rle:
+    return rle_from_polygons([outline.ravel().tolist()], _HEIGHT, _WIDTH)
+
+
 @contextmanager
 def _measured(what: str) -> Iterator[None]:
     wall, cpu = time.perf_counter(), time.process_time()
@@ -187,17 +273,25 @@ def _measured(what: str) -> Iterator[None]:
     sys.stdout.flush()
 
 
-_JOBS: dict[str, Callable[[Path], None]] = {"plan": plan, "coco": coco, "labels": labels}
+_JOBS: dict[str, Callable[[Path], None]] = {
+    "plan": plan,
+    "coco": coco,
+    "labels": labels,
+    "evaluation": evaluation_speed,
+}
 
 
-def main(names: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     """Runs the named jobs, or all: one here, several each in a process of its own."""
+    options = [_AGAINST_PYCOCOTOOLS] if _AGAINST_PYCOCOTOOLS in arguments else []
+    jobs = _JOBS | ({"evaluation": evaluation_against_pycocotools} if options else {})
+    names = [name for name in arguments if name not in options]
     if len(names) == 1:
         with tempfile.TemporaryDirectory() as folder:
-            _JOBS[names[0]](Path(folder))
+            jobs[names[0]](Path(folder))
         return
-    for name in names or _JOBS:
-        subprocess.run([sys.executable, "-m", "tests.scale", name], check=True)
+    for name in names or jobs:
+        subprocess.run([sys.executable, "-m", "tests.scale", name, *options], check=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
 """Evaluation by COCO's protocol: equal to plain pycocotools to the last digit, and to numbers worked out by hand."""
 
-import contextlib
-import io
 import json
 import logging
 from pathlib import Path
@@ -11,8 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from refseg_core.coco import CocoDataset, parse_coco
 from refseg_core.evaluation import category_table, metrics_table
@@ -20,9 +16,9 @@ from refseg_core.evaluation.coco import evaluate_coco
 from refseg_core.masks import encode_masks
 from refseg_core.settings import Conventions
 from refseg_core.tables import Detections, Metrics
+from tests.coco_oracle import TWELVE, coco_numbers, coco_run
 from tests.evaluation_cases import Document, a_mask, a_synthetic_case, dataset_of, detections_of, found
 
-TWELVE = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
 CONVENTIONS: list[Conventions] = ["corrected", "original"]
 
 
@@ -32,54 +28,9 @@ def numbers(dataset: CocoDataset, detections: Detections, **options: Any) -> dic
     return dict(zip(keys, metrics.value.tolist(), strict=True))
 
 
-# The reference: pycocotools as everybody uses it.
-
-
-def plain_results(detections: Detections, conventions: Conventions, *, with_boxes: bool) -> list[Document]:
-    shrink = 1 if conventions == "original" else 0
-    results = []
-    for row in range(len(detections)):
-        x1, y1, x2, y2 = detections.box_xyxy[row].tolist()
-        result = {
-            "image_id": int(detections.image_id[row]),
-            "category_id": int(detections.category_id[row]),
-            "score": float(detections.score[row]),
-            "segmentation": detections.mask_rle[row].to_coco(),
-        }
-        if with_boxes:
-            result["bbox"] = [x1, y1, x2 - x1 - shrink, y2 - y1 - shrink]
-        results.append(result)
-    return results
-
-
-def plain_run(document: Document, results: list[Document], iou_type: str, limits: tuple[int, ...]) -> COCOeval:
-    with contextlib.redirect_stdout(io.StringIO()):
-        ground_truth = COCO()
-        ground_truth.dataset = json.loads(json.dumps(document))
-        ground_truth.createIndex()
-        evaluation = COCOeval(ground_truth, ground_truth.loadRes(results), iou_type)
-        evaluation.params.maxDets = list(limits)
-        evaluation.evaluate()
-        evaluation.accumulate()
-        if limits == (1, 10, 100):
-            evaluation.summarize()
-    return evaluation
-
-
 def assert_equals_plain_pycocotools(document: Document, detections: Detections, conventions: Conventions) -> None:
     own = numbers(dataset_of(document), detections, conventions=conventions)
-    for iou_type in ("bbox", "segm"):
-        # Without a bbox in the results, loadRes takes the detections' area from their masks.
-        with_boxes = iou_type == "bbox" or conventions == "original"
-        results = plain_results(detections, conventions, with_boxes=with_boxes)
-        plain = plain_run(document, results, iou_type, (1, 10, 100))
-        assert [own[iou_type, name, None] for name in TWELVE] == plain.stats.tolist()
-        for index, category_id in enumerate(plain.params.catIds):
-            precision = plain.eval["precision"][:, :, index, 0, -1]
-            recall = plain.eval["recall"][:, index, 0, -1]
-            for name, values in (("AP", precision), ("AP50", precision[0]), ("AR100", recall)):
-                known = values[values > -1]
-                assert own[iou_type, name, category_id] == (known.mean() if known.size else -1)
+    assert own == coco_numbers(document, detections, conventions)
 
 
 class TestAgainstPycocotools:
@@ -100,8 +51,7 @@ class TestAgainstPycocotools:
         document, detections = a_synthetic_case(6, num_images=3)
         limits = (2, 3, 5)
         own = numbers(dataset_of(document), detections, max_detections=limits)
-        results = plain_results(detections, "corrected", with_boxes=True)
-        plain = plain_run(document, results, "bbox", limits)
+        plain = coco_run(document, detections, "bbox", limits=limits)
         precision, recall = plain.eval["precision"], plain.eval["recall"]
         assert own["bbox", "AP", None] == precision[:, :, :, 0, 2][precision[:, :, :, 0, 2] > -1].mean()
         for index, limit in enumerate(limits):

@@ -73,6 +73,18 @@ def test_overlaps_are_those_of_the_pixels(masks: np.ndarray) -> None:
             assert ious[row, column] == pytest.approx((first & second).sum() / union if union else 0)
 
 
+def test_over_a_crowd_overlap_is_the_part_within() -> None:
+    masks = np.zeros((2, 4, 6), dtype=bool)
+    masks[0, :, :2] = masks[1, :, 1:] = True
+    first, second = encode_masks(masks)
+    assert mask_ious([first], [second, second], [True, False]).tolist() == [[4 / 8, 4 / 24]]
+
+
+def test_masks_of_different_sizes_overlap_nowhere() -> None:
+    square, wide = encode_masks(np.ones((1, 3, 3), dtype=bool)), encode_masks(np.ones((1, 3, 4), dtype=bool))
+    assert mask_ious(square, wide).tolist() == [[-1]]
+
+
 @settings(max_examples=50, deadline=None)
 @given(_MASKS)
 def test_boxes_are_the_inclusive_extents(masks: np.ndarray) -> None:

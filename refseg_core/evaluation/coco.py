@@ -4,8 +4,8 @@ from itertools import chain
 
 import numpy as np
 
-from refseg_core.evaluation.curves import Records
 from refseg_core.evaluation.instances import Instances
+from refseg_core.evaluation.shapes import Found, Truth
 from refseg_core.evaluation.summary import average_precisions, average_recalls, summarize
 from refseg_core.settings import Conventions
 from refseg_core.tables import Annotations, Categories, Detections, Images, Metrics
@@ -43,6 +43,6 @@ def evaluate_coco(
         instances,
         categories,
         sorted(max_detections),
-        records_of=lambda iou_type: Records(instances, iou_type, conventions),
+        compared=lambda iou_type: (Truth.of(instances, iou_type), Found.of(instances, iou_type, conventions)),
         overall=lambda curves: chain(average_precisions(curves), average_recalls(curves)),
     )

@@ -40,10 +40,8 @@ class Instances:
     ) -> "Instances":
         """Keeps what lies in the images and belongs to the categories."""
         images = images[_coco_order(images)]
-        place_of = {image_id: place for place, image_id in enumerate(images.image_id, start=1)}
         annotation_image, detection_image = (
-            np.array([place_of.get(image_id, 0) for image_id in table.image_id], dtype=np.int64)
-            for table in (annotations, detections)
+            _places(images.image_id, table.image_id) for table in (annotations, detections)
         )
         counts = (annotation_image > 0) & np.isin(annotations.category_id, categories.category_id)
         found = (detection_image > 0) & np.isin(detections.category_id, categories.category_id)
@@ -66,6 +64,17 @@ class Instances:
     def num_of(self, category_id: int) -> int:
         """The category's annotations, without crowds."""
         return int(((self.annotations.category_id == category_id) & ~self.annotations.is_crowd).sum())
+
+    def places(self, image_id: npt.NDArray[np.object_]) -> Rows:
+        """Where images stand; 0 for those that do not count."""
+        return _places(self.image_ids, image_id)
+
+    def true_masks(self) -> npt.NDArray[np.object_]:
+        """The mask of each annotation, as `true_mask` gives it."""
+        masks = self.annotations.mask_rle.copy()
+        for row in range(len(masks)):
+            masks[row] = self.true_mask(row)
+        return masks
 
     def true_mask(self, row: int) -> Rle:
         """An annotation's mask; where it has none, its box as one."""
@@ -95,6 +104,11 @@ def _coco_order(images: Images) -> Rows:
     ids = images.image_id.tolist()
     keys = [int(image_id) for image_id in ids] if images.has_integer_id.all() else ids
     return np.array(sorted(range(len(ids)), key=keys.__getitem__), dtype=np.int64)
+
+
+def _places(image_ids: npt.NDArray[np.object_], image_id: npt.NDArray[np.object_]) -> Rows:
+    place_of = {image_id: place for place, image_id in enumerate(image_ids.tolist(), start=1)}
+    return np.fromiter((place_of.get(one, 0) for one in image_id), dtype=np.int64, count=len(image_id))
 
 
 def _declared_sizes(images: Images) -> Sizes:

@@ -4,15 +4,14 @@ LVIS's images are annotated for some categories only. A detection counts where i
 or known to be absent from it; where not every instance is annotated, one that matches nothing may still be right.
 """
 
-from collections import defaultdict
-from collections.abc import Mapping
+from dataclasses import replace
 from itertools import chain
-from typing import NamedTuple
 
 import numpy as np
 
-from refseg_core.evaluation.curves import Curves, Record, Records
-from refseg_core.evaluation.instances import Instances
+from refseg_core.evaluation.curves import Curves
+from refseg_core.evaluation.instances import Instances, Rows
+from refseg_core.evaluation.shapes import Bools, Found, Truth
 from refseg_core.evaluation.summary import Numbers, average_precisions, average_recalls, summarize
 from refseg_core.settings import Conventions
 from refseg_core.tables import Annotations, Categories, Detections, FederatedLabels, Images, Metrics
@@ -39,12 +38,11 @@ def evaluate_lvis(
     annotations = annotations[annotations.area > 0]
     annotations = annotations.replace(is_crowd=np.zeros(len(annotations), dtype=bool))
     instances = Instances.select(images, annotations, categories, _best_of_images(detections))
-    labels = _Labels.of(instances, federated_labels)
     return summarize(
         instances,
         categories,
         [_MAX_DETECTIONS],
-        records_of=lambda iou_type: _FederatedRecords(instances, iou_type, conventions, labels),
+        compared=lambda iou_type: _counted(instances, iou_type, conventions, federated_labels),
         overall=lambda curves: _overall(curves, categories),
     )
 
@@ -66,37 +64,26 @@ def _best_of_images(detections: Detections) -> Detections:
     return detections[np.sort(order[rank < _MAX_DETECTIONS])]
 
 
-class _Labels(NamedTuple):
-    """By category the places of the images it is absent from, and of those where not all of it is annotated."""
-
-    negative: Mapping[int, set[int]]
-    not_exhaustive: Mapping[int, set[int]]
-
-    @classmethod
-    def of(cls, instances: Instances, labels: FederatedLabels) -> "_Labels":
-        """The labels of the images that count."""
-        place_of = {image_id: place for place, image_id in enumerate(instances.image_ids, start=1)}
-        by_kind = {kind: defaultdict[int, set[int]](set) for kind in cls._fields}
-        for image_id, category_id, kind in zip(labels.image_id, labels.category_id.tolist(), labels.kind, strict=True):
-            if image_id in place_of:
-                by_kind[kind][category_id].add(place_of[image_id])
-        return cls(**by_kind)
+def _counted(
+    instances: Instances, iou_type: str, conventions: Conventions, labels: FederatedLabels
+) -> tuple[Truth, Found]:
+    """The annotations, and the detections in images where their category is annotated or known to be absent."""
+    truth, found = Truth.of(instances, iou_type), Found.of(instances, iou_type, conventions)
+    is_annotated = _is_among(found, truth.category_id, truth.image)
+    found = found[(is_annotated | _is_labeled(found, instances, labels, "negative")) & (found.area > 0)]
+    # Out of every range: what matches nothing is ignored, and else nobody asks.
+    is_partly_annotated = _is_labeled(found, instances, labels, "not_exhaustive")
+    return truth, replace(found, area=np.where(is_partly_annotated, np.inf, found.area))
 
 
-class _FederatedRecords(Records):
-    """COCO's dictionaries of what may count."""
+def _is_labeled(found: Found, instances: Instances, labels: FederatedLabels, kind: str) -> Bools:
+    """Whether the detections' images say this of their categories."""
+    labels = labels[labels.kind == kind]
+    return _is_among(found, labels.category_id, instances.places(labels.image_id))
 
-    def __init__(self, instances: Instances, iou_type: str, conventions: Conventions, labels: _Labels) -> None:
-        super().__init__(instances, iou_type, conventions)
-        self._labels = labels
 
-    def of_category(self, category_id: int) -> tuple[list[Record], list[Record]]:
-        """The category's annotations, and its detections in images where it is annotated or known to be absent."""
-        ground_truth, detections = super().of_category(category_id)
-        known = {record["image_id"] for record in ground_truth} | self._labels.negative.get(category_id, set())
-        counted = [record for record in detections if record["image_id"] in known and record["area"] > 0]
-        for record in counted:
-            if record["image_id"] in self._labels.not_exhaustive.get(category_id, ()):
-                # Out of every range: COCO ignores it where it matches nothing, and else does not ask.
-                record["area"] = np.inf
-        return ground_truth, counted
+def _is_among(found: Found, category_id: Rows, image: Rows) -> Bools:
+    """Whether the detections' categories and images are a pair of those."""
+    ids, category = np.unique(np.concatenate([found.category_id, category_id]), return_inverse=True)
+    pairs = category + len(ids) * np.concatenate([found.image, image])
+    return np.isin(pairs[: len(found)], pairs[len(found) :])

@@ -1,13 +1,14 @@
 """From curves to metrics: what COCO's and LVIS's numbers have in common.
 
-A protocol says which records are compared and which numbers are read off all categories together.
+A protocol says what is compared and which numbers are read off all categories together.
 """
 
 from collections.abc import Callable, Iterator
 
-from refseg_core.evaluation.curves import Curves, Records
+from refseg_core.evaluation.curves import Curves
 from refseg_core.evaluation.instances import Instances
 from refseg_core.evaluation.rows import Row, metrics_of
+from refseg_core.evaluation.shapes import Found, Truth
 from refseg_core.tables import Categories, Metrics
 
 _AREAS = {"small": "s", "medium": "m", "large": "l"}
@@ -20,17 +21,17 @@ def summarize(
     categories: Categories,
     max_detections: list[int],
     *,
-    records_of: Callable[[str], Records],
+    compared: Callable[[str], tuple[Truth, Found]],
     overall: Callable[[Curves], Numbers],
 ) -> Metrics:
-    """The metrics of boxes and masks, from `records_of` an IoU type, with the numbers of `overall` first.
+    """The metrics of boxes and masks, from what is `compared` by an IoU type, with the numbers of `overall` first.
 
     Masks are left out if there are annotations and none has a mask.
     """
     instances.warn_of_other_sizes()
     rows: list[Row] = []
     for iou_type in ("bbox", "segm") if instances.have_masks else ("bbox",):
-        curves = Curves.of(records_of(iou_type), categories, iou_type, max_detections)
+        curves = Curves.of(*compared(iou_type), categories, max_detections)
         rows += [Row(iou_type, name, None, None, instances.num_instances, value) for name, value in overall(curves)]
         rows += _category_rows(iou_type, curves, categories, instances)
     return metrics_of(rows)
@@ -47,7 +48,7 @@ def average_precisions(curves: Curves) -> Numbers:
 
 def average_recalls(curves: Curves) -> Numbers:
     """AR at each limit of detections, and of small, medium and large instances."""
-    for index, limit in enumerate(curves.params.maxDets):
+    for index, limit in enumerate(curves.max_detections):
         yield f"AR{limit}", curves.average_recall(limit=index)
     for area, letter in _AREAS.items():
         yield f"AR{letter}", curves.average_recall(area=area)
@@ -59,7 +60,7 @@ def _category_rows(iou_type: str, curves: Curves, categories: Categories, instan
         numbers = {
             "AP": curves.average_precision(which=index),
             "AP50": curves.average_precision(percent=50, which=index),
-            f"AR{curves.params.maxDets[-1]}": curves.average_recall(which=index),
+            f"AR{curves.max_detections[-1]}": curves.average_recall(which=index),
         }
         num_instances = instances.num_of(category_id)
         for metric, value in numbers.items():

@@ -1,0 +1,66 @@
+"""Intersection over union of detections with the annotations of their images.
+
+Only pairs that can match are kept, so that no table of all pairs exists.
+"""
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from refseg_core.evaluation.instances import Rows
+from refseg_core.evaluation.rows import Floats
+from refseg_core.evaluation.shapes import Bools, Found, Shapes, Truth
+from refseg_core.masks import mask_ious
+
+_SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
+
+
+class Overlaps(NamedTuple):
+    """Pairs [P] of a detection and an annotation, by their rows, ascending."""
+
+    found: Rows
+    true: Rows
+    iou: Floats
+
+    def take(self, pairs: slice | Rows) -> "Overlaps":
+        """Some of the pairs."""
+        return Overlaps(self.found[pairs], self.true[pairs], self.iou[pairs])
+
+
+def overlaps(truth: Truth, found: Found, least: float) -> Overlaps:
+    """Pairs of one image whose IoU is at least `least`; both are of one category, and by ascending image."""
+    ious_of = _mask_ious if found.shape.dtype == object else box_ious
+    parts = [Overlaps(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
+    for here_found, here_true in _shared_images(found.image, truth.image):
+        ious = ious_of(found.shape[here_found], truth.shape[here_true], truth.is_crowd[here_true])
+        rows, columns = np.nonzero(ious >= least)
+        parts.append(Overlaps(rows + here_found.start, columns + here_true.start, ious[rows, columns]))
+    found_rows, true_rows, iou = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Overlaps(found_rows, true_rows, iou)
+
+
+def box_ious(found_xywh: Floats, true_xywh: Floats, is_crowd: Bools) -> Floats:
+    """IoU [D, G] of boxes [D, 4] and [G, 4], to the last digit as pycocotools computes it.
+
+    Over a crowd it is the part of the detection that lies within.
+    """
+    found_DG, true_DG = found_xywh[:, None], true_xywh[None]
+    corner = np.maximum(found_DG[..., :2], true_DG[..., :2])
+    sides = np.minimum(found_DG[..., 2:] + found_DG[..., :2], true_DG[..., 2:] + true_DG[..., :2]) - corner
+    shared = np.where((sides > 0).all(axis=-1), sides[..., 0] * sides[..., 1], 0)
+    found_area, true_area = (boxes[..., 2] * boxes[..., 3] for boxes in (found_DG, true_DG))
+    either = np.where(is_crowd, found_area, found_area + true_area - shared)
+    return np.divide(shared, either, out=np.zeros_like(shared), where=shared > 0)
+
+
+def _mask_ious(found: Shapes, true: Shapes, is_crowd: Bools) -> Floats:
+    return mask_ious(found.tolist(), true.tolist(), is_crowd.tolist())
+
+
+def _shared_images(found_image: Rows, true_image: Rows) -> Iterator[tuple[slice, slice]]:
+    """For each image that has both, the rows of its detections and of its annotations."""
+    both = np.intersect1d(found_image, true_image)
+    edges = [np.searchsorted(image, both, side).tolist() for image in (found_image, true_image) for side in _SIDES]
+    for found_start, found_stop, true_start, true_stop in zip(*edges, strict=True):
+        yield slice(found_start, found_stop), slice(true_start, true_stop)
