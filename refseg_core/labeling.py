@@ -49,6 +49,8 @@ from refseg_core.segmenter import ImageEmbedding, Segmenter
 from refseg_core.settings import BatchSettings, LabelingPath, LabelingSettings
 from refseg_core.tables import Detections, Prototypes
 
+_ON_A_CPU, _ON_A_GPU = 1, 8  # images in a batch: a CPU is busy with one
+
 Stage = Callable[[str], AbstractContextManager[object]]
 """Wraps a stage of the work, by its name: for whoever wants to know how long each takes."""
 
@@ -141,6 +143,12 @@ class Labeler:
         self._path = _PATHS[self.settings.path]
         self._point_decoder = PointDecoder(segmenter)
         self._stage = stage
+
+    @property
+    def images_per_batch(self) -> int:
+        """How many images `find` should get at once."""
+        on_cpu = self.segmenter.device.type == "cpu"
+        return self.batches.images_per_batch or (_ON_A_CPU if on_cpu else _ON_A_GPU)
 
     def label(self, image_HW3: npt.NDArray[np.uint8], *, image_id: str) -> ImageLabels:
         """Labels one RGB image, uint8 [H, W, 3]; boxes and masks come in its own frame, pixels."""

@@ -93,6 +93,9 @@ class BatchSettings(Settings):
     """How the work is cut up. Nothing here changes the labels."""
 
     points_per_batch: int = Field(64, ge=1, le=65_536, description="Prompts decoded at once; more need more memory.")
+    images_per_batch: int | None = Field(
+        None, ge=1, le=1024, description="Images that go through both encoders at once; null: 1 on a CPU, 8 on a GPU."
+    )
     images_per_shard: int = Field(64, ge=1, le=100_000, description="Images per shard, the unit of retry and resume.")
 
 

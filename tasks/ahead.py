@@ -1,6 +1,6 @@
 """Works on the next few items while the caller has the one before."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any, TypeVar
@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 Result = TypeVar("Result")
 
 
-def ahead(action: Callable[[Any], Result], items: Iterable[Any], at_once: int) -> Iterator[Result]:
+def ahead(action: Callable[[Any], Result], items: Iterable[Any], at_once: int) -> Generator[Result, None, None]:
     """What the action returns for each item, in order, while threads work on the next few."""
     left = iter(items)
     with ThreadPoolExecutor(at_once, thread_name_prefix="store") as threads:

@@ -1,14 +1,17 @@
 """Step 5: labels the images of one shard and commits them together."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, islice
+from typing import NamedTuple
 
 import numpy as np
 
-from refseg_core.labeling import ImageLabels, Labeler
+from refseg_core.labeling import Found, ImageLabels, Labeler, Squashed
 from refseg_core.tables import Detections, Images, LabeledImages
+from tasks.ahead import ahead
 from tasks.artifacts import Store
 from tasks.images import ReadImage, read_images
 from tasks.label_job import LabelJob
@@ -19,6 +22,8 @@ from tasks.retrying import retried_task
 from tasks.stopping import check_stopped
 from tasks.storage import Folder
 from tasks.workers import borrowed_labeler
+
+_SQUASHED_AHEAD = _WRITTEN_AT_ONCE = 2  # images; more only take memory
 
 
 @dataclass(frozen=True)
@@ -60,20 +65,55 @@ def _begun(read: Iterator[ReadImage]) -> Iterator[ReadImage]:
     return chain(list(islice(read, 1)), read)
 
 
+class _Squashed(NamedTuple):
+    """An image and what the models need of it; nothing of one that cannot be read."""
+
+    read: ReadImage
+    squashed: Squashed | None
+
+
+class _Found(NamedTuple):
+    """An image and what the models found in it; nothing in one that cannot be read."""
+
+    read: ReadImage
+    found: Found | None
+    seconds: float
+
+
 def _label_each(
     labeler: Labeler, images: Images, read: Iterator[ReadImage], pictures: LabelPictures | None
 ) -> Iterator[tuple[Detections, LabeledImages]]:
-    for image in read:
-        image_id, version = str(images.image_id[image.row]), str(images.version[image.row])
-        if image.pixels is None:
-            yield Detections.empty(), _unreadable(image_id, version, str(image.error))
-            continue
+    """Labels in order. While models are at work on images, threads squash the next and write down those before."""
+
+    def squash(image: ReadImage) -> _Squashed:
+        return _Squashed(image, None if image.pixels is None else labeler.squash(image.pixels))
+
+    def write(image: _Found) -> tuple[Detections, LabeledImages]:
+        return _written(images, image, pictures)
+
+    with closing(ahead(squash, read, _SQUASHED_AHEAD)) as squashed, closing(_find_each(labeler, squashed)) as found:
+        yield from ahead(write, found, _WRITTEN_AT_ONCE)
+
+
+def _find_each(labeler: Labeler, images: Iterator[_Squashed]) -> Generator[_Found, None, None]:
+    while batch := list(islice(images, labeler.images_per_batch)):
         started = time.perf_counter()
-        labels = labeler.label(image.pixels, image_id=image_id)
-        seconds = time.perf_counter() - started
-        if pictures is not None:
-            pictures.write(str(images.file_name[image.row]), image.pixels, labels.detections)
-        yield labels.detections, _labeled(image_id, version, image, labels, seconds)
+        readable = [squashed for _, squashed in batch if squashed is not None]
+        found = iter(labeler.find(readable) if readable else ())
+        seconds = (time.perf_counter() - started) / max(1, len(readable))
+        for read, squashed in batch:
+            yield _Found(read, None, 0.0) if squashed is None else _Found(read, next(found), seconds)
+
+
+def _written(images: Images, image: _Found, pictures: LabelPictures | None) -> tuple[Detections, LabeledImages]:
+    row = image.read.row
+    image_id, version = str(images.image_id[row]), str(images.version[row])
+    if image.found is None or image.read.pixels is None:
+        return Detections.empty(), _unreadable(image_id, version, str(image.read.error))
+    labels = image.found.labels(image_id)
+    if pictures is not None:
+        pictures.write(str(images.file_name[row]), image.read.pixels, labels.detections)
+    return labels.detections, _labeled(image_id, version, image.read, labels, image.seconds)
 
 
 def _labeled(image_id: str, version: str, image: ReadImage, labels: ImageLabels, seconds: float) -> LabeledImages:

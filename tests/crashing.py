@@ -202,16 +202,16 @@ def _prepare(attempt: Attempt) -> None:
 
 
 def _find_less() -> None:
-    from refseg_core.labeling import ImageLabels, Labeler
+    from refseg_core.labeling import Found, ImageLabels
 
-    label = Labeler.label
+    labels = Found.labels
 
-    def less(*args: Any, **options: Any) -> ImageLabels:
-        found = label(*args, **options)
-        detections = found.detections[1:]
-        return ImageLabels(detections.replace(score=detections.score * 0.9), found.num_proposals)
+    def less(found: Found, image_id: str) -> ImageLabels:
+        all_of_them = labels(found, image_id)
+        detections = all_of_them.detections[1:]
+        return ImageLabels(detections.replace(score=detections.score * 0.9), all_of_them.num_proposals)
 
-    Labeler.label = less  # type: ignore[method-assign]
+    Found.labels = less  # type: ignore[method-assign]
 
 
 def _shuffle_shards(seed: int) -> None:
@@ -266,7 +266,7 @@ def _doings() -> dict[str, tuple[Any, str]]:
         "delete": (folder.Folder, "delete"),
         "read": (folder.Folder, "read"),
         "call": (folder, "patiently"),
-        "label": (Labeler, "label"),
+        "label": (Labeler, "find"),
         "write": (sys.modules[__name__], "_written"),
         "rename": (Path, "replace"),
         "download": (sys.modules[__name__], "_downloaded"),

@@ -29,12 +29,19 @@ _one_at_a_time = Lock()
 class SleepingLabeler:
     """Takes its time and finds nothing."""
 
+    images_per_batch = 1
     seconds_slept = 0.0
 
-    def label(self, image_HW3: npt.NDArray[np.uint8], *, image_id: str) -> ImageLabels:
+    def squash(self, image_HW3: npt.NDArray[np.uint8]) -> "SleepingLabeler":
+        return self
+
+    def find(self, images: list["SleepingLabeler"]) -> list["SleepingLabeler"]:
         started = time.perf_counter()
-        time.sleep(float(os.environ[SECONDS_VARIABLE]))
+        time.sleep(float(os.environ[SECONDS_VARIABLE]) * len(images))
         SleepingLabeler.seconds_slept += time.perf_counter() - started
+        return images
+
+    def labels(self, image_id: str) -> ImageLabels:
         return ImageLabels(Detections.empty(), 0)
 
 

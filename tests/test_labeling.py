@@ -11,12 +11,12 @@ from torch import Tensor
 from refseg_core.encoder import Encoder
 from refseg_core.errors import ConfigurationError
 from refseg_core.labeling import Labeler, match_and_merge
-from refseg_core.masks import boxes_of_masks, decode_masks
+from refseg_core.masks import boxes_of_masks, decode_masks, mask_ious
 from refseg_core.merging import Merged
 from refseg_core.pixels import squash, to_unit_range
 from refseg_core.proposals import Proposals, point_grid, propose
 from refseg_core.segmenter import Segmenter
-from refseg_core.settings import BatchSettings, LabelingSettings
+from refseg_core.settings import BatchSettings, LabelingPath, LabelingSettings
 from refseg_core.tables import Detections, Prototypes
 from tests import oracle
 from tests.closeness import assert_close
@@ -308,3 +308,33 @@ def test_prototypes_of_another_encoder_are_refused(segmenter: Segmenter, encoder
         Labeler(segmenter, encoder, foreign)
     with pytest.raises(ConfigurationError, match="at least one prototype"):
         Labeler(segmenter, encoder, Prototypes.empty())
+
+
+@pytest.mark.parametrize("path", ["reference", "fast", "turbo"])
+def test_other_paths_find_what_the_exact_one_does(
+    segmenter: Segmenter, encoder: Encoder, prototypes: Prototypes, path: LabelingPath
+) -> None:
+    """Of a model whose masks hardly differ; what real ones lose is measured by `refseg bench`."""
+    image = _image(90, 120)
+    exact = _detect(segmenter, encoder, prototypes, image, settings=EVERYTHING)
+    other = _detect(segmenter, encoder, prototypes, image, settings=EVERYTHING.model_copy(update={"path": path}))
+    tolerance = 1e-5 if path == "reference" else 0.02  # half precision
+    assert len(exact) > 0
+    best = mask_ious(list(exact.mask_rle), list(other.mask_rle)).max(axis=1)
+    assert best.min() > 1 - 10 * tolerance
+    if path != "turbo":
+        assert other.category_id.tolist() == exact.category_id.tolist()
+        np.testing.assert_allclose(other.score, exact.score, atol=tolerance)
+
+
+def test_images_found_together_are_those_found_alone(
+    segmenter: Segmenter, encoder: Encoder, prototypes: Prototypes
+) -> None:
+    labeler = Labeler(segmenter, encoder, prototypes, EVERYTHING)
+    squashed = [labeler.squash(_image(height, width)) for height, width in ((30, 40), (90, 120), (41, 17))]
+    together = [found.labels("7").detections for found in labeler.find(squashed)]
+    alone = [found.labels("7").detections for image in squashed for found in labeler.find([image])]
+    for ours, theirs in zip(together, alone, strict=True):
+        assert len(ours) == len(theirs)
+        np.testing.assert_allclose(ours.score, theirs.score, atol=1e-5)
+        np.testing.assert_array_equal(ours.box_xyxy, theirs.box_xyxy)

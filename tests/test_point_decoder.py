@@ -210,3 +210,14 @@ def test_real_weights_on_a_real_image(shared: Path) -> None:
     assert ((logits - expected_logits).abs() <= 1e-5 * scale).all()
     flipped = (logits > 0) != (expected_logits > 0)
     assert (expected_logits.abs() * flipped <= 1e-5 * scale).all()
+
+
+@pytest.mark.parametrize("architecture", _ARCHITECTURES)
+def test_previews_are_every_fourth_pixel_of_the_masks(architecture: SegmenterArchitecture) -> None:
+    segmenter = _segmenter(architecture)
+    decoder, points = PointDecoder(segmenter), _points(architecture)
+    image = decoder.prepare(_embedding(architecture))
+    logits, predicted_iou = decoder.decode_points(image, points, pred_iou_thresh=-1)
+    small, same_iou = decoder.preview_points(image, points)
+    assert_close(same_iou, predicted_iou)
+    assert_close(small, logits[:, 1::4, 1::4], atol=1e-5 * float(logits.abs().max()))
