@@ -13,6 +13,7 @@ import click
 import yaml
 from click.shell_completion import get_completion_class
 
+from flows.bench import bench
 from flows.configuration import Key, RunConfig, keys, load_config, template
 from flows.errors import RunFailedError
 from flows.service.commands import service
@@ -249,5 +250,5 @@ def completion(shell: str) -> None:
     click.echo(completer(main, {}, "refseg", "_REFSEG_COMPLETE").source())
 
 
-for command in (*STORE_COMMANDS, service):
+for command in (*STORE_COMMANDS, bench, service):
     main.add_command(command)

@@ -84,6 +84,11 @@ def find_bank(config: RunConfig) -> Artifact | None:
         return None
 
 
+def make_bank_here(config: RunConfig) -> Artifact:
+    """The prototypes, made in this process and without Prefect unless they are there already."""
+    return _bank(config, by_prefect=False)
+
+
 @flow(name="build bank", flow_run_name=_run_name, persist_result=False)
 def build_bank(config: RunConfig) -> Artifact:
     """From annotated examples to one prototype per category."""

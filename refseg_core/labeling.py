@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from refseg_core.encoder import Encoder
 from refseg_core.errors import ConfigurationError
@@ -164,13 +164,15 @@ class Labeler:
     def find(self, images: Sequence[Squashed]) -> list[Found]:
         """Finds the instances of images, which go through both encoders together."""
         frames_B3SS = torch.stack([to_unit_range(image.pixels_SS3) for image in images]).to(self.segmenter.device)
-        with half_where_it_pays(frames_B3SS.device, wanted=self._path.is_half):
-            with self._stage("segmenter"):
-                embedding = self.segmenter.embed(frames_B3SS)
-            with self._stage("encoder"):
-                features_BPC = self.encoder(frames_B3SS)
+        with self._stage("segmenter"), self._half(self.segmenter):
+            embedding = self.segmenter.embed(frames_B3SS)
+        with self._stage("encoder"), self._half(self.encoder):
+            features_BPC = self.encoder(frames_B3SS)
         embedding, features_BPC = embedding.float(), features_BPC.float()
         return [self._find(image, embedding[index], features_BPC[index]) for index, image in enumerate(images)]
+
+    def _half(self, model: nn.Module) -> AbstractContextManager[None]:
+        return half_where_it_pays(model, self.segmenter.device, wanted=self._path.is_half)
 
     def _find(self, image: Squashed, embedding: ImageEmbedding, features_PC: Tensor) -> Found:
         with self._stage("decoder"), tensor_cores(self.segmenter.device, wanted=self._path.is_half):

@@ -4,16 +4,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import nn
+
+_PAYS_FROM = 10_000_000  # parameters, on a CPU: smaller models spend more on converting than they save
 
 
 @contextmanager
-def half_where_it_pays(device: torch.device, *, wanted: bool) -> Iterator[None]:
-    """Inside, matrix products and convolutions are bfloat16, and what must not be (norms, softmax) float32."""
-    if wanted and (device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+def half_where_it_pays(model: nn.Module, device: torch.device, *, wanted: bool) -> Iterator[None]:
+    """Inside, the model's matrix products and convolutions are bfloat16; norms and softmax stay float32."""
+    if wanted and (device.type != "cpu" or _pays_on_cpu(model)):
         with torch.autocast(device.type, torch.bfloat16):
             yield
     else:
         yield
+
+
+def _pays_on_cpu(model: nn.Module) -> bool:
+    return bool(
+        torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        and sum(parameter.numel() for parameter in model.parameters()) >= _PAYS_FROM
+    )
 
 
 @contextmanager

@@ -81,7 +81,7 @@ def _compared(
 ) -> tuple[Images, Annotations, Categories, Detections]:
     images = store.load(dataset, Images)
     detections = _detections(store, labels_key, images)
-    return images, store.load(dataset, Annotations), _evaluated_categories(store, dataset, prototypes), detections
+    return images, store.load(dataset, Annotations), evaluated_categories(store, dataset, prototypes), detections
 
 
 def _detections(store: Store, labels_key: str, images: Images) -> Detections:
@@ -97,7 +97,7 @@ def _detections(store: Store, labels_key: str, images: Images) -> Detections:
     return Detections.concatenate(detections)
 
 
-def _evaluated_categories(store: Store, dataset: Artifact, prototypes: Artifact) -> Categories:
+def evaluated_categories(store: Store, dataset: Artifact, prototypes: Artifact) -> Categories:
     """The referenced categories, with the frequencies that the targets give them."""
     referenced = store.load(reference_dataset(store, prototypes), Categories)
     targets = store.load(dataset, Categories)

@@ -34,6 +34,7 @@ _DOORS: dict[str, tuple[str, ...]] = {
     "requests": ("tasks.storage",),
     "httpx": ("tasks.storage", "flows.gpu_pool"),  # Prefect's client raises its errors
     "pyarrow.parquet": ("tasks.parquet",),
+    "matplotlib": ("flows.charts",),
     "sam2": ("refseg_core.segmenter",),
     "dinov2": ("refseg_core.encoder",),
     "pycocotools": ("refseg_core.masks",),

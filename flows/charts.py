@@ -1,0 +1,51 @@
+"""Charts of benchmarks, as PNG files. The only door to matplotlib."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from tasks.bench.growth import Growth
+from tasks.bench.side_by_side import STAGES, Comparison
+
+_STYLE: Any = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
+_FEWEST_SHOWN = 0.002  # of a bar: thinner stages would only fill the legend
+
+
+def draw_stages(comparison: Comparison, path: Path) -> None:
+    """A bar for each path, made of its stages."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(10, 1.4 + 0.7 * len(comparison.results)), layout="constrained")
+        axes = figure.add_subplot()
+        names = [result.path for result in comparison.results]
+        left = [0.0] * len(names)
+        longest = max(result.seconds_per_image for result in comparison.results)
+        for stage in STAGES:
+            widths = [median(result.seconds[stage]) for result in comparison.results]
+            if max(widths) > _FEWEST_SHOWN * longest:
+                axes.barh(names, widths, left=left, label=stage)
+            left = [start + width for start, width in zip(left, widths, strict=True)]
+        for row, end in enumerate(left):
+            axes.annotate(f" {end:.2f} s", (end, row), va="center")
+        axes.invert_yaxis()
+        axes.set_xlabel(f"seconds an image (median of {comparison.num_images})")
+        axes.set_title(comparison.ceilings.machine, fontsize=9)
+        axes.margins(x=0.12)
+        axes.legend(frameon=False, loc="lower right")
+        figure.savefig(path, dpi=110)
+
+
+def draw_growth(growth: Sequence[Growth], path: Path) -> None:
+    """A panel for each thing that was varied."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(3 * len(growth), 3), layout="constrained")
+        panels = figure.subplots(1, len(growth), squeeze=False)[0]
+        for axes, series in zip(panels, growth, strict=True):
+            axes.plot(series.values, series.seconds, marker="o")
+            axes.set_xlabel(series.varied)
+            axes.set_ylim(bottom=0)
+        panels[0].set_ylabel("seconds each")
+        figure.savefig(path, dpi=110)

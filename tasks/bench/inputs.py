@@ -1,0 +1,153 @@
+"""What a benchmark labels, and with what: a run's own images, models and bank, or drawn scenes and random weights."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from refseg_core.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
+from refseg_core.demo.dataset import draw_demo_targets
+from refseg_core.encoder import Encoder
+from refseg_core.errors import ConfigurationError
+from refseg_core.pictures import to_png
+from refseg_core.pixels import squash, to_unit_range
+from refseg_core.point_decoder import PointDecoder
+from refseg_core.proposals import point_grid, propose
+from refseg_core.segmenter import Segmenter
+from refseg_core.settings import BatchSettings, LabelingSettings
+from refseg_core.tables import Annotations, Categories, Images, Prototypes
+from tasks.artifacts import Artifact, Store
+from tasks.evaluate import evaluated_categories
+from tasks.sources import ModelSettings
+from tasks.storage import Folder
+from tasks.workers import load_encoder, load_segmenter, pick_device
+
+_SEED = 2507
+_HEIGHT, _WIDTH = 480, 640
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What detections are compared with, where anything is known."""
+
+    images: Images
+    annotations: Annotations
+    categories: Categories
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Images by name in a folder, and what labels them."""
+
+    folder: Folder
+    names: tuple[str, ...]
+    image_ids: tuple[str, ...]
+    segmenter: Segmenter
+    encoder: Encoder
+    prototypes: Prototypes
+    labeling: LabelingSettings
+    batches: BatchSettings
+    truth: Truth | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the models are."""
+        return self.segmenter.device
+
+
+def inputs_of_run(
+    store: Store,
+    *,
+    dataset: Artifact,
+    prototypes: Artifact,
+    images_uri: str,
+    segmenter: ModelSettings,
+    encoder: ModelSettings,
+    labeling: LabelingSettings,
+    batches: BatchSettings,
+    device: str,
+    num_images: int,
+) -> Inputs:
+    """A run's first images, models and prototypes; with ground truth where the dataset has any."""
+    images = store.load(dataset, Images)[:num_images]
+    annotations = store.load(dataset, Annotations)
+    truth = Truth(images, annotations, evaluated_categories(store, dataset, prototypes)) if len(annotations) else None
+    return Inputs(
+        Folder(images_uri),
+        tuple(images.file_name.tolist()),
+        tuple(images.image_id.tolist()),
+        load_segmenter(segmenter, device),
+        load_encoder(encoder, device),
+        store.load(prototypes, Prototypes),
+        labeling,
+        batches,
+        truth,
+    )
+
+
+def random_inputs(
+    folder: Path, *, segmenter: str, encoder: str, device: str, num_images: int, kept: float, num_categories: int = 80
+) -> Inputs:
+    """Models of the named dimensions with random weights, random prototypes, and drawn scenes of 640 x 480.
+
+    Time depends on weights only through the share of prompts that are kept, so the threshold of the predicted IoU is
+    put where `kept` of them are. Raises ConfigurationError for unknown models.
+    """
+    for name, known in ((segmenter, SEGMENTER_ARCHITECTURES), (encoder, ENCODER_ARCHITECTURES)):
+        if name not in known:
+            raise ConfigurationError(f"--random: {name!r} is not known; expected one of {', '.join(known)}.")
+    place = pick_device(device)
+    with torch.random.fork_rng():
+        torch.manual_seed(_SEED)
+        ours = Segmenter(SEGMENTER_ARCHITECTURES[segmenter]).eval().requires_grad_(False).to(place)
+        theirs = Encoder(ENCODER_ARCHITECTURES[encoder]).eval().requires_grad_(False).to(place)
+    names = _draw(folder, num_images)
+    channels = theirs.architecture.embed_dim
+    vectors = np.random.default_rng(_SEED).standard_normal((num_categories, channels)).astype(np.float32)
+    inputs = Inputs(
+        Folder(str(folder)),
+        names,
+        names,
+        ours,
+        theirs,
+        Prototypes(
+            category_id=np.arange(1, num_categories + 1),
+            num_references=np.ones(num_categories, dtype=np.int64),
+            prototype=vectors / np.linalg.norm(vectors, axis=1, keepdims=True),
+        ),
+        LabelingSettings(),
+        BatchSettings(),
+    )
+    return replace(inputs, labeling=LabelingSettings(pred_iou_thresh=_threshold(inputs, kept)))
+
+
+def _draw(folder: Path, num_images: int) -> tuple[str, ...]:
+    scenes = draw_demo_targets()
+    names = tuple(f"{number:04d}.png" for number in range(num_images))
+    for number, name in enumerate(names):
+        (folder / name).write_bytes(to_png(_enlarged(scenes[number % len(scenes)].image)))
+    return names
+
+
+def _enlarged(image_HW3: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    return squash(image_HW3, _WIDTH)[:_HEIGHT]
+
+
+@torch.inference_mode()
+def _threshold(inputs: Inputs, kept: float) -> float:
+    """Above which the wanted share of the first image's prompts lies."""
+    segmenter = inputs.segmenter
+    size = segmenter.architecture.image_size
+    image = squash(_enlarged(draw_demo_targets()[0].image), size)
+    decoder = PointDecoder(segmenter)
+    prepared = decoder.prepare(segmenter.embed(to_unit_range(image)[None].to(inputs.device)))
+    some = propose(
+        decoder,
+        prepared,
+        point_grid(8, size, inputs.device),
+        points_per_batch=inputs.batches.points_per_batch,
+        pred_iou_thresh=-1,
+    )
+    return float(some.predicted_iou_N.quantile(1 - kept))
