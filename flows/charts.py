@@ -34,7 +34,7 @@ def draw_stages(comparison: Comparison, path: Path) -> None:
         axes.set_xlabel(f"seconds an image (median of {comparison.num_images})")
         axes.set_title(comparison.ceilings.machine, fontsize=9)
         axes.margins(x=0.12)
-        axes.legend(frameon=False, loc="lower right")
+        figure.legend(frameon=False, loc="outside lower center", ncols=len(STAGES))
         figure.savefig(path, dpi=110)
 
 

@@ -22,6 +22,7 @@ from refseg_core.errors import ConfigurationError, RefsegError
 from tasks.faults import may_pass, reason
 
 _USER_ERROR, _FAILURE = 2, 1
+_SHORT = {"batches.max_memory": ("--max-memory",), "labeling.path": ("--path",)}
 _KEPT = "This may pass; what is done is kept, and the same command goes on from there."
 _PREFECT_DEFAULTS = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
@@ -66,9 +67,10 @@ def main() -> None:
 def _config_flags(command: Callable[..., None]) -> Callable[..., None]:
     """Adds the configuration file and a flag for each of its keys."""
     for key in reversed(list(keys())):
-        command = click.option(
-            f"--{key.name}", key.name.replace(".", "__"), metavar="VALUE", help=key.field.description
-        )(command)
+        names = [f"--{key.name}", *_SHORT.get(key.name, ())]
+        command = click.option(*names, key.name.replace(".", "__"), metavar="VALUE", help=key.field.description)(
+            command
+        )
     return click.argument("config_file", metavar="CONFIG.yaml", type=click.Path(dir_okay=False))(command)
 
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from refseg_core.batches import UPSAMPLED_AT_ONCE, Batches, in_batches
 from refseg_core.encoder import Encoder
 from refseg_core.errors import ConfigurationError
 from refseg_core.matching import Matches, match, match_plainly
@@ -48,8 +50,6 @@ from refseg_core.run_lengths import encode_packed
 from refseg_core.segmenter import ImageEmbedding, Segmenter
 from refseg_core.settings import BatchSettings, LabelingPath, LabelingSettings
 from refseg_core.tables import Detections, Prototypes
-
-_ON_A_CPU, _ON_A_GPU = 1, 8  # images in a batch: a CPU is busy with one
 
 Stage = Callable[[str], AbstractContextManager[object]]
 """Wraps a stage of the work, by its name: for whoever wants to know how long each takes."""
@@ -139,7 +139,13 @@ class Labeler:
         self.category_id_K = prototypes.category_id
         self.prototypes_KC = torch.from_numpy(prototypes.prototype.copy()).to(segmenter.device)
         self.settings = settings or LabelingSettings()
-        self.batches = batches or BatchSettings()
+        self._batches = Batches.fit(
+            batches or BatchSettings(),
+            segmenter.architecture,
+            segmenter.device,
+            (segmenter, encoder),
+            self.settings.points_per_side**2,
+        )
         self._path = _PATHS[self.settings.path]
         self._point_decoder = PointDecoder(segmenter)
         self._stage = stage
@@ -147,8 +153,7 @@ class Labeler:
     @property
     def images_per_batch(self) -> int:
         """How many images `find` should get at once."""
-        on_cpu = self.segmenter.device.type == "cpu"
-        return self.batches.images_per_batch or (_ON_A_CPU if on_cpu else _ON_A_GPU)
+        return self._batches.images.now
 
     def label(self, image_HW3: npt.NDArray[np.uint8], *, image_id: str) -> ImageLabels:
         """Labels one RGB image, uint8 [H, W, 3]; boxes and masks come in its own frame, pixels."""
@@ -162,13 +167,20 @@ class Labeler:
 
     @torch.inference_mode()
     def find(self, images: Sequence[Squashed]) -> list[Found]:
-        """Finds the instances of images, which go through both encoders together."""
+        """Finds the instances of images, of which `images_per_batch` go through both encoders together."""
+        found = in_batches(
+            torch.arange(len(images)),
+            self._batches.images,
+            lambda rows: self._find_batch([images[row] for row in rows]),
+        )
+        return list(chain.from_iterable(found))
+
+    def _find_batch(self, images: Sequence[Squashed]) -> list[Found]:
         frames_B3SS = torch.stack([to_unit_range(image.pixels_SS3) for image in images]).to(self.segmenter.device)
         with self._stage("segmenter"), self._half(self.segmenter):
-            embedding = self.segmenter.embed(frames_B3SS)
+            embedding = self.segmenter.embed(frames_B3SS).float()
         with self._stage("encoder"), self._half(self.encoder):
-            features_BPC = self.encoder(frames_B3SS)
-        embedding, features_BPC = embedding.float(), features_BPC.float()
+            features_BPC = self.encoder(frames_B3SS).float()
         return [self._find(image, embedding[index], features_BPC[index]) for index, image in enumerate(images)]
 
     def _half(self, model: nn.Module) -> AbstractContextManager[None]:
@@ -178,7 +190,13 @@ class Labeler:
         with self._stage("decoder"), tensor_cores(self.segmenter.device, wanted=self._path.is_half):
             proposals, num_proposals = self._propose(embedding, features_PC)
         merged, class_index_n = match_and_merge(
-            proposals, features_PC, self.prototypes_KC, size=image.size, settings=self.settings, stage=self._stage
+            proposals,
+            features_PC,
+            self.prototypes_KC,
+            size=image.size,
+            settings=self.settings,
+            pixels_at_once=self._batches.pixels,
+            stage=self._stage,
         )
         category_id_n = self.category_id_K[class_index_n.cpu().numpy()]
         return Found(merged, category_id_n, proposals.predicted_iou_N[merged.row_n], num_proposals)
@@ -204,7 +222,7 @@ class Labeler:
             decoder,
             image,
             points_N2,
-            points_per_batch=self.batches.points_per_batch,
+            batch=self._batches.points,
             pred_iou_thresh=self.settings.pred_iou_thresh,
         )
 
@@ -215,7 +233,7 @@ class Labeler:
         return look(
             partial(self._point_decoder.preview_points, image),
             self._grid(),
-            points_per_batch=self.batches.points_per_batch,
+            batch=self._batches.points,
             pred_iou_thresh=self.settings.pred_iou_thresh,
         )
 
@@ -237,6 +255,7 @@ def match_and_merge(
     *,
     size: tuple[int, int],
     settings: LabelingSettings,
+    pixels_at_once: int = UPSAMPLED_AT_ONCE,
     stage: Stage = lambda _: nullcontext(),
 ) -> tuple[Merged, Tensor]:
     """Everything after the decoder: the merged masks, their rows in the proposals, and their class indices [n]."""
@@ -248,7 +267,8 @@ def match_and_merge(
         kept = kept[: settings.candidates_per_detection * settings.max_detections]
         kept = kept[matches.similarity_N[kept] > 0]
     with stage("merging"):
-        merged = (merge_plainly if is_plain else merge_softly)(
+        merge = merge_plainly if is_plain else partial(merge_softly, pixels_at_once=pixels_at_once)
+        merged = merge(
             proposals.logits_NGG[kept],
             matches.similarity_N[kept],
             matches.class_index_N[kept],

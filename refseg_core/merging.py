@@ -12,9 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from refseg_core.batches import UPSAMPLED_AT_ONCE
 from refseg_core.packed_masks import PackedMasks
-
-_UPSAMPLED_PER_CHUNK = 64_000_000  # float32 pixels held at once while masks are brought to the original frame
 
 
 @dataclass(frozen=True)
@@ -69,14 +68,16 @@ def merge_softly(
     *,
     size: tuple[int, int],
     max_detections: int,
+    pixels_at_once: int = UPSAMPLED_AT_ONCE,
 ) -> Merged:
     """Brings candidates to the original frame, lowers the scores of overlapping ones, keeps the best.
 
     The candidates come by falling predicted IoU; each is lowered by those of its class before it:
     score = similarity * sqrt(1 - max_j |Mi and Mj| / |Mi| * max(0, cos(xi, xj))). A mask that is empty in the
-    original frame is dropped. `size`: (height, width) of the original frame, px.
+    original frame is dropped. `size`: (height, width) of the original frame, px. `pixels_at_once`: held in float32 on
+    the way there.
     """
-    masks = _upsample(logits_NGG, size)
+    masks = _upsample(logits_NGG, size, pixels_at_once)
     area_N = masks.areas()
     penalty_N = torch.zeros_like(similarity_N)
     for members in _groups(class_index_N.cpu().numpy()):
@@ -131,9 +132,9 @@ def _box_iou(box_4: npt.NDArray[np.float32], boxes_N4: npt.NDArray[np.float32]) 
     return iou
 
 
-def _upsample(logits_NGG: Tensor, size: tuple[int, int]) -> PackedMasks:
+def _upsample(logits_NGG: Tensor, size: tuple[int, int], pixels_at_once: int) -> PackedMasks:
     """Brings logits to the original frame and binarises them at 0."""
-    chunk = max(1, _UPSAMPLED_PER_CHUNK // (size[0] * size[1]))
+    chunk = max(1, pixels_at_once // (size[0] * size[1]))
     parts = [PackedMasks.of(_resize(part[:, None], size)[:, 0] > 0) for part in logits_NGG.split(chunk)]
     return PackedMasks.concatenate(parts)
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from refseg_core.architectures import SegmenterArchitecture
+from refseg_core.batches import BatchSize, in_batches
 from refseg_core.segmenter import ImageEmbedding
 
 Prepared = TypeVar("Prepared")
@@ -82,33 +83,31 @@ def propose(
     prepared: Prepared,
     points_N2: Tensor,
     *,
-    points_per_batch: int,
+    batch: BatchSize,
     pred_iou_thresh: float,
 ) -> Proposals:
     """Decodes points, keeping the masks whose predicted IoU exceeds the threshold."""
-    kept = [
-        decoder.decode_points(prepared, batch, pred_iou_thresh=pred_iou_thresh)
-        for batch in points_N2.split(points_per_batch)
-    ]
+    decode = partial(decoder.decode_points, prepared, pred_iou_thresh=pred_iou_thresh)
+    kept = in_batches(points_N2, batch, decode)
     return Proposals(torch.cat([logits for logits, _ in kept]), torch.cat([iou for _, iou in kept]))
 
 
-def preview_points(preview: Preview, points_N2: Tensor, *, points_per_batch: int, pred_iou_thresh: float) -> Previews:
+def preview_points(preview: Preview, points_N2: Tensor, *, batch: BatchSize, pred_iou_thresh: float) -> Previews:
     """Previews of the points whose predicted IoU exceeds the threshold."""
-    parts = [preview(batch) for batch in points_N2.split(points_per_batch)]
+    parts = in_batches(points_N2, batch, preview)
     logits_Nhh, predicted_iou_N = (torch.cat(part) for part in zip(*parts, strict=True))
     kept_N = predicted_iou_N > pred_iou_thresh
     return Previews(points_N2[kept_N], logits_Nhh[kept_N] > 0, predicted_iou_N[kept_N])
 
 
 def preview_sparsely(
-    preview: Preview, points_N2: Tensor, *, image_size: int, points_per_batch: int, pred_iou_thresh: float
+    preview: Preview, points_N2: Tensor, *, image_size: int, batch: BatchSize, pred_iou_thresh: float
 ) -> Previews:
     """Previews of every second point of a square grid, both ways, and of the others that no confident one covers.
 
     What a point would find where a confident mask lies already is mostly that mask again.
     """
-    look = partial(preview_points, preview, points_per_batch=points_per_batch, pred_iou_thresh=pred_iou_thresh)
+    look = partial(preview_points, preview, batch=batch, pred_iou_thresh=pred_iou_thresh)
     is_even = torch.arange(round(len(points_N2) ** 0.5), device=points_N2.device) % 2 == 0
     is_first_N = (is_even[:, None] & is_even).flatten()
     first, others_N2 = look(points_N2[is_first_N]), points_N2[~is_first_N]

@@ -96,7 +96,22 @@ class BatchSettings(Settings):
     images_per_batch: int | None = Field(
         None, ge=1, le=1024, description="Images that go through both encoders at once; null: 1 on a CPU, 8 on a GPU."
     )
+    max_memory: str | None = Field(
+        None,
+        pattern=r"^\s*\d+(\.\d+)?\s*[MG]B\s*$",
+        description="Memory to stay below, as 4GB or 900MB: the GPU's where there is one, else the process's. Batches "
+        "become as small as that takes. null: as above, which fits a GPU of 8 GB with SAM2 large and DINOv2 L, and "
+        "4 GB of memory with small models.",
+    )
     images_per_shard: int = Field(64, ge=1, le=100_000, description="Images per shard, the unit of retry and resume.")
+
+    @property
+    def max_memory_bytes(self) -> int | None:
+        """The limit in bytes."""
+        if self.max_memory is None:
+            return None
+        number, unit = self.max_memory.strip()[:-2], self.max_memory.strip()[-2:]
+        return int(float(number) * {"MB": 1e6, "GB": 1e9}[unit])
 
 
 class EvaluationSettings(Settings):

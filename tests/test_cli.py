@@ -1,6 +1,7 @@
 """The command line: what every command says of itself, how flags are read, and what becomes of mistakes."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,8 @@ COMMANDS = [
     ("weights",),
     ("weights", "list"),
     ("weights", "pull"),
+    ("bench",),
+    ("bench", "scale"),
     ("service",),
     *(("service", name) for name in ("up", "down", "status", "worker", "deploy", "schedule", "label")),
 ]
@@ -93,7 +96,7 @@ def test_no_command_is_missing_here() -> None:
 def test_every_key_is_a_flag_with_its_meaning(command: str) -> None:
     shown = " ".join(_invoke(command, "--help").output.split())
     for key in keys():
-        assert f"--{key.name} VALUE" in shown
+        assert re.search(rf"--{re.escape(key.name)}(, --[a-z-]+)? VALUE", shown), key.name
         assert " ".join(str(key.field.description).split())[:40] in shown
 
 

@@ -257,13 +257,13 @@ def _bounded() -> Iterator[tuple[Key, str, float]]:
 )
 def test_bounds_hold_up_to_the_last_value(key: Key, kind: str, bound: float) -> None:
     assert _value(parse_config(_with({key.name: bound}), source="run.yaml"), key.name) == bound
-    step = 1 if key.field.annotation is int else 1e-6
+    step = 1e-6 if key.field.annotation is float else 1
     beyond = bound + (step if kind == "le" else -step)
     assert f"{key.name}: " in _error(_with({key.name: beyond}))
 
 
 def test_there_are_bounds_on_every_number() -> None:
-    numbers = {key.name for key in keys() if key.field.annotation in (int, float)}
+    numbers = {key.name for key in keys() if key.field.annotation in (int, float, int | None)}
     assert numbers == {key.name for key, kind, _ in _bounded() if kind == "ge"}
 
 

@@ -8,6 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from refseg_core.batches import BatchSize
 from refseg_core.encoder import Encoder
 from refseg_core.errors import ConfigurationError
 from refseg_core.labeling import Labeler, match_and_merge
@@ -265,7 +266,7 @@ def test_a_labelers_answer_is_its_steps_put_together(
     detections = _detect(segmenter, encoder, prototypes, image, settings=MANY)
     frame = to_unit_range(squash(image, 64))[None]
     grid = point_grid(4, segmenter.architecture.image_size, segmenter.device)
-    proposals = propose(segmenter, segmenter.embed(frame), grid, points_per_batch=64, pred_iou_thresh=0)
+    proposals = propose(segmenter, segmenter.embed(frame), grid, batch=BatchSize(64), pred_iou_thresh=0)
     merged, class_index = match_and_merge(
         proposals, encoder(frame)[0], torch.tensor(prototypes.prototype), size=(90, 120), settings=MANY
     )

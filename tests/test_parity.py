@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from refseg_core.architectures import EncoderArchitecture, SegmenterArchitecture
+from refseg_core.batches import BatchSize
 from refseg_core.coco import CocoDataset, parse_coco
 from refseg_core.encoder import Encoder, build_encoder
 from refseg_core.labeling import match_and_merge
@@ -179,7 +180,7 @@ def test_predicted_iou_of_every_point(
         decoder,
         decoder.prepare(segmenter.embed(target)),
         point_grid(POINTS_PER_SIDE, SEGMENTER.image_size, torch.device("cpu")),
-        points_per_batch=POINTS_PER_BATCH,
+        batch=BatchSize(POINTS_PER_BATCH),
         pred_iou_thresh=0,
     )
     expected = golden["target/predicted_iou_all_points"]
@@ -194,7 +195,7 @@ def target_proposals(
         decoder,
         decoder.prepare(segmenter.embed(target)),
         point_grid(POINTS_PER_SIDE, SEGMENTER.image_size, torch.device("cpu")),
-        points_per_batch=POINTS_PER_BATCH,
+        batch=BatchSize(POINTS_PER_BATCH),
         pred_iou_thresh=float(golden["target/iou_thr"]),
     )
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from refseg_core.batches import BatchSize
 from refseg_core.proposals import Previews, Proposals, point_grid, preview_sparsely, propose
 from refseg_core.segmenter import ImageEmbedding, Segmenter
 from tests.closeness import assert_close
@@ -26,7 +27,7 @@ def _propose(
     segmenter: Segmenter, embedding: ImageEmbedding, *, per_side: int = 4, batch: int = 64, thresh: float = 0
 ) -> Proposals:
     points = point_grid(per_side, segmenter.architecture.image_size, segmenter.device)
-    return propose(segmenter, embedding, points, points_per_batch=batch, pred_iou_thresh=thresh)
+    return propose(segmenter, embedding, points, batch=BatchSize(batch), pred_iou_thresh=thresh)
 
 
 def test_the_published_grid_steps_by_33_pixels_with_x_slow() -> None:
@@ -96,7 +97,7 @@ class _Blocks:
 
 def _sparsely(preview: _Blocks) -> Previews:
     grid = point_grid(8, 64, torch.device("cpu"))
-    return preview_sparsely(preview, grid, image_size=64, points_per_batch=5, pred_iou_thresh=0.4)
+    return preview_sparsely(preview, grid, image_size=64, batch=BatchSize(5), pred_iou_thresh=0.4)
 
 
 def test_points_within_confident_masks_are_not_asked() -> None:

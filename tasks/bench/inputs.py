@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 
 from refseg_core.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
+from refseg_core.batches import BatchSize
 from refseg_core.demo.dataset import draw_demo_targets
 from refseg_core.encoder import Encoder
 from refseg_core.errors import ConfigurationError
@@ -147,7 +148,7 @@ def _threshold(inputs: Inputs, kept: float) -> float:
         decoder,
         prepared,
         point_grid(8, size, inputs.device),
-        points_per_batch=inputs.batches.points_per_batch,
+        batch=BatchSize(inputs.batches.points_per_batch),
         pred_iou_thresh=-1,
     )
     return float(some.predicted_iou_N.quantile(1 - kept))
