@@ -28,7 +28,8 @@ def test_paths_are_compared_on_the_demos_images(tmp_path: Path) -> None:
     assert exact["agreement"]["num_same"] == exact["agreement"]["num_found"] > 0
     assert 0 < exact["average_precision"]["segm"] <= 1
     assert min(turbo["flops"].values()) > 1e6
-    assert Image.open(tmp_path / "bench.png").width > 500
+    with Image.open(tmp_path / "bench.png") as chart:
+        assert chart.width > 500
 
 
 @pytest.mark.slow
