@@ -12,7 +12,7 @@ demo: $(INSTALLED)  ## Run the whole pipeline on drawn scenes.
 	@echo "Here refseg is $(BIN)/refseg; after '. $(BIN)/activate' it is refseg alone."
 
 test: $(INSTALLED)  ## Run every test that can run here; skipped ones say why.
-	$(BIN)/python -m pytest -rs -n 3
+	$(BIN)/python -m pytest -rs -n 4 --dist loadgroup  # many wait for servers; those that share one stay together
 
 fast: $(INSTALLED)  ## Run the quick tests only, under a minute.
 	$(BIN)/python -m pytest -n 2 -m "not slow and not real"

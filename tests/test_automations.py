@@ -25,7 +25,7 @@ from tests.commands import refseg_process
 from tests.postgresql import postgresql
 from tests.prefect_server import PrefectServer, prefect_server
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400), pytest.mark.xdist_group("automations")]
 
 _SHORT_SECONDS = 10  # Prefect takes no less
 _FAILING = """

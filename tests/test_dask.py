@@ -12,7 +12,11 @@ from tests.label_rows import assert_exact, read_label_rows
 from tests.prefect_harness import prefect_harness
 from tests.without_prefect import call_without_prefect
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]  # of Dask's own, as its cluster ends
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("dask"),
+    pytest.mark.filterwarnings("default"),  # of Dask's own, as its cluster ends
+]
 
 
 @pytest.fixture

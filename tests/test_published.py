@@ -36,7 +36,7 @@ from tests.projects import Project, scene, write_coco
 from tests.samples import write_images
 
 pytest_plugins = ["tests.tiny_project"]
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("published")]
 
 _PAGES = {
     *("references", "shards", "categories", "failed", "certain", "uncertain", "summary", "metrics"),
