@@ -1,13 +1,16 @@
 """Charts of benchmarks, as PNG files. The only door to matplotlib."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.figure import Figure
 
+from refseg_core.tables import BenchmarkNumbers
 from tasks.bench.growth import Growth
 from tasks.bench.side_by_side import STAGES, Comparison
 
@@ -49,3 +52,25 @@ def draw_growth(growth: Sequence[Growth], path: Path) -> None:
             axes.set_ylim(bottom=0)
         panels[0].set_ylabel("seconds each")
         figure.savefig(path, dpi=110)
+
+
+def draw_benchmark(numbers: BenchmarkNumbers) -> bytes:
+    """Our means and the published ones, with their standard deviations, row by row; a PNG file's bytes."""
+    with mpl.rc_context(_STYLE):
+        kinds = list(dict.fromkeys(numbers.iou_type))
+        figure = Figure(figsize=(5 * len(kinds), 3.6), layout="constrained")
+        for axes, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
+            own = numbers[numbers.iou_type == kind]
+            places = np.arange(len(own))
+            axes.errorbar(places - 0.08, own.mean, own.deviation, fmt="o", capsize=3, label="refseg")
+            known = np.array([value is not None for value in own.published], dtype=bool)
+            spread = [float(value or 0) for value in own.published_deviation[known]]
+            published = own.published[known].astype(np.float64)
+            axes.errorbar(places[known] + 0.08, published, spread, fmt="s", capsize=3, label="published")
+            axes.set_xticks(places, own.case, rotation=30, ha="right")
+            axes.set_ylim(bottom=0)
+            axes.set_title(f"{kind} {own.metric[0]}")
+            axes.legend(frameon=False)
+        image = io.BytesIO()
+        figure.savefig(image, dpi=110, format="png")
+        return image.getvalue()

@@ -3,7 +3,6 @@
 Heavy modules are imported by the command that needs them, so that `refseg --help` stays quick.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,25 +13,18 @@ import yaml
 from click.shell_completion import get_completion_class
 
 from flows.bench import bench
+from flows.benchmarks.commands import benchmark
 from flows.configuration import Key, RunConfig, keys, load_config, template
 from flows.errors import RunFailedError
 from flows.service.commands import service
 from flows.store_commands import STORE_COMMANDS
+from flows.with_prefect import prefect_at_hand, prefect_settings
 from refseg_core.errors import ConfigurationError, RefsegError
 from tasks.faults import may_pass, reason
 
 _USER_ERROR, _FAILURE = 2, 1
 _SHORT = {"batches.max_memory": ("--max-memory",), "labeling.path": ("--path",)}
 _KEPT = "This may pass; what is done is kept, and the same command goes on from there."
-_PREFECT_DEFAULTS = {
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "DO_NOT_TRACK": "1",
-    "PREFECT_LOGGING_LEVEL": "WARNING",
-    "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
-    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
-    "PREFECT_LOGGING_EXTRA_LOGGERS": "flows,tasks,refseg_core",
-}
 
 
 class _Commands(click.Group):
@@ -97,19 +89,12 @@ def _parse_flag(key: Key, value: str) -> Any:
 
 @contextmanager
 def _pipeline_of(config: RunConfig) -> Iterator[None]:
-    """Checks the configuration, then runs the block with Prefect at hand and bars for what our steps report.
-
-    The user's own Prefect settings win over ours, which keep the terminal quiet.
-    """
-    for name, value in _PREFECT_DEFAULTS.items():
-        os.environ.setdefault(name, value)
-    from flows.console import messages, one_line_faults, progress_bars
+    """Checks the configuration, then runs the block with Prefect at hand."""
+    prefect_settings()
     from flows.preflight import check
 
     check(config)
-    if "PREFECT_API_URL" not in os.environ:
-        messages.print("Starting a temporary Prefect server (set PREFECT_API_URL to use your own).", style="dim")
-    with progress_bars(), one_line_faults():
+    with prefect_at_hand():
         yield
 
 
@@ -252,5 +237,5 @@ def completion(shell: str) -> None:
     click.echo(completer(main, {}, "refseg", "_REFSEG_COMPLETE").source())
 
 
-for command in (*STORE_COMMANDS, bench, service):
+for command in (*STORE_COMMANDS, bench, benchmark, service):
     main.add_command(command)

@@ -201,10 +201,15 @@ def load_config(path: str, overrides: Mapping[str, Any] | None = None) -> RunCon
         raise ConfigurationError(
             f"{path}: expected keys such as store, references and targets, got {type(content).__name__}."
         )
-    _resolve_paths(content, file.resolve().parent)
-    for name, value in (overrides or {}).items():
+    return load_content(content, overrides or {}, source=path, base=file.resolve().parent)
+
+
+def load_content(content: dict[str, Any], overrides: Mapping[str, Any], *, source: str, base: Path) -> RunConfig:
+    """The configuration of a content whose relative paths are relative to `base`; overrides go by dotted key."""
+    _resolve_paths(content, base)
+    for name, value in overrides.items():
         _override(content, name, value)
-    return parse_config(content, source=path)
+    return parse_config(content, source=source)
 
 
 def _reason(error: Exception) -> str:

@@ -169,3 +169,24 @@ class Metrics(Table):
     category_name: Array = column(pa.string(), "its name; null for the mean over all", nullable=True)
     num_instances: Array = column(pa.int64(), "ground-truth instances behind it, crowds left out")
     value: Array = column(pa.float64(), "the metric in [0, 1]; -1 where there is no ground truth")
+
+
+@dataclass(frozen=True, eq=False)
+class BenchmarkNumbers(Table):
+    """A benchmark's outcome beside what was published of it; all numbers in percent."""
+
+    KEY: ClassVar = ("case", "iou_type")
+
+    benchmark: Array = column(pa.string(), "its name")
+    conventions: Array = column(pa.string(), "'as published' or 'corrected': by which conventions it was run")
+    case: Array = column(pa.string(), "which of its runs, such as 'shots 5'; 'all' for all of them")
+    iou_type: Array = column(pa.string(), "'bbox', 'segm' or 'semantic': what was compared")
+    metric: Array = column(pa.string(), "the number that counts: AP, AP50 or mIoU over the evaluated categories")
+    num_runs: Array = column(pa.int64(), "runs behind it")
+    mean: Array = column(pa.float64(), "their mean", unit="%")
+    deviation: Array = column(pa.float64(), "their standard deviation", unit="%")
+    published: Array = column(pa.float64(), "the published mean; null where none is known", unit="%", nullable=True)
+    published_deviation: Array = column(
+        pa.float64(), "the published standard deviation; null where none is known", unit="%", nullable=True
+    )
+    verified: Array = column(pa.string(), "what of the benchmark was run with refseg, and where not, why")

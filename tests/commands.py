@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from flows import cli
 from flows.cli import main
+from flows.with_prefect import PREFECT_SETTINGS
 from tests.counts import count
 from tests.without_prefect import call_without_prefect
 
@@ -53,7 +53,7 @@ def refused(result: Result) -> str:
 def without_prefect(patch: pytest.MonkeyPatch) -> None:
     """Has commands call the pipeline as plain functions, and never start a server of Prefect's."""
     call_without_prefect(patch)
-    for name, value in cli._PREFECT_DEFAULTS.items():
+    for name, value in PREFECT_SETTINGS.items():
         patch.setenv(name, value)
     patch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/nobody/is/there")
 

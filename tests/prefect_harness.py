@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from flows import cli
+from flows.with_prefect import PREFECT_SETTINGS
 
 
 @contextmanager
@@ -14,7 +14,7 @@ def prefect_harness(environment: Mapping[str, str] | None = None) -> Iterator[No
     from prefect.testing.utilities import prefect_test_harness  # brings the whole server: seconds where nothing runs
 
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**cli._PREFECT_DEFAULTS, **(environment or {})}.items():
+        for name, value in {**PREFECT_SETTINGS, **(environment or {})}.items():
             patch.setenv(name, value)
         with prefect_test_harness(server_startup_timeout=600):
             yield

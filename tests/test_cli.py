@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from flows import cli
 from flows.cli import main
 from flows.configuration import RunConfig, keys, load_config
+from flows.with_prefect import PREFECT_SETTINGS
 from tests.commands import refseg_process
 from tests.projects import Project
 
@@ -40,6 +41,7 @@ COMMANDS = [
     ("weights", "pull"),
     ("bench",),
     ("bench", "scale"),
+    ("benchmark",),
     ("service",),
     *(("service", name) for name in ("up", "down", "status", "worker", "deploy", "schedule", "label")),
 ]
@@ -243,7 +245,7 @@ def no_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in ("run_pipeline", "build_bank", "label_targets", "evaluate_labels"):
         monkeypatch.setattr(f"flows.pipeline.{name}", start)
-    for name, value in cli._PREFECT_DEFAULTS.items():
+    for name, value in PREFECT_SETTINGS.items():
         monkeypatch.setenv(name, value)
 
 

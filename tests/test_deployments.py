@@ -15,7 +15,7 @@ from prefect.utilities.importtools import import_object
 
 from flows import gpu_pool
 from flows.cli import main
-from flows.configuration import RunConfig
+from flows.configuration import RunConfig, keys
 from flows.pools import CPU_POOL, GPU_POOL
 from flows.service.parts import worker_settings
 from flows.service.scheduling import nightly
@@ -40,7 +40,7 @@ def _whole_name(entry: dict[str, Any]) -> str:
 def test_every_deployment_is_of_a_flow_and_says_what_it_does() -> None:
     names = [_whole_name(entry) for entry in _PREFECT["deployments"]]
     assert len(set(names)) == len(names)
-    assert {"refseg/label-now", "refseg/label-nightly", "refseg/benchmark", "evaluate run/evaluate"} <= set(names)
+    assert {"refseg/label-now", "refseg/label-nightly", "benchmark/benchmark", "evaluate run/evaluate"} <= set(names)
     for entry in _PREFECT["deployments"]:
         assert len(entry["description"]) > 40
         assert "refseg" in entry["tags"]
@@ -68,10 +68,20 @@ def test_forms_begin_with_gpu_workers_and_with_settings_that_there_are() -> None
     places = {"store": "s", "references": {"images": "i", "annotations": "a"}, "targets": {"images": "t"}}
     for entry in _PREFECT["deployments"]:
         assert entry["enforce_parameter_schema"] is True
-        if entry["work_pool"]["name"] == CPU_POOL:
+        if entry["name"] == "benchmark":
+            known = {key.name for key in keys()}
+            assert set(entry["parameters"]["changes"]) <= known
+            assert entry["parameters"]["changes"]["execution.engine"] == "workers"
+        elif entry["work_pool"]["name"] == CPU_POOL:
             config = RunConfig.model_validate({**entry["parameters"]["config"], **places})
             assert config.execution.engine == "workers"
-            assert (config.conventions == "original") == (entry["name"] == "benchmark")
+
+
+def test_the_form_of_a_benchmark_explains_its_fields() -> None:
+    (entry,) = (entry for entry in _PREFECT["deployments"] if entry["name"] == "benchmark")
+    fields = _flow(entry).parameters.model_dump()["properties"]
+    assert {"name", "data", "store", "chosen", "corrected", "changes"} == set(fields)
+    assert all(field.get("description") for field in fields.values())
 
 
 def test_a_night_does_not_begin_while_another_works() -> None:

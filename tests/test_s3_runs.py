@@ -18,8 +18,9 @@ from pathlib import Path, PurePosixPath
 import pytest
 from click.testing import CliRunner, Result
 
-from flows import cli, pipeline
+from flows import pipeline
 from flows.cli import main
+from flows.with_prefect import PREFECT_SETTINGS
 from tasks.artifacts import Store
 from tasks.faults import ATTEMPTS_VARIABLE
 from tasks.label_shard import label_shard
@@ -42,7 +43,7 @@ _FAULTS = (Fault.LOSE_REPLY, Fault.INTERNAL_ERROR, Fault.SLOW_DOWN, Fault.CUT_BO
 @pytest.fixture(autouse=True)
 def quiet_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command line's settings for Prefect are gone afterwards."""
-    for name, value in cli._PREFECT_DEFAULTS.items():
+    for name, value in PREFECT_SETTINGS.items():
         monkeypatch.setenv(name, value)
 
 

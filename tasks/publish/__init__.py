@@ -5,6 +5,7 @@ show and hand it to `sending.py`; the rest is text: `tables.py`, `summary.py`, `
 """
 
 from tasks.publish.bank import publish_bank
+from tasks.publish.benchmark import publish_benchmark
 from tasks.publish.labels import publish_labels
 from tasks.publish.metrics import publish_metrics
 from tasks.publish.names import artifact_name
@@ -17,6 +18,7 @@ __all__ = [
     "is_shown",
     "progress_key",
     "publish_bank",
+    "publish_benchmark",
     "publish_labels",
     "publish_metrics",
 ]

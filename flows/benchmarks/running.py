@@ -1,0 +1,107 @@
+"""Runs a benchmark's runs over the pipeline, each where it was left, and keeps what came of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+
+from flows.benchmarks.data import check_data
+from flows.benchmarks.definition import Benchmark, Point, Value, load_benchmark
+from flows.benchmarks.outcome import Numbers, as_text, compare_with_published
+from flows.configuration import RunConfig
+from flows.pipeline import run_pipeline
+from flows.preflight import check
+from refseg_core.tables import Metrics
+from tasks.artifacts import Artifact, Recipe, Store
+from tasks.progress import report
+from tasks.publish import is_shown, publish_benchmark
+
+_PERCENT = 100
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A benchmark and its runs, each a point and the configuration that stands for it."""
+
+    benchmark: Benchmark
+    corrected: bool
+    store: str
+    runs: tuple[tuple[Point, RunConfig], ...]
+
+
+def plan_benchmark(
+    name: str,
+    data: str,
+    store: str,
+    *,
+    chosen: Mapping[str, tuple[Value, ...]] | None = None,
+    corrected: bool = False,
+    changes: Mapping[str, Any] | None = None,
+) -> Plan:
+    """The runs of a benchmark of `deployments/benchmarks/` on the data in a folder, checked before anything is made.
+
+    `chosen`: values of axes, such as shots and seeds; null: all. `changes`: other values of a run configuration, by
+    dotted key. Raises DatasetError where data are missing, naming all of them.
+    """
+    benchmark = load_benchmark(name)
+    points = benchmark.points(chosen or {})
+    check_data(benchmark, points, Path(data))
+    configs = [
+        benchmark.run_config(point, data=Path(data), store=store, corrected=corrected, changes=changes or {})
+        for point in points
+    ]
+    for config in configs:
+        check(config)
+    return Plan(benchmark, corrected, store, tuple(zip(points, configs, strict=True)))
+
+
+@flow(name="benchmark", flow_run_name="benchmark {name}", persist_result=False)
+def run_benchmark(
+    name: str,
+    data: str,
+    store: str,
+    chosen: dict[str, tuple[Value, ...]] | None = None,
+    *,
+    corrected: bool = False,
+    changes: dict[str, Any] | None = None,
+) -> Artifact:
+    """Runs a published benchmark; the table of its numbers beside the published ones lies in the store.
+
+    Args:
+        name: The benchmark, such as coco-fewshot; `refseg benchmark` lists all.
+        data: The folder with its data, as the worker that orchestrates and the GPU workers see it.
+        store: Folder or prefix for everything that is made.
+        chosen: Values of its axes, such as {"shots": [1, 5], "seed": [33]}; empty for all.
+        corrected: Right conventions instead of those of the published code.
+        changes: Other values of a run configuration, by dotted key.
+    """
+    return run_plan(plan_benchmark(name, data, store, chosen=chosen, corrected=corrected, changes=changes))
+
+
+def run_plan(plan: Plan) -> Artifact:
+    """Runs what is not done yet, and makes the table."""
+    report("benchmark", total=len(plan.runs))
+    numbers: list[tuple[Point, Numbers]] = []
+    inputs = {}
+    for number, (point, config) in enumerate(plan.runs):
+        metrics = run_pipeline(config).metrics
+        assert metrics is not None, "every benchmark has ground truth"
+        numbers.append((point, _numbers(Store(plan.store), metrics, plan.benchmark.metric)))
+        inputs[f"run {number}"] = metrics.name
+        report("benchmark", advanced=1)
+    table = compare_with_published(plan.benchmark, numbers, corrected=plan.corrected)
+    settings = plan.benchmark.model_dump(mode="json") | {"corrected": plan.corrected}
+    recipe = Recipe("benchmark", "benchmarks", version=1, settings=settings, inputs=inputs)
+    artifact = Store(plan.store).make(recipe, lambda: [table])
+    if is_shown():
+        publish_benchmark(plan.store, plan.benchmark.title, as_text(table))
+    return artifact
+
+
+def _numbers(store: Store, metrics: Artifact, metric: str) -> Numbers:
+    """The metric over all categories, in percent."""
+    table = store.load(metrics, Metrics)
+    rows = zip(table.iou_type, table.metric, table.category_id, table.value.tolist(), strict=True)
+    return {kind: _PERCENT * value for kind, name, category, value in rows if name == metric and category is None}
