@@ -185,6 +185,7 @@ class BenchmarkNumbers(Table):
     num_runs: Array = column(pa.int64(), "runs behind it")
     mean: Array = column(pa.float64(), "their mean", unit="%")
     deviation: Array = column(pa.float64(), "their standard deviation", unit="%")
+    seconds: Array = column(pa.float64(), "mean time that the models took for an image", unit="s")
     published: Array = column(pa.float64(), "the published mean; null where none is known", unit="%", nullable=True)
     published_deviation: Array = column(
         pa.float64(), "the published standard deviation; null where none is known", unit="%", nullable=True

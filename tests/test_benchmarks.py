@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from flows.benchmarks import definition
 from flows.benchmarks.data import check_data
 from flows.benchmarks.definition import Benchmark, benchmark_names, filled_path, load_benchmark
-from flows.benchmarks.outcome import as_text, compare_with_published
+from flows.benchmarks.outcome import RunOutcome, as_text, compare_with_published
 from flows.charts import draw_benchmark
 from flows.cli import main
 from flows.configuration import keys
@@ -103,7 +103,7 @@ def test_only_chosen_values_are_run_and_unknown_ones_are_refused() -> None:
 def test_ours_and_published_numbers_stand_side_by_side_with_their_spread() -> None:
     values = {1: (46.0, 48.0), 2: (60.0, 60.0)}
     runs = [
-        ({"shots": shots, "seed": seed}, {"bbox": value})
+        RunOutcome({"shots": shots, "seed": seed}, {"bbox": value}, seconds=float(shots))
         for shots, numbers in values.items()
         for seed, value in enumerate(numbers)
     ]
@@ -111,12 +111,15 @@ def test_ours_and_published_numbers_stand_side_by_side_with_their_spread() -> No
     assert table.case.tolist() == ["shots 1", "shots 2", "all"]
     assert table.mean.tolist() == [47.0, 60.0, 53.5]
     assert table.deviation.tolist()[:2] == [1.0, 0.0]
+    assert table.seconds.tolist() == [1.0, 2.0, 1.5]
     assert table.published.tolist() == [50.0, None, None]
     header, first, second, _ = as_text(table)
-    assert first == ("shots 1", "bbox", "2", "47.0 ± 1.0", "50.0 ± 4.0", "-3.0", "yes", "here")
+    assert first == ("shots 1", "bbox", "2", "47.0 ± 1.0", "50.0 ± 4.0", "-3.0", "yes", "1.00", "here")
     assert second[3:7] == ("60.0 ± 0.0", "not known", "-", "-")
     assert len(header) == len(first)
-    far = compare_with_published(_benchmark(), [({"shots": 1, "seed": 3}, {"bbox": 45.9})], corrected=False)
+    far = compare_with_published(
+        _benchmark(), [RunOutcome({"shots": 1, "seed": 3}, {"bbox": 45.9}, 2.0)], corrected=False
+    )
     assert as_text(far)[1][3:7] == ("45.9", "50.0 ± 4.0", "-4.1", "no")
     assert far.case.tolist() == ["shots 1"]
     assert draw_benchmark(table).startswith(b"\x89PNG")

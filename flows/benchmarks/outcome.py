@@ -2,42 +2,44 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import mean, pstdev
-
-import numpy as np
 
 from flows.benchmarks.definition import Benchmark, Point, Published
 from refseg_core.tables import BenchmarkNumbers
 
-Numbers = Mapping[str, float]
-"""The number that counts, in percent, by IoU type."""
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """A run: where it stands, the number that counts by IoU type, in percent, and seconds an image."""
+
+    point: Point
+    numbers: Mapping[str, float]
+    seconds: float
+
 
 _ALL = "all"
 
 
-def compare_with_published(
-    benchmark: Benchmark, runs: Sequence[tuple[Point, Numbers]], *, corrected: bool
-) -> BenchmarkNumbers:
+def compare_with_published(benchmark: Benchmark, runs: Sequence[RunOutcome], *, corrected: bool) -> BenchmarkNumbers:
     """A row for each case and IoU type; and one of all cases, where the benchmark is judged by that."""
-    values: dict[tuple[str, str], list[float]] = defaultdict(list)
+    found: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
     where: dict[str, Point] = {_ALL: {}}
-    for point, numbers in runs:
-        case = {axis: point[axis] for axis in benchmark.cases}
+    for run in runs:
+        case = {axis: run.point[axis] for axis in benchmark.cases}
         where[case_name(case)] = case
-        for iou_type, value in numbers.items():
+        for iou_type, value in run.numbers.items():
             for name in (case_name(case), *((_ALL,) if benchmark.overall else ())):
-                values[name, iou_type].append(value)
-    ordered = sorted(values.items(), key=lambda item: item[0][0] == _ALL)
-    rows = [_row(benchmark, name, kind, found, where[name]) for (name, kind), found in ordered]
-    columns = [np.array(column, dtype=object) for column in zip(*rows, strict=True)]
-    names = ("case", "iou_type", "metric", "num_runs", "mean", "deviation", "published", "published_deviation")
-    count = len(rows)
-    return BenchmarkNumbers(
-        benchmark=np.full(count, benchmark.name, dtype=object),
-        conventions=np.full(count, "corrected" if corrected else "as published", dtype=object),
-        verified=np.full(count, benchmark.verified, dtype=object),
-        **dict(zip(names, columns, strict=True)),
-    )
+                found[name, iou_type].append((value, run.seconds))
+    ordered = sorted(found.items(), key=lambda item: item[0][0] == _ALL)
+    rows = [_row(benchmark, name, kind, pairs, where[name]) for (name, kind), pairs in ordered]
+    alike = {
+        "benchmark": benchmark.name,
+        "conventions": "corrected" if corrected else "as published",
+        "verified": benchmark.verified,
+        "metric": benchmark.metric,
+    }
+    return BenchmarkNumbers.concatenate([BenchmarkNumbers.row(**alike, **row) for row in rows])
 
 
 def case_name(case: Point) -> str:
@@ -45,18 +47,22 @@ def case_name(case: Point) -> str:
     return ", ".join(f"{axis} {value}" for axis, value in case.items())
 
 
-def _row(benchmark: Benchmark, name: str, iou_type: str, found: Sequence[float], where: Point) -> tuple[object, ...]:
+def _row(
+    benchmark: Benchmark, name: str, iou_type: str, pairs: Sequence[tuple[float, float]], where: Point
+) -> dict[str, object]:
+    """`pairs`: the number and the seconds an image of each run."""
     published = _published(benchmark.published, iou_type, where)
-    return (
-        name,
-        iou_type,
-        benchmark.metric,
-        len(found),
-        mean(found),
-        pstdev(found),
-        published.mean if published else None,
-        published.deviation if published else None,
-    )
+    values, seconds = zip(*pairs, strict=True)
+    return {
+        "case": name,
+        "iou_type": iou_type,
+        "num_runs": len(values),
+        "mean": mean(values),
+        "deviation": pstdev(values),
+        "seconds": mean(seconds),
+        "published": published.mean if published else None,
+        "published_deviation": published.deviation if published else None,
+    }
 
 
 def _published(known: Sequence[Published], iou_type: str, where: Point) -> Published | None:
@@ -65,7 +71,17 @@ def _published(known: Sequence[Published], iou_type: str, where: Point) -> Publi
 
 def as_text(numbers: BenchmarkNumbers) -> list[tuple[str, ...]]:
     """The table as text, header first."""
-    header = ("case", "IoU of", "runs", "ours", "published", "difference", "within its spread", "verified")
+    header = (
+        "case",
+        "IoU of",
+        "runs",
+        "ours",
+        "published",
+        "difference",
+        "within its spread",
+        "s an image",
+        "verified",
+    )
     return [header, *_text_rows(numbers)]
 
 
@@ -81,6 +97,7 @@ def _text_rows(numbers: BenchmarkNumbers) -> Iterator[tuple[str, ...]]:
             "not known" if published is None else _with_spread(published, spread),
             "-" if difference is None else f"{difference:+.1f}",
             "-" if difference is None or spread is None else ("yes" if abs(difference) <= spread else "no"),
+            f"{numbers.seconds[row]:.2f}",
             str(numbers.verified[row]),
         )
 

@@ -5,16 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from prefect import flow
 
 from flows.benchmarks.data import check_data
 from flows.benchmarks.definition import Benchmark, Point, Value, load_benchmark
-from flows.benchmarks.outcome import Numbers, as_text, compare_with_published
+from flows.benchmarks.outcome import RunOutcome, as_text, compare_with_published
 from flows.configuration import RunConfig
 from flows.pipeline import run_pipeline
 from flows.preflight import check
-from refseg_core.tables import Metrics
+from refseg_core.tables import Images, Metrics
 from tasks.artifacts import Artifact, Recipe, Store
+from tasks.labels import LabelRun
+from tasks.plan_shards import LabelPlan
 from tasks.progress import report
 from tasks.publish import is_shown, publish_benchmark
 
@@ -83,25 +86,33 @@ def run_benchmark(
 def run_plan(plan: Plan) -> Artifact:
     """Runs what is not done yet, and makes the table."""
     report("benchmark", total=len(plan.runs))
-    numbers: list[tuple[Point, Numbers]] = []
-    inputs = {}
+    store = Store(plan.store)
+    outcomes, inputs = [], {}
     for number, (point, config) in enumerate(plan.runs):
-        metrics = run_pipeline(config).metrics
-        assert metrics is not None, "every benchmark has ground truth"
-        numbers.append((point, _numbers(Store(plan.store), metrics, plan.benchmark.metric)))
-        inputs[f"run {number}"] = metrics.name
+        result = run_pipeline(config)
+        assert result.metrics is not None, "every benchmark has ground truth"
+        numbers = _numbers(store, result.metrics, plan.benchmark.metric)
+        outcomes.append(RunOutcome(point, numbers, _seconds_per_image(store, result.plan)))
+        inputs[f"run {number}"] = result.metrics.name
         report("benchmark", advanced=1)
-    table = compare_with_published(plan.benchmark, numbers, corrected=plan.corrected)
+    table = compare_with_published(plan.benchmark, outcomes, corrected=plan.corrected)
     settings = plan.benchmark.model_dump(mode="json") | {"corrected": plan.corrected}
     recipe = Recipe("benchmark", "benchmarks", version=1, settings=settings, inputs=inputs)
-    artifact = Store(plan.store).make(recipe, lambda: [table])
+    artifact = store.make(recipe, lambda: [table])
     if is_shown():
         publish_benchmark(plan.store, plan.benchmark.title, as_text(table))
     return artifact
 
 
-def _numbers(store: Store, metrics: Artifact, metric: str) -> Numbers:
+def _numbers(store: Store, metrics: Artifact, metric: str) -> dict[str, float]:
     """The metric over all categories, in percent."""
     table = store.load(metrics, Metrics)
     rows = zip(table.iou_type, table.metric, table.category_id, table.value.tolist(), strict=True)
     return {kind: _PERCENT * value for kind, name, category, value in rows if name == metric and category is None}
+
+
+def _seconds_per_image(store: Store, plan: LabelPlan) -> float:
+    """The mean of what the models took for the images that can be read."""
+    rows = LabelRun(store, plan.key).read_labeled_images(store.load(plan.dataset, Images))
+    seconds = np.concatenate([labeled.seconds[labeled.status != "unreadable"] for labeled in rows])
+    return float(seconds.mean()) if len(seconds) else 0.0
