@@ -11,8 +11,9 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from refseg_core.coco import CocoDataset, MaskFile, dataset_of_files, parse_coco, select_images
+from refseg_core.coco import MaskFile, parse_coco
 from refseg_core.columns import Table
+from refseg_core.dataset import Dataset, dataset_of_files, select_images
 from refseg_core.errors import DatasetError
 from refseg_core.images import IMAGE_SUFFIXES
 from refseg_core.settings import Conventions
@@ -55,7 +56,7 @@ def index_dataset(store_uri: str, source: DatasetSource, *, conventions: Convent
     return Store(store_uri).make(recipe, lambda: _tables(dataset))
 
 
-def _tables(dataset: CocoDataset) -> list[Table]:
+def _tables(dataset: Dataset) -> list[Table]:
     tables: list[Table] = [dataset.images, dataset.annotations, dataset.categories]
     return tables if dataset.federated_labels is None else [*tables, dataset.federated_labels]
 
@@ -64,7 +65,7 @@ def _mask_file(uri: str, conventions: Conventions) -> MaskFile:
     return MaskFile(read_uri(uri), _name(uri), conventions)
 
 
-def _from_annotations(source: DatasetSource, masks: MaskFile | None) -> tuple[CocoDataset, dict[str, str]]:
+def _from_annotations(source: DatasetSource, masks: MaskFile | None) -> tuple[Dataset, dict[str, str]]:
     """The dataset, and the hashes of what it was made from."""
     uri = str(source.annotations)
     data = read_uri(uri)
@@ -76,7 +77,7 @@ def _from_annotations(source: DatasetSource, masks: MaskFile | None) -> tuple[Co
     return dataset, inputs
 
 
-def _from_listing(source: DatasetSource) -> tuple[CocoDataset, dict[str, str]]:
+def _from_listing(source: DatasetSource) -> tuple[Dataset, dict[str, str]]:
     """The dataset, and the hash of the listing that it was made from."""
     files = Folder(source.images).list_files(tuple(sorted(IMAGE_SUFFIXES)))
     dataset = dataset_of_files(
@@ -85,7 +86,7 @@ def _from_listing(source: DatasetSource) -> tuple[CocoDataset, dict[str, str]]:
     return _selected(dataset, source), {"content": _content(files)}
 
 
-def _selected(dataset: CocoDataset, source: DatasetSource) -> CocoDataset:
+def _selected(dataset: Dataset, source: DatasetSource) -> Dataset:
     return dataset if source.image_ids is None else select_images(dataset, source.image_ids)
 
 

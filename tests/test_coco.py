@@ -14,16 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
-from refseg_core.coco import (
-    CocoDataset,
-    MaskFile,
-    check_file_name,
-    dataset_of_files,
-    json_stream,
-    parse_coco,
-    select_images,
-)
+from refseg_core.coco import MaskFile, json_stream, parse_coco
+from refseg_core.dataset import Dataset, dataset_of_files, select_images
 from refseg_core.errors import DatasetError
+from refseg_core.file_names import check_file_name
 from refseg_core.masks import decode_mask, encode_masks, rle_from_polygons
 from refseg_core.settings import Conventions
 
@@ -63,7 +57,7 @@ def a_document() -> Document:
     }
 
 
-def parse(document: Any) -> CocoDataset:
+def parse(document: Any) -> Dataset:
     return parse_coco(json.dumps(document).encode(), source="boats.json")
 
 
@@ -73,7 +67,7 @@ def problems_of(document: Any) -> str:
     return str(caught.value)
 
 
-def equal(first: CocoDataset, second: CocoDataset) -> bool:
+def equal(first: Dataset, second: Dataset) -> bool:
     return all(getattr(first, name).equals(getattr(second, name)) for name in ("images", "annotations", "categories"))
 
 
@@ -615,7 +609,7 @@ def a_full_document() -> Document:
     return document
 
 
-def borrow(document: Document, full: Document, conventions: Conventions = "corrected") -> CocoDataset:
+def borrow(document: Document, full: Document, conventions: Conventions = "corrected") -> Dataset:
     masks = MaskFile(json.dumps(full).encode(), "full.json", conventions)
     return parse_coco(json.dumps(document).encode(), source="boats.json", masks_from=masks)
 

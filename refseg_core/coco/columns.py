@@ -1,7 +1,7 @@
 """The growing columns of a COCO file's images and categories: each item checked, its values appended.
 
 Here: what an image and a category must say, and what LVIS's images say of categories. Not here: annotations
-(`annotations.py`), and how the lists stand in the file (`dataset.py`).
+(`annotations.py`), and how the lists stand in the file (`reading.py`).
 """
 
 import json
@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from refseg_core.coco.file_names import BAD_FILE_NAME, check_file_name
 from refseg_core.coco.json_values import (
     MAX_PIXELS,
     MAX_SIDE,
@@ -22,7 +21,8 @@ from refseg_core.coco.json_values import (
     shown,
     whole_number,
 )
-from refseg_core.coco.problems import Problems, shortened
+from refseg_core.file_names import BAD_FILE_NAME, check_file_name
+from refseg_core.problems import Problems, shortened
 from refseg_core.tables import Categories, FederatedLabels, Images
 
 _NOT_AN_OBJECT = "an entry of a list is not an object: write each image, annotation and category as one"
