@@ -12,6 +12,7 @@ from refseg_core.splits import SPLIT_NAMES
 
 Conventions = Literal["corrected", "original"]
 LabelingPath = Literal["reference", "exact", "fast", "turbo"]
+AnnotationFormat = Literal["auto", "coco", "voc", "yolo", "labelme", "cvat", "masks"]
 Protocol = Literal["auto", "coco", "lvis", "semantic"]
 
 

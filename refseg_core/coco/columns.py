@@ -17,11 +17,10 @@ from refseg_core.coco.json_values import (
     id_number,
     id_text,
     is_image_size,
-    is_unicode,
     shown,
     whole_number,
 )
-from refseg_core.file_names import BAD_FILE_NAME, check_file_name
+from refseg_core.file_names import BAD_FILE_NAME, check_file_name, is_unicode
 from refseg_core.problems import Problems, shortened
 from refseg_core.tables import Categories, FederatedLabels, Images
 

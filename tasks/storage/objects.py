@@ -60,6 +60,11 @@ def read(filesystem: Any, path: str, uri: str) -> bytes:
     return patiently(lambda: read_once(filesystem, path, uri), uri)
 
 
+def read_start(filesystem: Any, path: str, uri: str, num_bytes: int) -> bytes:
+    """An object's first bytes, with patience."""
+    return patiently(lambda: bytes(filesystem.cat_file(path, start=0, end=num_bytes)), uri)
+
+
 def read_once(filesystem: Any, path: str, uri: str) -> bytes:
     """An object's bytes; raises faults as they come."""
     return bytes(filesystem.cat_file(path, **_READ_OPTIONS.get(kind_of(uri), {})))
