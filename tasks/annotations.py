@@ -52,7 +52,6 @@ _NAMES: dict[Format, str] = {
     "masks": "masks",
 }
 _YOLO_FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
-_LEVELS_ABOVE = 2  # labels/train/ lies two below data.yaml
 _AT_ONCE = 16  # files under way
 _MAX_FILE_BYTES = 256 << 20
 _HEADER_BYTES = 1 << 16
@@ -73,7 +72,7 @@ def read_annotations(source: DatasetSource, masks: MaskFile | None) -> Annotated
     Raises DatasetError naming everything that is wrong with it, StoreError where it cannot be read.
     """
     uri = str(source.annotations)
-    is_json = uri.lower().endswith(SUFFIXES["coco"]) and source.format in ("auto", "coco")
+    is_json = redact(uri).lower().endswith(SUFFIXES["coco"]) and source.format in ("auto", "coco")
     if is_json or not _is_folder(uri):
         document = read_uri(uri)
         kind: Format = format_of_document(document) if source.format == "auto" else source.format
@@ -207,23 +206,36 @@ class _Classes:
 def _find_classes(folder: Folder, kind: Format) -> _Classes | None:
     """The list of categories in or above the folder. Raises DatasetError where it is damaged, or YOLO files lack it."""
     wanted = (*_YOLO_FILES, *CLASS_FILES) if kind == "yolo" else CLASS_FILES
-    place = folder
-    for _ in range(1 + _LEVELS_ABOVE):
+    num_above = 2 if kind == "yolo" else 1  # labels/train/ lies two below data.yaml
+    for place in [folder, *_above(folder, num_above)]:
         for name in wanted:
-            document = place.read_if_there(name)
+            document = _read_if_allowed(place, name)
             if document is not None:
                 read = _yaml_names if name in _YOLO_FILES else read_class_names
                 return _Classes(_class_names(place.join(name), document, read), _sha256(document))
-        above = place.uri.rstrip("/").rpartition("/")[0]
-        if not above or above.endswith(("/", ":")):
-            break
-        place = Folder(above)
     if kind != "yolo":
         return None
     raise DatasetError(
         f"{redact(folder.uri)}: neither it nor the folders above say what the classes are called. Add one of "
         f"{', '.join(wanted)}: a YAML file with a list 'names', or a text file with one name a line."
     )
+
+
+def _above(folder: Folder, number: int) -> Iterator[Folder]:
+    place = folder.uri.rstrip("/")
+    for _ in range(number):
+        place = place.rpartition("/")[0]
+        if not place or place.endswith(("/", ":")):
+            return
+        yield Folder(place)
+
+
+def _read_if_allowed(folder: Folder, name: str) -> bytes | None:
+    """None also where it may not be read: who may read a prefix often may not read what lies above."""
+    try:
+        return folder.read_if_there(name)
+    except StoreError:
+        return None
 
 
 def _class_names(uri: str, document: bytes, read: Callable[[bytes], Sequence[str]]) -> Sequence[str]:
