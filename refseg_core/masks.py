@@ -91,7 +91,7 @@ def rle_of_part(part_HW: Masks, *, top: int, left: int, height: int, width: int)
     lasts = positions[np.concatenate([breaks, [-1]])] if len(positions) else positions
     edges = np.stack([firsts, lasts + 1], axis=1).ravel()
     counts = np.diff(np.concatenate([[0], edges, [height * width]]))
-    return rle_from_counts(counts.tolist(), height, width)
+    return rle_from_counts(counts[: len(counts) - (counts[-1] == 0)].tolist(), height, width)
 
 
 def union_of(rles: Sequence[Rle]) -> Rle:

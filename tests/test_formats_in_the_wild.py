@@ -18,7 +18,7 @@ from refseg_core.formats import ImageNames, NamedFile, read_class_names, read_cv
 from refseg_core.formats import read_yolo as read_yolo_files
 from refseg_core.formats.xml import XmlError, parse_xml
 from refseg_core.images import decode_values, image_size
-from refseg_core.masks import decode_mask, mask_areas, rle_from_polygons, rle_of_part, union_of
+from refseg_core.masks import decode_mask, encode_masks, mask_areas, rle_from_polygons, rle_of_part, union_of
 from refseg_core.problems import Problems
 from tests.samples import png
 
@@ -447,7 +447,7 @@ def test_a_part_of_a_mask_is_encoded_in_its_place(seed: int, part: tuple[int, in
     padded = np.zeros((40, 40), dtype=bool)
     padded[20 + place[0] : 20 + place[0] + part[0], 20 + place[1] : 20 + place[1] + part[1]] = pixels
     rle = rle_of_part(pixels, top=place[0], left=place[1], height=9, width=10)
-    assert np.array_equal(decode_mask(rle), padded[20:29, 20:30])
+    assert [rle] == encode_masks(padded[None, 20:29, 20:30])
     assert union_of([rle, rle]) == rle
 
 
