@@ -276,6 +276,15 @@ class TestTolerance:
         document["categories"][0]["name"] = "animals"
         assert parse(document).categories.category_id.tolist() == [0, 2, 5]
 
+    def test_roboflows_unused_category_0_is_left_out_when_it_is_the_group_of_all_others(self) -> None:
+        document = a_document()
+        for category in document["categories"]:
+            category["supercategory"] = "harbour"
+        document["categories"].insert(0, {"id": 0, "name": "harbour", "supercategory": "none"})
+        assert parse(document).categories.category_id.tolist() == [2, 5]
+        document["annotations"][0]["category_id"] = 0
+        assert parse(document).categories.category_id.tolist() == [0, 2, 5]
+
 
 def put(section: str, row: int, **values: Any) -> Callable[[Document], None]:
     def change(document: Document) -> None:

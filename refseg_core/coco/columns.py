@@ -193,6 +193,7 @@ class CategoryColumns(Columns):
         super().__init__(problems)
         self.names: dict[int, str] = {}
         self.frequencies: dict[int, str | None] = {}
+        self.supercategories: dict[int, Any] = {}
 
     def _add(self, item: dict[str, Any]) -> None:
         category_id = id_number(item.get("id"))
@@ -208,11 +209,14 @@ class CategoryColumns(Columns):
             self.names[category_id] = name
             frequency = item.get("frequency")
             self.frequencies[category_id] = frequency if frequency in ("r", "c", "f") else None
+            self.supercategories[category_id] = item.get("supercategory")
 
     def drop_placeholder(self, used_ids: Collection[int]) -> None:
-        """Leaves out Roboflow's category 0: without annotations, with the name of a real one."""
-        is_shared = list(self.names.values()).count(self.names.get(0, "")) > 1
-        if is_shared and used_ids and 0 not in used_ids:
+        """Leaves out Roboflow's category 0: without annotations, named as a real one or as the group of all others."""
+        name = self.names.get(0, "")
+        is_shared = list(self.names.values()).count(name) > 1
+        groups = {self.supercategories.get(number) for number in self.names if number != 0}
+        if (is_shared or groups == {name}) and used_ids and 0 not in used_ids:
             del self.names[0]
 
     def check_names(self) -> None:

@@ -33,7 +33,8 @@ def parse_coco(document: bytes, *, source: str, masks_from: MaskFile | None = No
     `coco_url` (LVIS); one flat list of coordinates as a polygon; a missing or null `bbox`, `area`, `iscrowd` or
     `segmentation`. Masks may be polygons (those with fewer than three points are left out) or run lengths,
     compressed or not. Boxes may reach beyond the image and may have no width or height (train2017 has such).
-    A category 0 without annotations that shares another's name is left out (Roboflow writes it).
+    A category 0 without annotations is left out where it has another's name, or that of all others' supercategory
+    (Roboflow writes it).
 
     Anything else raises one DatasetError with every kind of problem, its count and the first few offenders.
     """
