@@ -13,8 +13,9 @@ from refseg_core.overview import Overview, overview
 from refseg_core.tables import Images, Metrics
 from tasks.addresses import redact
 from tasks.artifacts import Artifact, Store
-from tasks.draw_overview import draw_overview, load_dataset
+from tasks.draw_overview import draw_overview
 from tasks.evaluate import protocol_of
+from tasks.index_dataset import load_dataset
 from tasks.labels import LabelRun
 from tasks.plan_shards import LabelPlan
 from tasks.pull_weights import pull_weights

@@ -5,7 +5,7 @@ import numpy as np
 from refseg_core.dataset import Dataset
 from refseg_core.overview import pick_images
 from refseg_core.pictures import Picture, contact_sheet, draw_instances, to_jpeg
-from refseg_core.tables import Annotations, Categories, Images
+from refseg_core.tables import Annotations, Categories
 from tasks.artifacts import Artifact, Store
 from tasks.images import read_images
 from tasks.pictures import MAX_PIXELS
@@ -14,11 +14,6 @@ from tasks.storage import Folder
 FOLDER = "overviews"
 _NUM_IMAGES = 12
 _TILE_SIDE = 400  # px
-
-
-def load_dataset(store: Store, artifact: Artifact) -> Dataset:
-    """An indexed dataset."""
-    return Dataset(store.load(artifact, Images), store.load(artifact, Annotations), store.load(artifact, Categories))
 
 
 def draw_overview(store: Store, artifact: Artifact, dataset: Dataset, images_uri: str) -> str:

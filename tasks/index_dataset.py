@@ -17,10 +17,10 @@ from refseg_core.dataset import Dataset, dataset_of_files, select_images
 from refseg_core.errors import DatasetError
 from refseg_core.images import IMAGE_SUFFIXES
 from refseg_core.settings import Conventions
-from refseg_core.tables import Images
+from refseg_core.tables import Annotations, Categories, FederatedLabels, Images
 from tasks.addresses import redact
 from tasks.annotations import Annotated, read_annotations
-from tasks.artifacts import Artifact, Recipe, Store
+from tasks.artifacts import Artifact, Recipe, Store, table_name
 from tasks.retrying import retried_task
 from tasks.sources import DatasetSource
 from tasks.storage import FileInfo, Folder, read_uri
@@ -57,6 +57,21 @@ def index_dataset(store_uri: str, source: DatasetSource, *, conventions: Convent
         inputs=read.inputs,
     )
     return Store(store_uri).make(recipe, lambda: _tables(dataset))
+
+
+def load_dataset(store: Store, artifact: Artifact) -> Dataset:
+    """An indexed dataset."""
+    return Dataset(
+        store.load(artifact, Images),
+        store.load(artifact, Annotations),
+        store.load(artifact, Categories),
+        store.load(artifact, FederatedLabels) if is_federated(artifact) else None,
+    )
+
+
+def is_federated(artifact: Artifact) -> bool:
+    """Whether an indexed dataset's images say more of categories than their annotations do, as LVIS's do."""
+    return table_name(FederatedLabels) in artifact.num_rows
 
 
 def _tables(dataset: Dataset) -> list[Table]:

@@ -714,6 +714,23 @@ def test_categories_that_targets_number_differently_are_an_error_that_names_them
         steps.evaluate(prototypes, plan)
 
 
+def test_targets_that_number_the_same_names_differently_are_evaluated_by_name(steps: Steps) -> None:
+    prototypes = steps.prototypes()
+    plan = steps.plan(prototypes)
+    steps.label(prototypes, plan)
+    numbers = table_rows(steps.store.load(steps.evaluate(prototypes, plan), Metrics))
+    path = steps.project.folder / "targets.json"
+    content = read_coco(path)
+    other_id = {3: 0, 8: 3}
+    for one in content["annotations"]:
+        one["category_id"] = other_id[one["category_id"]]
+    for one in content["categories"]:
+        one["id"] = other_id[one["id"]]
+    path.write_text(json.dumps(content))
+    renumbered = LabelPlan(steps.dataset(steps.config.targets.source), plan.key, ())
+    assert table_rows(steps.store.load(steps.evaluate(prototypes, renumbered), Metrics)) == numbers
+
+
 def test_categories_that_only_the_targets_have_are_left_out(steps: Steps) -> None:
     path = steps.project.folder / "targets.json"
     content = read_coco(path)
