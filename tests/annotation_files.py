@@ -5,6 +5,7 @@ Sides are powers of two, so that fractions of them are exact.
 
 import base64
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -191,10 +192,12 @@ def _cvat_shape(one: Instance, kind: Kind) -> str:
 def write_masks(folder: Path, instances: Sequence[Instance], kind: Kind) -> None:
     """<category>/<image>/<number>.png, or without the number where there is one instance."""
     assert kind == "masks"
+    wanted = Counter((one.image, one.category) for one in instances)
+    written: Counter[tuple[str, str]] = Counter()
     for one in instances:
-        own = [other for other in instances if (other.image, other.category) == (one.image, one.category)]
-        stem = Path(one.image).with_suffix("")
-        name = f"{stem}.png" if len(own) == 1 else f"{stem}/{own.index(one)}.png"
+        key, stem = (one.image, one.category), Path(one.image).with_suffix("")
+        name = f"{stem}.png" if wanted[key] == 1 else f"{stem}/{written[key]:03}.png"
+        written[key] += 1
         _write(folder / one.category / name, png(one.mask.astype(np.uint8) * 255))
 
 

@@ -2,9 +2,13 @@
 
 import logging
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from refseg_core.coco import parse_coco
 from refseg_core.dataset import Dataset
@@ -16,8 +20,11 @@ from tasks.index_dataset import index_dataset
 from tasks.sources import DatasetSource
 from tests.annotation_files import (
     CATEGORIES,
+    HEIGHT,
     IMAGES,
     INSTANCES,
+    WIDTH,
+    Instance,
     Kind,
     Writer,
     coco_document,
@@ -78,6 +85,34 @@ def test_every_format_gives_the_tables_of_the_same_coco_file(format_name: str, k
         known_sizes=[name for name in IMAGES if not is_sparse or any(one.image == name for one in INSTANCES)],
     )
     assert_same(read_from.dataset, parse_coco(document, source="x"))
+
+
+corners = st.tuples(st.integers(0, 31), st.integers(0, 63), st.integers(32, HEIGHT), st.integers(64, WIDTH))
+drawn_instances = st.lists(st.tuples(st.sampled_from(["a.png", "sub/b.png"]), st.sampled_from(CATEGORIES), corners))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("format_name", "kind"), CASES)
+@given(drawn=drawn_instances)
+@settings(max_examples=20, deadline=None)
+def test_any_instances_come_back_as_from_coco(format_name: str, kind: Kind, drawn: list[Any]) -> None:
+    instances = tuple(
+        Instance(image, category, (left, top, right, top, right, bottom, left, bottom))
+        for image, category, (top, left, bottom, right) in sorted(drawn)
+    )
+    with TemporaryDirectory() as name:
+        write_all_images(Path(name) / "images")
+        WRITERS[format_name][0](Path(name) / "annotations", instances, kind)
+        source = source_of(Path(name), format_name, format=format_name)
+        if format_name in ("yolo", "masks") and not instances:  # nothing is written
+            return
+        dataset = read(source)
+    expected = parse_coco(coco_document(instances, kind), source="x")
+    without = ["annotation_id", "category_id"]
+    assert table_rows(dataset.annotations, without=without) == table_rows(expected.annotations, without=without)
+    names = [dict(zip(one.categories.category_id, one.categories.name, strict=True)) for one in (dataset, expected)]
+    read_ids, ids = dataset.annotations.category_id.tolist(), expected.annotations.category_id.tolist()
+    assert [names[0][one] for one in read_ids] == [names[1][one] for one in ids]
 
 
 def test_a_map_holds_one_instance_of_each_value(tmp_path: Path) -> None:
