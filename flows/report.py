@@ -1,6 +1,7 @@
 """What a command says at its end: what was made, how good it is, where it lies and what to type next."""
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import islice
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
@@ -9,7 +10,7 @@ from rich.table import Table as TextTable
 from flows.configuration import RunConfig
 from flows.console import messages, print_metrics, results
 from flows.pipeline import RunResult
-from refseg_core.overview import Overview, overview
+from refseg_core.overview import Oddity, Overview, overview
 from refseg_core.tables import Images, Metrics
 from tasks.addresses import redact
 from tasks.artifacts import Artifact, Store
@@ -74,28 +75,38 @@ def report_metrics(store_uri: str, metrics: Artifact) -> None:
 def report_dataset(
     config: RunConfig, title: str, source: DatasetSource, artifact: Artifact, *, num_shots: int | None
 ) -> None:
-    """What a dataset holds: numbers, categories, what is odd about it, and a picture of some annotated images."""
-    store = Store(config.store)
+    """What a dataset holds: numbers, categories, what is odd about it, and a picture of some annotated images.
+
+    `num_shots`: references wanted of each category, None where it is not to be told who has fewer.
+    """
+    store, shown = Store(config.store), redact(config.store)
     dataset = load_dataset(store, artifact)
     seen = overview(dataset, num_shots=num_shots)
     results.print(f"{title}: {seen.num_images} images{_sizes(seen)}")
     if len(dataset.annotations):
         results.print(
-            f"{len(dataset.annotations)} annotations: {seen.num_masks} with mask, {seen.num_boxes_only} box only, "
-            f"{seen.num_crowds} crowds"
+            f"{len(dataset.annotations)} annotations, read as {_format(store, artifact)}: {seen.num_masks} with mask, "
+            f"{seen.num_boxes_only} box only, {seen.num_crowds} crowds"
         )
-    if seen.categories:
         results.print(_category_table(seen))
-    for oddity in seen.oddities:
+    _print_oddities(seen.oddities)
+    results.print(f"Tables:  {shown}/{artifact.name}")
+    if len(dataset.annotations):
+        results.print(f"Picture: {shown}/{draw_overview(store, artifact, dataset, source.images)}")
+
+
+def _print_oddities(oddities: Sequence[Oddity]) -> None:
+    for oddity in oddities:
         results.print(f"Odd: {oddity.count} {oddity.what}")
         for example in oddity.examples:
             results.print(f"  {example}")
         if oddity.count > len(oddity.examples):
             results.print(f"  and {oddity.count - len(oddity.examples)} more")
-    shown = redact(config.store)
-    results.print(f"Tables:  {shown}/{artifact.name}")
-    if len(dataset.annotations):
-        results.print(f"Picture: {shown}/{draw_overview(store, artifact, dataset, source.images)}")
+
+
+def _format(store: Store, artifact: Artifact) -> str:
+    manifest = store.manifest(artifact.name) or {}
+    return str(manifest.get("settings", {}).get("format", "coco"))
 
 
 def _sizes(seen: Overview) -> str:

@@ -86,6 +86,11 @@ def _mask_file(uri: str, conventions: Conventions) -> MaskFile:
 def _from_annotations(source: DatasetSource, masks: MaskFile | None) -> Annotated:
     """The dataset, with the versions of its images where they are wanted."""
     read = read_annotations(source, masks)
+    if masks is not None and read.kind != "coco":
+        raise DatasetError(
+            f"targets.masks_from completes COCO json, and {redact(str(source.annotations))} is {read.kind}. Leave it "
+            "null."
+        )
     dataset, inputs = _selected(read.dataset, source), dict(read.inputs)
     if source.with_versions and len(dataset.images) and Folder(source.images).can_be_listed:
         images, inputs["images"] = _with_versions(dataset.images, source)

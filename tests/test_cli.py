@@ -325,7 +325,7 @@ def test_index_says_what_references_and_targets_hold(project: Project) -> None:
     lines = [line.split() for line in result.stdout.splitlines()]
     assert "References: 2 images of 128 x 96 to 128 x 96 px" in result.stdout
     assert "Targets: 5 images" in result.stdout
-    assert "10 annotations: 10 with mask, 0 box only, 0 crowds" in result.stdout
+    assert "10 annotations, read as coco: 10 with mask, 0 box only, 0 crowds" in result.stdout
     assert sum("box" in line and "3" in line for line in lines) == 2
     assert f"{project.config.store}/dataset/" in result.stdout
     assert "Odd: 2 categories with fewer annotations than num_shots (3)" in result.stdout

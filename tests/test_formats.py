@@ -18,6 +18,7 @@ from tasks.annotations import read_annotations
 from tasks.artifacts import Store
 from tasks.index_dataset import index_dataset
 from tasks.sources import DatasetSource
+from tasks.storage import Folder
 from tests.annotation_files import (
     CATEGORIES,
     HEIGHT,
@@ -205,6 +206,21 @@ class TestTelling:
     def test_what_is_not_there_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(RefsegError, match="nowhere: not found"):
             read(DatasetSource(images=str(tmp_path), annotations=str(tmp_path / "nowhere")))
+
+    def test_folders_in_an_object_store_are_told_too(self, tmp_path: Path) -> None:
+        written(tmp_path, "yolo", "polygons")
+        bucket = Folder("memory://formats")
+        for file in tmp_path.rglob("*"):
+            if file.is_file():
+                bucket.replace(str(file.relative_to(tmp_path)), file.read_bytes())
+        there = DatasetSource(images=bucket.join("images"), annotations=bucket.join("annotations/labels"))
+        assert_same(read(there), read(source_of(tmp_path, "yolo")))
+
+    def test_masks_are_borrowed_for_coco_only(self, tmp_path: Path) -> None:
+        (tmp_path / "masks.json").write_bytes(coco_document(INSTANCES, "masks"))
+        source = written(tmp_path, "voc", "boxes").model_copy(update={"masks_from": str(tmp_path / "masks.json")})
+        with pytest.raises(DatasetError, match=r"masks_from completes COCO json, and .*annotations is voc"):
+            index_dataset.fn(str(tmp_path / "store"), source)
 
 
 class TestImages:
