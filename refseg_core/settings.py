@@ -12,7 +12,8 @@ from refseg_core.splits import SPLIT_NAMES
 
 Conventions = Literal["corrected", "original"]
 LabelingPath = Literal["reference", "exact", "fast", "turbo"]
-AnnotationFormat = Literal["auto", "coco", "voc", "yolo", "labelme", "cvat", "masks"]
+Format = Literal["coco", "voc", "yolo", "labelme", "cvat", "masks"]
+AnnotationFormat = Literal["auto", Format]
 Protocol = Literal["auto", "coco", "lvis", "semantic"]
 
 

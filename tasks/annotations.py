@@ -12,22 +12,17 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
-import yaml
-
 from refseg_core.coco import MaskFile, parse_coco
 from refseg_core.dataset import Dataset
 from refseg_core.errors import DatasetError, ImageError, StoreError
 from refseg_core.formats import (
-    CLASS_FILES,
     SUFFIXES,
-    Format,
     ImageNames,
     NamedFile,
     annotation_files,
     format_of_document,
     formats_of_files,
     is_by_category,
-    read_class_names,
     read_cvat,
     read_labelme,
     read_masks,
@@ -35,9 +30,11 @@ from refseg_core.formats import (
     read_yolo,
 )
 from refseg_core.images import IMAGE_SUFFIXES, image_size
+from refseg_core.settings import Format
 from refseg_core.tables import Images
 from tasks.addresses import redact
 from tasks.ahead import ahead
+from tasks.class_names import find_class_names
 from tasks.sources import DatasetSource
 from tasks.storage import FileInfo, Folder, read_uri
 
@@ -51,7 +48,6 @@ _NAMES: dict[Format, str] = {
     "cvat": "CVAT XML",
     "masks": "masks",
 }
-_YOLO_FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _AT_ONCE = 16  # files under way
 _MAX_FILE_BYTES = 256 << 20
 _HEADER_BYTES = 1 << 16
@@ -73,27 +69,35 @@ def read_annotations(source: DatasetSource, masks: MaskFile | None) -> Annotated
     """
     uri = str(source.annotations)
     is_json = redact(uri).lower().endswith(SUFFIXES["coco"]) and source.format in ("auto", "coco")
-    if is_json or not _is_folder(uri):
-        document = read_uri(uri)
-        kind: Format = format_of_document(document) if source.format == "auto" else source.format
-        return _of_document(uri, document, "coco" if is_json else kind, masks)
-    folder = Folder(uri)
+    if not is_json and _is_folder(uri):
+        return _of_folder(Folder(uri), source, masks)
+    document = read_uri(uri)
+    if is_json:
+        return _of_document(uri, document, "coco", masks)
+    return _of_document(uri, document, _chosen(source) or format_of_document(document), masks)
+
+
+def _of_folder(folder: Folder, source: DatasetSource, masks: MaskFile | None) -> Annotated:
     files = {file.name: file for file in folder.list_files()}
-    kind = _tell(folder, list(files)) if source.format == "auto" else source.format
+    kind = _chosen(source) or _tell(folder, list(files))
     names = annotation_files(files, kind)
     if not names:
         raise DatasetError(
-            f"{redact(uri)}: holds no {_NAMES[kind]}: expected files ending in {SUFFIXES[kind]}. Correct annotations "
-            "or format."
+            f"{redact(folder.uri)}: holds no {_NAMES[kind]}: expected files ending in {SUFFIXES[kind]}. Correct "
+            "annotations or format."
         )
-    if kind in ("coco", "cvat"):
-        if len(names) > 1:
-            raise DatasetError(
-                f"{redact(uri)}: holds {len(names)} files ending in {SUFFIXES[kind]}, such as {names[0]} and "
-                f"{names[1]}; {_NAMES[kind]} is one file. Name it as annotations."
-            )
-        return _of_document(folder.join(names[0]), folder.read(names[0]), kind, masks)
-    return _of_files(_Files(folder, [files[name] for name in names]), kind, source)
+    if kind not in ("coco", "cvat"):
+        return _of_files(_Files(folder, [files[name] for name in names]), kind, source)
+    if len(names) > 1:
+        raise DatasetError(
+            f"{redact(folder.uri)}: holds {len(names)} files ending in {SUFFIXES[kind]}, such as {names[0]} and "
+            f"{names[1]}; {_NAMES[kind]} is one file. Name it as annotations."
+        )
+    return _of_document(folder.join(names[0]), folder.read(names[0]), kind, masks)
+
+
+def _chosen(source: DatasetSource) -> Format | None:
+    return None if source.format == "auto" else source.format
 
 
 def _tell(folder: Folder, names: Sequence[str]) -> Format:
@@ -154,7 +158,7 @@ class _Files:
 
 def _of_files(files: _Files, kind: Format, source: DatasetSource) -> Annotated:
     files.check_sizes()
-    images, classes = _image_names(source, kind), _find_classes(files.folder, kind)
+    images, classes = _image_names(source, kind), find_class_names(files.folder, kind)
     read = _reader(files, kind, images, source)
     dataset = read(files, images, source=redact(files.folder.uri), classes=classes and classes.names)
     inputs = {"content": files.digest.hexdigest(), "image_sizes": _sha256(_sizes_text(dataset.images))}
@@ -195,68 +199,6 @@ def _size_of(folder: Folder, name: str) -> tuple[int, int]:
         except ImageError:
             continue
     return 0, 0
-
-
-@dataclass(frozen=True)
-class _Classes:
-    names: Sequence[str]
-    sha256: str
-
-
-def _find_classes(folder: Folder, kind: Format) -> _Classes | None:
-    """The list of categories in or above the folder. Raises DatasetError where it is damaged, or YOLO files lack it."""
-    wanted = (*_YOLO_FILES, *CLASS_FILES) if kind == "yolo" else CLASS_FILES
-    num_above = 2 if kind == "yolo" else 1  # labels/train/ lies two below data.yaml
-    for place in [folder, *_above(folder, num_above)]:
-        for name in wanted:
-            document = _read_if_allowed(place, name)
-            if document is not None:
-                read = _yaml_names if name in _YOLO_FILES else read_class_names
-                return _Classes(_class_names(place.join(name), document, read), _sha256(document))
-    if kind != "yolo":
-        return None
-    raise DatasetError(
-        f"{redact(folder.uri)}: neither it nor the folders above say what the classes are called. Add one of "
-        f"{', '.join(wanted)}: a YAML file with a list 'names', or a text file with one name a line."
-    )
-
-
-def _above(folder: Folder, number: int) -> Iterator[Folder]:
-    place = folder.uri.rstrip("/")
-    for _ in range(number):
-        place = place.rpartition("/")[0]
-        if not place or place.endswith(("/", ":")):
-            return
-        yield Folder(place)
-
-
-def _read_if_allowed(folder: Folder, name: str) -> bytes | None:
-    """None also where it may not be read: who may read a prefix often may not read what lies above."""
-    try:
-        return folder.read_if_there(name)
-    except StoreError:
-        return None
-
-
-def _class_names(uri: str, document: bytes, read: Callable[[bytes], Sequence[str]]) -> Sequence[str]:
-    try:
-        names = read(document)
-    except (ValueError, AttributeError, RecursionError, yaml.YAMLError) as error:
-        raise DatasetError(f"{redact(uri)}: cannot be read as a list of categories: {error}.") from error
-    if not names or not all(names):
-        raise DatasetError(f"{redact(uri)}: expected a name for every category, got {list(names)[:10]}.")
-    return names
-
-
-def _yaml_names(document: bytes) -> Sequence[str]:
-    """The `names` of YOLO's YAML file, a list or a mapping from numbers. Raises ValueError where it has none."""
-    content = yaml.safe_load(document)
-    names = content.get("names") if isinstance(content, dict) else None
-    if isinstance(names, dict) and sorted(map(str, names)) == sorted(map(str, range(len(names)))):
-        names = [{str(number): name for number, name in names.items()}[str(number)] for number in range(len(names))]
-    if not isinstance(names, list) or not all(isinstance(name, str | int | float) for name in names):
-        raise ValueError("expected 'names', a list or a mapping of the numbers from 0 on")
-    return [str(name) for name in names]
 
 
 def _is_folder(uri: str) -> bool:

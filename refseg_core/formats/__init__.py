@@ -14,14 +14,13 @@ from refseg_core.formats.gathering import NamedFile
 from refseg_core.formats.image_names import ImageNames
 from refseg_core.formats.labelme import read_labelme
 from refseg_core.formats.mask_files import is_by_category, read_masks
-from refseg_core.formats.recognition import SUFFIXES, Format, annotation_files, format_of_document, formats_of_files
+from refseg_core.formats.recognition import SUFFIXES, annotation_files, format_of_document, formats_of_files
 from refseg_core.formats.voc import read_voc
 from refseg_core.formats.yolo import read_yolo
 
 __all__ = [
     "CLASS_FILES",
     "SUFFIXES",
-    "Format",
     "ImageNames",
     "NamedFile",
     "annotation_files",

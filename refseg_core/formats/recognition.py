@@ -5,11 +5,9 @@ Here: what tells formats apart. Not here: listing folders and what to do where s
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Literal
 
 from refseg_core.formats.class_names import CLASS_FILES
-
-Format = Literal["coco", "voc", "yolo", "labelme", "cvat", "masks"]
+from refseg_core.settings import Format
 
 SUFFIXES: dict[Format, str] = {
     "coco": ".json",
