@@ -213,10 +213,11 @@ class CategoryColumns(Columns):
 
     def drop_placeholder(self, used_ids: Collection[int]) -> None:
         """Leaves out Roboflow's category 0: without annotations, named as a real one or as the group of all others."""
-        name = self.names.get(0, "")
-        is_shared = list(self.names.values()).count(name) > 1
-        groups = {self.supercategories.get(number) for number in self.names if number != 0}
-        if (is_shared or groups == {name}) and used_ids and 0 not in used_ids:
+        if 0 not in self.names or 0 in used_ids or not used_ids:
+            return
+        name, others = self.names[0], [number for number in self.names if number != 0]
+        has_double = any(self.names[number] == name for number in others)
+        if has_double or (others and all(self.supercategories.get(number) == name for number in others)):
             del self.names[0]
 
     def check_names(self) -> None:
