@@ -7,10 +7,12 @@ Not here: what the files mean (`refseg_core/coco/`, `refseg_core/formats/`), and
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
+
+import numpy as np
 
 from refseg_core.coco import MaskFile, parse_coco
 from refseg_core.dataset import Dataset
@@ -161,6 +163,7 @@ def _of_files(files: _Files, kind: Format, source: DatasetSource) -> Annotated:
     images, classes = _image_names(source, kind), find_class_names(files.folder, kind)
     read = _reader(files, kind, images, source)
     dataset = read(files, images, source=redact(files.folder.uri), classes=classes and classes.names)
+    dataset = _with_sizes(dataset, Folder(source.images))
     inputs = {"content": files.digest.hexdigest(), "image_sizes": _sha256(_sizes_text(dataset.images))}
     return Annotated(dataset, kind, inputs | ({} if classes is None else {"classes": classes.sha256}))
 
@@ -170,8 +173,7 @@ def _reader(files: _Files, kind: Format, images: ImageNames, source: DatasetSour
         return partial(read_masks, by_category=is_by_category(files.names, images))
     if kind == "yolo":
         labelled = sorted({image for name in files.names for image in images.candidates(name)})
-        measured = ahead(partial(_size_of, Folder(source.images)), labelled, _AT_ONCE)
-        return partial(read_yolo, sizes=dict(zip(labelled, measured, strict=True)))
+        return partial(read_yolo, sizes=_measure(Folder(source.images), labelled))
     return read_voc if kind == "voc" else read_labelme
 
 
@@ -189,6 +191,22 @@ def _image_names(source: DatasetSource, kind: Format) -> ImageNames:
         inner = uri.removeprefix(images_uri)
         names = [name for name in names if not name.startswith(inner)]
     return ImageNames(names)
+
+
+def _with_sizes(dataset: Dataset, folder: Folder) -> Dataset:
+    """With the sizes of annotated images that their annotations do not tell, such as VOC files with a size of 0."""
+    is_unknown = np.isin(dataset.images.image_id.astype(str), dataset.annotations.image_id.astype(str))
+    is_unknown &= dataset.images.height * dataset.images.width == 0
+    measured = _measure(folder, dataset.images.file_name[is_unknown].tolist())
+    height, width = dataset.images.height.copy(), dataset.images.width.copy()
+    for row in np.flatnonzero(is_unknown).tolist():
+        height[row], width[row] = measured[dataset.images.file_name[row]]
+    return replace(dataset, images=dataset.images.replace(height=height, width=width))
+
+
+def _measure(folder: Folder, names: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """(height, width) of each image, several read at once."""
+    return dict(zip(names, ahead(partial(_size_of, folder), names, _AT_ONCE), strict=True))
 
 
 def _size_of(folder: Folder, name: str) -> tuple[int, int]:

@@ -255,6 +255,16 @@ class TestImages:
         assert "Found: z.txt" in str(caught.value)
         assert "Found: a.txt with a.jpg, a.png" in str(caught.value)
 
+    def test_sizes_that_no_file_tells_are_those_of_the_annotated_images(self, tmp_path: Path) -> None:
+        source = written(tmp_path, "voc", "boxes")
+        for file in (tmp_path / "annotations").rglob("*.xml"):
+            file.write_text(file.read_text().replace(f"<width>{WIDTH}</width>", "<width>0</width>"))
+        (tmp_path / "images" / "sub" / "b.png").write_bytes(b"no image")
+        images = read(source).images
+        assert images.file_name.tolist() == sorted(IMAGES)
+        assert images.height.tolist() == [HEIGHT, HEIGHT, 0]
+        assert images.width.tolist() == [WIDTH, 0, 0]
+
     def test_a_listing_of_targets_gives_their_versions(self, tmp_path: Path) -> None:
         source = written(tmp_path, "voc", "boxes").model_copy(update={"with_versions": True})
         store = Store(str(tmp_path / "store"))
