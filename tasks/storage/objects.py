@@ -1,5 +1,6 @@
 """Single objects by their URI: opened, read, measured, written whole."""
 
+import errno
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -62,7 +63,16 @@ def read(filesystem: Any, path: str, uri: str) -> bytes:
 
 def read_start(filesystem: Any, path: str, uri: str, num_bytes: int) -> bytes:
     """An object's first bytes, with patience."""
-    return patiently(lambda: bytes(filesystem.cat_file(path, start=0, end=num_bytes)), uri)
+    return patiently(lambda: _read_start_once(filesystem, path, uri, num_bytes), uri)
+
+
+def _read_start_once(filesystem: Any, path: str, uri: str, num_bytes: int) -> bytes:
+    try:
+        return bytes(filesystem.cat_file(path, start=0, end=num_bytes))
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return read_once(filesystem, path, uri)  # S3 has no range of an empty object
 
 
 def read_once(filesystem: Any, path: str, uri: str) -> bytes:
