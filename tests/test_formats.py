@@ -39,6 +39,8 @@ from tests.annotation_files import (
 )
 from tests.samples import table_rows
 
+pytest_plugins = ["tests.stores"]
+
 WRITERS: dict[str, tuple[Writer, tuple[Kind, ...]]] = {
     "voc": (write_voc, ("boxes", "polygons")),
     "yolo": (write_yolo, ("boxes", "polygons")),
@@ -207,13 +209,13 @@ class TestTelling:
         with pytest.raises(RefsegError, match="nowhere: not found"):
             read(DatasetSource(images=str(tmp_path), annotations=str(tmp_path / "nowhere")))
 
-    def test_folders_in_an_object_store_are_told_too(self, tmp_path: Path) -> None:
+    def test_folders_are_told_wherever_they_lie(self, empty_uri: str, tmp_path: Path) -> None:
         written(tmp_path, "yolo", "polygons")
-        bucket = Folder("memory://formats")
+        folder = Folder(empty_uri)
         for file in tmp_path.rglob("*"):
             if file.is_file():
-                bucket.replace(str(file.relative_to(tmp_path)), file.read_bytes())
-        there = DatasetSource(images=bucket.join("images"), annotations=bucket.join("annotations/labels"))
+                folder.create(f"copy/{file.relative_to(tmp_path)}", file.read_bytes())
+        there = DatasetSource(images=folder.join("copy/images"), annotations=folder.join("copy/annotations/labels"))
         assert_same(read(there), read(source_of(tmp_path, "yolo")))
 
     def test_masks_are_borrowed_for_coco_only(self, tmp_path: Path) -> None:
