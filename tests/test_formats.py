@@ -289,6 +289,16 @@ class TestClasses:
         with pytest.raises(DatasetError, match=r"not in the list of categories.*a.json#1 with 'bar'"):
             read(source)
 
+    @pytest.mark.parametrize("format_name", ["voc", "yolo", "labelme"])
+    def test_names_that_occur_twice_are_refused(self, format_name: str, tmp_path: Path) -> None:
+        source = written(tmp_path, format_name, "boxes")
+        if format_name == "yolo":
+            (tmp_path / "annotations" / "data.yaml").write_bytes(b"names: [bar, bar, box]")
+        else:
+            (tmp_path / "annotations" / "classes.txt").write_bytes(b"box\nbar\nbar\n")
+        with pytest.raises(DatasetError, match=r"category name is used more than once: .* Found: bar"):
+            read(source)
+
     @pytest.mark.parametrize(
         "document", [b"names: [bar, box]", b"names: {0: bar, 1: box}", b"names: {'1': box, '0': bar}"]
     )

@@ -8,8 +8,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from refseg_core.coco.annotations import AnnotationColumns
 from refseg_core.coco.columns import CategoryColumns, ImageColumns
 from refseg_core.coco.segmentations import SegmentationError, read_segmentation
@@ -83,13 +81,12 @@ class Gathering:
     def dataset(self) -> Dataset:
         """What was gathered. Raises DatasetError with everything that is wrong."""
         categories = CategoryColumns(self.problems)
-        names = sorted(self._seen) if self._classes is None else list(self._classes)
+        by_row = list(self._seen) if self._classes is None else list(self._classes)
+        names = sorted(by_row) if self._classes is None else by_row
         for number, name in enumerate(names, start=self._first_id):
             categories.add({"id": number, "name": name})
-        id_of = dict(zip(names, range(self._first_id, self._first_id + len(names)), strict=True))
-        ids = np.array([id_of[name] for name in self._seen], dtype=np.int64)
-        numbered = ids[np.array(self._annotations.category_ids, dtype=np.int64)] if len(ids) else ids
-        self._annotations.category_ids = array("q", numbered.tolist())
+        id_of = {name: number for number, name in enumerate(names, start=self._first_id)}
+        self._annotations.category_ids = array("q", [id_of[by_row[row]] for row in self._annotations.category_ids])
         self._annotations.check(categories)
         categories.check_names()
         self.problems.raise_if_any(self._source)
