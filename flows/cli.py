@@ -138,14 +138,19 @@ def execute(config: RunConfig) -> None:
 @main.command()
 @_config_flags
 def index(config_file: str, **flags: str | None) -> None:
-    """Indexes references and targets, and says what they hold."""
+    """Indexes references and targets, and says what they hold: counts, sizes, odd things, a picture."""
     from flows.report import report_dataset
     from tasks.index_dataset import index_dataset
 
     config = _load(config_file, flags)
-    for title, source in (("References", config.references.source), ("Targets", config.targets.source)):
+    sampling = config.references.sampling
+    is_sampled = sampling.selection == "sampled" and config.references.annotation_ids is None
+    for title, source, num_shots in (
+        ("References", config.references.source, sampling.num_shots if is_sampled else None),
+        ("Targets", config.targets.source, None),
+    ):
         dataset = index_dataset.fn(config.store, source, conventions=config.conventions)
-        report_dataset(config.store, title, dataset)
+        report_dataset(config, title, source, dataset, num_shots=num_shots)
 
 
 @main.command()

@@ -22,6 +22,7 @@ from pydantic.fields import FieldInfo
 from refseg_core.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
 from refseg_core.errors import ConfigurationError
 from refseg_core.settings import (
+    AnnotationFormat,
     BatchSettings,
     Conventions,
     EvaluationSettings,
@@ -42,6 +43,9 @@ DatasetId = Annotated[str, BeforeValidator(_as_text)]
 """An id as a dataset writes it, number or text."""
 
 
+_FORMAT = "The annotations' format; 'auto' tells by what lies there, and says what it took it for."
+
+
 class SegmenterConfig(ModelSettings):
     """SAM2, which proposes masks."""
 
@@ -58,7 +62,11 @@ class ReferencesConfig(Settings):
     """The annotated examples."""
 
     images: str = Field(description="Folder or prefix of the reference images: a path or any fsspec URI.")
-    annotations: str = Field(description="COCO json of the references, with masks or with boxes only.")
+    annotations: str = Field(
+        description="Their annotations, with masks or with boxes only: a COCO json, a CVAT XML file, or a folder of "
+        "PASCAL VOC XML files, YOLO .txt files, labelme .json files or mask .png files."
+    )
+    format: AnnotationFormat = Field("auto", description=_FORMAT)
     annotation_ids: tuple[DatasetId, ...] | None = Field(
         None, description="Exactly these annotations; null: sampling decides."
     )
@@ -68,7 +76,7 @@ class ReferencesConfig(Settings):
     @property
     def source(self) -> DatasetSource:
         """The references as a dataset to index."""
-        return DatasetSource(images=self.images, annotations=self.annotations)
+        return DatasetSource(images=self.images, annotations=self.annotations, format=self.format)
 
 
 class TargetsConfig(Settings):
@@ -76,8 +84,11 @@ class TargetsConfig(Settings):
 
     images: str = Field(description="Folder or prefix of the images to label: a path or any fsspec URI.")
     annotations: str | None = Field(
-        None, description="Optional COCO json: gives the list of images, and ground truth for the evaluation."
+        None,
+        description="Optional annotations, as those of the references: they give the list of images, and ground truth "
+        "for the evaluation.",
     )
+    format: AnnotationFormat = Field("auto", description=_FORMAT)
     masks_from: str | None = Field(
         None,
         description="Optional second COCO json, from which annotations without a mask take that of their id (LVIS "
@@ -91,6 +102,7 @@ class TargetsConfig(Settings):
         return DatasetSource(
             images=self.images,
             annotations=self.annotations,
+            format=self.format,
             masks_from=self.masks_from,
             image_ids=self.image_ids,
             with_versions=True,

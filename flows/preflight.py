@@ -1,12 +1,13 @@
 """Finds what would stop a run before hours are spent: in the first seconds, without a model and without Prefect."""
 
 from flows.configuration import RunConfig, check_config
+from refseg_core.category_ids import matching_ids
 from refseg_core.errors import DatasetError
 from refseg_core.images import IMAGE_SUFFIXES
 from refseg_core.tables import Categories
 from tasks.addresses import redact
 from tasks.artifacts import Artifact, Store
-from tasks.evaluate import check_categories, check_protocol
+from tasks.evaluate import check_protocol
 from tasks.index_dataset import index_dataset
 from tasks.pictures import check_apart
 from tasks.sample_references import sample_references
@@ -64,5 +65,5 @@ def _check_annotated_targets(config: RunConfig, references: Artifact) -> None:
     Folder(config.targets.images).check_readable()
     store = Store(config.store)
     targets = index_dataset.fn(config.store, config.targets.source, conventions=config.conventions)
-    check_categories(store.load(references, Categories), store.load(targets, Categories))
+    matching_ids(store.load(references, Categories), store.load(targets, Categories))
     check_protocol(store, targets, config.evaluation, config.conventions)

@@ -1,6 +1,7 @@
 """What a command says at its end: what was made, how good it is, where it lies and what to type next."""
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import islice
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
@@ -9,16 +10,21 @@ from rich.table import Table as TextTable
 from flows.configuration import RunConfig
 from flows.console import messages, print_metrics, results
 from flows.pipeline import RunResult
-from refseg_core.tables import Annotations, Categories, Images, Metrics
+from refseg_core.overview import Oddity, Overview, overview
+from refseg_core.tables import Images, Metrics
 from tasks.addresses import redact
 from tasks.artifacts import Artifact, Store
+from tasks.draw_overview import draw_overview
 from tasks.evaluate import protocol_of
+from tasks.index_dataset import load_dataset
 from tasks.labels import LabelRun
 from tasks.plan_shards import LabelPlan
 from tasks.pull_weights import pull_weights
+from tasks.sources import DatasetSource
 from tasks.weights import list_weights
 
 _FAILURES_SHOWN = 10
+_CATEGORIES_SHOWN = 100  # LVIS has 1203
 
 
 def report_run(config: RunConfig, result: RunResult) -> None:
@@ -66,19 +72,59 @@ def report_metrics(store_uri: str, metrics: Artifact) -> None:
     results.print(f"Metrics:    {redact(store_uri)}/{metrics.name}/metrics.parquet")
 
 
-def report_dataset(store_uri: str, title: str, dataset: Artifact) -> None:
-    """What a dataset holds: images, and annotations per category."""
-    store = Store(store_uri)
-    categories, annotations = store.load(dataset, Categories), store.load(dataset, Annotations)
-    table = TextTable(
-        "category", "id", "annotations", "with masks", title=f"{title}: {dataset.num_rows['images']} images"
-    )
-    for category_id, name in zip(categories.category_id.tolist(), categories.name, strict=True):
-        own = annotations[annotations.category_id == category_id]
-        with_masks = sum(rle is not None for rle in own.mask_rle)
-        table.add_row(str(name), str(category_id), str(len(own)), str(with_masks))
-    results.print(table)
-    results.print(f"{redact(store_uri)}/{dataset.name}")
+def report_dataset(
+    config: RunConfig, title: str, source: DatasetSource, artifact: Artifact, *, num_shots: int | None
+) -> None:
+    """What a dataset holds: numbers, categories, what is odd about it, and a picture of some annotated images.
+
+    `num_shots`: references wanted of each category, None where it is not to be told who has fewer.
+    """
+    store, shown = Store(config.store), redact(config.store)
+    dataset = load_dataset(store, artifact)
+    seen = overview(dataset, num_shots=num_shots)
+    results.print(f"{title}: {seen.num_images} images{_sizes(seen)}")
+    if len(dataset.annotations):
+        results.print(
+            f"{len(dataset.annotations)} annotations, read as {_format(store, artifact)}: {seen.num_masks} with mask, "
+            f"{seen.num_boxes_only} box only, {seen.num_crowds} crowds"
+        )
+        results.print(_category_table(seen))
+    _print_oddities(seen.oddities)
+    results.print(f"Tables:  {shown}/{artifact.name}")
+    if len(dataset.annotations):
+        results.print(f"Picture: {shown}/{draw_overview(store, artifact, dataset, source.images)}")
+
+
+def _print_oddities(oddities: Sequence[Oddity]) -> None:
+    for oddity in oddities:
+        results.print(f"Odd: {oddity.count} {oddity.what}")
+        for example in oddity.examples:
+            results.print(f"  {example}")
+        if oddity.count > len(oddity.examples):
+            results.print(f"  and {oddity.count - len(oddity.examples)} more")
+
+
+def _format(store: Store, artifact: Artifact) -> str:
+    manifest = store.manifest(artifact.name) or {}
+    return str(manifest.get("settings", {}).get("format", "coco"))
+
+
+def _sizes(seen: Overview) -> str:
+    if not seen.sizes:
+        return ""
+    smallest, middle, largest = (f"{width} x {height}" for width, height in seen.sizes)
+    return f" of {smallest} to {largest} px (width x height), in the middle {middle}"
+
+
+def _category_table(seen: Overview) -> TextTable:
+    table = TextTable("category", "id", "annotations", "with masks", "images", "median box, px")
+    for category in seen.categories[:_CATEGORIES_SHOWN]:
+        median = "-" if category.median_size is None else "{:.0f} x {:.0f}".format(*category.median_size)
+        counts = (category.category_id, category.num_instances, category.num_masks, category.num_images)
+        table.add_row(category.name, *map(str, counts), median)
+    if len(seen.categories) > _CATEGORIES_SHOWN:
+        table.add_row(f"and {len(seen.categories) - _CATEGORIES_SHOWN} more")
+    return table
 
 
 def report_weights() -> None:

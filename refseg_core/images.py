@@ -67,6 +67,7 @@ _UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
 """EXIF's orientations: what turns the stored pixels into the picture that people see."""
 
 _INVERSE_ORIENTATION = {6: 8, 8: 6}
+_SIDEWAYS = (5, 6, 7, 8)
 _REASON_LENGTH = 200
 
 
@@ -97,6 +98,43 @@ def decode_image(data: bytes, *, max_pixels: int, declared_size: tuple[int, int]
         raise ImageError(f"the {kind.name} file is truncated: its end marker is missing")
     stored, orientation = _guarded(kind, lambda: _stored_pixels(image))
     return np.ascontiguousarray(_oriented(stored, orientation, declared_size))
+
+
+def image_size(data: bytes) -> tuple[int, int]:
+    """(height, width) of an image file as people see it, turned by its EXIF orientation, from its first bytes alone.
+
+    Raises ImageError where they are not the beginning of an image, or too few to tell.
+    """
+    kind = _format_of(data)
+    image = _guarded(kind, lambda: kind.reader(io.BytesIO(data)))
+    orientation: object = _guarded(kind, lambda: image.getexif().get(ExifTags.Base.Orientation))
+    is_turned = orientation in _SIDEWAYS and kind.name != "TIFF"  # Pillow says a TIFF's size as it will be
+    return (image.width, image.height) if is_turned else (image.height, image.width)
+
+
+def decode_values(data: bytes, *, max_pixels: int) -> npt.NDArray[np.int32]:
+    """The pixels of a PNG file as the numbers that they stand for, int32 [H, W]: palette indices, gray values.
+
+    Of colours, r * 65536 + g * 256 + b, and a gray value where all three are equal. Alpha is dropped. Raises ImageError
+    where it is no PNG file, damaged, or has more than `max_pixels` pixels.
+    """
+    kind = _format_of(data)
+    if kind.name != "PNG":
+        raise ImageError(f"a mask is a PNG file, and this is a {kind.name} file, which would not keep its numbers")
+    image = _guarded(kind, lambda: kind.reader(io.BytesIO(data)))
+    if image.width * image.height > max_pixels:
+        raise ImageError(f"{image.height} x {image.width} pixels are more than the limit of {max_pixels}")
+    return _guarded(kind, lambda: _values(image))
+
+
+def _values(image: ImageFile.ImageFile) -> npt.NDArray[np.int32]:
+    image.load()
+    if image.mode in ("RGB", "RGBA"):
+        red, green, blue = np.moveaxis(np.asarray(image)[..., :3].astype(np.int32), 2, 0)
+        is_gray = (red == green) & (green == blue)
+        return np.asarray(np.where(is_gray, red, (red << 16) + (green << 8) + blue), dtype=np.int32)
+    values = np.asarray(image)
+    return (values[..., 0] if image.mode == "LA" else values).astype(np.int32)
 
 
 def _format_of(data: bytes) -> _Format:

@@ -77,6 +77,28 @@ def rle_from_counts(counts: Sequence[int], height: int, width: int) -> Rle:
     return _to_rle(coco_mask.frPyObjects({"size": [height, width], "counts": list(counts)}, height, width))
 
 
+def rle_of_part(part_HW: Masks, *, top: int, left: int, height: int, width: int) -> Rle:
+    """Encodes a mask that covers a part of an image of height x width; what lies outside the image is cut off.
+
+    Only the part is ever held, however large the image.
+    """
+    columns, rows = np.nonzero(part_HW.T)
+    columns, rows = columns + left, rows + top
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    positions = (columns * np.int64(height) + rows)[inside]
+    breaks = np.flatnonzero(np.diff(positions) != 1)
+    firsts = positions[np.concatenate([[0], breaks + 1])] if len(positions) else positions
+    lasts = positions[np.concatenate([breaks, [-1]])] if len(positions) else positions
+    edges = np.stack([firsts, lasts + 1], axis=1).ravel()
+    counts = np.diff(np.concatenate([[0], edges, [height * width]]))
+    return rle_from_counts(counts[: len(counts) - (counts[-1] == 0)].tolist(), height, width)
+
+
+def union_of(rles: Sequence[Rle]) -> Rle:
+    """The pixels that are in any of the masks, which have one size. `rles` must not be empty."""
+    return _to_rle(coco_mask.merge([rle.to_coco() for rle in rles]))
+
+
 def boxes_of_masks(masks_NHW: Masks) -> npt.NDArray[np.int64]:
     """Inclusive pixel extents (x_min, y_min, x_max, y_max) [N, 4]; zeros where a mask is empty."""
     boxes = np.zeros((len(masks_NHW), 4), dtype=np.int64)

@@ -12,6 +12,8 @@ from refseg_core.splits import SPLIT_NAMES
 
 Conventions = Literal["corrected", "original"]
 LabelingPath = Literal["reference", "exact", "fast", "turbo"]
+Format = Literal["coco", "voc", "yolo", "labelme", "cvat", "masks"]
+AnnotationFormat = Literal["auto", Format]
 Protocol = Literal["auto", "coco", "lvis", "semantic"]
 
 

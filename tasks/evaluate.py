@@ -1,15 +1,19 @@
 """Step 6: compares labels with ground truth, by the protocol that the settings choose."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from refseg_core import evaluation
-from refseg_core.errors import DatasetError, StoreError
+from refseg_core.category_ids import numbered_as
+from refseg_core.dataset import Dataset
+from refseg_core.errors import StoreError
 from refseg_core.settings import Conventions, EvaluationSettings, Protocol
-from refseg_core.tables import Annotations, Categories, Detections, FederatedLabels, Images, Prototypes
+from refseg_core.tables import Annotations, Categories, Detections, Images, Metrics, Prototypes
 from tasks.addresses import redact
-from tasks.artifacts import Artifact, Recipe, Store, table_name
+from tasks.artifacts import Artifact, Recipe, Store
+from tasks.index_dataset import is_federated, load_dataset
 from tasks.labels import LabelRun
 from tasks.lineage import reference_dataset
 from tasks.retrying import retried_task
@@ -36,14 +40,7 @@ def evaluate(
     )
     return store.make(
         recipe,
-        lambda: [
-            evaluation.evaluate(
-                *_compared(store, dataset, prototypes, labels_key),
-                federated_labels=store.load(dataset, FederatedLabels) if _is_federated(dataset) else None,
-                settings=settings,
-                conventions=conventions,
-            )
-        ],
+        lambda: [_metrics(ground_truth(store, dataset, prototypes), store, labels_key, settings, conventions)],
     )
 
 
@@ -61,11 +58,7 @@ def protocol_of(store: Store, metrics: Artifact) -> Protocol:
 
 
 def _protocol(dataset: Artifact, settings: EvaluationSettings, conventions: Conventions) -> Protocol:
-    return evaluation.choose_protocol(settings.protocol, conventions, is_federated=_is_federated(dataset))
-
-
-def _is_federated(dataset: Artifact) -> bool:
-    return table_name(FederatedLabels) in dataset.num_rows
+    return evaluation.choose_protocol(settings.protocol, conventions, is_federated=is_federated(dataset))
 
 
 def _protocol_settings(dataset: Artifact, settings: EvaluationSettings, conventions: Conventions) -> dict[str, Any]:
@@ -76,12 +69,26 @@ def _protocol_settings(dataset: Artifact, settings: EvaluationSettings, conventi
     return {} if protocol == "coco" else {"protocol": protocol}
 
 
-def _compared(
-    store: Store, dataset: Artifact, prototypes: Artifact, labels_key: str
-) -> tuple[Images, Annotations, Categories, Detections]:
-    images = store.load(dataset, Images)
-    detections = _detections(store, labels_key, images)
-    return images, store.load(dataset, Annotations), evaluated_categories(store, dataset, prototypes), detections
+def _metrics(
+    truth: Dataset, store: Store, labels_key: str, settings: EvaluationSettings, conventions: Conventions
+) -> Metrics:
+    return evaluation.evaluate(
+        truth.images,
+        truth.annotations,
+        truth.categories,
+        _detections(store, labels_key, truth.images),
+        federated_labels=truth.federated_labels,
+        settings=settings,
+        conventions=conventions,
+    )
+
+
+def ground_truth(store: Store, dataset: Artifact, prototypes: Artifact) -> Dataset:
+    """The targets with the references' category ids; of categories the prototypes' alone."""
+    referenced = store.load(reference_dataset(store, prototypes), Categories)
+    targets = numbered_as(referenced, load_dataset(store, dataset))
+    is_evaluated = np.isin(referenced.category_id, store.load(prototypes, Prototypes).category_id)
+    return replace(targets, categories=_with_frequencies(referenced[is_evaluated], targets.categories))
 
 
 def _detections(store: Store, labels_key: str, images: Images) -> Detections:
@@ -97,27 +104,8 @@ def _detections(store: Store, labels_key: str, images: Images) -> Detections:
     return Detections.concatenate(detections)
 
 
-def evaluated_categories(store: Store, dataset: Artifact, prototypes: Artifact) -> Categories:
+def _with_frequencies(evaluated: Categories, targets: Categories) -> Categories:
     """The referenced categories, with the frequencies that the targets give them."""
-    referenced = store.load(reference_dataset(store, prototypes), Categories)
-    targets = store.load(dataset, Categories)
-    check_categories(referenced, targets)
-    evaluated = referenced[np.isin(referenced.category_id, store.load(prototypes, Prototypes).category_id)]
     frequency_of = dict(zip(targets.category_id.tolist(), targets.frequency, strict=True))
     frequencies = [frequency_of.get(category_id) for category_id in evaluated.category_id.tolist()]
     return evaluated.replace(frequency=np.array(frequencies, dtype=object))
-
-
-def check_categories(references: Categories, targets: Categories) -> None:
-    """Raises DatasetError where references and targets give one id different names."""
-    name_of = dict(zip(targets.category_id.tolist(), targets.name, strict=True))
-    conflicts = [
-        f"{category_id} is {name!r} in the references and {name_of[category_id]!r} in the targets"
-        for category_id, name in zip(references.category_id.tolist(), references.name, strict=True)
-        if name_of.get(category_id, name) != name
-    ]
-    if conflicts:
-        raise DatasetError(
-            f"References and targets number their categories differently: {'; '.join(conflicts[:8])}. "
-            "Give both annotation files the same category ids."
-        )

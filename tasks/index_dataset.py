@@ -11,14 +11,16 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from refseg_core.coco import CocoDataset, MaskFile, dataset_of_files, parse_coco, select_images
+from refseg_core.coco import MaskFile
 from refseg_core.columns import Table
+from refseg_core.dataset import Dataset, dataset_of_files, select_images
 from refseg_core.errors import DatasetError
 from refseg_core.images import IMAGE_SUFFIXES
 from refseg_core.settings import Conventions
-from refseg_core.tables import Images
+from refseg_core.tables import Annotations, Categories, FederatedLabels, Images
 from tasks.addresses import redact
-from tasks.artifacts import Artifact, Recipe, Store
+from tasks.annotations import Annotated, read_annotations
+from tasks.artifacts import Artifact, Recipe, Store, table_name
 from tasks.retrying import retried_task
 from tasks.sources import DatasetSource
 from tasks.storage import FileInfo, Folder, read_uri
@@ -34,11 +36,12 @@ def index_dataset(store_uri: str, source: DatasetSource, *, conventions: Convent
     `conventions` say how annotations find their masks in `source.masks_from`, and nothing else.
     """
     masks = None if source.masks_from is None else _mask_file(source.masks_from, conventions)
-    dataset, inputs = _from_annotations(source, masks) if source.annotations else _from_listing(source)
+    read = _from_annotations(source, masks) if source.annotations else _from_listing(source)
+    dataset = read.dataset
     if len(dataset.images) == 0:
         raise DatasetError(
             f"{redact(source.annotations or source.images)}: no images. Expected files ending in "
-            f"{', '.join(sorted(IMAGE_SUFFIXES))}, or a COCO json that lists some."
+            f"{', '.join(sorted(IMAGE_SUFFIXES))}, or annotations that list some."
         )
     recipe = Recipe(
         step="index_dataset",
@@ -49,13 +52,29 @@ def index_dataset(store_uri: str, source: DatasetSource, *, conventions: Convent
             "annotations": redact(source.annotations) if source.annotations else None,
             "image_ids": list(source.image_ids) if source.image_ids is not None else None,
             **({} if masks is None else {"masks_from": redact(str(source.masks_from)), "conventions": conventions}),
+            **({} if read.kind in (None, "coco") else {"format": read.kind}),
         },
-        inputs=inputs,
+        inputs=read.inputs,
     )
     return Store(store_uri).make(recipe, lambda: _tables(dataset))
 
 
-def _tables(dataset: CocoDataset) -> list[Table]:
+def load_dataset(store: Store, artifact: Artifact) -> Dataset:
+    """An indexed dataset."""
+    return Dataset(
+        store.load(artifact, Images),
+        store.load(artifact, Annotations),
+        store.load(artifact, Categories),
+        store.load(artifact, FederatedLabels) if is_federated(artifact) else None,
+    )
+
+
+def is_federated(artifact: Artifact) -> bool:
+    """Whether an indexed dataset's images say more of categories than their annotations do, as LVIS's do."""
+    return table_name(FederatedLabels) in artifact.num_rows
+
+
+def _tables(dataset: Dataset) -> list[Table]:
     tables: list[Table] = [dataset.images, dataset.annotations, dataset.categories]
     return tables if dataset.federated_labels is None else [*tables, dataset.federated_labels]
 
@@ -64,28 +83,31 @@ def _mask_file(uri: str, conventions: Conventions) -> MaskFile:
     return MaskFile(read_uri(uri), _name(uri), conventions)
 
 
-def _from_annotations(source: DatasetSource, masks: MaskFile | None) -> tuple[CocoDataset, dict[str, str]]:
-    """The dataset, and the hashes of what it was made from."""
-    uri = str(source.annotations)
-    data = read_uri(uri)
-    inputs = {"content": _sha256(data)} | ({} if masks is None else {"masks": _sha256(masks.document)})
-    dataset = _selected(parse_coco(data, source=_name(uri), masks_from=masks), source)
+def _from_annotations(source: DatasetSource, masks: MaskFile | None) -> Annotated:
+    """The dataset, with the versions of its images where they are wanted."""
+    read = read_annotations(source, masks)
+    if masks is not None and read.kind != "coco":
+        raise DatasetError(
+            f"targets.masks_from completes COCO json, and {redact(str(source.annotations))} is {read.kind}. Leave it "
+            "null."
+        )
+    dataset, inputs = _selected(read.dataset, source), dict(read.inputs)
     if source.with_versions and len(dataset.images) and Folder(source.images).can_be_listed:
         images, inputs["images"] = _with_versions(dataset.images, source)
         dataset = replace(dataset, images=images)
-    return dataset, inputs
+    return replace(read, dataset=dataset, inputs=inputs)
 
 
-def _from_listing(source: DatasetSource) -> tuple[CocoDataset, dict[str, str]]:
-    """The dataset, and the hash of the listing that it was made from."""
+def _from_listing(source: DatasetSource) -> Annotated:
+    """The dataset of a folder's images, which have no annotations."""
     files = Folder(source.images).list_files(tuple(sorted(IMAGE_SUFFIXES)))
     dataset = dataset_of_files(
         [file.name for file in files], [file.size for file in files], [file.version for file in files]
     )
-    return _selected(dataset, source), {"content": _content(files)}
+    return Annotated(_selected(dataset, source), None, {"content": _content(files)})
 
 
-def _selected(dataset: CocoDataset, source: DatasetSource) -> CocoDataset:
+def _selected(dataset: Dataset, source: DatasetSource) -> Dataset:
     return dataset if source.image_ids is None else select_images(dataset, source.image_ids)
 
 
@@ -122,7 +144,3 @@ def _content(files: Iterable[FileInfo]) -> str:
 
 def _name(uri: str) -> str:
     return PurePosixPath(redact(uri)).name
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

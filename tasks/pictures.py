@@ -7,13 +7,15 @@ from pathlib import PurePosixPath
 import numpy as np
 import numpy.typing as npt
 
-from refseg_core.errors import ConfigurationError, ImageError, RefsegError
+from refseg_core.category_ids import numbered_as
+from refseg_core.errors import ConfigurationError, DatasetError, ImageError, RefsegError
 from refseg_core.images import decode_image
 from refseg_core.pictures import Picture, contact_sheet, draw_instances, reference_panel, side_by_side, to_jpeg
 from refseg_core.tables import Annotations, Categories, Detections, Images, Prototypes, References
 from tasks.addresses import redact
 from tasks.artifacts import Artifact, Store
 from tasks.images import read_images
+from tasks.index_dataset import load_dataset
 from tasks.labels import LabelRun
 from tasks.lineage import input_artifact, reference_dataset, references_of
 from tasks.progress import report
@@ -124,7 +126,7 @@ def show_labels(store_uri: str, labels_key: str, out_uri: str, *, score_thresh: 
     palette = Palette(store, prototypes)
     panels = reference_panels(store, prototypes, palette)
     out.replace("references.jpg", to_jpeg(contact_sheet(panels, heading=f"{len(panels)} references")))
-    annotations = _ground_truth(store, recipe["settings"]["images"])
+    annotations = _ground_truth(store, prototypes, recipe["settings"]["images"])
     num_pictures = 1
     source = Folder(recipe["settings"]["images"])
     for images, detections in _labels_by_shard(run, limit):
@@ -157,11 +159,16 @@ def _labels_by_shard(run: LabelRun, limit: int | None) -> Iterator[tuple[Images,
             return
 
 
-def _ground_truth(store: Store, images_uri: str) -> Annotations | None:
-    """The annotations of the last indexed dataset over the same images, or None."""
+def _ground_truth(store: Store, prototypes: Artifact, images_uri: str) -> Annotations | None:
+    """The annotations of the last indexed dataset over the same images, or None where it is not of these categories."""
     for manifest in reversed(store.manifests("dataset")):
         if manifest["settings"]["images"] == images_uri and manifest["settings"]["annotations"]:
-            return store.load(store.artifact("dataset", manifest["key"]), Annotations)
+            referenced = store.load(reference_dataset(store, prototypes), Categories)
+            dataset = load_dataset(store, store.artifact("dataset", manifest["key"]))
+            try:
+                return numbered_as(referenced, dataset).annotations
+            except DatasetError:
+                return None
     return None
 
 

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from refseg_core.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
-from refseg_core.coco import CocoDataset, parse_coco
+from refseg_core.coco import parse_coco
+from refseg_core.dataset import Dataset
 from refseg_core.demo.dataset import (
     DEMO_CATEGORIES,
     VALIDATION_CATEGORIES,
@@ -145,12 +146,12 @@ def measure(
     return Measurement(values["AP"], values["AP50"], values["AP75"])
 
 
-def _dataset(scenes: Sequence[Scene], categories: Sequence[Category], *, with_masks: bool) -> CocoDataset:
+def _dataset(scenes: Sequence[Scene], categories: Sequence[Category], *, with_masks: bool) -> Dataset:
     document = json.dumps(to_coco(scenes, categories, prefix="scene", with_masks=with_masks))
     return parse_coco(document.encode(), source="the drawn scenes")
 
 
-def _prototypes(segmenter: Segmenter, encoder: Encoder, scenes: Sequence[Scene], dataset: CocoDataset) -> Prototypes:
+def _prototypes(segmenter: Segmenter, encoder: Encoder, scenes: Sequence[Scene], dataset: Dataset) -> Prototypes:
     chosen = sample_references(dataset.images, dataset.annotations, dataset.categories, SamplingSettings())
     crops = []
     for image_id, box in zip(chosen.image_id, chosen.box_xyxy, strict=True):

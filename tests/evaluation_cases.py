@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from refseg_core.coco import CocoDataset, parse_coco
+from refseg_core.coco import parse_coco
+from refseg_core.dataset import Dataset
 from refseg_core.masks import Rle, encode_masks
 from refseg_core.tables import Detections
 
@@ -38,7 +39,7 @@ def found(image_id: int | str, category_id: int, score: float, corners: tuple[in
     return str(image_id), category_id, score, corners, a_mask(corners)
 
 
-def dataset_of(document: Document) -> CocoDataset:
+def dataset_of(document: Document) -> Dataset:
     return parse_coco(json.dumps(document).encode(), source="x")
 
 

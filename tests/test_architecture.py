@@ -22,7 +22,7 @@ _STEPS = {
     "evaluation",
 }
 # Modules of refseg_core that are made of others: the steps each may import. Nothing in refseg_core imports these.
-_COMPOSED_OF = {"labeling": {"proposals", "matching", "merging"}, "demo": _STEPS}
+_COMPOSED_OF = {"labeling": {"proposals", "matching", "merging"}, "demo": _STEPS, "formats": {"coco"}}
 
 # Third-party names and the only modules that may import them.
 _DOORS: dict[str, tuple[str, ...]] = {

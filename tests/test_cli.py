@@ -16,6 +16,7 @@ from flows import cli
 from flows.cli import main
 from flows.configuration import RunConfig, keys, load_config
 from flows.with_prefect import PREFECT_SETTINGS
+from refseg_core.images import decode_image
 from tests.commands import refseg_process
 from tests.projects import Project
 
@@ -324,13 +325,45 @@ def test_pulling_an_unknown_model_is_answered_with_the_nearest() -> None:
 
 
 def test_index_says_what_references_and_targets_hold(project: Project) -> None:
-    result = _invoke("index", project.write_config())
+    result = _invoke("index", project.write_config(references__sampling={"num_shots": 3}))
     assert result.exit_code == 0, result.exception
     lines = [line.split() for line in result.stdout.splitlines()]
-    assert "References: 2 images" in " ".join(result.stdout.split())
-    assert "Targets: 5 images" in " ".join(result.stdout.split())
+    assert "References: 2 images of 128 x 96 to 128 x 96 px" in result.stdout
+    assert "Targets: 5 images" in result.stdout
+    assert "10 annotations, read as coco: 10 with mask, 0 box only, 0 crowds" in result.stdout
     assert sum("box" in line and "3" in line for line in lines) == 2
     assert f"{project.config.store}/dataset/" in result.stdout
+    assert "Odd: 2 categories with fewer annotations than num_shots (3)" in result.stdout
+    assert "  box (2)" in result.stdout
+    pictures = [line.removeprefix("Picture: ") for line in result.stdout.splitlines() if line.startswith("Picture: ")]
+    sheets = [decode_image(Path(picture).read_bytes(), max_pixels=10**8) for picture in pictures]
+    assert len(sheets) == 2
+    assert min(min(sheet.shape[:2]) for sheet in sheets) > 300
+
+
+def test_index_draws_what_it_can_read(project: Project) -> None:
+    (project.folder / "targets" / "t0.png").write_bytes(b"no image")
+    (project.folder / "targets" / "t1.png").unlink()
+    result = _invoke("index", project.write_config())
+    assert result.exit_code == 0, result.exception
+    assert result.stdout.count("Picture: ") == 2
+
+
+def test_index_of_a_plain_folder_says_how_many_images(project: Project) -> None:
+    result = _invoke("index", project.write_config(targets__annotations=None))
+    assert result.exit_code == 0, result.exception
+    assert "Targets: 5 images\n" in result.stdout
+    assert result.stdout.count("Picture: ") == 1
+
+
+def test_index_names_every_bad_file_of_a_folder(project: Project) -> None:
+    for name in ("r0", "r1"):
+        (project.folder / "voc").mkdir(exist_ok=True)
+        (project.folder / "voc" / f"{name}.xml").write_bytes(b"<annotation><object></annotation>")
+    message = _failed(_invoke("index", project.write_config(references__annotations=str(project.folder / "voc"))))
+    assert "2 problems" in message
+    assert "r0.xml: mismatched tag" in message
+    assert "r1.xml: mismatched tag" in message
 
 
 def test_the_known_weights_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,16 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
-from refseg_core.coco import (
-    CocoDataset,
-    MaskFile,
-    check_file_name,
-    dataset_of_files,
-    json_stream,
-    parse_coco,
-    select_images,
-)
+from refseg_core.coco import MaskFile, json_stream, parse_coco
+from refseg_core.dataset import Dataset, dataset_of_files, select_images
 from refseg_core.errors import DatasetError
+from refseg_core.file_names import check_file_name
 from refseg_core.masks import decode_mask, encode_masks, rle_from_polygons
 from refseg_core.settings import Conventions
 
@@ -63,7 +57,7 @@ def a_document() -> Document:
     }
 
 
-def parse(document: Any) -> CocoDataset:
+def parse(document: Any) -> Dataset:
     return parse_coco(json.dumps(document).encode(), source="boats.json")
 
 
@@ -73,7 +67,7 @@ def problems_of(document: Any) -> str:
     return str(caught.value)
 
 
-def equal(first: CocoDataset, second: CocoDataset) -> bool:
+def equal(first: Dataset, second: Dataset) -> bool:
     return all(getattr(first, name).equals(getattr(second, name)) for name in ("images", "annotations", "categories"))
 
 
@@ -280,6 +274,15 @@ class TestTolerance:
         document["categories"].insert(0, {"id": 0, "name": "boat", "supercategory": "none"})
         assert equal(parse(document), parse(a_document()))
         document["categories"][0]["name"] = "animals"
+        assert parse(document).categories.category_id.tolist() == [0, 2, 5]
+
+    def test_roboflows_unused_category_0_is_left_out_when_it_is_the_group_of_all_others(self) -> None:
+        document = a_document()
+        for category in document["categories"]:
+            category["supercategory"] = "harbour"
+        document["categories"].insert(0, {"id": 0, "name": "harbour", "supercategory": "none"})
+        assert parse(document).categories.category_id.tolist() == [2, 5]
+        document["annotations"][0]["category_id"] = 0
         assert parse(document).categories.category_id.tolist() == [0, 2, 5]
 
 
@@ -615,7 +618,7 @@ def a_full_document() -> Document:
     return document
 
 
-def borrow(document: Document, full: Document, conventions: Conventions = "corrected") -> CocoDataset:
+def borrow(document: Document, full: Document, conventions: Conventions = "corrected") -> Dataset:
     masks = MaskFile(json.dumps(full).encode(), "full.json", conventions)
     return parse_coco(json.dumps(document).encode(), source="boats.json", masks_from=masks)
 

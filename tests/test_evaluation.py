@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refseg_core.coco import CocoDataset, parse_coco
+from refseg_core.coco import parse_coco
+from refseg_core.dataset import Dataset
 from refseg_core.evaluation import category_table, metrics_table
 from refseg_core.evaluation.coco import evaluate_coco
 from refseg_core.masks import encode_masks
@@ -22,7 +23,7 @@ from tests.evaluation_cases import Document, a_mask, a_synthetic_case, dataset_o
 CONVENTIONS: list[Conventions] = ["corrected", "original"]
 
 
-def numbers(dataset: CocoDataset, detections: Detections, **options: Any) -> dict[tuple[str, str, int | None], float]:
+def numbers(dataset: Dataset, detections: Detections, **options: Any) -> dict[tuple[str, str, int | None], float]:
     metrics = evaluate_coco(dataset.images, dataset.annotations, dataset.categories, detections, **options)
     keys = zip(metrics.iou_type, metrics.metric, metrics.category_id, strict=True)
     return dict(zip(keys, metrics.value.tolist(), strict=True))

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refseg_core.coco import CocoDataset
+from refseg_core.dataset import Dataset
 from refseg_core.evaluation.lvis import evaluate_lvis
 from refseg_core.masks import Rle, decode_mask
 from refseg_core.settings import Conventions
@@ -18,7 +18,7 @@ CONVENTIONS: list[Conventions] = ["corrected", "original"]
 
 
 def numbers(
-    dataset: CocoDataset, detections: Detections, conventions: Conventions = "corrected"
+    dataset: Dataset, detections: Detections, conventions: Conventions = "corrected"
 ) -> dict[tuple[str, str, int | None], float]:
     assert dataset.federated_labels is not None
     metrics = evaluate_lvis(
@@ -87,7 +87,7 @@ class TestAgainstTheDefinition:
         assert_equals_the_definition(document, many, "corrected")
 
 
-def federated(boxes: list[tuple[int, int]], frequency: str = "f", **labels: Any) -> CocoDataset:
+def federated(boxes: list[tuple[int, int]], frequency: str = "f", **labels: Any) -> Dataset:
     """Images 1 to 3 of 100 x 200, with boxes of (image, category) on the left; `labels` go to image 3 only."""
     lists = {"neg_category_ids": [], "not_exhaustive_category_ids": []}
     images = [{"id": number, "file_name": f"{number}.jpg", "height": 100, "width": 200} for number in (1, 2, 3)]
@@ -157,9 +157,7 @@ class TestByHand:
     def test_crowds_are_instances_like_others(self) -> None:
         dataset = federated([(1, 1), (2, 1)])
         crowds = dataset.annotations.replace(is_crowd=np.array([True, False]))
-        own = numbers(
-            CocoDataset(dataset.images, crowds, dataset.categories, dataset.federated_labels), Detections.empty()
-        )
+        own = numbers(Dataset(dataset.images, crowds, dataset.categories, dataset.federated_labels), Detections.empty())
         assert own["segm", "AR300", None] == 0
 
     def test_the_numbers_are_named_as_lvis_names_them(self) -> None:
@@ -171,5 +169,5 @@ class TestByHand:
     def test_masks_are_left_out_where_no_annotation_has_one(self) -> None:
         dataset = federated([(1, 1)])
         boxes = dataset.annotations.replace(mask_rle=np.array([None], dtype=object))
-        bare = CocoDataset(dataset.images, boxes, dataset.categories, dataset.federated_labels)
+        bare = Dataset(dataset.images, boxes, dataset.categories, dataset.federated_labels)
         assert {kind for kind, _, _ in numbers(bare, Detections.empty())} == {"bbox"}

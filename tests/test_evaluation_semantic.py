@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refseg_core.coco import CocoDataset
+from refseg_core.dataset import Dataset
 from refseg_core.errors import DatasetError
 from refseg_core.evaluation import category_table, metrics_table
 from refseg_core.evaluation.semantic import evaluate_semantic
@@ -21,7 +21,7 @@ CONVENTIONS: list[Conventions] = ["corrected", "original"]
 SIZE = (100, 200)
 
 
-def numbers(dataset: CocoDataset, detections: Detections, **options: Any) -> dict[int | None, float]:
+def numbers(dataset: Dataset, detections: Detections, **options: Any) -> dict[int | None, float]:
     """IoU by category, and mIoU under None."""
     categories = options.pop("categories", dataset.categories)
     metrics = evaluate_semantic(dataset.images, dataset.annotations, categories, detections, **options)
@@ -43,7 +43,7 @@ def pixel_labels(
     return labels
 
 
-def counted(dataset: CocoDataset, detections: Detections, conventions: Conventions) -> tuple[float, dict[int, float]]:
+def counted(dataset: Dataset, detections: Detections, conventions: Conventions) -> tuple[float, dict[int, float]]:
     """mIoU, and IoU by label."""
     ids = sorted(dataset.categories.category_id.tolist())
     first = 0 if conventions == "original" else 1
@@ -82,7 +82,7 @@ def test_numbers_are_those_of_pixels_counted_one_by_one(seed: int, conventions: 
 # By hand. One image of 100 x 200 with instances that fill their boxes, and an empty one.
 
 
-def truth(*instances: tuple[int, tuple[int, int, int, int]], **values: Any) -> CocoDataset:
+def truth(*instances: tuple[int, tuple[int, int, int, int]], **values: Any) -> Dataset:
     """Categories 1 (boat) and 2 (bird)."""
     annotations = []
     for number, (category_id, (x1, y1, x2, y2)) in enumerate(instances, start=1):
@@ -161,18 +161,16 @@ def test_boxes_alone_are_refused_and_beside_masks_they_are_masks() -> None:
     rows = detections_of([found(1, 1, 0.9, LEFT), found(1, 2, 0.9, RIGHT)])
     masks = dataset.annotations.mask_rle
     some = dataset.annotations.replace(mask_rle=np.array([None, masks[1]], dtype=object))
-    assert numbers(CocoDataset(dataset.images, some, dataset.categories), rows)[None] == 1
+    assert numbers(Dataset(dataset.images, some, dataset.categories), rows)[None] == 1
     none = dataset.annotations.replace(mask_rle=np.array([None, None], dtype=object))
     with pytest.raises(DatasetError, match=r"none of the 2 annotations has one.*evaluation.protocol"):
-        numbers(CocoDataset(dataset.images, none, dataset.categories), rows)
+        numbers(Dataset(dataset.images, none, dataset.categories), rows)
 
 
 def test_masks_of_another_size_lie_nowhere(caplog: pytest.LogCaptureFixture) -> None:
     dataset = truth((1, LEFT))
     turned = dataset.images.replace(height=dataset.images.width, width=dataset.images.height)
-    own = numbers(
-        CocoDataset(turned, dataset.annotations[:0], dataset.categories), detections_of([found(1, 1, 0.9, LEFT)])
-    )
+    own = numbers(Dataset(turned, dataset.annotations[:0], dataset.categories), detections_of([found(1, 1, 0.9, LEFT)]))
     assert own[1] == -1
     assert "labelled at another size" in caplog.text
 
@@ -197,7 +195,7 @@ def test_maps_of_one_image_stand_in_memory_at_a_time() -> None:
 # The original's numbers. Method, section 8.1.
 
 
-def a_fold(fold: int) -> tuple[CocoDataset, Categories]:
+def a_fold(fold: int) -> tuple[Dataset, Categories]:
     """Every category of a fold once in an image of its own, 20 of its 100 rows; and the fold's categories."""
     names = split_categories(f"coco_semantic_split_{fold}")
     ids = {name: number for number, name in enumerate(COCO_CATEGORIES, start=1)}
@@ -217,7 +215,7 @@ def a_fold(fold: int) -> tuple[CocoDataset, Categories]:
     return dataset, dataset.categories[np.isin(dataset.categories.name, names)]
 
 
-def all_found(dataset: CocoDataset) -> Detections:
+def all_found(dataset: Dataset) -> Detections:
     pairs = zip(dataset.annotations.image_id, dataset.annotations.category_id.tolist(), strict=True)
     return detections_of([found(int(image_id), category_id, 0.9, (0, 0, 200, 20)) for image_id, category_id in pairs])
 

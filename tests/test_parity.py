@@ -12,7 +12,8 @@ from torch import Tensor
 
 from refseg_core.architectures import EncoderArchitecture, SegmenterArchitecture
 from refseg_core.batches import BatchSize
-from refseg_core.coco import CocoDataset, parse_coco
+from refseg_core.coco import parse_coco
+from refseg_core.dataset import Dataset
 from refseg_core.encoder import Encoder, build_encoder
 from refseg_core.labeling import match_and_merge
 from refseg_core.masks import decode_mask
@@ -61,7 +62,7 @@ def target(golden: Golden) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def sampled(golden_folder: Path) -> CocoDataset:
+def sampled(golden_folder: Path) -> Dataset:
     return parse_coco((golden_folder / "sampling_annotations.json").read_bytes(), source="golden")
 
 
@@ -99,7 +100,7 @@ def _assert_result_of(
     np.testing.assert_array_equal(mask_boxes(merged.masks.unpack()).numpy(), golden[f"{prefix}/box_xyxy_inclusive"])
 
 
-def test_sampling_gives_the_original_reference_sets(golden_folder: Path, sampled: CocoDataset) -> None:
+def test_sampling_gives_the_original_reference_sets(golden_folder: Path, sampled: Dataset) -> None:
     expected = json.loads((golden_folder / "sampling_expected.json").read_text())
     assert expected
     for run, sets in expected.items():
@@ -111,7 +112,7 @@ def test_sampling_gives_the_original_reference_sets(golden_folder: Path, sampled
         assert list(ours) == flat, run
 
 
-def test_crops_equal_the_originals(golden: Golden, golden_folder: Path, sampled: CocoDataset) -> None:
+def test_crops_equal_the_originals(golden: Golden, golden_folder: Path, sampled: Dataset) -> None:
     image = np.asarray(Image.open(golden_folder / "image.png").convert("RGB"))
     numbers = sorted({name.split("/")[1] for name in golden if name.startswith("crop/")})
     assert numbers

@@ -155,7 +155,7 @@ def test_an_image_that_cannot_be_read_is_a_row_with_the_reason(project: Project,
 
 def test_categories_that_conflict_are_an_error_that_names_them(project: Project) -> None:
     names = [f"t{number}.png" for number in range(5)]
-    write_coco(project.folder / "targets.json", names, with_masks=True, categories={3: "bar", 8: "box"})
+    write_coco(project.folder / "targets.json", names, with_masks=True, categories={3: "bar", 8: "stool"})
     with pytest.raises(DatasetError, match=r"3 is 'box' in the references and 'bar' in the targets"):
         run_pipeline(project.config)
 

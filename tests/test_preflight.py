@@ -134,7 +134,7 @@ def test_a_broken_annotation_file_is_named(name: str, project: Project) -> None:
 
 
 def test_categories_that_targets_number_differently_are_named_before_hours_are_spent(project: Project) -> None:
-    write_coco(project.folder / "targets.json", ["t0.png"], with_masks=True, categories={3: "bar", 8: "box"})
+    write_coco(project.folder / "targets.json", ["t0.png"], with_masks=True, categories={3: "bar", 8: "stool"})
     assert "'box'" in _message(project, {})
 
 

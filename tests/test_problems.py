@@ -2,8 +2,8 @@
 
 import pytest
 
-from refseg_core.coco.problems import Problems, shortened
 from refseg_core.errors import DatasetError
+from refseg_core.problems import Problems, shortened
 
 
 def _message(problems: Problems) -> str:

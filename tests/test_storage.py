@@ -76,6 +76,10 @@ def test_what_is_created_is_read_back(folder: Folder) -> None:
     assert folder.create("deep/er/object.bin", data)
     assert folder.read("deep/er/object.bin") == data
     assert folder.read_if_there("deep/er/object.bin") == data
+    assert folder.read_start("deep/er/object.bin", 3) == data[:3]
+    assert folder.read_start("deep/er/object.bin", len(data) + 9) == data
+    assert folder.create("empty", b"")
+    assert folder.read_start("empty", 9) == b""
     assert read_uri(folder.join("deep/er/object.bin")) == data
     assert uri_size(folder.join("deep/er/object.bin")) == len(data)
 

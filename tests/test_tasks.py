@@ -271,7 +271,7 @@ def test_a_manifest_of_a_dataset_shows_where_it_came_from_but_no_secret(
     steps: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = (steps.project.folder / "references.json").read_bytes()
-    monkeypatch.setattr("tasks.index_dataset.read_uri", lambda _: data)
+    monkeypatch.setattr("tasks.annotations.read_uri", lambda _: data)
     source = DatasetSource(
         images="s3://user:hunter2@bucket/images",
         annotations="https://user:hunter2@host/refs.json?X-Amz-Signature=hunter2",
@@ -712,6 +712,23 @@ def test_categories_that_targets_number_differently_are_an_error_that_names_them
     steps.label(prototypes, plan)
     with pytest.raises(DatasetError, match=r"3 is 'box' in the references and 'bar' in the targets.*8 is 'bar'"):
         steps.evaluate(prototypes, plan)
+
+
+def test_targets_that_number_the_same_names_differently_are_evaluated_by_name(steps: Steps) -> None:
+    prototypes = steps.prototypes()
+    plan = steps.plan(prototypes)
+    steps.label(prototypes, plan)
+    numbers = table_rows(steps.store.load(steps.evaluate(prototypes, plan), Metrics))
+    path = steps.project.folder / "targets.json"
+    content = read_coco(path)
+    other_id = {3: 0, 8: 3}
+    for one in content["annotations"]:
+        one["category_id"] = other_id[one["category_id"]]
+    for one in content["categories"]:
+        one["id"] = other_id[one["id"]]
+    path.write_text(json.dumps(content))
+    renumbered = LabelPlan(steps.dataset(steps.config.targets.source), plan.key, ())
+    assert table_rows(steps.store.load(steps.evaluate(prototypes, renumbered), Metrics)) == numbers
 
 
 def test_categories_that_only_the_targets_have_are_left_out(steps: Steps) -> None:

@@ -1,7 +1,7 @@
 """The growing columns of a COCO file's annotations: each item checked, its values appended, missing ones completed.
 
 Here: what an annotation must say. Not here: its mask (`refseg_core/segmentations.py`), and how the list stands in the
-file (`dataset.py`).
+file (`reading.py`).
 """
 
 from array import array
@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from refseg_core.coco.columns import CategoryColumns, Columns, ImageColumns
 from refseg_core.coco.json_values import id_number, id_text, is_finite, shown
-from refseg_core.coco.problems import Problems
 from refseg_core.coco.segmentations import SegmentationError, box_around, read_segmentation
 from refseg_core.masks import Rle, mask_areas
+from refseg_core.problems import Problems
 from refseg_core.tables import Annotations
 
 _BAD_ANNOTATION_ID = "an annotation has no usable id: expected a number or a text"

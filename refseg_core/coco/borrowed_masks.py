@@ -9,8 +9,8 @@ from typing import Any
 from refseg_core.coco.annotations import AnnotationColumns
 from refseg_core.coco.columns import Columns
 from refseg_core.coco.json_values import id_text, shown
-from refseg_core.coco.problems import Problems
 from refseg_core.coco.segmentations import SegmentationError
+from refseg_core.problems import Problems
 from refseg_core.settings import Conventions
 
 _NOT_FOUND = (

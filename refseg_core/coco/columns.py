@@ -1,7 +1,7 @@
 """The growing columns of a COCO file's images and categories: each item checked, its values appended.
 
 Here: what an image and a category must say, and what LVIS's images say of categories. Not here: annotations
-(`annotations.py`), and how the lists stand in the file (`dataset.py`).
+(`annotations.py`), and how the lists stand in the file (`reading.py`).
 """
 
 import json
@@ -11,18 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from refseg_core.coco.file_names import BAD_FILE_NAME, check_file_name
 from refseg_core.coco.json_values import (
     MAX_PIXELS,
     MAX_SIDE,
     id_number,
     id_text,
     is_image_size,
-    is_unicode,
     shown,
     whole_number,
 )
-from refseg_core.coco.problems import Problems, shortened
+from refseg_core.file_names import BAD_FILE_NAME, check_file_name, is_unicode
+from refseg_core.problems import Problems, shortened
 from refseg_core.tables import Categories, FederatedLabels, Images
 
 _NOT_AN_OBJECT = "an entry of a list is not an object: write each image, annotation and category as one"
@@ -194,6 +193,7 @@ class CategoryColumns(Columns):
         super().__init__(problems)
         self.names: dict[int, str] = {}
         self.frequencies: dict[int, str | None] = {}
+        self.supercategories: dict[int, Any] = {}
 
     def _add(self, item: dict[str, Any]) -> None:
         category_id = id_number(item.get("id"))
@@ -209,11 +209,15 @@ class CategoryColumns(Columns):
             self.names[category_id] = name
             frequency = item.get("frequency")
             self.frequencies[category_id] = frequency if frequency in ("r", "c", "f") else None
+            self.supercategories[category_id] = item.get("supercategory")
 
     def drop_placeholder(self, used_ids: Collection[int]) -> None:
-        """Leaves out Roboflow's category 0: without annotations, with the name of a real one."""
-        is_shared = list(self.names.values()).count(self.names.get(0, "")) > 1
-        if is_shared and used_ids and 0 not in used_ids:
+        """Leaves out Roboflow's category 0: without annotations, named as a real one or as the group of all others."""
+        if 0 not in self.names or 0 in used_ids or not used_ids:
+            return
+        name, others = self.names[0], [number for number in self.names if number != 0]
+        has_double = any(self.names[number] == name for number in others)
+        if has_double or (others and all(self.supercategories.get(number) == name for number in others)):
             del self.names[0]
 
     def check_names(self) -> None:

@@ -8,6 +8,8 @@ import math
 import re
 from typing import Any
 
+from refseg_core.file_names import is_unicode
+
 MAX_SIDE = 200_000  # px; pycocotools walks along polygons in fifths of a pixel
 MAX_PIXELS = 1 << 31  # run lengths have 32 bits
 _INT64 = range(-(1 << 63), 1 << 63)
@@ -45,11 +47,6 @@ def is_finite(value: Any) -> bool:
 def is_image_size(height: int, width: int) -> bool:
     """Whether an image may have this many rows and columns."""
     return 1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE and height * width <= MAX_PIXELS
-
-
-def is_unicode(text: str) -> bool:
-    """Whether the text can be written: json may hold lone halves of surrogate pairs."""
-    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def shown(item: dict[str, Any], key: str) -> str:

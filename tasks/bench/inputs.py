@@ -9,6 +9,7 @@ import torch
 
 from refseg_core.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
 from refseg_core.batches import BatchSize
+from refseg_core.dataset import Dataset
 from refseg_core.demo.dataset import draw_demo_targets
 from refseg_core.encoder import Encoder
 from refseg_core.errors import ConfigurationError
@@ -18,24 +19,15 @@ from refseg_core.point_decoder import PointDecoder
 from refseg_core.proposals import point_grid, propose
 from refseg_core.segmenter import Segmenter
 from refseg_core.settings import BatchSettings, LabelingSettings
-from refseg_core.tables import Annotations, Categories, Images, Prototypes
+from refseg_core.tables import Images, Prototypes
 from tasks.artifacts import Artifact, Store
-from tasks.evaluate import evaluated_categories
+from tasks.evaluate import ground_truth
 from tasks.sources import ModelSettings
 from tasks.storage import Folder
 from tasks.workers import load_encoder, load_segmenter, pick_device
 
 _SEED = 2507
 _HEIGHT, _WIDTH = 480, 640
-
-
-@dataclass(frozen=True)
-class Truth:
-    """What detections are compared with, where anything is known."""
-
-    images: Images
-    annotations: Annotations
-    categories: Categories
 
 
 @dataclass(frozen=True)
@@ -50,7 +42,7 @@ class Inputs:
     prototypes: Prototypes
     labeling: LabelingSettings
     batches: BatchSettings
-    truth: Truth | None = None
+    truth: Dataset | None = None
 
     @property
     def device(self) -> torch.device:
@@ -73,8 +65,7 @@ def inputs_of_run(
 ) -> Inputs:
     """A run's first images, models and prototypes; with ground truth where the dataset has any."""
     images = store.load(dataset, Images)[:num_images]
-    annotations = store.load(dataset, Annotations)
-    truth = Truth(images, annotations, evaluated_categories(store, dataset, prototypes)) if len(annotations) else None
+    truth = ground_truth(store, dataset, prototypes)
     return Inputs(
         Folder(images_uri),
         tuple(images.file_name.tolist()),
@@ -84,7 +75,7 @@ def inputs_of_run(
         store.load(prototypes, Prototypes),
         labeling,
         batches,
-        truth,
+        replace(truth, images=images) if len(truth.annotations) else None,
     )
 
 

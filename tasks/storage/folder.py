@@ -15,7 +15,7 @@ from tasks.ahead import ahead
 from tasks.faults import NOT_FOUND, explained, patiently
 from tasks.storage.listings import FileInfo, walk
 from tasks.storage.local_files import create_local, replace_local
-from tasks.storage.objects import read, read_once
+from tasks.storage.objects import read, read_once, read_start
 from tasks.storage.places import protocols, resolve
 
 _creating_in_memory = Lock()
@@ -42,6 +42,10 @@ class Folder:
     def read(self, name: str) -> bytes:
         """An object's bytes. Raises StoreError where it is absent or may not be read."""
         return read(self._filesystem, self._at(name), self.join(name))
+
+    def read_start(self, name: str, num_bytes: int) -> bytes:
+        """An object's first bytes, or all where it has no more. Raises StoreError as `read` does."""
+        return read_start(self._filesystem, self._at(name), self.join(name), num_bytes)
 
     def read_if_there(self, name: str) -> bytes | None:
         """An object's bytes, or None where it is absent."""

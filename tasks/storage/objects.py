@@ -1,5 +1,6 @@
 """Single objects by their URI: opened, read, measured, written whole."""
 
+import errno
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -58,6 +59,20 @@ def write_uri(uri: str, chunks: Iterable[bytes]) -> None:
 def read(filesystem: Any, path: str, uri: str) -> bytes:
     """An object's bytes, with patience."""
     return patiently(lambda: read_once(filesystem, path, uri), uri)
+
+
+def read_start(filesystem: Any, path: str, uri: str, num_bytes: int) -> bytes:
+    """An object's first bytes, with patience."""
+    return patiently(lambda: _read_start_once(filesystem, path, uri, num_bytes), uri)
+
+
+def _read_start_once(filesystem: Any, path: str, uri: str, num_bytes: int) -> bytes:
+    try:
+        return bytes(filesystem.cat_file(path, start=0, end=num_bytes))
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return read_once(filesystem, path, uri)  # S3 has no range of an empty object
 
 
 def read_once(filesystem: Any, path: str, uri: str) -> bytes:

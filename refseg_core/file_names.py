@@ -2,8 +2,6 @@
 
 import re
 
-from refseg_core.coco.json_values import is_unicode
-
 BAD_FILE_NAME = "an image's file_name is not a path below the image folder: expected such as 'folder/name.jpg'"
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -24,3 +22,8 @@ def check_file_name(name: str) -> str | None:
         (not is_unicode(name), "is not valid Unicode"),
     )
     return next((reason for wrong, reason in reasons if wrong), None)
+
+
+def is_unicode(text: str) -> bool:
+    """Whether the text can be written: json may hold lone halves of surrogate pairs."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)

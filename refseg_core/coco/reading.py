@@ -1,95 +1,30 @@
 """COCO json into tables: images, annotations and categories, checked.
 
 Here: which lists a dataset file has, and what becomes of them. What an image and a category may look like in the wild
-is in `columns.py`, an annotation in `annotations.py`. Not here: opening files (a
-document is bytes, a listing is names), choosing references, writing COCO json (`refseg_core/export.py`).
+is in `columns.py`, an annotation in `annotations.py`. Not here: opening files (a document is bytes), choosing
+references, writing COCO json (`refseg_core/export.py`).
 
 The document is read through a sliding window, one image or annotation at a time, and straight into columns:
 train2017's 860,000 annotations as Python objects would need several gigabytes.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Mapping
 
 from refseg_core.coco.annotations import AnnotationColumns
 from refseg_core.coco.borrowed_masks import BorrowedMasks, MaskFile
 from refseg_core.coco.columns import CategoryColumns, Columns, ImageColumns
-from refseg_core.coco.file_names import BAD_FILE_NAME, check_file_name
 from refseg_core.coco.json_stream import JsonError, JsonReader
-from refseg_core.coco.problems import Problems
+from refseg_core.dataset import Dataset
 from refseg_core.errors import DatasetError
-from refseg_core.tables import Annotations, Categories, FederatedLabels, Images
+from refseg_core.problems import Problems
 
 _NOT_A_DATASET = "the file is not a COCO dataset: expected an object with the lists images, annotations and categories"
 _NO_SECTION = "a list is missing from the file: add it"
 _NOT_A_LIST = "an entry of the file is not a list: write images, annotations and categories as lists"
 _REPEATED_SECTION = "a list appears twice in the file: merge the two"
-_REPEATED_FILE = "a file is listed more than once: list it once"
-_UNKNOWN_SELECTED = "an image id is not among the dataset's images: correct image_ids"
 
 
-@dataclass(frozen=True)
-class CocoDataset:
-    """A dataset as tables; images and annotations in the file's order (sampling depends on it).
-
-    `federated_labels` is None where the images say nothing of categories, as everywhere but in LVIS.
-    """
-
-    images: Images
-    annotations: Annotations
-    categories: Categories
-    federated_labels: FederatedLabels | None = None
-
-
-def dataset_of_files(names: Sequence[str], sizes: Sequence[int], versions: Sequence[str]) -> CocoDataset:
-    """The dataset of a plain listing: no annotations, ids are the names, images sorted by name.
-
-    `names` are relative to the listed folder, `sizes` in bytes, `versions` whatever changes with the content.
-    Raises DatasetError when names repeat or leave the folder.
-    """
-    problems = Problems()
-    problems.add_repeated(_REPEATED_FILE, names)
-    for name in names:
-        if reason := check_file_name(name):
-            problems.add(BAD_FILE_NAME, f"{name} {reason}")
-    problems.raise_if_any("The listing of the image folder")
-    order = sorted(range(len(names)), key=names.__getitem__)
-    zeros = np.zeros(len(names), dtype=np.int32)
-    images = Images(
-        image_id=np.array([names[row] for row in order], dtype=object),
-        has_integer_id=zeros.astype(bool),
-        file_name=np.array([names[row] for row in order], dtype=object),
-        height=zeros,
-        width=zeros,
-        size=np.array([sizes[row] for row in order], dtype=np.int64),
-        version=np.array([versions[row] for row in order], dtype=object),
-    )
-    return CocoDataset(images, Annotations.empty(), Categories.empty())
-
-
-def select_images(dataset: CocoDataset, image_ids: Collection[str]) -> CocoDataset:
-    """The images with these ids, in the dataset's order, with their annotations and all categories.
-
-    Raises DatasetError naming the ids that the dataset does not have.
-    """
-    wanted = set(image_ids)
-    problems = Problems()
-    problems.add_all(_UNKNOWN_SELECTED, sorted(wanted - set(dataset.images.image_id)))
-    problems.raise_if_any("The selection of images")
-    labels = dataset.federated_labels
-    return CocoDataset(
-        dataset.images[_is_among(dataset.images.image_id, wanted)],
-        dataset.annotations[_is_among(dataset.annotations.image_id, wanted)],
-        dataset.categories,
-        None if labels is None else labels[_is_among(labels.image_id, wanted)],
-    )
-
-
-def parse_coco(document: bytes, *, source: str, masks_from: MaskFile | None = None) -> CocoDataset:
+def parse_coco(document: bytes, *, source: str, masks_from: MaskFile | None = None) -> Dataset:
     """Reads a COCO dataset file; `source` is its name in messages. `masks_from` has the masks that it lacks.
 
     Accepted besides the standard form: ids that are strings (digit strings stay strings, `has_integer_id` is
@@ -98,7 +33,8 @@ def parse_coco(document: bytes, *, source: str, masks_from: MaskFile | None = No
     `coco_url` (LVIS); one flat list of coordinates as a polygon; a missing or null `bbox`, `area`, `iscrowd` or
     `segmentation`. Masks may be polygons (those with fewer than three points are left out) or run lengths,
     compressed or not. Boxes may reach beyond the image and may have no width or height (train2017 has such).
-    A category 0 without annotations that shares another's name is left out (Roboflow writes it).
+    A category 0 without annotations is left out where it has another's name, or that of all others' supercategory
+    (Roboflow writes it).
 
     Anything else raises one DatasetError with every kind of problem, its count and the first few offenders.
     """
@@ -116,7 +52,7 @@ def parse_coco(document: bytes, *, source: str, masks_from: MaskFile | None = No
     categories.drop_placeholder(annotations.category_ids)
     categories.check_names()
     problems.raise_if_any(source)
-    return CocoDataset(images.table(), annotations.table(), categories.table(), images.federated.table())
+    return Dataset(images.table(), annotations.table(), categories.table(), images.federated.table())
 
 
 def _borrow_masks(file: MaskFile, annotations: AnnotationColumns) -> None:
@@ -178,7 +114,3 @@ def _add_items(reader: JsonReader, columns: Columns, *, skip: bool) -> None:
 def _require_sections(seen: list[str], sections: Mapping[str, Columns], problems: Problems) -> None:
     required = ["images", "categories"] if "annotations" in seen else ["images"]
     problems.add_all(_NO_SECTION, [key for key in required if key in sections and key not in seen])
-
-
-def _is_among(ids: npt.NDArray[Any], wanted: set[str]) -> npt.NDArray[np.bool_]:
-    return np.fromiter((one in wanted for one in ids), dtype=bool, count=len(ids))

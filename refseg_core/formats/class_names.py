@@ -1,0 +1,24 @@
+"""Lists of categories that lie beside annotations: one name a line.
+
+Not here: YAML files, which say more than that (`tasks/class_names.py`).
+"""
+
+from collections.abc import Sequence
+
+CLASS_FILES = ("classes.txt", "labels.txt", "obj.names")
+"""What such lists are called, in the order in which they are looked for."""
+
+_NO_CATEGORY = {"__ignore__", "_background_", "__background__", "background"}
+
+
+def read_class_names(document: bytes) -> Sequence[str]:
+    """The names, one a line, without surrounding spaces and without empty lines at the end.
+
+    Lines at the front that name no category are left out, as labelme and semantic maps have them: `__ignore__`,
+    `_background_`, `background`. Raises UnicodeDecodeError where it is no text.
+    """
+    lines = [line.strip() for line in document.decode("utf-8-sig").splitlines()]
+    while lines and not lines[-1]:
+        lines.pop()
+    first = next((number for number, line in enumerate(lines) if line.lower() not in _NO_CATEGORY), len(lines))
+    return lines[first:]
