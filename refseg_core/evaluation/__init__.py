@@ -2,8 +2,8 @@
 
 `protocols.py` chooses; `coco.py`, `lvis.py` and `semantic.py` are the three. What they share: `instances.py` says what
 counts, `summary.py` reads the numbers off, and `rows.py` makes of them the table of metrics, and text of that. COCO's
-comparison, which is LVIS's too, goes from `shapes.py`, boxes or masks, by `overlaps.py`, which pairs they form, and
-`assignment.py`, who gets whom, to `curves.py`, precision and recall.
+comparison, which is LVIS's too, goes from `shapes.py`, boxes or masks, by `overlaps.py`, which pairs they form,
+`assignment.py`, who gets whom, and `matches.py`, which keeps that, to `curves.py`, precision and recall.
 """
 
 from refseg_core.evaluation.protocols import choose_protocol, evaluate
