@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from refseg_core.evaluation.assignment import Outcomes, assign
 from refseg_core.evaluation.instances import Rows
-from refseg_core.evaluation.shapes import Found, Truth
+from refseg_core.evaluation.shapes import Bools, Found, Truth
 from refseg_core.tables import Categories
 
 
@@ -28,6 +28,18 @@ class Matches:
     score: npt.NDArray[np.float32]
     outcomes: Outcomes
     wanted_image: Rows
+
+    @property
+    def is_right(self) -> Bools:
+        """Whether each detection [D] is right at an IoU of 0.5, of any area."""
+        is_right: Bools = self.outcomes.is_right[0, 0]
+        return is_right
+
+    @property
+    def is_wrong(self) -> Bools:
+        """Whether each detection [D] is wrong at an IoU of 0.5, of any area; what is neither is ignored."""
+        is_wrong: Bools = self.outcomes.is_wrong[0, 0]
+        return is_wrong
 
 
 def match(truth: Truth, found: Found, categories: Categories, limit: int) -> list[Matches]:
