@@ -7,7 +7,17 @@ import numpy as np
 from refseg_core import evaluation
 from refseg_core.errors import DatasetError, StoreError
 from refseg_core.settings import Conventions, EvaluationSettings, Protocol
-from refseg_core.tables import Annotations, Categories, Detections, FederatedLabels, Images, Prototypes
+from refseg_core.tables import (
+    Annotations,
+    Categories,
+    Confusion,
+    Detections,
+    FederatedLabels,
+    Images,
+    Metrics,
+    Misses,
+    Prototypes,
+)
 from tasks.addresses import redact
 from tasks.artifacts import Artifact, Recipe, Store, table_name
 from tasks.labels import LabelRun
@@ -24,26 +34,28 @@ def evaluate(
     labels_key: str,
     settings: EvaluationSettings,
     conventions: Conventions,
+    is_novel: bool = False,
 ) -> Artifact:
     """Evaluates the labels of the dataset's images, over the prototypes' categories."""
     store = Store(store_uri)
     recipe = Recipe(
         "evaluate",
         "metrics",
-        version=1,
-        settings={"conventions": conventions, **_protocol_settings(dataset, settings, conventions)},
+        version=2,
+        settings={"conventions": conventions, **_decisive(dataset, settings, conventions, is_novel=is_novel)},
         inputs={"dataset": dataset.name, "labels": f"labels/{labels_key}", "prototypes": prototypes.name},
     )
     return store.make(
         recipe,
-        lambda: [
-            evaluation.evaluate(
+        lambda: (
+            evaluation.review(
                 *_compared(store, dataset, prototypes, labels_key),
                 federated_labels=store.load(dataset, FederatedLabels) if _is_federated(dataset) else None,
                 settings=settings,
                 conventions=conventions,
-            )
-        ],
+                is_novel=is_novel,
+            ).tables
+        ),
     )
 
 
@@ -68,12 +80,23 @@ def _is_federated(dataset: Artifact) -> bool:
     return table_name(FederatedLabels) in dataset.num_rows
 
 
-def _protocol_settings(dataset: Artifact, settings: EvaluationSettings, conventions: Conventions) -> dict[str, Any]:
-    """What of the settings decides the numbers; nothing for COCO's protocol, whose metrics were made before others."""
+def _decisive(
+    dataset: Artifact, settings: EvaluationSettings, conventions: Conventions, *, is_novel: bool
+) -> dict[str, Any]:
+    """What of the settings decides the numbers."""
     protocol = _protocol(dataset, settings, conventions)
     if protocol == "semantic":
         return {"protocol": protocol, "score_thresh": settings.semantic_score_thresh}
-    return {} if protocol == "coco" else {"protocol": protocol}
+    return {"protocol": protocol, "score_threshes": settings.sorted_score_threshes, "is_novel": is_novel}
+
+
+def load_review(store: Store, metrics: Artifact) -> evaluation.Review:
+    """What the evaluation made. Metrics of older versions are all there is of them."""
+    return evaluation.Review(
+        store.load(metrics, Metrics),
+        store.load(metrics, Confusion) if table_name(Confusion) in metrics.num_rows else None,
+        store.load(metrics, Misses) if table_name(Misses) in metrics.num_rows else None,
+    )
 
 
 def _compared(
