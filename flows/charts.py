@@ -1,6 +1,6 @@
-"""Charts of benchmarks, as PNG files. The only door to matplotlib."""
+"""Charts of benchmarks and studies, as PNG files. The only door to matplotlib."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from refseg_core.study import Spread
 from tasks.bench.growth import Growth
 from tasks.bench.side_by_side import STAGES, Comparison
 
@@ -48,4 +49,25 @@ def draw_growth(growth: Sequence[Growth], path: Path) -> None:
             axes.set_xlabel(series.varied)
             axes.set_ylim(bottom=0)
         panels[0].set_ylabel("seconds each")
+        figure.savefig(path, dpi=110)
+
+
+def draw_study(by_metric: Mapping[str, Sequence[Spread]], path: Path) -> None:
+    """A line for each metric through its means, with standard deviations, and a dot for each seed."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(6, 4), layout="constrained")
+        axes = figure.add_subplot()
+        for metric, spread in by_metric.items():
+            shots = [one.shots for one in spread]
+            means, deviations = [one.mean for one in spread], [one.deviation for one in spread]
+            line = axes.errorbar(shots, means, yerr=deviations, marker="o", capsize=4, label=metric)
+            at = [one.shots for one in spread for _ in one.values]
+            values = [value for one in spread for value in one.values]
+            axes.scatter(at, values, s=12, alpha=0.5, color=line[0].get_color())
+        axes.set_xscale("log")
+        axes.set_xticks(shots, labels=[str(number) for number in shots])
+        axes.minorticks_off()
+        axes.set_xlabel("references per category")
+        axes.set_ylabel("mean and standard deviation over seeds")
+        axes.legend(frameon=False)
         figure.savefig(path, dpi=110)

@@ -28,6 +28,7 @@ COMMANDS = [
     ("bank",),
     ("label",),
     ("evaluate",),
+    ("study",),
     ("export",),
     ("show",),
     ("status",),
@@ -43,7 +44,7 @@ COMMANDS = [
     ("service",),
     *(("service", name) for name in ("up", "down", "status", "worker", "deploy", "schedule", "label")),
 ]
-_CONFIGURED = ["run", "index", "bank", "label", "evaluate"]
+_CONFIGURED = ["run", "index", "bank", "label", "evaluate", "study"]
 
 
 def _invoke(*arguments: str | Path) -> Result:
