@@ -1,7 +1,7 @@
-"""Charts of benchmarks, as PNG files. The only door to matplotlib."""
+"""Charts of benchmarks and studies, as PNG files. The only door to matplotlib."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -10,6 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
+from refseg_core.study import Spread
 from refseg_core.tables import BenchmarkNumbers
 from tasks.bench.growth import Growth
 from tasks.bench.side_by_side import STAGES, Comparison
@@ -74,3 +75,24 @@ def draw_benchmark(numbers: BenchmarkNumbers) -> bytes:
         image = io.BytesIO()
         figure.savefig(image, dpi=110, format="png")
         return image.getvalue()
+
+
+def draw_study(by_metric: Mapping[str, Sequence[Spread]], path: Path) -> None:
+    """A line for each metric through its means, with standard deviations, and a dot for each seed."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(6, 4), layout="constrained")
+        axes = figure.add_subplot()
+        for metric, spread in by_metric.items():
+            shots = [one.shots for one in spread]
+            means, deviations = [one.mean for one in spread], [one.deviation for one in spread]
+            line = axes.errorbar(shots, means, yerr=deviations, marker="o", capsize=4, label=metric)
+            at = [one.shots for one in spread for _ in one.values]
+            values = [value for one in spread for value in one.values]
+            axes.scatter(at, values, s=12, alpha=0.5, color=line[0].get_color())
+        axes.set_xscale("log")
+        axes.set_xticks(shots, labels=[str(number) for number in shots])
+        axes.minorticks_off()
+        axes.set_xlabel("references per category")
+        axes.set_ylabel("mean and standard deviation over seeds")
+        axes.legend(frameon=False)
+        figure.savefig(path, dpi=110)

@@ -31,6 +31,7 @@ from refseg_core.settings import (
     SamplingSettings,
     Settings,
 )
+from refseg_core.splits import NOVEL_SPLITS
 from tasks.addresses import holds_credentials, redact_text
 from tasks.sources import DatasetSource, ModelSettings
 
@@ -77,6 +78,13 @@ class ReferencesConfig(Settings):
     def source(self) -> DatasetSource:
         """The references as a dataset to index."""
         return DatasetSource(images=self.images, annotations=self.annotations, format=self.format)
+
+    @property
+    def are_novel(self) -> bool:
+        """Whether the categories are all of those that a benchmark calls novel."""
+        sampling = self.sampling
+        is_chosen = self.annotation_ids is not None or sampling.categories is not None
+        return sampling.split in NOVEL_SPLITS and not is_chosen
 
 
 class TargetsConfig(Settings):

@@ -22,9 +22,8 @@ from rich.text import Text
 
 from flows.errors import RunFailedError
 from refseg_core.errors import RefsegError
-from refseg_core.evaluation import category_table, metrics_table
+from refseg_core.evaluation import Review, category_table, confusion_table, findings, metrics_table, score_table
 from refseg_core.settings import Protocol
-from refseg_core.tables import Metrics
 from tasks import progress
 from tasks.faults import may_pass
 
@@ -90,19 +89,26 @@ def _is_news(record: logging.LogRecord) -> bool:
     return not (is_told and record.name.startswith("prefect."))
 
 
-def print_metrics(metrics: Metrics, protocol: Protocol) -> None:
-    """The evaluation: all categories together, then each, where they are not too many to read."""
-    _print_table(f"All categories, {_PROTOCOLS[protocol]}", metrics_table(metrics))
-    by_category = category_table(metrics)
+def print_review(review: Review, protocol: Protocol) -> None:
+    """The evaluation: all categories together, at scores, then each, where they are not too many; then the mistakes."""
+    _print_table(f"All categories, {_PROTOCOLS[protocol]}", metrics_table(review.metrics))
+    _print_table("Labels of a score and above, IoU 0.5", score_table(review.metrics))
+    by_category = category_table(review.metrics)
     num_categories = len(by_category) - 1
     if num_categories <= _CATEGORIES_SHOWN:
         _print_table("By category", by_category)
     else:
         results.print(f"By category: {num_categories}, in the file below (category_id is null for the mean of all).")
+    _print_table("Most frequent confusions", confusion_table(review))
+    for sentence in findings(review):
+        results.print(sentence)
 
 
 def _print_table(title: str, rows: list[tuple[str, ...]]) -> None:
+    """A table, unless it has no rows."""
     header, *body = rows
+    if not body:
+        return
     table = TextTable(*header, title=title)
     for row in body:
         table.add_row(*row)

@@ -202,6 +202,7 @@ def evaluate_labels(config: RunConfig, prototypes: Artifact, plan: LabelPlan) ->
         labels_key=plan.key,
         settings=config.evaluation,
         conventions=config.conventions,
+        is_novel=config.references.are_novel,
     )
     if is_shown():
         publish_metrics(config.store, metrics)

@@ -8,14 +8,14 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table as TextTable
 
 from flows.configuration import RunConfig
-from flows.console import messages, print_metrics, results
+from flows.console import messages, print_review, results
 from flows.pipeline import RunResult
 from refseg_core.overview import Oddity, Overview, overview
-from refseg_core.tables import Images, Metrics
+from refseg_core.tables import Images
 from tasks.addresses import redact
 from tasks.artifacts import Artifact, Store
 from tasks.draw_overview import draw_overview
-from tasks.evaluate import protocol_of
+from tasks.evaluate import load_review, protocol_of
 from tasks.index_dataset import load_dataset
 from tasks.labels import LabelRun
 from tasks.plan_shards import LabelPlan
@@ -68,8 +68,9 @@ def report_labels(store_uri: str, plan: LabelPlan) -> None:
 def report_metrics(store_uri: str, metrics: Artifact) -> None:
     """The evaluation."""
     store = Store(store_uri)
-    print_metrics(store.load(metrics, Metrics), protocol_of(store, metrics))
-    results.print(f"Metrics:    {redact(store_uri)}/{metrics.name}/metrics.parquet")
+    print_review(load_review(store, metrics), protocol_of(store, metrics))
+    names = ", ".join(f"{name}.parquet" for name in metrics.num_rows)
+    results.print(f"Metrics:    {redact(store_uri)}/{metrics.name}/: {names}")
 
 
 def report_dataset(

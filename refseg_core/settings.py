@@ -4,7 +4,7 @@ Frozen pydantic models: every field has a description and bounds, from which the
 file and the form in the Prefect UI are drawn.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -128,3 +128,14 @@ class EvaluationSettings(Settings):
     semantic_score_thresh: float = Field(
         0.5, ge=0, le=1, description="For 'semantic': only instances of at least this score are painted."
     )
+    score_threshes: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
+        (0.3, 0.5, 0.7),
+        min_length=1,
+        max_length=10,
+        description="Scores at which precision, recall, and what is taken for what are told, at an IoU of 0.5.",
+    )
+
+    @property
+    def sorted_score_threshes(self) -> list[float]:
+        """The scores, ascending, each once."""
+        return sorted(set(self.score_threshes))

@@ -36,6 +36,9 @@ LVIS_FREQUENCIES: dict[str, str | None] = {
     "lvis_frequent": "f",
 }
 
+# Whose categories their benchmarks call novel: AP over them is their nAP, AP50 their nAP50.
+NOVEL_SPLITS = frozenset({"few_shot_classes", *(name for name in _NAMED if name.startswith("pascal_voc"))})
+
 SPLIT_NAMES: tuple[str, ...] = (*_NAMED, *LVIS_FREQUENCIES)
 
 

@@ -164,11 +164,38 @@ class Metrics(Table):
     KEY: ClassVar = ("iou_type", "metric", "category_id")
 
     iou_type: Array = column(pa.string(), "'bbox', 'segm' or 'semantic': what was compared")
-    metric: Array = column(pa.string(), "its name: AP, AP50, APs, APr, AR100, ... as COCO and LVIS say; IoU, mIoU")
+    metric: Array = column(
+        pa.string(),
+        "its name: AP, AP50, APs, APr, AR100, ... as COCO and LVIS say; nAP, AP of novel categories; AP_low and "
+        "AP_high, its 95 % interval; precision@0.5, and recall, TP, FP and FN, at a score; IoU, mIoU",
+    )
     category_id: Array = column(pa.int64(), "the category; null for the mean over all", nullable=True)
     category_name: Array = column(pa.string(), "its name; null for the mean over all", nullable=True)
     num_instances: Array = column(pa.int64(), "ground-truth instances behind it, crowds left out")
-    value: Array = column(pa.float64(), "the metric in [0, 1]; -1 where there is no ground truth")
+    value: Array = column(pa.float64(), "the metric in [0, 1], TP, FP and FN counts; -1 where nothing defines it")
+
+
+@dataclass(frozen=True, eq=False)
+class Confusion(Table):
+    """What lies on ground-truth instances: detections that cover them by an IoU of 0.5, of whatever category."""
+
+    KEY: ClassVar = ("score_thresh", "category_id", "found_category_id")
+
+    score_thresh: Array = column(pa.float64(), "only detections of at least this score")
+    category_id: Array = column(pa.int64(), "the instances' category")
+    found_category_id: Array = column(pa.int64(), "that of what covers them; null: nothing does", nullable=True)
+    count: Array = column(pa.int64(), "instances, crowds left out")
+
+
+@dataclass(frozen=True, eq=False)
+class Misses(Table):
+    """The images with ground truth of which nothing was found, at the lowest of the evaluation's scores."""
+
+    KEY: ClassVar = ("image_id",)
+
+    image_id: Array = column(pa.string(), "the image")
+    num_instances: Array = column(pa.int64(), "ground-truth instances, crowds left out")
+    num_detections: Array = column(pa.int64(), "detections of at least that score, none of them right")
 
 
 @dataclass(frozen=True, eq=False)

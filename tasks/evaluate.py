@@ -10,9 +10,18 @@ from refseg_core.category_ids import numbered_as
 from refseg_core.dataset import Dataset
 from refseg_core.errors import StoreError
 from refseg_core.settings import Conventions, EvaluationSettings, Protocol
-from refseg_core.tables import Annotations, Categories, Detections, Images, Metrics, Prototypes
+from refseg_core.tables import (
+    Annotations,
+    Categories,
+    Confusion,
+    Detections,
+    Images,
+    Metrics,
+    Misses,
+    Prototypes,
+)
 from tasks.addresses import redact
-from tasks.artifacts import Artifact, Recipe, Store
+from tasks.artifacts import Artifact, Recipe, Store, table_name
 from tasks.index_dataset import is_federated, load_dataset
 from tasks.labels import LabelRun
 from tasks.lineage import reference_dataset
@@ -28,19 +37,24 @@ def evaluate(
     labels_key: str,
     settings: EvaluationSettings,
     conventions: Conventions,
+    is_novel: bool = False,
 ) -> Artifact:
     """Evaluates the labels of the dataset's images, over the prototypes' categories."""
     store = Store(store_uri)
     recipe = Recipe(
         "evaluate",
         "metrics",
-        version=1,
-        settings={"conventions": conventions, **_protocol_settings(dataset, settings, conventions)},
+        version=2,
+        settings={"conventions": conventions, **_decisive(dataset, settings, conventions, is_novel=is_novel)},
         inputs={"dataset": dataset.name, "labels": f"labels/{labels_key}", "prototypes": prototypes.name},
     )
     return store.make(
         recipe,
-        lambda: [_metrics(ground_truth(store, dataset, prototypes), store, labels_key, settings, conventions)],
+        lambda: (
+            _review(
+                ground_truth(store, dataset, prototypes), store, labels_key, settings, conventions, is_novel=is_novel
+            ).tables
+        ),
     )
 
 
@@ -61,18 +75,35 @@ def _protocol(dataset: Artifact, settings: EvaluationSettings, conventions: Conv
     return evaluation.choose_protocol(settings.protocol, conventions, is_federated=is_federated(dataset))
 
 
-def _protocol_settings(dataset: Artifact, settings: EvaluationSettings, conventions: Conventions) -> dict[str, Any]:
-    """What of the settings decides the numbers; nothing for COCO's protocol, whose metrics were made before others."""
+def _decisive(
+    dataset: Artifact, settings: EvaluationSettings, conventions: Conventions, *, is_novel: bool
+) -> dict[str, Any]:
+    """What of the settings decides the numbers."""
     protocol = _protocol(dataset, settings, conventions)
     if protocol == "semantic":
         return {"protocol": protocol, "score_thresh": settings.semantic_score_thresh}
-    return {} if protocol == "coco" else {"protocol": protocol}
+    return {"protocol": protocol, "score_threshes": settings.sorted_score_threshes, "is_novel": is_novel}
 
 
-def _metrics(
-    truth: Dataset, store: Store, labels_key: str, settings: EvaluationSettings, conventions: Conventions
-) -> Metrics:
-    return evaluation.evaluate(
+def load_review(store: Store, metrics: Artifact) -> evaluation.Review:
+    """What the evaluation made. Metrics of older versions are all there is of them."""
+    return evaluation.Review(
+        store.load(metrics, Metrics),
+        store.load(metrics, Confusion) if table_name(Confusion) in metrics.num_rows else None,
+        store.load(metrics, Misses) if table_name(Misses) in metrics.num_rows else None,
+    )
+
+
+def _review(
+    truth: Dataset,
+    store: Store,
+    labels_key: str,
+    settings: EvaluationSettings,
+    conventions: Conventions,
+    *,
+    is_novel: bool,
+) -> evaluation.Review:
+    return evaluation.review(
         truth.images,
         truth.annotations,
         truth.categories,
@@ -80,6 +111,7 @@ def _metrics(
         federated_labels=truth.federated_labels,
         settings=settings,
         conventions=conventions,
+        is_novel=is_novel,
     )
 
 

@@ -30,6 +30,7 @@ COMMANDS = [
     ("bank",),
     ("label",),
     ("evaluate",),
+    ("study",),
     ("export",),
     ("show",),
     ("status",),
@@ -46,7 +47,7 @@ COMMANDS = [
     ("service",),
     *(("service", name) for name in ("up", "down", "status", "worker", "deploy", "schedule", "label")),
 ]
-_CONFIGURED = ["run", "index", "bank", "label", "evaluate"]
+_CONFIGURED = ["run", "index", "bank", "label", "evaluate", "study"]
 
 
 def _invoke(*arguments: str | Path) -> Result:
@@ -191,6 +192,7 @@ def configured(file: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         ("targets.image_ids", "000000000127", ("000000000127",)),
         ("targets.image_ids", "2026-01-01", ("2026-01-01",)),
         ("targets.image_ids", "12:30,1_000", ("12:30", "1_000")),
+        ("evaluation.score_threshes", "0.2,0.6", (0.2, 0.6)),
         ("device", "cuda:1", "cuda:1"),
     ],
 )

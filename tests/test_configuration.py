@@ -41,6 +41,7 @@ PUBLISHED_KEYS = {
     "labeling.max_detections",
     "evaluation.protocol",
     "evaluation.semantic_score_thresh",
+    "evaluation.score_threshes",
     "device",
 }
 
@@ -119,7 +120,10 @@ def test_defaults_are_the_published_numbers() -> None:
     assert (config.references.sampling.num_shots, config.references.sampling.seed) == (1, 33)
     assert config.references.crop.context_ratio == 0.2
     assert config.conventions == "corrected"
-    assert config.evaluation.model_dump() == {"protocol": "auto", "semantic_score_thresh": 0.5}
+    assert config.evaluation.model_dump(exclude={"score_threshes"}) == {
+        "protocol": "auto",
+        "semantic_score_thresh": 0.5,
+    }
 
 
 def test_keys_come_in_the_order_of_the_file_and_each_is_described() -> None:
@@ -458,3 +462,20 @@ def test_ids_are_texts_as_the_tables_write_them() -> None:
 def test_a_configuration_comes_back_from_json_as_prefect_passes_it() -> None:
     config = parse_config(_with({"references.annotation_ids": [12, "x"]}), source="run.yaml")
     assert RunConfig.model_validate_json(config.model_dump_json()) == config
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"references.sampling.split": "few_shot_classes"}, True),
+        ({"references.sampling.split": "pascal_voc_split_2"}, True),
+        ({"references.sampling.split": "coco"}, False),
+        ({}, False),
+        ({"references.sampling.split": "few_shot_classes", "references.sampling.categories": ["cat"]}, False),
+        ({"references.sampling.split": "few_shot_classes", "references.annotation_ids": ["1"]}, False),
+    ],
+)
+def test_categories_are_novel_where_they_are_all_that_a_benchmark_calls_so(
+    changes: dict[str, Any], expected: bool
+) -> None:
+    assert parse_config(_with(changes), source="run.yaml").references.are_novel is expected

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from refseg_core.coco import parse_coco
 from refseg_core.dataset import Dataset
-from refseg_core.evaluation import category_table, metrics_table
+from refseg_core.evaluation import category_table, confusion_table, findings, metrics_table, review, score_table
 from refseg_core.evaluation.coco import evaluate_coco
+from refseg_core.evaluation.scrutiny import Review
 from refseg_core.masks import encode_masks
 from refseg_core.settings import Conventions
 from refseg_core.tables import Detections, Metrics
@@ -283,5 +284,48 @@ class TestTables:
         ]
 
     def test_the_tables_of_nothing_are_headers(self) -> None:
-        assert metrics_table(Metrics.empty()) == [("",)]
-        assert category_table(Metrics.empty()) == [("category", "instances")]
+        nothing = Review(Metrics.empty())
+        assert metrics_table(nothing.metrics) == [("",)]
+        assert category_table(nothing.metrics) == [("category", "instances")]
+        assert score_table(nothing.metrics) == [("", "score", "precision", "recall", "TP", "FP", "FN")]
+        assert confusion_table(nothing) == [("category", "taken for", "instances", "of")]
+        assert findings(nothing) == []
+
+    @staticmethod
+    def review() -> Review:
+        document = tiny([[0, 0, 50, 100], [100, 0, 50, 100]])
+        document["annotations"].append({"id": 9, "image_id": 2, "category_id": 2, "bbox": [0, 0, 9, 9]})
+        dataset = dataset_of(document)
+        rows = [
+            found(1, 1, 0.9, (0, 0, 50, 62)),
+            found(1, 2, 0.8, (100, 0, 150, 100)),
+            found(2, 1, 0.2, (50, 50, 60, 60)),
+        ]
+        return review(dataset.images, dataset.annotations, dataset.categories, detections_of(rows))
+
+    def test_ap_stands_with_its_interval_and_categories_with_precision_and_recall(self) -> None:
+        metrics = self.review().metrics
+        rows = metrics_table(metrics)
+        assert [row[0] for row in rows[1:]] == TWELVE
+        assert rows[1][2] == "0.076 (0.000 to 0.151)"
+        header, boat, _ = category_table(metrics)
+        assert [name for name in header if "@" in name] == ["segm precision@0.5", "segm recall@0.5"]
+        assert boat[-2:] == ("1.000", "0.500")
+
+    def test_what_labels_of_a_score_are_worth_has_a_row_for_each_score(self) -> None:
+        rows = score_table(self.review().metrics)
+        assert rows[0] == ("", "score", "precision", "recall", "TP", "FP", "FN")
+        assert [row[:2] for row in rows[1:]] == [(kind, s) for kind in ("bbox", "segm") for s in ("0.3", "0.5", "0.7")]
+        assert rows[-1] == ("segm", "0.7", "0.500", "0.333", "1", "1", "2")
+
+    def test_confusions_are_told_by_name_and_findings_by_sentences(self) -> None:
+        assert confusion_table(self.review()) == [
+            ("category", "taken for (score of 0.5 and above)", "instances", "of"),
+            ("boat", "bird", "1", "2"),
+        ]
+        assert findings(self.review()) == [
+            "1 category collapsed, segm AP below 0.01 though there are instances: bird (1).",
+            "Detections of a score of 0.5 and above: 1 of 3 instances are covered by their own category, 1 by another, "
+            "1 by none.",
+            "In 1 image nothing of the ground truth is found, in 1 of them nothing at all: 2.",
+        ]

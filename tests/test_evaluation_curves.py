@@ -15,6 +15,7 @@ from pycocotools.cocoeval import COCOeval, Params
 
 from refseg_core.evaluation.assignment import AREA_RANGES, IOU_THRESHES, assign
 from refseg_core.evaluation.curves import Curves
+from refseg_core.evaluation.matches import match
 from refseg_core.evaluation.overlaps import box_ious
 from refseg_core.evaluation.shapes import Found, Truth
 from refseg_core.masks import encode_masks
@@ -108,7 +109,7 @@ def test_precision_and_recall_are_those_of_pycocotools(
     iou_type: str, annotations: list[Any], detections: list[Any], limits: tuple[int, ...]
 ) -> None:
     truth, found = columns(Truth, annotations, iou_type), columns(Found, detections, iou_type)
-    curves = Curves.of(truth, found, categories(), limits)
+    curves = Curves.of(match(truth, found, categories(), limits[-1]), limits)
     expected = plain_curves(annotations, detections, iou_type, limits)
     np.testing.assert_array_equal(curves.precision, expected["precision"])
     np.testing.assert_array_equal(curves.recall, expected["recall"])
@@ -125,9 +126,8 @@ def test_so_are_those_of_images_full_of_detections(iou_type: str, seed: int) -> 
         return list(zip(*picks[:2], corners, *picks[2:], strict=True))
 
     annotations, detections = drawn(60, 3, [0, 0, 0, 1]), drawn(900, 4, [0.1, 0.2, 0.3, 0.4])
-    curves = Curves.of(
-        columns(Truth, annotations, iou_type), columns(Found, detections, iou_type), categories(), (1, 10, 100)
-    )
+    truth, found = columns(Truth, annotations, iou_type), columns(Found, detections, iou_type)
+    curves = Curves.of(match(truth, found, categories(), 100), (1, 10, 100))
     expected = plain_curves(annotations, detections, iou_type, (1, 10, 100))
     np.testing.assert_array_equal(curves.precision, expected["precision"])
     np.testing.assert_array_equal(curves.recall, expected["recall"])

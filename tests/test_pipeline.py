@@ -321,6 +321,15 @@ def test_the_commands_in_turn_do_what_the_run_does(project: Project, refseg: Cal
     assert names == [*(f"images/t{number}.png.jpg" for number in range(5)), "references.jpg"]
 
 
+def test_a_study_is_so_many_runs(project: Project, refseg: Callable[..., str]) -> None:
+    out = project.folder / "study"
+    printed = refseg("study", project.write_config(), "--seeds", "1,2", "--shots", "1,2", "--out", out)
+    assert "per category: segm AP" in printed
+    assert len(Folder(f"{project.config.store}/metrics").list_folders()) == len(
+        {run["metrics"] for run in json.loads((out / "study.json").read_text())["runs"]}
+    )
+
+
 @pytest.mark.usefixtures("no_waiting")
 def test_a_run_whose_shards_fail_says_so_without_a_traceback(
     project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

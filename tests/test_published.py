@@ -38,10 +38,8 @@ from tests.samples import write_images
 pytest_plugins = ["tests.tiny_project"]
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("published")]
 
-_PAGES = {
-    *("references", "shards", "categories", "failed", "certain", "uncertain", "summary", "metrics"),
-    "metrics-by-category",
-}
+_METRICS = {"metrics", "metrics-by-category", "metrics-at-scores", "confusions"}
+_PAGES = {"references", "shards", "categories", "failed", "certain", "uncertain", "summary", *_METRICS}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -103,6 +101,7 @@ def test_a_run_is_shown_with_everything_about_it(project: Project) -> None:
     assert rows_of(pages["failed"]) == []
     assert rows_of(pages["metrics"])[0].keys() == {"metric", "bbox", "segm"}
     assert [row["category"] for row in rows_of(pages["metrics-by-category"])] == ["box", "bar"]
+    assert [row["score"] for row in rows_of(pages["metrics-at-scores"])] == ["0.3", "0.5", "0.7"] * 2
     summary = str(pages["summary"].data)
     assert result.plan.key in summary
     assert result.prototypes.name in summary
@@ -118,7 +117,7 @@ def test_the_next_run_of_a_store_makes_new_versions_of_the_same(project: Project
     run_pipeline(config)
     versions = published(config.store)
     versions.pop("progress")  # every step that takes long has its own
-    expected = dict.fromkeys(_PAGES - {"metrics", "metrics-by-category"}, 2)
+    expected = dict.fromkeys(_PAGES - _METRICS, 2)
     assert {name: len(found) for name, found in versions.items()} == expected
     before, after = versions["summary"]
     assert str(before.description).startswith("5 of 5 images")

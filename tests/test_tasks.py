@@ -16,19 +16,21 @@ from refseg_core.settings import BatchSettings, Conventions, EvaluationSettings,
 from refseg_core.tables import (
     Annotations,
     Categories,
+    Confusion,
     Detections,
     FederatedLabels,
     Images,
     LabeledImages,
     MemoryBank,
     Metrics,
+    Misses,
     Prototypes,
     References,
 )
 from tasks import fill_memory_bank as fill_module
 from tasks import label_shard as label_module
 from tasks.artifacts import Artifact, Recipe, Store
-from tasks.evaluate import evaluate, protocol_of
+from tasks.evaluate import evaluate, load_review, protocol_of
 from tasks.fill_memory_bank import fill_memory_bank
 from tasks.images import ReadImage
 from tasks.index_dataset import index_dataset
@@ -144,6 +146,8 @@ class Steps:
         plan: LabelPlan,
         conventions: Conventions = "corrected",
         settings: EvaluationSettings | None = None,
+        *,
+        is_novel: bool = False,
     ) -> Artifact:
         return evaluate.fn(
             self.store.uri,
@@ -152,6 +156,7 @@ class Steps:
             labels_key=plan.key,
             settings=settings or EvaluationSettings(),
             conventions=conventions,
+            is_novel=is_novel,
         )
 
     def manifest(self, artifact: Artifact) -> dict[str, Any]:
@@ -622,18 +627,34 @@ def labelled(steps: Steps) -> tuple[Artifact, LabelPlan]:
 def test_labels_are_evaluated_over_the_prototypes_categories(
     steps: Steps, labelled: tuple[Artifact, LabelPlan]
 ) -> None:
-    metrics = steps.store.load(steps.evaluate(*labelled), Metrics)
+    made = load_review(steps.store, steps.evaluate(*labelled))
+    metrics = made.metrics
     assert set(metrics.iou_type) == {"bbox", "segm"}
     assert {name for name in metrics.category_name if name is not None} == set(CATEGORIES.values())
     detections, _ = steps.labels(labelled[1])
     dataset = labelled[1].dataset
-    expected = evaluation.evaluate(
+    expected = evaluation.review(
         steps.store.load(dataset, Images),
         steps.store.load(dataset, Annotations),
         steps.store.load(dataset, Categories),
         detections,
     )
-    assert metrics.equals(expected)
+    assert [type(table) for table in made.tables] == [Metrics, Confusion, Misses]
+    assert all(own.equals(other) for own, other in zip(made.tables, expected.tables, strict=True))
+
+
+def test_metrics_that_were_made_before_there_was_more_than_numbers_are_all_there_is(steps: Steps) -> None:
+    metrics = Metrics.empty()
+    old = steps.store.make(Recipe("evaluate", "metrics", version=1), lambda: [metrics])
+    (kept,) = load_review(steps.store, old).tables
+    assert kept.equals(metrics)
+
+
+def test_ap_over_a_benchmarks_novel_categories_is_told_as_nap(
+    steps: Steps, labelled: tuple[Artifact, LabelPlan]
+) -> None:
+    metrics = steps.evaluate(*labelled, is_novel=True)
+    assert {"nAP", "nAP50"} <= set(steps.store.load(metrics, Metrics).metric)
 
 
 def test_the_evaluation_is_made_once_for_each_convention(
@@ -642,7 +663,7 @@ def test_the_evaluation_is_made_once_for_each_convention(
     corrected = steps.evaluate(*labelled)
     original = steps.evaluate(*labelled, "original")
     assert corrected.key != original.key
-    _forbid(monkeypatch, evaluation, "evaluate")
+    _forbid(monkeypatch, evaluation, "review")
     assert steps.evaluate(*labelled) == corrected
 
 
@@ -650,9 +671,9 @@ def test_only_what_decides_the_numbers_is_in_the_metrics_key(
     steps: Steps, labelled: tuple[Artifact, LabelPlan]
 ) -> None:
     coco = steps.evaluate(*labelled)
-    assert steps.manifest(coco)["settings"] == {"conventions": "corrected"}, "as before there were other protocols"
-    chosen = EvaluationSettings(protocol="coco", semantic_score_thresh=0.1)
+    chosen = EvaluationSettings(protocol="coco", semantic_score_thresh=0.1, score_threshes=(0.7, 0.3, 0.5))
     assert steps.evaluate(*labelled, settings=chosen) == coco
+    assert steps.evaluate(*labelled, settings=EvaluationSettings(score_threshes=(0.3,))) != coco
     semantic = [
         steps.evaluate(*labelled, settings=EvaluationSettings(protocol="semantic", semantic_score_thresh=thresh))
         for thresh in (0.0, 0.5)

@@ -1,13 +1,26 @@
 """Step 6: compares detections with the ground truth, by COCO's protocol, LVIS's, or pixel by pixel.
 
 `protocols.py` chooses; `coco.py`, `lvis.py` and `semantic.py` are the three. What they share: `instances.py` says what
-counts, `summary.py` reads the numbers off, and `rows.py` makes of them the table of metrics, and text of that. COCO's
-comparison, which is LVIS's too, goes from `shapes.py`, boxes or masks, by `overlaps.py`, which pairs they form, and
-`assignment.py`, who gets whom, to `curves.py`, precision and recall.
+counts, `summary.py` reads the numbers off, `rows.py` makes of them the table of metrics, and `texts.py` text. COCO's
+comparison, which is LVIS's too, goes from `shapes.py`, boxes or masks, by `overlaps.py`, which pairs they form,
+`assignment.py`, who gets whom, and `matches.py`, which keeps that, to `curves.py`, precision and recall. `scrutiny.py`
+adds what a reviewer asks: `at_scores.py`, `bootstrap.py`, `confusion.py` and `misses.py`.
 """
 
-from refseg_core.evaluation.protocols import choose_protocol, evaluate
-from refseg_core.evaluation.rows import category_table, metrics_table
+from refseg_core.evaluation.protocols import choose_protocol, evaluate, review
+from refseg_core.evaluation.scrutiny import Review
 from refseg_core.evaluation.semantic import require_masks
+from refseg_core.evaluation.texts import category_table, confusion_table, findings, metrics_table, score_table
 
-__all__ = ["category_table", "choose_protocol", "evaluate", "metrics_table", "require_masks"]
+__all__ = [
+    "Review",
+    "category_table",
+    "choose_protocol",
+    "confusion_table",
+    "evaluate",
+    "findings",
+    "metrics_table",
+    "require_masks",
+    "review",
+    "score_table",
+]

@@ -46,7 +46,7 @@ def assign(truth: Truth, found: Found) -> Outcomes:
     shape = (len(AREA_RANGES), len(IOU_THRESHES))
     is_matched, is_right = (np.zeros((len(found), *shape), dtype=bool) for _ in range(2))
     is_taken_GAT = np.zeros((len(truth), *shape), dtype=bool)
-    for pairs in _turns(overlaps(truth, found, IOU_THRESHES[0]), found.image):
+    for pairs in turns(overlaps(truth, found, IOU_THRESHES[0]), found.image):
         detection, choice = _choose(pairs, wanted_GA, is_taken_GAT)
         is_matched[detection] = choice >= 0
         is_right[detection] = choice >= len(pairs.iou)
@@ -69,7 +69,7 @@ def _choose(pairs: Overlaps, wanted_GA: Bools, is_taken_GAT: Bools) -> tuple[Row
     return detection, np.maximum.reduceat(np.where(is_open_PAT, number_PA[:, :, None], -1), start)
 
 
-def _turns(pairs: Overlaps, image: Rows) -> Iterator[Overlaps]:
+def turns(pairs: Overlaps, image: Rows) -> Iterator[Overlaps]:
     """The pairs of the first detection of every image, then those of every second, and so on.
 
     A detection's pairs stand together, the best last.

@@ -1,12 +1,13 @@
 """COCO's numbers: boxes and masks, all images and categories alike."""
 
+from collections.abc import Sequence
 from itertools import chain
 
 import numpy as np
 
 from refseg_core.evaluation.instances import Instances
 from refseg_core.evaluation.shapes import Found, Truth
-from refseg_core.evaluation.summary import average_precisions, average_recalls, summarize
+from refseg_core.evaluation.summary import Comparison, average_precisions, average_recalls, compare, summarize
 from refseg_core.settings import Conventions
 from refseg_core.tables import Annotations, Categories, Detections, Images, Metrics
 
@@ -35,14 +36,30 @@ def evaluate_coco(
     Masks are left out if there are annotations and none has a mask; where only some have none, their box is their
     mask. Without ground truth every number is -1, COCO's sign for it.
     """
+    limits = sorted(max_detections)
+    return summarize(
+        compare_coco(images, annotations, categories, detections, max_detections=limits, conventions=conventions)
+    )
+
+
+def compare_coco(
+    images: Images,
+    annotations: Annotations,
+    categories: Categories,
+    detections: Detections,
+    *,
+    max_detections: Sequence[int] = (1, 10, 100),
+    conventions: Conventions = "corrected",
+) -> Comparison:
+    """What `evaluate_coco` reads its numbers off; `max_detections` ascends."""
     if len(set(max_detections)) != len(max_detections) or min(max_detections) < 1:
         raise ValueError(f"max_detections needs three different limits of at least 1, got {max_detections}")
     categories = categories[np.argsort(categories.category_id)]
     instances = Instances.select(images, annotations, categories, detections)
-    return summarize(
+    return compare(
         instances,
         categories,
-        sorted(max_detections),
+        max_detections,
         compared=lambda iou_type: (Truth.of(instances, iou_type), Found.of(instances, iou_type, conventions)),
         overall=lambda curves: chain(average_precisions(curves), average_recalls(curves)),
     )

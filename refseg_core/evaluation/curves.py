@@ -1,8 +1,5 @@
 """COCO's precision and recall, to the last digit those of `pycocotools.cocoeval.COCOeval`.
 
-Matching and counting never cross categories, so they are done for one category at a time: neither COCOeval's images x
-categories x areas table (0.4 billion entries for LVIS's validation set) nor a Python object per detection exists.
-
 Shapes: T IoU thresholds, R recall points, K categories, A area ranges, M limits of detections per image.
 """
 
@@ -12,16 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from refseg_core.evaluation.assignment import AREA_RANGES, IOU_THRESHES, assign
-from refseg_core.evaluation.instances import Rows
+from refseg_core.evaluation.assignment import AREA_RANGES, IOU_THRESHES
+from refseg_core.evaluation.matches import Matches
 from refseg_core.evaluation.rows import NO_VALUE, Floats, known_mean
-from refseg_core.evaluation.shapes import Bools, Found, Truth
-from refseg_core.tables import Categories
+from refseg_core.evaluation.shapes import Bools
 
 Which = slice | int | npt.NDArray[np.bool_]
 
 _ALL = slice(None)
-_RECALL_POINTS: Floats = np.linspace(0, 1, 101)
+RECALL_POINTS: Floats = np.linspace(0, 1, 101)
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,22 +29,13 @@ class Curves:
     recall: Floats
 
     @classmethod
-    def of(cls, truth: Truth, found: Found, categories: Categories, max_detections: Sequence[int]) -> "Curves":
+    def of(cls, matches: Sequence[Matches], max_detections: Sequence[int]) -> "Curves":
         """The curves of the categories, in their order; `max_detections` ascends."""
-        truth = truth[np.lexsort((truth.image, truth.category_id))]
-        found, rank = _best(found, max_detections[-1])
-        shape = (len(categories), len(AREA_RANGES), len(max_detections))
-        precision = np.full((len(IOU_THRESHES), len(_RECALL_POINTS), *shape), NO_VALUE)
+        shape = (len(matches), len(AREA_RANGES), len(max_detections))
+        precision = np.full((len(IOU_THRESHES), len(RECALL_POINTS), *shape), NO_VALUE)
         recall = np.full((len(IOU_THRESHES), *shape), NO_VALUE)
-        for index, category_id in enumerate(categories.category_id.tolist()):
-            true_rows, found_rows = (_rows_of(category_id, side.category_id) for side in (truth, found))
-            _trace(
-                truth[true_rows],
-                found[found_rows],
-                [rank[found_rows] < limit for limit in max_detections],
-                precision[:, :, index],
-                recall[:, index],
-            )
+        for index, of_category in enumerate(matches):
+            _trace(of_category, max_detections, precision[:, :, index], recall[:, index])
         return cls(max_detections, precision, recall)
 
     def average_precision(self, *, percent: int | None = None, which: Which = _ALL, area: str = "all") -> float:
@@ -65,33 +52,15 @@ def _range_index(area: str) -> int:
     return list(AREA_RANGES).index(area)
 
 
-def _best(found: Found, limit: int) -> tuple[Found, Rows]:
-    """The best of each category and image, with their ranks: by category, image, falling score and given order."""
-    found = found[np.lexsort((-found.score, found.image, found.category_id))]
-    is_first = np.ones(len(found), dtype=bool)
-    is_first[1:] = (np.diff(found.category_id) != 0) | (np.diff(found.image) != 0)
-    row = np.arange(len(found))
-    rank = row - np.maximum.accumulate(np.where(is_first, row, 0))
-    return found[rank < limit], rank[rank < limit]
-
-
-def _rows_of(category_id: int, category_ids: Rows) -> slice:
-    """Where the category stands among ascending ids."""
-    start, stop = (int(np.searchsorted(category_ids, category_id, side)) for side in ("left", "right"))
-    return slice(start, stop)
-
-
-def _trace(truth: Truth, found: Found, within: list[Bools], precision_TRAM: Floats, recall_TAM: Floats) -> None:
-    """Writes the curves of one category, whose detections are `within` each limit or not."""
-    if not len(truth):
-        return
-    outcomes = assign(truth, found)
-    order = np.argsort(-found.score, kind="stable")
-    for limit, is_within in enumerate(within):
-        kept = order[is_within[order]]
+def _trace(matches: Matches, max_detections: Sequence[int], precision_TRAM: Floats, recall_TAM: Floats) -> None:
+    """Writes the curves of one category."""
+    outcomes = matches.outcomes
+    order = np.argsort(-matches.score, kind="stable")
+    for index, limit in enumerate(max_detections):
+        kept = order[matches.rank[order] < limit]
         for area in np.flatnonzero(outcomes.num_wanted).tolist():
             outcome = outcomes.is_right[area][:, kept], outcomes.is_wrong[area][:, kept]
-            precision_TRAM[:, :, area, limit], recall_TAM[:, area, limit] = _curve(*outcome, outcomes.num_wanted[area])
+            precision_TRAM[:, :, area, index], recall_TAM[:, area, index] = _curve(*outcome, outcomes.num_wanted[area])
 
 
 def _curve(is_right_TD: Bools, is_wrong_TD: Bools, num_wanted: int) -> tuple[Floats, Floats]:
@@ -110,4 +79,4 @@ def _precision(is_right: Bools, is_counted: Bools, num_wanted: int) -> Floats:
     num_right = np.arange(1, len(right) + 1)
     precision = num_right / (np.cumsum(is_counted)[right] + np.spacing(1))
     best_from = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0)
-    return best_from[np.searchsorted(num_right / num_wanted, _RECALL_POINTS)]
+    return best_from[np.searchsorted(num_right / num_wanted, RECALL_POINTS)]

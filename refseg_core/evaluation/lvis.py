@@ -12,7 +12,14 @@ import numpy as np
 from refseg_core.evaluation.curves import Curves
 from refseg_core.evaluation.instances import Instances, Rows
 from refseg_core.evaluation.shapes import Bools, Found, Truth
-from refseg_core.evaluation.summary import Numbers, average_precisions, average_recalls, summarize
+from refseg_core.evaluation.summary import (
+    Comparison,
+    Numbers,
+    average_precisions,
+    average_recalls,
+    compare,
+    summarize,
+)
 from refseg_core.settings import Conventions
 from refseg_core.tables import Annotations, Categories, Detections, FederatedLabels, Images, Metrics
 
@@ -34,11 +41,26 @@ def evaluate_lvis(
     An image's best 300 detections count, over all categories. There are no crowds, and what has no area is left out.
     APr, APc and APf are AP over the rare, common and frequent categories; all else is as in `evaluate_coco`.
     """
+    return summarize(
+        compare_lvis(images, annotations, categories, detections, federated_labels, conventions=conventions)
+    )
+
+
+def compare_lvis(
+    images: Images,
+    annotations: Annotations,
+    categories: Categories,
+    detections: Detections,
+    federated_labels: FederatedLabels,
+    *,
+    conventions: Conventions = "corrected",
+) -> Comparison:
+    """What `evaluate_lvis` reads its numbers off."""
     categories = categories[np.argsort(categories.category_id)]
     annotations = annotations[annotations.area > 0]
     annotations = annotations.replace(is_crowd=np.zeros(len(annotations), dtype=bool))
     instances = Instances.select(images, annotations, categories, _best_of_images(detections))
-    return summarize(
+    return compare(
         instances,
         categories,
         [_MAX_DETECTIONS],

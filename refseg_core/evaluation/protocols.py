@@ -1,11 +1,15 @@
 """Which protocol compares labels with ground truth, and whether the ground truth allows it."""
 
 from refseg_core.errors import DatasetError
-from refseg_core.evaluation.coco import evaluate_coco
-from refseg_core.evaluation.lvis import evaluate_lvis
+from refseg_core.evaluation.coco import compare_coco
+from refseg_core.evaluation.lvis import compare_lvis
+from refseg_core.evaluation.scrutiny import Review, scrutinize
 from refseg_core.evaluation.semantic import evaluate_semantic
+from refseg_core.evaluation.summary import Comparison, summarize
 from refseg_core.settings import Conventions, EvaluationSettings, Protocol
 from refseg_core.tables import Annotations, Categories, Detections, FederatedLabels, Images, Metrics
+
+_Given = tuple[Images, Annotations, Categories, Detections]
 
 
 def choose_protocol(protocol: Protocol, conventions: Conventions, *, is_federated: bool) -> Protocol:
@@ -39,10 +43,42 @@ def evaluate(
     Raises DatasetError where the protocol does not fit the ground truth.
     """
     settings = settings or EvaluationSettings()
-    protocol = choose_protocol(settings.protocol, conventions, is_federated=federated_labels is not None)
     given = images, annotations, categories, detections
-    if protocol == "lvis" and federated_labels is not None:
-        return evaluate_lvis(*given, federated_labels, conventions=conventions)
+    comparison = _compare(given, federated_labels, settings, conventions)
+    return summarize(comparison) if comparison else _of_pixels(given, settings, conventions)
+
+
+def review(
+    images: Images,
+    annotations: Annotations,
+    categories: Categories,
+    detections: Detections,
+    *,
+    federated_labels: FederatedLabels | None = None,
+    settings: EvaluationSettings | None = None,
+    conventions: Conventions = "corrected",
+    is_novel: bool = False,
+) -> Review:
+    """The same and what a reviewer asks beside it; `is_novel`: the categories are a benchmark's novel ones."""
+    settings = settings or EvaluationSettings()
+    given = images, annotations, categories, detections
+    comparison = _compare(given, federated_labels, settings, conventions)
+    if comparison is None:
+        return Review(_of_pixels(given, settings, conventions))
+    return scrutinize(comparison, settings, conventions, is_novel=is_novel)
+
+
+def _compare(
+    given: _Given, labels: FederatedLabels | None, settings: EvaluationSettings, conventions: Conventions
+) -> Comparison | None:
+    """The comparison of instances; None where pixels are compared."""
+    protocol = choose_protocol(settings.protocol, conventions, is_federated=labels is not None)
     if protocol == "semantic":
-        return evaluate_semantic(*given, score_thresh=settings.semantic_score_thresh, conventions=conventions)
-    return evaluate_coco(*given, conventions=conventions)
+        return None
+    if protocol == "lvis" and labels is not None:
+        return compare_lvis(*given, labels, conventions=conventions)
+    return compare_coco(*given, conventions=conventions)
+
+
+def _of_pixels(given: _Given, settings: EvaluationSettings, conventions: Conventions) -> Metrics:
+    return evaluate_semantic(*given, score_thresh=settings.semantic_score_thresh, conventions=conventions)

@@ -3,10 +3,12 @@
 A protocol says what is compared and which numbers are read off all categories together.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from refseg_core.evaluation.curves import Curves
 from refseg_core.evaluation.instances import Instances
+from refseg_core.evaluation.matches import Matches, match
 from refseg_core.evaluation.rows import Row, metrics_of
 from refseg_core.evaluation.shapes import Found, Truth
 from refseg_core.tables import Categories, Metrics
@@ -16,24 +18,44 @@ _AREAS = {"small": "s", "medium": "m", "large": "l"}
 Numbers = Iterator[tuple[str, float]]
 
 
-def summarize(
+@dataclass(frozen=True)
+class Comparison:
+    """What a protocol compared: its matches by IoU type, and the numbers it reads off all categories together.
+
+    `categories` are by ascending id; masks are left out if there are annotations and none has a mask.
+    """
+
+    instances: Instances
+    categories: Categories
+    max_detections: Sequence[int]
+    matches: Mapping[str, list[Matches]]
+    overall: Callable[[Curves], Numbers]
+
+
+def compare(
     instances: Instances,
     categories: Categories,
-    max_detections: list[int],
+    max_detections: Sequence[int],
     *,
     compared: Callable[[str], tuple[Truth, Found]],
     overall: Callable[[Curves], Numbers],
-) -> Metrics:
-    """The metrics of boxes and masks, from what is `compared` by an IoU type, with the numbers of `overall` first.
-
-    Masks are left out if there are annotations and none has a mask.
-    """
+) -> Comparison:
+    """Matches what is `compared` by an IoU type, for boxes and masks; `max_detections` ascends."""
     instances.warn_of_other_sizes()
+    iou_types = ("bbox", "segm") if instances.have_masks else ("bbox",)
+    matches = {kind: match(*compared(kind), categories, max_detections[-1]) for kind in iou_types}
+    return Comparison(instances, categories, max_detections, matches, overall)
+
+
+def summarize(comparison: Comparison) -> Metrics:
+    """The metrics: of each IoU type those of all categories, then of each."""
+    instances = comparison.instances
     rows: list[Row] = []
-    for iou_type in ("bbox", "segm") if instances.have_masks else ("bbox",):
-        curves = Curves.of(*compared(iou_type), categories, max_detections)
-        rows += [Row(iou_type, name, None, None, instances.num_instances, value) for name, value in overall(curves)]
-        rows += _category_rows(iou_type, curves, categories, instances)
+    for iou_type, matches in comparison.matches.items():
+        curves = Curves.of(matches, comparison.max_detections)
+        numbers = comparison.overall(curves)
+        rows += [Row(iou_type, name, None, None, instances.num_instances, value) for name, value in numbers]
+        rows += _category_rows(iou_type, curves, comparison.categories, instances)
     return metrics_of(rows)
 
 

@@ -1,0 +1,129 @@
+"""The reference-set study: the pipeline for each number of references and each seed, and what that says together."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.table import Table as TextTable
+
+from flows import pipeline
+from flows.charts import draw_study
+from flows.configuration import RunConfig
+from flows.console import messages, results
+from flows.pipeline import RunResult
+from refseg_core.errors import ConfigurationError
+from refseg_core.study import Outcome, Spread, answer, enough, spreads
+from tasks import progress
+from tasks.artifacts import made_by
+from tasks.index_dataset import index_dataset
+from tasks.publish.pace import duration
+from tasks.study import headline_numbers, seconds_per_image
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """One of a study's runs: what it reached, and what of the store it is."""
+
+    outcome: Outcome
+    prototypes: str
+    labels: str
+    metrics: str
+
+
+def plan_study(config: RunConfig, seeds: Sequence[int], shots: Sequence[int]) -> list[RunConfig]:
+    """The configurations to run, by ascending number of references; only the sampling differs.
+
+    Raises ConfigurationError where the configuration has nothing to compare with, or nothing to sample.
+    """
+    sampling = config.references.sampling
+    if config.targets.annotations is None:
+        raise ConfigurationError("targets.annotations is null: a study compares labels with ground truth.")
+    if config.references.annotation_ids is not None:
+        raise ConfigurationError("references.annotation_ids: names the references, and a study samples them. Set null.")
+    if sampling.selection != "sampled":
+        raise ConfigurationError(f"references.sampling.selection: a study needs 'sampled', got {sampling.selection!r}.")
+    return [_with(config, num_shots, seed) for num_shots in sorted(shots) for seed in seeds]
+
+
+def _with(config: RunConfig, num_shots: int, seed: int) -> RunConfig:
+    """The run with other references, and without pictures, which each run would draw over the last one's."""
+    sampling = config.references.sampling.model_copy(update={"num_shots": num_shots, "seed": seed})
+    references = config.references.model_copy(update={"sampling": sampling})
+    return config.model_copy(update={"references": references, "pictures": None})
+
+
+def run_study(configs: Sequence[RunConfig]) -> list[StudyRun]:
+    """Runs all that is not done yet."""
+    messages.print(_cost(configs), style="dim")
+    progress.report("study", total=len(configs))
+    return list(_runs(configs))
+
+
+def _runs(configs: Sequence[RunConfig]) -> Iterator[StudyRun]:
+    for config in configs:
+        result = pipeline.run_pipeline(config)
+        run = _study_run(config, result)
+        told = ", ".join(f"{metric} {value:.3f}" for metric, value in run.outcome.values.items())
+        messages.print(f"shots {run.outcome.shots}, seed {run.outcome.seed}: {told}")
+        progress.report("study", advanced=1)
+        yield run
+
+
+def _study_run(config: RunConfig, result: RunResult) -> StudyRun:
+    assert result.metrics is not None  # there is ground truth: see plan_study
+    sampling = config.references.sampling
+    outcome = Outcome(sampling.num_shots, sampling.seed, headline_numbers(config.store, result.metrics))
+    return StudyRun(outcome, result.prototypes.name, f"labels/{result.plan.key}", result.metrics.name)
+
+
+def _cost(configs: Sequence[RunConfig]) -> str:
+    """What is ahead, by what the newest labels of the store took."""
+    config = configs[0]
+    targets = index_dataset.fn(config.store, config.targets.source, conventions=config.conventions)
+    num_images = targets.num_rows["images"]
+    seconds = seconds_per_image(config.store)
+    ahead = f"{len(configs)} runs of {num_images:,} images each; what the store holds is not done again."
+    if seconds is None:
+        return ahead
+    total = duration(seconds * num_images * len(configs))
+    return f"{ahead} At {seconds:.2g} s an image, as the newest labels took, all are {total}."
+
+
+def report_study(runs: Sequence[StudyRun], folder: Path) -> None:
+    """The table, the answer, a JSON file to keep and a chart."""
+    by_metric = spreads([run.outcome for run in runs])
+    results.print(_table(by_metric))
+    metric, spread = list(by_metric.items())[-1]
+    results.print(answer(metric, spread))
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {
+        "made_by": made_by(),
+        "runs": [asdict(run) for run in runs],
+        "spreads": {name: [_summary(one) for one in of_metric] for name, of_metric in by_metric.items()},
+        "enough": {name: enough(of_metric).shots for name, of_metric in by_metric.items()},
+        "answer": answer(metric, spread),
+    }
+    (folder / "study.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+    draw_study(by_metric, folder / "study.png")
+    results.print(f"{folder / 'study.json'}, {folder / 'study.png'}")
+
+
+def _summary(spread: Spread) -> dict[str, float]:
+    return {"shots": spread.shots, "seeds": len(spread.values), "mean": spread.mean, "deviation": spread.deviation}
+
+
+def _table(by_metric: Mapping[str, Sequence[Spread]]) -> TextTable:
+    table = TextTable(
+        "references", "seeds", *by_metric, title="References per category: mean ± standard deviation (least to most)"
+    )
+    for of_shots in zip(*by_metric.values(), strict=True):
+        first, *_ = of_shots
+        table.add_row(str(first.shots), str(len(first.values)), *map(_cell, of_shots))
+    for column in table.columns:
+        column.justify = "right"
+    return table
+
+
+def _cell(spread: Spread) -> str:
+    return f"{spread.mean:.3f} ± {spread.deviation:.3f} ({min(spread.values):.3f} to {max(spread.values):.3f})"
