@@ -205,7 +205,7 @@ def study(config_file: str, seeds: str, shots: str, out: str, **flags: str | Non
 
     Costs seconds per image x images x shots x seeds: 3 x 3 runs of 500 images at 2 s each are 2 h 30 min. At its
     start it says what that comes to here, where the store holds labels to tell by. What is done is kept, so that the
-    same command goes on, and further seeds and shots cost only what is new.
+    same command goes on, and further seeds and shots cost only what is new. Pictures are not drawn.
     """
     from flows.study import plan_study, report_study, run_study
 

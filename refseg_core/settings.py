@@ -137,5 +137,5 @@ class EvaluationSettings(Settings):
 
     @property
     def sorted_score_threshes(self) -> list[float]:
-        """The scores, ascending, each once."""
-        return sorted(set(self.score_threshes))
+        """The scores, ascending, each once; to four decimals, as metrics are named by them."""
+        return sorted({round(thresh, 4) for thresh in self.score_threshes})
