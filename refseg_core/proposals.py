@@ -103,13 +103,13 @@ def preview_points(preview: Preview, points_N2: Tensor, *, batch: BatchSize, pre
 def preview_sparsely(
     preview: Preview, points_N2: Tensor, *, image_size: int, batch: BatchSize, pred_iou_thresh: float
 ) -> Previews:
-    """Previews of every second point of a square grid, both ways, and of the others that no confident one covers.
+    """Previews of a square grid's points as on a chessboard, and of the others that no confident one of these covers.
 
     What a point would find where a confident mask lies already is mostly that mask again.
     """
     look = partial(preview_points, preview, batch=batch, pred_iou_thresh=pred_iou_thresh)
     is_even = torch.arange(round(len(points_N2) ** 0.5), device=points_N2.device) % 2 == 0
-    is_first_N = (is_even[:, None] & is_even).flatten()
+    is_first_N = (is_even[:, None] == is_even).flatten()
     first, others_N2 = look(points_N2[is_first_N]), points_N2[~is_first_N]
     second = look(others_N2[~_covered(first, others_N2, image_size)])
     return Previews(

@@ -102,7 +102,7 @@ def _sparsely(preview: _Blocks) -> Previews:
 
 def test_points_within_confident_masks_are_not_asked() -> None:
     confident = _Blocks(4, predicted_iou=0.9)
-    assert len(_sparsely(confident)) == confident.asked == 16
+    assert len(_sparsely(confident)) == confident.asked == 32
 
 
 @pytest.mark.parametrize("blocks_per_side", [4, 16])
