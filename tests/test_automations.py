@@ -104,11 +104,15 @@ def test_they_are_applied_once_and_a_failed_run_is_told(server: PrefectServer, c
 
 
 def test_a_form_begins_with_gpu_workers_and_is_refused_while_places_are_missing(client: SyncPrefectClient) -> None:
-    for name in ("refseg/label-now", "refseg/label-nightly", "refseg/benchmark", "evaluate run/evaluate"):
+    for name in ("refseg/label-now", "refseg/label-nightly", "evaluate run/evaluate"):
         deployment = client.read_deployment_by_name(name)
         assert deployment.parameters["config"]["execution"] == {"engine": "workers"}
         with pytest.raises(PrefectHTTPStatusError, match="'store' is a required property"):
             client.create_flow_run_from_deployment(deployment.id)
+    deployment = client.read_deployment_by_name("benchmark/benchmark")
+    assert deployment.parameters == {"changes": {"execution.engine": "workers"}}
+    with pytest.raises(PrefectHTTPStatusError, match="'name' is a required property"):
+        client.create_flow_run_from_deployment(deployment.id)
 
 
 def test_a_silent_run_becomes_crashed_and_one_that_has_ended_does_not(client: SyncPrefectClient) -> None:

@@ -396,7 +396,8 @@ def test_references_and_targets_may_be_of_any_shape(project: Project) -> None:
     assert _labels(config, result)[1].image_id.tolist() == ["image 1", "image 2"]
     assert result.metrics is not None
     metrics = Store(config.store).load(result.metrics, Metrics)
-    assert set(metrics.value.tolist()) == {-1.0}
+    values = dict(zip(metrics.metric, metrics.value.tolist(), strict=True))
+    assert {values[name] for name in ("AP", "AP50", "APl", "AR100")} == {-1.0}
 
 
 # --- the demo's trained models ---------------------------------------------------------------------------------------

@@ -221,3 +221,14 @@ def test_previews_are_every_fourth_pixel_of_the_masks(architecture: SegmenterArc
     small, same_iou = decoder.preview_points(image, points)
     assert_close(same_iou, predicted_iou)
     assert_close(small, logits[:, 1::4, 1::4], atol=1e-5 * float(logits.abs().max()))
+
+
+@pytest.mark.parametrize("architecture", _ARCHITECTURES)
+def test_no_points_have_no_masks_and_no_previews(architecture: SegmenterArchitecture) -> None:
+    decoder = PointDecoder(_segmenter(architecture))
+    image, nothing = decoder.prepare(_embedding(architecture)), torch.zeros(0, 2)
+    logits, predicted_iou = decoder.decode_points(image, nothing, pred_iou_thresh=0)
+    assert logits.shape == (0, architecture.logits_size, architecture.logits_size)
+    small, same = decoder.preview_points(image, nothing)
+    assert small.shape == (0, architecture.embedding_size, architecture.embedding_size)
+    assert len(predicted_iou) == len(same) == 0

@@ -94,7 +94,7 @@ _MADE_BY_A_RUN = {
     "labels/labeled_images": 3,
     "labels/shards": 3,
     "gone_labels": 2,
-    "metrics": 2,
+    "metrics": 4,
 }
 
 

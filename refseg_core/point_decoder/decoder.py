@@ -62,6 +62,8 @@ class PointDecoder:
         Returns logits float32 [n, G, G] and predicted IoU float32 [n] in [0, 1] of the prompts whose predicted IoU
         exceeds the threshold, in their order.
         """
+        if len(points_N2) == 0:
+            return _nothing(points_N2, self.architecture.logits_size)
         return self._in_chunks(points_N2, image, lambda part: self._decode_chunk(image, part, pred_iou_thresh))
 
     @torch.no_grad()
@@ -71,6 +73,8 @@ class PointDecoder:
         An eighth of the work of upscaling. Returns logits float32 [N, h, h] and predicted IoU float32 [N] of all
         prompts.
         """
+        if len(points_N2) == 0:
+            return _nothing(points_N2, self.architecture.embedding_size)
         return self._in_chunks(points_N2, image, lambda part: self._preview_chunk(image, part))
 
     def _in_chunks(
@@ -165,6 +169,11 @@ class PointDecoder:
         second_nSVC = second_activation(second_nXC).unflatten(1, (-1, mask_nV.shape[1]))
         logits_nSC: Tensor = (mask_nV[:, None, None] @ second_nSVC)[:, :, 0]
         return logits_nSC
+
+
+def _nothing(points_02: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """Logits and predicted IoU of no points."""
+    return points_02.new_empty(0, side, side), points_02.new_empty(0)
 
 
 class _StackedMlps:
