@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 _ON_A_CPU, _ON_A_GPU = 1, 8  # images in a batch: a CPU is busy with one
-_RUNTIME = {"cpu": 700_000_000, "cuda": 600_000_000}  # of Python, libraries and torch itself
+_RUNTIME = {"cpu": 1_150_000_000, "cuda": 600_000_000}  # of Python, Prefect, libraries and torch itself
 _PER_FRAME_PIXEL = 500  # of an image in the segmenter's trunk, its widest place
 _ROWS_OF_A_PROMPT = 900  # numbers for each cell of the embedding while a prompt is decoded on a GPU
 _COPIES_OF_LOGITS = 2  # where batches of them are joined
