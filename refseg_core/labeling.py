@@ -168,6 +168,8 @@ class Labeler:
     @torch.inference_mode()
     def find(self, images: Sequence[Squashed]) -> list[Found]:
         """Finds the instances of images, of which `images_per_batch` go through both encoders together."""
+        if not images:
+            return []
         found = in_batches(
             torch.arange(len(images)),
             self._batches.images,

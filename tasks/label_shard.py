@@ -99,7 +99,7 @@ def _find_each(labeler: Labeler, images: Iterator[_Squashed]) -> Generator[_Foun
     while batch := list(islice(images, labeler.images_per_batch)):
         started = time.perf_counter()
         readable = [squashed for _, squashed in batch if squashed is not None]
-        found = iter(labeler.find(readable) if readable else ())
+        found = iter(labeler.find(readable))
         seconds = (time.perf_counter() - started) / max(1, len(readable))
         for read, squashed in batch:
             yield _Found(read, None, 0.0) if squashed is None else _Found(read, next(found), seconds)

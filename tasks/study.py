@@ -12,8 +12,7 @@ _HEADLINES = ("AP", "mIoU")
 def headline_numbers(store_uri: str, metrics: Artifact) -> dict[str, float]:
     """AP by IoU type, or mIoU, over all categories. Raises DatasetError where there is no ground truth for them."""
     table = Store(store_uri).load(metrics, Metrics)
-    rows = zip(table.iou_type, table.metric, table.category_id, table.value.tolist(), strict=True)
-    numbers = {f"{kind} {name}": value for kind, name, own, value in rows if own is None and name in _HEADLINES}
+    numbers = {f"{kind} {name}": value for name in _HEADLINES for kind, value in table.overall(name).items()}
     if min(numbers.values()) < 0:
         raise DatasetError(
             f"{redact(store_uri)}/{metrics.name}: the targets' annotations hold no instance of the referenced "

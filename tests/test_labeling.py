@@ -333,6 +333,7 @@ def test_images_found_together_are_those_found_alone(
 ) -> None:
     labeler = Labeler(segmenter, encoder, prototypes, EVERYTHING)
     squashed = [labeler.squash(_image(height, width)) for height, width in ((30, 40), (90, 120), (41, 17))]
+    assert labeler.find([]) == []
     together = [found.labels("7").detections for found in labeler.find(squashed)]
     alone = [found.labels("7").detections for image in squashed for found in labeler.find([image])]
     for ours, theirs in zip(together, alone, strict=True):

@@ -316,7 +316,7 @@ def test_a_log_is_shown_without_passwords(tmp_path: Path) -> None:
 def test_the_deployments_are_found_and_name_flows_that_exist() -> None:
     from prefect.utilities.importtools import import_object
 
-    from flows.service.deploying import deployment_files
+    from flows.shipped import deployment_files
 
     content = yaml.safe_load((deployment_files() / "prefect.yaml").read_text())
     names = {(import_object(entry["entrypoint"]).name, entry["name"]) for entry in content["deployments"]}

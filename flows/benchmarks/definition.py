@@ -9,11 +9,11 @@ import yaml
 from pydantic import Field
 
 from flows.configuration import RunConfig, load_content
+from flows.shipped import deployment_files
 from refseg_core.errors import ConfigurationError
 from refseg_core.settings import Settings
 
-# The folder `deployments` is installed beside `flows`, as it stands beside it in a checkout.
-_FOLDER = Path(__file__).resolve().parents[2] / "deployments" / "benchmarks"
+_FOLDER = deployment_files() / "benchmarks"
 
 Value = int | str
 Point = dict[str, Value]

@@ -91,8 +91,9 @@ def run_plan(plan: Plan) -> Artifact:
     for number, (point, config) in enumerate(plan.runs):
         result = run_pipeline(config)
         assert result.metrics is not None, "every benchmark has ground truth"
-        numbers = _numbers(store, result.metrics, plan.benchmark.metric)
-        outcomes.append(RunOutcome(point, numbers, _seconds_per_image(store, result.plan)))
+        numbers = store.load(result.metrics, Metrics).overall(plan.benchmark.metric)
+        percent = {kind: _PERCENT * value for kind, value in numbers.items()}
+        outcomes.append(RunOutcome(point, percent, _seconds_per_image(store, result.plan)))
         inputs[f"run {number}"] = result.metrics.name
         report("benchmark", advanced=1)
     table = compare_with_published(plan.benchmark, outcomes, corrected=plan.corrected)
@@ -102,13 +103,6 @@ def run_plan(plan: Plan) -> Artifact:
     if is_shown():
         publish_benchmark(plan.store, plan.benchmark.title, as_text(table))
     return artifact
-
-
-def _numbers(store: Store, metrics: Artifact, metric: str) -> dict[str, float]:
-    """The metric over all categories, in percent."""
-    table = store.load(metrics, Metrics)
-    rows = zip(table.iou_type, table.metric, table.category_id, table.value.tolist(), strict=True)
-    return {kind: _PERCENT * value for kind, name, category, value in rows if name == metric and category is None}
 
 
 def _seconds_per_image(store: Store, plan: LabelPlan) -> float:

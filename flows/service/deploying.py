@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from prefect.exceptions import ObjectNotFound
 
 from flows.errors import RunFailedError
 from flows.pools import CPU_POOL, GPU_POOL
+from flows.shipped import deployment_files
 from refseg_core.errors import ConfigurationError
 
 NOTIFY_BLOCK = "refseg-notify"
@@ -67,11 +67,6 @@ def deploy(notify: str | None = None) -> Deployed:
     automations = yaml.safe_load(file.read_text()) if file.exists() else []
     made, left_out = deploy_automations(automations or [])
     return Deployed(names, made, left_out)
-
-
-def deployment_files() -> Path:
-    """The folder `deployments`, which is installed beside `flows`, as it stands beside it in a checkout."""
-    return Path(str(resources.files("flows"))).parent / "deployments"
 
 
 def _deploy_flows(file: Path) -> list[str]:

@@ -12,8 +12,7 @@ from refseg_core.images import Pixels
 from refseg_core.labeling import ImageLabels, Labeler
 from refseg_core.memory_bank import crop_reference, encode_references
 from refseg_core.settings import ReferenceSettings
-from refseg_core.tables import Prototypes
-from tasks.bench.inputs import Inputs
+from tasks.bench.inputs import Inputs, random_prototypes
 from tasks.bench.stopwatch import finish
 from tasks.progress import report
 
@@ -22,7 +21,6 @@ _CATEGORIES = (20, 80, 1203)
 _SIDES = (480, 1080, 2160)
 _REFERENCES = (1, 4, 16)
 _IMAGES = (1, 2, 4)
-_SEED = 2507
 
 
 @dataclass(frozen=True)
@@ -63,12 +61,7 @@ def _of_points(inputs: Inputs, side: int) -> float:
 
 
 def _of_categories(inputs: Inputs, number: int) -> float:
-    vectors = np.random.default_rng(_SEED).standard_normal((number, inputs.prototypes.prototype.shape[1]))
-    prototypes = Prototypes(
-        category_id=np.arange(1, number + 1),
-        num_references=np.ones(number, dtype=np.int64),
-        prototype=(vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32),
-    )
+    prototypes = random_prototypes(number, inputs.prototypes.prototype.shape[1])
     return _seconds_per_image(replace(inputs, prototypes=prototypes), [_image(480)])
 
 

@@ -96,23 +96,27 @@ def random_inputs(
         ours = Segmenter(SEGMENTER_ARCHITECTURES[segmenter]).eval().requires_grad_(False).to(place)
         theirs = Encoder(ENCODER_ARCHITECTURES[encoder]).eval().requires_grad_(False).to(place)
     names = _draw(folder, num_images)
-    channels = theirs.architecture.embed_dim
-    vectors = np.random.default_rng(_SEED).standard_normal((num_categories, channels)).astype(np.float32)
     inputs = Inputs(
         Folder(str(folder)),
         names,
         names,
         ours,
         theirs,
-        Prototypes(
-            category_id=np.arange(1, num_categories + 1),
-            num_references=np.ones(num_categories, dtype=np.int64),
-            prototype=vectors / np.linalg.norm(vectors, axis=1, keepdims=True),
-        ),
+        random_prototypes(num_categories, theirs.architecture.embed_dim),
         LabelingSettings(),
         BatchSettings(),
     )
     return replace(inputs, labeling=LabelingSettings(pred_iou_thresh=_threshold(inputs, kept)))
+
+
+def random_prototypes(num_categories: int, num_channels: int) -> Prototypes:
+    """Prototypes of categories that nothing in particular resembles."""
+    vectors = np.random.default_rng(_SEED).standard_normal((num_categories, num_channels)).astype(np.float32)
+    return Prototypes(
+        category_id=np.arange(1, num_categories + 1),
+        num_references=np.ones(num_categories, dtype=np.int64),
+        prototype=vectors / np.linalg.norm(vectors, axis=1, keepdims=True),
+    )
 
 
 def _draw(folder: Path, num_images: int) -> tuple[str, ...]:

@@ -170,8 +170,7 @@ class _Run:
             settings=EvaluationSettings(protocol="coco"),
             conventions="corrected",
         )
-        rows = zip(metrics.iou_type, metrics.metric, metrics.category_id, metrics.value.tolist(), strict=True)
-        return {kind: value for kind, metric, category, value in rows if metric == "AP" and category is None}
+        return metrics.overall("AP")
 
 
 def _label(inputs: Inputs, labeler: Labeler, stage: Stage, rows: range) -> Iterator[Detections]:
