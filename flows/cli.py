@@ -207,6 +207,7 @@ def study(config_file: str, seeds: str, shots: str, out: str, **flags: str | Non
     start it says what that comes to here, where the store holds labels to tell by. What is done is kept, so that the
     same command goes on, and further seeds and shots cost only what is new. Pictures are not drawn.
     """
+    prefect_settings()
     from flows.study import plan_study, report_study, run_study
 
     wanted = [_numbers(name, given, least) for name, given, least in (("--seeds", seeds, 0), ("--shots", shots, 1))]
@@ -252,6 +253,7 @@ def pull(names: tuple[str, ...], to: str | None) -> None:
 @click.option("--out", default="demo-run", show_default=True, help="Folder for the demo's data, labels and pictures.")
 def demo(data_only: str | None, out: str) -> None:
     """Runs everything on drawn scenes with toy models that come with refseg: no network, no GPU, two minutes."""
+    prefect_settings()
     from flows.demo import run_demo, write_demo
 
     if data_only is not None:

@@ -428,3 +428,22 @@ def test_a_mistake_is_told_by_a_real_process_without_prefect(project: Project) -
     assert "boat" in done.stderr
     assert "Prefect" not in done.stderr
     assert not (project.folder / "prefect" / "prefect.db").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [["demo", "--data-only", "data"], ["study", "none.yaml"], ["run", "none.yaml"]])
+def test_the_terminal_is_quiet_because_prefect_is_imported_after_it_was_told(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    program = (
+        "import sys\n"
+        "from click.testing import CliRunner\n"
+        "from flows.cli import main\n"
+        "CliRunner().invoke(main, sys.argv[1:])\n"
+        "if 'prefect' in sys.modules:\n"
+        "    from prefect.settings import PREFECT_LOGGING_LEVEL\n"
+        "    assert PREFECT_LOGGING_LEVEL.value() == 'WARNING', PREFECT_LOGGING_LEVEL.value()\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    command = [sys.executable, "-c", program, *arguments]
+    subprocess.run(command, cwd=tmp_path, env={**environment, "PYTHONPATH": str(Path(__file__).parents[1])}, check=True)
