@@ -31,6 +31,8 @@ class SleepingLabeler:
 
     images_per_batch = 1
     seconds_slept = 0.0
+    first_at: float | None = None  # when the first image began and the last one ended
+    last_at = 0.0
 
     def squash(self, image_HW3: npt.NDArray[np.uint8]) -> "SleepingLabeler":
         return self
@@ -38,7 +40,9 @@ class SleepingLabeler:
     def find(self, images: list["SleepingLabeler"]) -> list["SleepingLabeler"]:
         started = time.perf_counter()
         time.sleep(float(os.environ[SECONDS_VARIABLE]) * len(images))
-        SleepingLabeler.seconds_slept += time.perf_counter() - started
+        SleepingLabeler.first_at = SleepingLabeler.first_at or started
+        SleepingLabeler.last_at = time.perf_counter()
+        SleepingLabeler.seconds_slept += SleepingLabeler.last_at - started
         return images
 
     def labels(self, image_id: str) -> ImageLabels:
