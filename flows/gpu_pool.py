@@ -1,13 +1,11 @@
 """The workers of the GPU pool, reached through the Prefect server: `flows/fleet.py` says what it needs of them."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
 from urllib.parse import urlsplit
 from uuid import UUID
 
-import httpx
 from prefect import runtime
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
@@ -22,14 +20,14 @@ from prefect.client.schemas.sorting import ArtifactSort
 from prefect.deployments import run_deployment
 from prefect.events import emit_event
 from prefect.exceptions import ObjectNotFound
-from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Crashed
 from prefect.utilities.slugify import slugify
 
+from flows.asking import asking
 from flows.cancelling import end_run
 from flows.paging import all_pages
 from flows.pools import GPU_POOL
-from flows.watch import ServerGoneError, Sighting
+from flows.watch import Sighting
 from refseg_core.errors import ConfigurationError
 from tasks.label_job import LabelJob
 from tasks.labels import Shard
@@ -53,7 +51,7 @@ class GpuPool:
     def start(self, deployment: str, name: str, parameters: dict[str, Any], token: str, tags: Sequence[str]) -> UUID:
         """Makes a flow run below the current one. Raises ConfigurationError where the deployment is missing."""
         try:
-            with _asking():
+            with asking():
                 run = run_deployment(
                     deployment,
                     parameters=parameters,
@@ -71,7 +69,7 @@ class GpuPool:
 
     def look_at(self, runs: Sequence[UUID]) -> dict[UUID, Sighting]:
         """What is known of each run; those that are unknown are left out."""
-        with _asking():
+        with asking():
             shown = {artifact.flow_run_id: artifact for artifact in self._progress_of(runs)}
             wanted = FlowRunFilter(id=FlowRunFilterId(any_=list(runs)))
             found = list(all_pages(partial(self._client.read_flow_runs, flow_run_filter=wanted)))
@@ -86,19 +84,19 @@ class GpuPool:
 
     def give_up(self, run: UUID) -> None:
         """Marks a run as crashed, so that nobody takes it for being at work."""
-        with _asking():
+        with asking():
             self._client.set_flow_run_state(run, Crashed(message="Nothing was heard of it for too long."), force=True)
         emit_event(_LOST, resource={"prefect.resource.id": f"prefect.flow-run.{run}"})
 
     def cancel(self, runs: Sequence[UUID]) -> None:
         """Has whoever works at these runs stop; those that nobody has yet end at once."""
-        with _asking():
+        with asking():
             for run in runs:
                 end_run(self._client, self._client.read_flow_run(run), "What handed it out was ended.")
 
     def online(self) -> list[str]:
         """The names of the workers that take runs now."""
-        with _asking():
+        with asking():
             workers = list(all_pages(partial(self._client.read_workers_for_work_pool, GPU_POOL)))
         return [worker.name for worker in workers if worker.status == WorkerStatus.ONLINE]
 
@@ -117,21 +115,3 @@ def _sighting(run: FlowRun, progress: Artifact | None) -> Sighting:
         share_done=float(share) / 100 if isinstance(share, int | float) else 0.0,
         seconds=run.estimated_run_time.total_seconds(),
     )
-
-
-@contextmanager
-def _asking() -> Iterator[None]:
-    """Tells a server that is gone, or overloaded, from one that says no: at once, since the next look is the retry.
-
-    Prefect's client would wait for minutes, in which nobody is watched, and longer than the server is gone.
-    """
-    try:
-        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
-            yield
-    except httpx.TransportError as error:
-        raise ServerGoneError(f"{type(error).__name__}: {error}") from error
-    except httpx.HTTPStatusError as error:
-        status = error.response.status_code
-        if status < httpx.codes.INTERNAL_SERVER_ERROR and status != httpx.codes.TOO_MANY_REQUESTS:
-            raise
-        raise ServerGoneError(f"status {status}") from error

@@ -7,12 +7,11 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 from prefect import flow, runtime
-from prefect.client.orchestration import get_client
-from prefect.concurrency.sync import concurrency
 from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.errors import ShardsFailedError
+from flows.tag_limits import slots_of_tags
 from refseg_core.errors import ConfigurationError, WeightsError
 from tasks.addresses import last_name
 from tasks.faults import reason
@@ -25,8 +24,6 @@ from tasks.stopping import stopping_with_this
 
 _AT_ONCE = 2  # while the model works on one shard, the next one is read and the one before is written
 _NAMES_SHOWN = 8
-_LIMITS_READ = 200
-_LEASE_SECONDS = 90  # how long the slots of a process that died stay taken
 
 
 def _run_name() -> str:
@@ -57,7 +54,7 @@ def label_shards(job: LabelJob, shards: list[Shard], elsewhere: bool = False) ->
     With `elsewhere` the flow's task runner has them labelled in other processes, as many at once as these are.
     Raises ShardsFailedError where some failed, and at once what would stop all of them.
     """
-    with stopping_with_this(), _limits_of_tags(), _progress(job, shards):
+    with stopping_with_this(), slots_of_tags(), _progress(job, shards):
         reason_of: dict[Shard, str] = {}
         for shard, future in _few_at_once(job, shards, len(shards) if elsewhere else _AT_ONCE):
             future.wait()
@@ -100,16 +97,3 @@ def _few_at_once(
         if len(waiting) >= at_once:
             yield waiting.popleft()
     yield from waiting
-
-
-def _limits_of_tags() -> AbstractContextManager[None]:
-    """Holds a slot of each concurrency limit that the server has on a tag of this run.
-
-    Prefect counts such slots for tasks; taken once for a whole group they cost three requests and not two a shard.
-    """
-    if runtime.deployment.id is None:
-        return nullcontext()
-    with get_client(sync_client=True) as client:
-        limited = {limit.name for limit in client.read_global_concurrency_limits(limit=_LIMITS_READ)}
-    names = [name for tag in runtime.flow_run.tags if (name := f"tag:{tag}") in limited]
-    return concurrency(names, lease_duration=_LEASE_SECONDS, raise_on_lease_renewal_failure=False)
