@@ -1,4 +1,4 @@
-"""Finds what would stop a run before hours are spent: in the first seconds, without a model and without Prefect."""
+"""Finds what would stop a run before hours are spent: in the first seconds, without weights and without Prefect."""
 
 from flows.configuration import RunConfig, check_config
 from refseg_core.category_ids import matching_ids
@@ -13,7 +13,7 @@ from tasks.pictures import check_apart
 from tasks.sample_references import sample_references
 from tasks.storage import Folder
 from tasks.weights import locate_weights
-from tasks.workers import pick_device
+from tasks.workers import check_memory, pick_device
 
 
 def check(config: RunConfig) -> None:
@@ -26,6 +26,7 @@ def check(config: RunConfig) -> None:
         locate_weights(model.model, model.weights)
     if config.execution.engine == "process":
         pick_device(config.device)
+        check_memory(config.segmenter, config.encoder, config.device, config.labeling, config.batches)
     if config.pictures is not None:
         for images_uri in (config.targets.images, config.references.images):
             check_apart(Folder(config.pictures), images_uri)

@@ -8,10 +8,12 @@ from threading import Lock
 import torch
 
 from refseg_core.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
+from refseg_core.batches import Batches
 from refseg_core.encoder import Encoder, build_encoder
 from refseg_core.errors import ConfigurationError, WeightsError
 from refseg_core.labeling import Labeler
 from refseg_core.segmenter import Segmenter, build_segmenter
+from refseg_core.settings import BatchSettings, LabelingSettings
 from refseg_core.tables import Prototypes
 from tasks.artifacts import Store
 from tasks.label_job import LabelJob
@@ -32,6 +34,17 @@ def pick_device(wanted: str) -> torch.device:
         raise ConfigurationError(
             f"device: {wanted!r} cannot be used here ({str(error).splitlines()[0]}). Use 'auto', 'cpu' or 'cuda:0'."
         ) from error
+
+
+def check_memory(
+    segmenter: ModelSettings, encoder: ModelSettings, device: str, labeling: LabelingSettings, batches: BatchSettings
+) -> None:
+    """Raises ConfigurationError where a limit of memory cannot be kept with these models. Reads no weights."""
+    if batches.max_memory is None:
+        return
+    architecture = SEGMENTER_ARCHITECTURES[segmenter.model]
+    empty = (Segmenter(architecture), Encoder(ENCODER_ARCHITECTURES[encoder.model]))
+    Batches.fit(batches, architecture, pick_device(device), empty, labeling.points_per_side**2)
 
 
 def num_gpus() -> int:

@@ -41,6 +41,12 @@ def test_a_right_configuration_passes(project: Project) -> None:
     check(project.config_with({"targets.annotations": None, "device": "auto"}))
 
 
+def test_a_limit_of_memory_that_cannot_be_kept_is_told_before_the_bank(project: Project) -> None:
+    told = _message(project, {"batches.max_memory": "300MB"})
+    assert "max_memory: 300MB is too little" in told and "GB are needed" in told
+    check(project.config_with({"batches.max_memory": "8GB"}))
+
+
 def test_what_it_makes_is_what_the_run_makes_and_is_made_once(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
