@@ -22,7 +22,15 @@ from rich.text import Text
 
 from flows.errors import RunFailedError
 from refseg_core.errors import RefsegError
-from refseg_core.evaluation import Review, category_table, confusion_table, findings, metrics_table, score_table
+from refseg_core.evaluation import (
+    HOW_COMPARED,
+    Review,
+    category_table,
+    confusion_table,
+    findings,
+    metrics_table,
+    score_table,
+)
 from refseg_core.settings import Protocol
 from tasks import progress
 from tasks.faults import may_pass
@@ -33,7 +41,6 @@ results = Console(
 )
 messages = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
-_PROTOCOLS = {"coco": "COCO's protocol", "lvis": "LVIS's protocol", "semantic": "pixel by pixel"}
 _CATEGORIES_SHOWN = 100  # LVIS has 1203
 
 
@@ -91,7 +98,7 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 def print_review(review: Review, protocol: Protocol) -> None:
     """The evaluation: all categories together, at scores, then each, where they are not too many; then the mistakes."""
-    _print_table(f"All categories, {_PROTOCOLS[protocol]}", metrics_table(review.metrics))
+    _print_table(f"All categories, {HOW_COMPARED[protocol]}", metrics_table(review.metrics))
     _print_table("Labels of a score and above, IoU 0.5", score_table(review.metrics))
     by_category = category_table(review.metrics)
     num_categories = len(by_category) - 1

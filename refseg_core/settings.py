@@ -14,7 +14,7 @@ Conventions = Literal["corrected", "original"]
 LabelingPath = Literal["reference", "exact", "fast", "turbo"]
 Format = Literal["coco", "voc", "yolo", "labelme", "cvat", "masks"]
 AnnotationFormat = Literal["auto", Format]
-Protocol = Literal["auto", "coco", "lvis", "semantic"]
+Protocol = Literal["auto", "coco", "lvis", "voc", "semantic"]
 
 
 class Settings(BaseModel):
@@ -123,7 +123,8 @@ class EvaluationSettings(Settings):
         "auto",
         description="'coco': AP of boxes and masks; 'lvis': the same as LVIS counts it (its best 300 instances an "
         "image, only where a category is known to be annotated or absent), which needs LVIS's own annotation file; "
-        "'semantic': IoU of the categories' pixels (COCO-20i); 'auto': 'lvis' where it can be, else 'coco'.",
+        "'voc': as 'coco', and PASCAL VOC's own AP at an IoU of 0.5 beside it; 'semantic': IoU of the categories' "
+        "pixels (COCO-20i); 'auto': 'lvis' where it can be, else 'coco'.",
     )
     semantic_score_thresh: float = Field(
         0.5, ge=0, le=1, description="For 'semantic': only instances of at least this score are painted."

@@ -166,8 +166,9 @@ class Metrics(Table):
     iou_type: Array = column(pa.string(), "'bbox', 'segm' or 'semantic': what was compared")
     metric: Array = column(
         pa.string(),
-        "its name: AP, AP50, APs, APr, AR100, ... as COCO and LVIS say; nAP, AP of novel categories; AP_low and "
-        "AP_high, its 95 % interval; precision@0.5, and recall, TP, FP and FN, at a score; IoU, mIoU",
+        "its name: AP, AP50, APs, APr, AR100, ... as COCO and LVIS say; VOC_AP50 and VOC07_AP50 as VOC does; nAP, AP "
+        "of novel categories; AP_low and AP_high, its 95 % interval; precision@0.5, and recall, TP, FP and FN, at a "
+        "score; IoU, mIoU",
     )
     category_id: Array = column(pa.int64(), "the category; null for the mean over all", nullable=True)
     category_name: Array = column(pa.string(), "its name; null for the mean over all", nullable=True)

@@ -1,8 +1,8 @@
-"""Step 6: compares detections with the ground truth, by COCO's protocol, LVIS's, or pixel by pixel.
+"""Step 6: compares detections with the ground truth, by COCO's protocol, LVIS's, VOC's, or pixel by pixel.
 
-`protocols.py` chooses; `coco.py`, `lvis.py` and `semantic.py` are the three. What they share: `instances.py` says what
-counts, `summary.py` reads the numbers off, `rows.py` makes of them the table of metrics, and `texts.py` text. COCO's
-comparison, which is LVIS's too, goes from `shapes.py`, boxes or masks, by `overlaps.py`, which pairs they form,
+`protocols.py` chooses; `coco.py`, `lvis.py`, `voc.py` and `semantic.py` are the four. What they share: `instances.py`
+says what counts, `summary.py` reads the numbers off, `rows.py` makes of them the table of metrics, and `texts.py` text.
+COCO's comparison, which is LVIS's too, goes from `shapes.py`, boxes or masks, by `overlaps.py`, which pairs they form,
 `assignment.py`, who gets whom, and `matches.py`, which keeps that, to `curves.py`, precision and recall. `scrutiny.py`
 adds what a reviewer asks: `at_scores.py`, `bootstrap.py`, `confusion.py` and `misses.py`.
 """
@@ -10,9 +10,17 @@ adds what a reviewer asks: `at_scores.py`, `bootstrap.py`, `confusion.py` and `m
 from refseg_core.evaluation.protocols import choose_protocol, evaluate, review
 from refseg_core.evaluation.scrutiny import Review
 from refseg_core.evaluation.semantic import require_masks
-from refseg_core.evaluation.texts import category_table, confusion_table, findings, metrics_table, score_table
+from refseg_core.evaluation.texts import (
+    HOW_COMPARED,
+    category_table,
+    confusion_table,
+    findings,
+    metrics_table,
+    score_table,
+)
 
 __all__ = [
+    "HOW_COMPARED",
     "Review",
     "category_table",
     "choose_protocol",

@@ -6,6 +6,7 @@ from refseg_core.evaluation.lvis import compare_lvis
 from refseg_core.evaluation.scrutiny import Review, scrutinize
 from refseg_core.evaluation.semantic import evaluate_semantic
 from refseg_core.evaluation.summary import Comparison, summarize
+from refseg_core.evaluation.voc import compare_voc
 from refseg_core.settings import Conventions, EvaluationSettings, Protocol
 from refseg_core.tables import Annotations, Categories, Detections, FederatedLabels, Images, Metrics
 
@@ -77,6 +78,8 @@ def _compare(
         return None
     if protocol == "lvis" and labels is not None:
         return compare_lvis(*given, labels, conventions=conventions)
+    if protocol == "voc":
+        return compare_voc(*given, conventions=conventions)
     return compare_coco(*given, conventions=conventions)
 
 

@@ -22,7 +22,8 @@ Numbers = Iterator[tuple[str, float]]
 class Comparison:
     """What a protocol compared: its matches by IoU type, and the numbers it reads off all categories together.
 
-    `categories` are by ascending id; masks are left out if there are annotations and none has a mask.
+    `categories` are by ascending id; masks are left out if there are annotations and none has a mask. `beside` are
+    numbers that come from no curve of COCO's.
     """
 
     instances: Instances
@@ -30,6 +31,7 @@ class Comparison:
     max_detections: Sequence[int]
     matches: Mapping[str, list[Matches]]
     overall: Callable[[Curves], Numbers]
+    beside: tuple[Row, ...] = ()
 
 
 def compare(
@@ -56,7 +58,7 @@ def summarize(comparison: Comparison) -> Metrics:
         numbers = comparison.overall(curves)
         rows += [Row(iou_type, name, None, None, instances.num_instances, value) for name, value in numbers]
         rows += _category_rows(iou_type, curves, comparison.categories, instances)
-    return metrics_of(rows)
+    return metrics_of([*rows, *comparison.beside])
 
 
 def average_precisions(curves: Curves) -> Numbers:

@@ -1,6 +1,14 @@
 """Shows how good labels are, where there is ground truth."""
 
-from refseg_core.evaluation import Review, category_table, confusion_table, findings, metrics_table, score_table
+from refseg_core.evaluation import (
+    HOW_COMPARED,
+    Review,
+    category_table,
+    confusion_table,
+    findings,
+    metrics_table,
+    score_table,
+)
 from tasks.addresses import redact
 from tasks.artifacts import Artifact, Store
 from tasks.evaluate import load_review, protocol_of
@@ -9,7 +17,6 @@ from tasks.publish.names import artifact_name
 from tasks.publish.sending import publish_table, publishing_task
 from tasks.publish.tables import text_rows
 
-_PROTOCOLS = {"coco": "COCO's protocol", "lvis": "LVIS's protocol", "semantic": "comparing pixel by pixel"}
 _MOST_CATEGORIES = 2000
 
 
@@ -18,7 +25,7 @@ def publish_metrics(store_uri: str, metrics: Artifact) -> None:
     """The evaluation over all categories, at scores, by category, and what is taken for what."""
     store, name = Store(store_uri), artifact_name(store_uri)
     review = load_review(store, metrics)
-    by = f"by {_PROTOCOLS[protocol_of(store, metrics)]}"
+    by = HOW_COMPARED[protocol_of(store, metrics)]
     where = f"All digits are in {code(f'{redact(store_uri)}/{metrics.name}/metrics.parquet')}."
     told = " ".join(escaped(sentence) for sentence in findings(review))
     publish_table(
