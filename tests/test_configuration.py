@@ -235,7 +235,7 @@ def test_a_missing_key_is_named(name: str) -> None:
         ("labeling.points_per_side", [32]),
         ("labeling.pred_iou_thresh", "high"),
         ("conventions", "wrong"),
-        ("evaluation.protocol", "voc"),
+        ("evaluation.protocol", "pascal"),
         ("segmenter", "sam2_hiera_large"),
         ("segmenter.model", None),
         ("device", 0),
