@@ -8,6 +8,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from refseg_core.study import Spread
@@ -16,6 +17,7 @@ from tasks.bench.growth import Growth
 from tasks.bench.side_by_side import STAGES, Comparison
 
 _STYLE: Any = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
+_ASIDE = 1.03
 _FEWEST_SHOWN = 0.002  # of a bar: thinner stages would only fill the legend
 
 
@@ -56,25 +58,34 @@ def draw_growth(growth: Sequence[Growth], path: Path) -> None:
 
 
 def draw_benchmark(numbers: BenchmarkNumbers) -> bytes:
-    """Our means and the published ones, with their standard deviations, row by row; a PNG file's bytes."""
+    """Our means and the published ones, with their standard deviations, a row for each case; a PNG file's bytes."""
     with mpl.rc_context(_STYLE):
         kinds = list(dict.fromkeys(numbers.iou_type))
-        figure = Figure(figsize=(5 * len(kinds), 3.6), layout="constrained")
-        for axes, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
+        num_cases = len(set(numbers.case))
+        figure = Figure(figsize=(3 + 3.5 * len(kinds), 1.6 + 0.3 * num_cases), layout="constrained")
+        panels = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
+        for axes, kind in zip(panels, kinds, strict=True):
             own = numbers[numbers.iou_type == kind]
             places = np.arange(len(own))
-            axes.errorbar(places - 0.08, own.mean, own.deviation, fmt="o", capsize=3, label="refseg")
-            known = np.array([value is not None for value in own.published], dtype=bool)
-            spread = [float(value or 0) for value in own.published_deviation[known]]
-            published = own.published[known].astype(np.float64)
-            axes.errorbar(places[known] + 0.08, published, spread, fmt="s", capsize=3, label="published")
-            axes.set_xticks(places, own.case, rotation=30, ha="right")
-            axes.set_ylim(bottom=0)
-            axes.set_title(f"{kind} {own.metric[0]}")
-            axes.legend(frameon=False)
+            is_known = np.array([value is not None for value in own.published], dtype=bool)
+            published = own.published[is_known].astype(np.float64)
+            spread = [float(value or 0) for value in own.published_deviation[is_known]]
+            axes.errorbar(own.mean, places - 0.12, xerr=own.deviation, fmt="o", capsize=3, label="refseg")
+            axes.errorbar(published, places[is_known] + 0.12, xerr=spread, fmt="s", capsize=3, label="published")
+            axes.set_yticks(places, own.case)
+            axes.set_xlabel(f"{own.metric[0]} of {kind}, percent")
+            axes.set_xlim(0, _room(axes))
+            axes.grid(axis="x", alpha=0.3)
+        panels[0].set_ylim(num_cases - 0.5, -0.5)  # the first on top
+        figure.legend(*panels[0].get_legend_handles_labels(), frameon=False, loc="outside upper center", ncols=2)
         image = io.BytesIO()
         figure.savefig(image, dpi=110, format="png")
         return image.getvalue()
+
+
+def _room(axes: Axes) -> float:
+    """Where an axis of percents, which starts at 0, should end."""
+    return min(100.0, 1.02 * axes.get_xlim()[1])
 
 
 def draw_study(by_metric: Mapping[str, Sequence[Spread]], path: Path) -> None:
@@ -82,15 +93,17 @@ def draw_study(by_metric: Mapping[str, Sequence[Spread]], path: Path) -> None:
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(6, 4), layout="constrained")
         axes = figure.add_subplot()
-        for metric, spread in by_metric.items():
-            shots = [one.shots for one in spread]
+        for number, (metric, spread) in enumerate(by_metric.items()):
+            aside = _ASIDE**number  # so that the metrics' spreads can be told apart
+            shots = [one.shots * aside for one in spread]
             means, deviations = [one.mean for one in spread], [one.deviation for one in spread]
             line = axes.errorbar(shots, means, yerr=deviations, marker="o", capsize=4, label=metric)
-            at = [one.shots for one in spread for _ in one.values]
+            at = [one.shots * aside for one in spread for _ in one.values]
             values = [value for one in spread for value in one.values]
             axes.scatter(at, values, s=12, alpha=0.5, color=line[0].get_color())
         axes.set_xscale("log")
-        axes.set_xticks(shots, labels=[str(number) for number in shots])
+        tried = [one.shots for one in next(iter(by_metric.values()))]
+        axes.set_xticks(tried, labels=[str(number) for number in tried])
         axes.minorticks_off()
         axes.set_xlabel("references per category")
         axes.set_ylabel("mean and standard deviation over seeds")
