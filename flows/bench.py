@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 import click
+from click.core import ParameterSource
 
 from flows.configuration import load_config
 from refseg_core.errors import ConfigurationError
@@ -62,6 +63,7 @@ def bench(context: click.Context, /, *, paths: str, num_images: int, out: str, *
     image with SAM2 tiny; `--paths exact,fast,turbo` leaves it out.
     """
     if context.invoked_subcommand is not None:
+        _refuse_lost_flags(context)
         return
     from flows.bench_report import report_comparison
     from flows.console import progress_bars
@@ -71,6 +73,18 @@ def bench(context: click.Context, /, *, paths: str, num_images: int, out: str, *
     with _inputs(**what, num_images=num_images) as inputs, progress_bars():
         comparison = compare_paths(inputs, chosen)
     report_comparison(comparison, Path(out))
+
+
+def _refuse_lost_flags(context: click.Context) -> None:
+    """What stands before a subcommand would not reach it."""
+    given = [
+        option.opts[0]
+        for option in context.command.params
+        if option.name and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
+    ]
+    if given:
+        name = context.invoked_subcommand
+        raise click.UsageError(f"{', '.join(given)}: flags of {name} stand behind it: refseg bench {name} [OPTIONS].")
 
 
 @bench.command()

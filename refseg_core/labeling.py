@@ -20,7 +20,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,9 +29,9 @@ from torch import Tensor, nn
 from refseg_core.batches import UPSAMPLED_AT_ONCE, Batches, in_batches
 from refseg_core.encoder import Encoder
 from refseg_core.errors import ConfigurationError
+from refseg_core.image_labels import Found, ImageLabels, Squashed
 from refseg_core.matching import Matches, match, match_plainly
 from refseg_core.merging import Merged, mask_boxes, merge_plainly, merge_softly, non_maximum_suppression
-from refseg_core.packed_masks import extents
 from refseg_core.pixels import squash, to_unit_range
 from refseg_core.point_decoder import PointDecoder, PreparedImage
 from refseg_core.precision import half_where_it_pays, tensor_cores
@@ -46,54 +45,12 @@ from refseg_core.proposals import (
     preview_sparsely,
     propose,
 )
-from refseg_core.run_lengths import encode_packed
 from refseg_core.segmenter import ImageEmbedding, Segmenter
 from refseg_core.settings import BatchSettings, LabelingPath, LabelingSettings
-from refseg_core.tables import Detections, Prototypes
+from refseg_core.tables import Prototypes
 
 Stage = Callable[[str], AbstractContextManager[object]]
 """Wraps a stage of the work, by its name: for whoever wants to know how long each takes."""
-
-
-class ImageLabels(NamedTuple):
-    """An image's instances, by falling score, and how many masks were proposed for it."""
-
-    detections: Detections
-    num_proposals: int
-
-
-@dataclass(frozen=True)
-class Squashed:
-    """An image in the segmenter frame, uint8 [S, S, 3], and its own (height, width)."""
-
-    pixels_SS3: npt.NDArray[np.uint8]
-    size: tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Found:
-    """An image's instances as the models leave them; `labels` writes them down, in any thread."""
-
-    merged: Merged
-    category_id_n: npt.NDArray[np.int64]
-    predicted_iou_n: Tensor
-    num_proposals: int
-
-    def labels(self, image_id: str) -> ImageLabels:
-        """Boxes and masks of the image's own frame, pixels."""
-        columns_NWB = self.merged.masks.columns_NWB.cpu().numpy()
-        boxes = extents(columns_NWB).astype(np.float64)
-        boxes[:, 2:] += 1  # from inclusive pixel extents to the edges of the last pixels
-        rles = encode_packed(columns_NWB, self.merged.masks.height)
-        detections = Detections(
-            image_id=np.full(len(boxes), image_id, dtype=object),
-            category_id=self.category_id_n,
-            score=self.merged.score_n.cpu().numpy(),
-            predicted_iou=self.predicted_iou_n.cpu().numpy(),
-            box_xyxy=boxes,
-            mask_rle=np.fromiter(rles, dtype=object, count=len(boxes)),
-        )
-        return ImageLabels(detections, self.num_proposals)
 
 
 @dataclass(frozen=True)
@@ -201,7 +158,8 @@ class Labeler:
             stage=self._stage,
         )
         category_id_n = self.category_id_K[class_index_n.cpu().numpy()]
-        return Found(merged, category_id_n, proposals.predicted_iou_N[merged.row_n], num_proposals)
+        predicted_iou_n = proposals.predicted_iou_N[merged.row_n]
+        return Found(merged.masks, merged.score_n, category_id_n, predicted_iou_n, num_proposals)
 
     def _propose(self, embedding: ImageEmbedding, features_PC: Tensor) -> tuple[Proposals, int]:
         """Masks to choose from, and how many there were before their previews said which are duplicates."""

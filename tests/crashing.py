@@ -202,7 +202,7 @@ def _prepare(attempt: Attempt) -> None:
 
 
 def _find_less() -> None:
-    from refseg_core.labeling import Found, ImageLabels
+    from refseg_core.image_labels import Found, ImageLabels
 
     labels = Found.labels
 
