@@ -6,6 +6,7 @@ Heavy modules are imported by the command that needs them, so that `refseg --hel
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
@@ -39,6 +40,11 @@ def _what_is_measured(command: Callable[..., None]) -> Callable[..., None]:
             "models",
             metavar="SAM2,DINOV2",
             help="Models of these names with random weights, on drawn images: for times, where weights are missing.",
+        ),
+        click.option(
+            "--compiled",
+            is_flag=True,
+            help="With batches.compiled: fast and turbo compiled for this machine, for GPUs.",
         ),
         click.option(
             "--config",
@@ -109,10 +115,16 @@ def _chosen(paths: str) -> list[LabelingPath]:
 
 
 @contextmanager
-def _inputs(
+def _inputs(*, compiled: bool, **what: Any) -> Iterator["Inputs"]:
+    """What is labelled with what, for as long as the block lasts."""
+    with _chosen_inputs(**what) as inputs:
+        yield inputs if not compiled else replace(inputs, batches=inputs.batches.model_copy(update={"compiled": True}))
+
+
+@contextmanager
+def _chosen_inputs(
     config_file: str | None, models: str | None, kept: float, device: str, num_images: int
 ) -> Iterator["Inputs"]:
-    """What is labelled with what, for as long as the block lasts."""
     with tempfile.TemporaryDirectory(prefix="refseg-bench-") as place:
         if models is None:
             yield _of_run(config_file or _demo(Path(place)), device, num_images)

@@ -21,7 +21,8 @@ _DIFFERENCES_SHOWN = 10
 def report_comparison(comparison: Comparison, folder: Path) -> None:
     """Paths side by side."""
     ceilings = comparison.ceilings
-    results.print(f"{ceilings.machine}; {comparison.num_images} images, {comparison.num_points} points")
+    compiled = "; fast and turbo compiled" if comparison.is_compiled else ""
+    results.print(f"{ceilings.machine}; {comparison.num_images} images, {comparison.num_points} points{compiled}")
     results.print(
         f"Ceilings: {ceilings.float32_flops / 1e9:,.0f} GFLOP/s float32, {ceilings.bfloat16_flops / 1e9:,.0f} bfloat16,"
         f" {ceilings.copied_bytes / 1e9:,.0f} GB/s copied"

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from refseg_core.batches import UPSAMPLED_AT_ONCE, Batches, in_batches
+from refseg_core.compilation import compiled
 from refseg_core.encoder import Encoder
 from refseg_core.errors import ConfigurationError
 from refseg_core.image_labels import Found, ImageLabels, Squashed
@@ -96,15 +97,19 @@ class Labeler:
         self.category_id_K = prototypes.category_id
         self.prototypes_KC = torch.from_numpy(prototypes.prototype.copy()).to(segmenter.device)
         self.settings = settings or LabelingSettings()
+        batches = batches or BatchSettings()
         self._batches = Batches.fit(
-            batches or BatchSettings(),
+            batches,
             segmenter.architecture,
             segmenter.device,
             (segmenter, encoder),
             self.settings.points_per_side**2,
         )
         self._path = _PATHS[self.settings.path]
-        self._point_decoder = PointDecoder(segmenter)
+        is_compiled = batches.compiled and self._path.previews
+        self._embed = compiled(segmenter.embed, wanted=is_compiled)
+        self._encode: Callable[[Tensor], Tensor] = compiled(encoder, wanted=is_compiled)
+        self._point_decoder = PointDecoder(segmenter, is_compiled=is_compiled)
         self._stage = stage
 
     @property
@@ -137,9 +142,9 @@ class Labeler:
     def _find_batch(self, images: Sequence[Squashed]) -> list[Found]:
         frames_B3SS = torch.stack([to_unit_range(image.pixels_SS3) for image in images]).to(self.segmenter.device)
         with self._stage("segmenter"), self._half(self.segmenter):
-            embedding = self.segmenter.embed(frames_B3SS).float()
+            embedding = self._embed(frames_B3SS).float()
         with self._stage("encoder"), self._half(self.encoder):
-            features_BPC = self.encoder(frames_B3SS).float()
+            features_BPC = self._encode(frames_B3SS).float()
         return [self._find(image, embedding[index], features_BPC[index]) for index, image in enumerate(images)]
 
     def _half(self, model: nn.Module) -> AbstractContextManager[None]:

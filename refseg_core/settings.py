@@ -92,7 +92,7 @@ class LabelingSettings(Settings):
 
 
 class BatchSettings(Settings):
-    """How the work is cut up. Nothing here changes the labels."""
+    """How the work is cut up and carried out. Nothing here changes the labels, but for rounding, as a device does."""
 
     points_per_batch: int = Field(64, ge=1, le=65_536, description="Prompts decoded at once; more need more memory.")
     images_per_batch: int | None = Field(
@@ -104,6 +104,11 @@ class BatchSettings(Settings):
         description="Memory to stay below, as 4GB or 900MB: the GPU's where there is one, else the process's. Batches "
         "become as small as that takes. null: as above, which fits a GPU of 8 GB with SAM2 large and DINOv2 L, and "
         "4 GB of memory with small models.",
+    )
+    compiled: bool = Field(
+        False,
+        description="Whether the paths 'fast' and 'turbo' compile their encoders and previews for this machine: a "
+        "minute or two when it begins, less once it did. For GPUs; on CPUs it gains little.",
     )
     images_per_shard: int = Field(64, ge=1, le=100_000, description="Images per shard, the unit of retry and resume.")
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from refseg_core.architectures import SegmenterArchitecture
+from refseg_core.compilation import compiled
 from refseg_core.cpu import map_on_threads, products
 from refseg_core.point_decoder.folding import Folding
 from refseg_core.point_decoder.keys import Keys, PreparedImage
@@ -24,9 +25,12 @@ _CELLS_PER_CHUNK = 4_096  # of prompts decoded together on a CPU: with more, the
 
 
 class PointDecoder:
-    """Decodes point prompts as the segmenter does, with its parameters as they are when this is built."""
+    """Decodes point prompts as the segmenter does, with its parameters as they are when this is built.
 
-    def __init__(self, segmenter: Segmenter) -> None:
+    `is_compiled`: previews are compiled for this machine; everything else decides by what it computes.
+    """
+
+    def __init__(self, segmenter: Segmenter, *, is_compiled: bool = False) -> None:
         self.architecture: SegmenterArchitecture = segmenter.architecture
         self.device = segmenter.device
         self._prompt_encoder: Any = segmenter.sam_prompt_encoder
@@ -38,6 +42,7 @@ class PointDecoder:
         self._upscaling = folding.upscaling(self._mask_decoder.output_upscaling)
         self._image_RW = folding.image_matrix()
         self._hypernetworks = _StackedMlps(self._mask_decoder.output_hypernetworks_mlps[1:])
+        self._preview_chunk = compiled(self._preview_plainly, wanted=is_compiled)
 
     @torch.no_grad()
     def prepare(self, embedding: ImageEmbedding) -> PreparedImage:
@@ -101,7 +106,7 @@ class PointDecoder:
         mask_nV = self._mask_vectors(tokens_NTW[kept_n], best_N[kept_n])
         return self._upscale(keys.of_prompts(kept_n), mask_nV), predicted_iou_N[kept_n]
 
-    def _preview_chunk(self, image: PreparedImage, prompts_NTW: Tensor) -> tuple[Tensor, Tensor]:
+    def _preview_plainly(self, image: PreparedImage, prompts_NTW: Tensor) -> tuple[Tensor, Tensor]:
         tokens_NTW, keys = self._transform(image, prompts_NTW)
         predicted_iou_N, best_N = self._best_masks(tokens_NTW)
         mask_NV = self._mask_vectors(tokens_NTW, best_N)

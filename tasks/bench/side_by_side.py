@@ -10,7 +10,7 @@ from refseg_core import evaluation
 from refseg_core.agreement import Agreement, compare_labels
 from refseg_core.images import decode_image
 from refseg_core.labeling import Labeler, Stage
-from refseg_core.settings import EvaluationSettings, LabelingPath, LabelingSettings
+from refseg_core.settings import BatchSettings, EvaluationSettings, LabelingPath, LabelingSettings
 from refseg_core.tables import Detections
 from tasks.bench.ceilings import Ceilings, measure_ceilings
 from tasks.bench.inputs import Inputs
@@ -60,6 +60,7 @@ class Comparison:
     device: str
     num_images: int
     num_points: int
+    is_compiled: bool
     results: tuple[PathResult, ...]
 
 
@@ -82,6 +83,7 @@ def compare_paths(inputs: Inputs, paths: Sequence[LabelingPath]) -> Comparison:
         str(inputs.device),
         len(inputs.names),
         inputs.labeling.points_per_side**2,
+        inputs.batches.compiled,
         tuple(run.result(first.detections) for run in runs.values()),
     )
 
@@ -107,7 +109,7 @@ class _Run:
         self.path = path
         self._settings = inputs.labeling.model_copy(update={"path": path})
         self.watch = Stopwatch(inputs.device)
-        self.labeler = self._labeler(self.watch, self._settings)
+        self.labeler = self._labeler(self.watch, self._settings, inputs.batches)
         self.forget()
 
     def forget(self) -> None:
@@ -142,9 +144,9 @@ class _Run:
             self._average_precision(),
         )
 
-    def _labeler(self, stage: Stage, settings: LabelingSettings) -> Labeler:
+    def _labeler(self, stage: Stage, settings: LabelingSettings, batches: BatchSettings) -> Labeler:
         inputs = self.inputs
-        return Labeler(inputs.segmenter, inputs.encoder, inputs.prototypes, settings, inputs.batches, stage=stage)
+        return Labeler(inputs.segmenter, inputs.encoder, inputs.prototypes, settings, batches, stage=stage)
 
     def _flops(self) -> dict[str, int]:
         """Of the first image. The plain path's are counted for few points: each costs it the same."""
@@ -152,8 +154,9 @@ class _Run:
         many = self._settings.points_per_side
         few = min(_FEW, many) if self.path == "reference" else many
         settings = self._settings.model_copy(update={"points_per_side": few})
+        eager = self.inputs.batches.model_copy(update={"compiled": False})  # what is compiled cannot be counted
         with one_thread():
-            list(_label(self.inputs, self._labeler(counter, settings), counter, range(1)))
+            list(_label(self.inputs, self._labeler(counter, settings, eager), counter, range(1)))
         counter.flops["decoder"] = counter.flops["decoder"] * many**2 // few**2
         return {stage: counter.flops[stage] for stage in _COUNTED}
 

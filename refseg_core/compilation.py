@@ -1,0 +1,42 @@
+"""Functions of tensors compiled for the machine at hand, where that is wanted.
+
+torch keeps what it compiled in a folder (TORCHINDUCTOR_CACHE_DIR), so that the next process starts sooner.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import torch
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def compiled(function: Callable[P, R], *, wanted: bool) -> Callable[P, R]:
+    """The function, compiled at its first call and once more for sizes that vary; as it is where that is not wanted.
+
+    A machine that cannot compile, for want of a compiler say, warns once and goes on without.
+    """
+    if not wanted:
+        return function
+    from torch._dynamo.exc import TorchDynamoException  # which takes a second to import
+
+    quick = torch.compile(function)
+    failures: list[TorchDynamoException] = []
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        if not failures:
+            try:
+                return quick(*args, **kwargs)
+            except TorchDynamoException as error:
+                failures.append(error)
+                log.warning(
+                    "batches.compiled: this machine cannot compile (%s); labelling goes on without.",
+                    str(error).strip().partition("\n")[0],
+                )
+        return function(*args, **kwargs)
+
+    return call
