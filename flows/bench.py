@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 import click
 from click.core import ParameterSource
 
-from flows.configuration import load_config
+from flows.run_file import load_config
 from refseg_core.errors import ConfigurationError
 from refseg_core.settings import LabelingPath
 

@@ -14,8 +14,10 @@ from click.shell_completion import get_completion_class
 
 from flows.bench import bench
 from flows.benchmarks.commands import benchmark
-from flows.configuration import Key, RunConfig, keys, load_config, template
+from flows.configuration import Key, RunConfig, keys
 from flows.errors import RunFailedError
+from flows.run_file import load_config
+from flows.run_template import template
 from flows.service.commands import service
 from flows.store_commands import STORE_COMMANDS
 from flows.with_prefect import prefect_at_hand, prefect_settings

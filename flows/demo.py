@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 from flows.cli import execute
-from flows.configuration import load_config
 from flows.console import results
+from flows.run_file import load_config
 from refseg_core.demo.dataset import DEMO_CATEGORIES, draw_demo_references, draw_demo_targets, image_name, to_coco
 from refseg_core.demo.scenes import Scene
 from refseg_core.pictures import to_png

@@ -286,7 +286,7 @@ def _downloaded(_done: int, _size: int) -> None:
 
 def _build_models(content: Mapping[str, Any]) -> None:
     """Builds them before the fork, at the first call: that takes longer than a run with them."""
-    from flows.configuration import parse_config
+    from flows.run_file import parse_config
     from tasks.workers import load_encoder, load_segmenter
 
     config = parse_config(content, source="run.yaml")
@@ -296,7 +296,7 @@ def _build_models(content: Mapping[str, Any]) -> None:
 
 def _run(content: Mapping[str, Any]) -> None:
     from flows import pipeline
-    from flows.configuration import parse_config
+    from flows.run_file import parse_config
 
     pipeline.run_pipeline(parse_config(content, source="run.yaml"))
 

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import torch
 import yaml
 
-from flows.configuration import RunConfig, parse_config
+from flows.configuration import RunConfig
+from flows.run_file import parse_config
 from tests.models import tiny_encoder, tiny_segmenter
 from tests.samples import coco, write_images
 

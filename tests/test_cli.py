@@ -14,7 +14,8 @@ from click.testing import CliRunner, Result
 
 from flows import cli
 from flows.cli import main
-from flows.configuration import RunConfig, keys, load_config
+from flows.configuration import RunConfig, keys
+from flows.run_file import load_config
 from flows.with_prefect import PREFECT_SETTINGS
 from refseg_core.images import decode_image
 from tests.commands import refseg_process

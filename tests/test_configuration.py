@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.configuration import Key, RunConfig, keys, load_config, parse_config, template
+from flows.configuration import Key, RunConfig, keys
+from flows.run_file import load_config, parse_config
+from flows.run_template import template
 from refseg_core.errors import ConfigurationError
 from refseg_core.settings import LabelingSettings, SamplingSettings
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from flows.configuration import parse_config
 from flows.pipeline import run_pipeline
+from flows.run_file import parse_config
 from refseg_core.tables import Detections, Metrics
 from tasks.artifacts import Store
 from tasks.labels import LabelRun

@@ -190,7 +190,7 @@ def test_prefects_server_is_not_needed(project: Project) -> None:
     """In a process of its own: here, other tests may have started a server before."""
     program = (
         "import sys\n"
-        "from flows.configuration import load_config\n"
+        "from flows.run_file import load_config\n"
         "from flows.preflight import check\n"
         "check(load_config(sys.argv[1]))\n"
         "sys.exit('prefect.server.api.server' in sys.modules)\n"

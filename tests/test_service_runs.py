@@ -20,8 +20,9 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelling
 
 from flows import pipeline
-from flows.configuration import RunConfig, load_config
+from flows.configuration import RunConfig
 from flows.demo import write_demo
+from flows.run_file import load_config
 from flows.service.api import answers
 from flows.service.scheduling import for_workers
 from tasks.artifacts import Store

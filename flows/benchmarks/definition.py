@@ -8,7 +8,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field
 
-from flows.configuration import RunConfig, load_content
+from flows.configuration import RunConfig
+from flows.run_file import load_content
 from flows.shipped import deployment_files
 from refseg_core.errors import ConfigurationError
 from refseg_core.settings import Settings

@@ -150,7 +150,7 @@ def deploy(notify: str | None) -> None:
 @click.option("--name", help="What it is called; by default as the folder of images.")
 def schedule(config_file: str, cron: str, timezone: str, name: str | None) -> None:
     """Has the service run CONFIG.yaml again and again; what is labelled already is not labelled again."""
-    from flows.configuration import load_config
+    from flows.run_file import load_config
     from flows.service.api import require_api, ui_address
 
     config = load_config(config_file)
@@ -166,7 +166,7 @@ def schedule(config_file: str, cron: str, timezone: str, name: str | None) -> No
 @_config_argument
 def label_by_service(config_file: str) -> None:
     """Has the service label with CONFIG.yaml now, and shows how far it is."""
-    from flows.configuration import load_config
+    from flows.run_file import load_config
     from flows.service.api import require_api
 
     config = load_config(config_file)
