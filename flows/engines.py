@@ -14,7 +14,8 @@ from flows.single_run import done_by_worker
 from refseg_core.errors import ConfigurationError
 from tasks.artifacts import Store
 from tasks.label_job import LabelJob
-from tasks.labels import LabelRun, Shard
+from tasks.labels import LabelRun
+from tasks.plans import Shard
 from tasks.workers import num_gpus
 
 _BANK_ATTEMPTS = 3

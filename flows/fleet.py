@@ -16,7 +16,8 @@ from flows.configuration import ExecutionConfig
 from flows.shard_groups import group_name, shards_failed
 from flows.watch import POLL_SECONDS, UNKNOWN, Patience, Sighting, Watch, cancelled_on_error
 from tasks.label_job import LabelJob
-from tasks.labels import LabelRun, Shard
+from tasks.labels import LabelRun
+from tasks.plans import Shard
 from tasks.progress import report
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from tasks.addresses import last_name
 from tasks.faults import reason
 from tasks.label_job import LabelJob
 from tasks.label_shard import ShardSummary, label_shard
-from tasks.labels import Shard
+from tasks.plans import Shard
 from tasks.progress import report
 from tasks.publish import ProgressArtifact, is_shown
 from tasks.stopping import stopping_with_this

@@ -19,8 +19,9 @@ from typing import Literal
 from refseg_core.errors import StoreError
 from tasks.addresses import redact
 from tasks.artifacts import ARTIFACT_FOLDERS, MANIFEST, Artifact, Store, numbered_name
-from tasks.labels import FOLDER, LabelRun, Wanted, open_labels
+from tasks.labels import FOLDER, LabelRun, open_labels
 from tasks.lineage import reachable
+from tasks.plans import Wanted
 from tasks.progress import report
 from tasks.storage import FileInfo
 
@@ -156,7 +157,7 @@ def _fixed_objects(run: LabelRun) -> Iterator[str]:
     yield f"{run.root}/recipe.json"
     for number, _ in enumerate(run.requests()):
         yield numbered_name(f"{run.root}/requests", number)
-    for number, plan in enumerate(run.plan_manifests()):
+    for number, plan in enumerate(run.plans.manifests()):
         yield numbered_name(f"{run.root}/plans", number)
         yield from (f"{run.root}/plans/parts/{part['name']}" for part in plan["tables"])
 
@@ -164,7 +165,7 @@ def _fixed_objects(run: LabelRun) -> Iterator[str]:
 def _shard_objects(run: LabelRun) -> Iterator[tuple[str, bool]]:
     """The objects of every labelled shard, and whether all its images are gone."""
     wanted = Wanted(run.images())
-    for part in run.plan_parts():
+    for part in run.plans.parts():
         is_wanted = wanted.rows_of(part.images) >= 0
         for shard, manifest in zip(part.shards, run.shard_manifests(part.shards), strict=True):
             if manifest is not None:

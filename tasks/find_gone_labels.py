@@ -4,7 +4,8 @@ import numpy as np
 
 from refseg_core.tables import GoneLabels, Images
 from tasks.artifacts import Artifact, Recipe, Store
-from tasks.labels import LabelRun, PlanPart
+from tasks.labels import LabelRun
+from tasks.plans import PlanPart
 from tasks.retrying import retried_task
 
 
@@ -17,7 +18,7 @@ def find_gone_labels(store_uri: str, *, dataset: Artifact, labels_key: str) -> A
         "find_gone_labels",
         "gone_labels",
         version=1,
-        settings={"num_plans": run.num_plans()},
+        settings={"num_plans": run.plans.count()},
         inputs={"dataset": dataset.name, "labels": run.root},
     )
     return store.make(recipe, lambda: [gone_labels(run, store.load(dataset, Images))])
@@ -26,7 +27,7 @@ def find_gone_labels(store_uri: str, *, dataset: Artifact, labels_key: str) -> A
 def gone_labels(run: LabelRun, images: Images) -> GoneLabels:
     """The planned images that are not among the given ones in their version."""
     version_of = dict(zip(images.image_id, images.version, strict=True))
-    return GoneLabels.concatenate([_gone(part, version_of) for part in run.plan_parts()])
+    return GoneLabels.concatenate([_gone(part, version_of) for part in run.plans.parts()])
 
 
 def _gone(part: PlanPart, version_of: dict[str, str]) -> GoneLabels:

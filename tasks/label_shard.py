@@ -16,8 +16,9 @@ from tasks.ahead import ahead
 from tasks.artifacts import Store
 from tasks.images import ReadImage, read_images
 from tasks.label_job import LabelJob
-from tasks.labels import LabelRun, Shard
+from tasks.labels import LabelRun
 from tasks.pictures import LabelPictures
+from tasks.plans import Shard
 from tasks.progress import report
 from tasks.retrying import retried_task
 from tasks.stopping import check_stopped
@@ -46,7 +47,7 @@ def label_shard(job: LabelJob, shard: Shard) -> ShardSummary:
     run = LabelRun(store, job.key)
     if run.is_labeled(shard):
         return ShardSummary(len(shard), 0, 0)
-    images = run.planned_images(shard)
+    images = run.plans.images_of(shard)
     read = _begun(read_images(Folder(job.images), images, max_pixels=job.labeling.max_image_pixels))
     pictures = LabelPictures(store, store.named(job.prototypes), job.pictures) if job.pictures else None
     rows, detections = [], [Detections.empty()]

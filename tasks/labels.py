@@ -13,85 +13,31 @@ listings only tell what to ask for. Every image lies in one shard in each of its
 none is labelled twice, whoever plans and labels at the same time.
 """
 
-import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
 
-from refseg_core.columns import Array
 from refseg_core.errors import StoreError
 from refseg_core.tables import Detections, Images, LabeledImages
 from tasks.addresses import redact
 from tasks.ahead import ahead
 from tasks.artifacts import Artifact, Recipe, Store, describe_part, made_by, numbered_name, table_name
-from tasks.manifests import PLAN, REQUEST, SHARD
-from tasks.parquet import notes_of_parquet, table_from_parquet, table_to_parquet
+from tasks.manifests import REQUEST, SHARD
+from tasks.parquet import notes_of_parquet, table_to_parquet
+from tasks.plans import Plans, Shard, Wanted
 
 FOLDER = "labels"
 STATUSES = ("ok", "empty", "unreadable")
-_IMAGES_PER_PLAN_PART = 16_384  # about a megabyte: what a worker holds of a plan, however many images there are
 _SHARDS_AHEAD = 8
 _SHARDS_PER_LOOK = 256
 _OUTCOMES = "labeled_images"
 
 Labels = tuple[Detections, LabeledImages]
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Some images of a plan, labelled and committed together: rows `start` to `stop` of the plan's part."""
-
-    plan: int
-    number: int
-    part: str
-    start: int
-    stop: int
-
-    @property
-    def name(self) -> str:
-        """Its name in the store."""
-        return f"{self.plan:04d}-{self.number:05d}"
-
-    def __len__(self) -> int:
-        return self.stop - self.start
-
-
-@dataclass(frozen=True)
-class PlanPart:
-    """Some of the images of a plan, at most `_IMAGES_PER_PLAN_PART` and the shard that passes it, and their shards."""
-
-    images: Images
-    shards: list[Shard]
-
-    def holding(self, is_wanted: Array) -> list[Shard]:
-        """The shards with at least one wanted image; `is_wanted` is boolean [N], by the part's rows."""
-        return [shard for shard in self.shards if is_wanted[shard.start : shard.stop].any()]
-
-
-class Wanted:
-    """Images that somebody asks for: finds their rows by id and version."""
-
-    def __init__(self, images: Images) -> None:
-        self._versions = images.version
-        self._row_of = {image_id: row for row, image_id in enumerate(images.image_id)}
-
-    def rows_of(self, table: Images | LabeledImages) -> Array:
-        """Int64 [N]: for each image of the table its row among the wanted, -1 where its version is not wanted."""
-        found = (self._row_of.get(image_id, -1) for image_id in table.image_id)
-        rows = np.fromiter(found, dtype=np.int64, count=len(table))
-        is_known = rows >= 0
-        rows[is_known] = np.where(self._versions[rows[is_known]] == table.version[is_known], rows[is_known], -1)
-        return rows
-
-    def among(self, labeled: LabeledImages) -> LabeledImages:
-        """The rows of the table that are of wanted images in their version."""
-        return labeled[self.rows_of(labeled) >= 0]
 
 
 class LabelRun:
@@ -101,6 +47,7 @@ class LabelRun:
         self.store = store
         self.key = key
         self.root = f"{FOLDER}/{key}"
+        self.plans = Plans(store, f"{self.root}/plans")
 
     @classmethod
     def open(cls, store: Store, recipe: Recipe) -> "LabelRun":
@@ -150,7 +97,7 @@ class LabelRun:
         taken for all there is.
         """
         dataset = self.requested()
-        self.check_plans(self.num_plans())
+        self.check_plans(self.plans.count())
         if dataset is not None:
             return self.store.load(dataset, Images)
         if self.store.listed(f"{self.root}/shards", ".json"):
@@ -161,7 +108,7 @@ class LabelRun:
         """Raises StoreError where shards are labelled whose plan is not among the given number of plans."""
         planned_in = [name.partition("-")[0] for name in self.store.listed(f"{self.root}/shards", ".json")]
         last = max((int(plan) for plan in planned_in if plan.isdecimal()), default=-1)
-        if last >= num_plans and last >= self.num_plans():  # it may have been made since they were counted
+        if last >= num_plans and last >= self.plans.count():  # it may have been made since they were counted
             raise self._lost(numbered_name(f"{self.root}/plans", last))
 
     def _lost(self, name: str) -> StoreError:
@@ -182,8 +129,8 @@ class LabelRun:
         shards: list[Shard] = []
         number = 0
         while True:
-            for manifest in self.plan_manifests(number):
-                for part in self.parts_of_plan(number, manifest):
+            for manifest in self.plans.manifests(number):
+                for part in self.plans.parts_of(number, manifest):
                     rows = wanted.rows_of(part.images)
                     is_planned[rows[rows >= 0]] = True
                     shards += part.holding(rows >= 0)
@@ -192,62 +139,7 @@ class LabelRun:
             if len(new) == 0:
                 return shards
             self.check_plans(number)  # a new plan in the place of a lost one would take over its shards
-            self._create_plan(number, new, images_per_shard)
-
-    def num_plans(self) -> int:
-        """How many plans there are."""
-        return sum(1 for _ in self.plan_manifests())
-
-    def plan_parts(self) -> Iterator[PlanPart]:
-        """Every image that was ever planned, once in each of its versions, part by part."""
-        for number, manifest in enumerate(self.plan_manifests()):
-            yield from self.parts_of_plan(number, manifest)
-
-    def shards_of(self, wanted: Wanted) -> Iterator[tuple[Shard, int]]:
-        """Every shard that holds some of the wanted images, and how many of them."""
-        for part in self.plan_parts():
-            is_wanted = wanted.rows_of(part.images) >= 0
-            for shard in part.holding(is_wanted):
-                yield shard, int(is_wanted[shard.start : shard.stop].sum())
-
-    def planned_images(self, shard: Shard) -> Images:
-        """The images of one shard."""
-        return _plan_part(self.store, self.root, shard.part)[shard.start : shard.stop]
-
-    def plan_manifests(self, first: int = 0) -> Iterator[dict[str, Any]]:
-        """The plans from that number on."""
-        for number, manifest in enumerate(self.store.numbered(f"{self.root}/plans", PLAN)):
-            if number >= first:
-                yield manifest
-
-    def parts_of_plan(self, plan: int, manifest: Mapping[str, Any]) -> Iterator[PlanPart]:
-        """The images of one plan, part by part."""
-        first, per_shard = 0, int(manifest["images_per_shard"])
-        for part in manifest["tables"]:
-            images = self.store.read_part(f"{self.root}/plans/parts", part, Images)
-            starts = range(0, len(images), per_shard)
-            yield PlanPart(
-                images,
-                [
-                    Shard(plan, number, part["name"], start, min(start + per_shard, len(images)))
-                    for number, start in enumerate(starts, start=first)
-                ],
-            )
-            first += len(starts)
-
-    def _create_plan(self, number: int, images: Images, images_per_shard: int) -> None:
-        size = images_per_shard * max(1, _IMAGES_PER_PLAN_PART // images_per_shard)
-        parts = [self._put_plan_part(images[start : start + size]) for start in range(0, len(images), size)]
-        manifest = {"images_per_shard": images_per_shard, **made_by(), "tables": parts}
-        self.store.commit(numbered_name(f"{self.root}/plans", number), manifest)
-
-    def _put_plan_part(self, images: Images) -> dict[str, Any]:
-        # Named by its content: a plan that lost the race leaves parts that no manifest names, and nobody reads.
-        data = table_to_parquet(images)
-        described = describe_part("", images, data)
-        name = _content_name(data)
-        self.store.folder.create(f"{self.root}/plans/parts/{name}", data)
-        return {**described, "name": name}
+            self.plans.create(number, new, images_per_shard)
 
     # Shards.
 
@@ -264,7 +156,7 @@ class LabelRun:
 
     def shards_with_manifests(self, wanted: Wanted) -> Iterator[tuple[Shard, int, dict[str, Any] | None]]:
         """Every shard that holds some of the wanted images, how many of them, and what is known of its labels."""
-        shards = self.shards_of(wanted)
+        shards = self.plans.shards_of(wanted)
         while some := list(islice(shards, _SHARDS_PER_LOOK)):
             manifests = self.shard_manifests([shard for shard, _ in some])
             for (shard, num_wanted), manifest in zip(some, manifests, strict=True):
@@ -341,7 +233,7 @@ class LabelRun:
 
     def _of_shards(self, read: Callable[[Shard], Result | None], wanted: Wanted | None) -> Iterator[Result]:
         """What is read of each labelled shard that holds a wanted image, a few shards ahead."""
-        for part in self.plan_parts():
+        for part in self.plans.parts():
             shards = part.shards if wanted is None else part.holding(wanted.rows_of(part.images) >= 0)
             for content in ahead(read, shards, _SHARDS_AHEAD):
                 if content is not None:
@@ -371,27 +263,6 @@ def newest_labels(store: Store) -> tuple[LabelRun, int]:
     if not recipes:
         raise StoreError(f"{redact(store.uri)}: holds no labels. `refseg run` makes some; check the store's path.")
     return LabelRun(store, recipes[-1]["key"]), len(recipes) - 1
-
-
-@lru_cache(maxsize=2)
-def _cached_plan_part(uri: str, name: str) -> Images:
-    folder = Store(uri).folder
-    data = folder.read(name)
-    if not name.endswith(f"/{_content_name(data)}"):
-        raise StoreError(
-            f"{redact(folder.join(name))}: damaged: expected the content that its name is the hash of. Restore the "
-            "object."
-        )
-    return table_from_parquet(data, Images)
-
-
-def _plan_part(store: Store, root: str, part: str) -> Images:
-    """A plan's part, which neighbouring shards share; parts never change, so the last ones are kept."""
-    return _cached_plan_part(store.uri, f"{root}/plans/parts/{part}")
-
-
-def _content_name(data: bytes) -> str:
-    return f"{hashlib.sha256(data).hexdigest()[:16]}.parquet"
 
 
 def _only(labels: Labels, wanted: Wanted) -> Labels:

@@ -9,7 +9,8 @@ from refseg_core.settings import BatchSettings, LabelingSettings
 from refseg_core.tables import Images
 from tasks.addresses import redact
 from tasks.artifacts import Artifact, Recipe, Store
-from tasks.labels import FOLDER, LabelRun, Shard
+from tasks.labels import FOLDER, LabelRun
+from tasks.plans import Shard
 from tasks.progress import report
 from tasks.retrying import retried_task
 from tasks.sources import ModelSettings

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from tasks.artifacts import ARTIFACT_FOLDERS, Store, size_of
-from tasks.labels import FOLDER, STATUSES, LabelRun, Shard, Wanted, count_statuses
+from tasks.labels import FOLDER, STATUSES, LabelRun, count_statuses
+from tasks.plans import Shard, Wanted
 from tasks.progress import report
 
 _STEP = "look at shards"

@@ -16,10 +16,11 @@ from refseg_core.tables import Detections, Images, LabeledImages
 from tasks.addresses import redact
 from tasks.ahead import ahead
 from tasks.artifacts import ARTIFACT_FOLDERS, MANIFEST, Store, numbered_name, table_name
-from tasks.labels import FOLDER, LabelRun, PlanPart, Shard, count_statuses
+from tasks.labels import FOLDER, LabelRun, count_statuses
 from tasks.lineage import reachable
 from tasks.manifests import PLAN, REQUEST, Shape
 from tasks.parquet import table_from_parquet
+from tasks.plans import PlanPart, Shard
 from tasks.progress import report
 from tasks.storage import Folder
 
@@ -141,7 +142,7 @@ def _numbered(
 
 
 def _parts(run: LabelRun, number: int, plan: Mapping[str, Any]) -> list[PlanPart]:
-    return list(run.parts_of_plan(number, plan))
+    return list(run.plans.parts_of(number, plan))
 
 
 def _check_planned_once(run: LabelRun, part: PlanPart, planned: set[tuple[str, str]], verified: Verified) -> None:

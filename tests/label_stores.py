@@ -9,7 +9,8 @@ import numpy as np
 from refseg_core.tables import Detections, Images, LabeledImages, Prototypes
 from tasks.artifacts import Artifact, Recipe, Store
 from tasks.find_gone_labels import find_gone_labels
-from tasks.labels import LabelRun, Shard
+from tasks.labels import LabelRun
+from tasks.plans import Shard
 from tests.samples import images_table, labels_of
 
 
@@ -61,13 +62,13 @@ class LabelStore:
         """Lists these images and labels what is new; returns the names of the images that it worked on."""
         worked_on: list[str] = []
         for shard in self.begin_night(*names, **versions):
-            worked_on += self.run.planned_images(shard).image_id.tolist()
+            worked_on += self.run.plans.images_of(shard).image_id.tolist()
             self.commit(shard, unreadable=unreadable)
         return worked_on
 
     def commit(self, shard: Shard, *, unreadable: Sequence[str] = ()) -> None:
         """Labels a shard: one instance in each image but the unreadable ones."""
-        detections, labeled = labels_of(self.run.planned_images(shard))
+        detections, labeled = labels_of(self.run.plans.images_of(shard))
         failed = np.isin(labeled.image_id, list(unreadable))
         labeled = labeled.replace(
             status=np.where(failed, "unreadable", labeled.status).astype(object),

@@ -25,7 +25,8 @@ from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from tasks.artifacts import Recipe, Store
 from tasks.label_job import LabelJob
-from tasks.labels import LabelRun, Shard
+from tasks.labels import LabelRun
+from tasks.plans import Shard
 from tasks.sources import ModelSettings
 from tests.prefect_server import PrefectServer, prefect_server
 from tests.samples import images_table

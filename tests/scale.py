@@ -111,7 +111,7 @@ def labels(folder: Path) -> None:
     run.request(dataset)
     with _measured("commit a million detections in 100 shards"):
         for shard in run.plan(images, _IMAGES_PER_SHARD):
-            run.commit(shard, *_found(run.planned_images(shard)))
+            run.commit(shard, *_found(run.plans.images_of(shard)))
     for form in ("coco-results", "parquet"):
         with _measured(f"export them as {form}"):
             export_labels(run, str(folder / form), form=form, polygons=False, min_score=0, conventions="corrected")

@@ -18,7 +18,8 @@ from flows.fleet import Fleet
 from flows.watch import PATIENCE_SECONDS, ServerGoneError, Sighting
 from tasks import progress
 from tasks.label_job import LabelJob
-from tasks.labels import LabelRun, Shard
+from tasks.labels import LabelRun
+from tasks.plans import Shard
 from tasks.sources import ModelSettings
 
 _IMAGES_PER_SHARD = 10

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from refseg_core.errors import StoreError
 from refseg_core.tables import Detections, Images, LabeledImages
 from tasks import labels as labels_module
+from tasks import plans as plans_module
 from tasks.artifacts import Artifact, Recipe, Store, made_by
-from tasks.labels import LabelRun, Shard, newest_labels, open_labels
+from tasks.labels import LabelRun, newest_labels, open_labels
+from tasks.plans import Shard
 from tests.samples import images_table, labels_of, table_rows
 
 pytest_plugins = ["tests.stores"]
@@ -47,17 +49,17 @@ def _identities(images: Images | LabeledImages) -> list[tuple[str, str]]:
 def _planned(run: LabelRun) -> list[list[tuple[str, str]]]:
     """The images of each plan."""
     plans: dict[int, list[tuple[str, str]]] = {}
-    for part in run.plan_parts():
+    for part in run.plans.parts():
         plans.setdefault(part.shards[0].plan, []).extend(_identities(part.images))
     return list(plans.values())
 
 
 def _contents(run: LabelRun, shards: list[Shard]) -> list[list[str]]:
-    return [list(run.planned_images(shard).image_id) for shard in shards]
+    return [list(run.plans.images_of(shard).image_id) for shard in shards]
 
 
 def _label(run: LabelRun, shard: Shard, *, seconds: float = 0.5) -> None:
-    run.commit(shard, *labels_of(run.planned_images(shard), seconds=seconds))
+    run.commit(shard, *labels_of(run.plans.images_of(shard), seconds=seconds))
 
 
 def _read(run: LabelRun, images: Images | None = None) -> tuple[Detections, LabeledImages]:
@@ -102,7 +104,7 @@ def test_an_image_whose_version_changed_is_planned_again(run: LabelRun) -> None:
     run.plan(images_table("a", "b", "c"), 1)
     shards = run.plan(images_table("a", "b", "c", b="2"), 1)
     assert _contents(run, shards) == [["a"], ["c"], ["b"]]
-    assert [list(run.planned_images(shard).version) for shard in shards] == [["1"], ["1"], ["2"]]
+    assert [list(run.plans.images_of(shard).version) for shard in shards] == [["1"], ["1"], ["2"]]
 
 
 def test_shards_of_images_that_nobody_asks_for_are_left_out(run: LabelRun) -> None:
@@ -121,7 +123,7 @@ def test_another_number_of_images_per_shard_changes_no_old_plan(run: LabelRun) -
 
 @anywhere
 def test_a_plan_that_a_killed_planner_left_half_written_is_no_plan(run_anywhere: LabelRun) -> None:
-    run_anywhere._put_plan_part(images_table("a", "b", "gone"))
+    run_anywhere.plans.put_part(images_table("a", "b", "gone"))
     assert _planned(run_anywhere) == []
     shards = run_anywhere.plan(images_table("a", "b", "new"), 2)
     assert _contents(run_anywhere, shards) == [["a", "b"], ["new"]]
@@ -131,10 +133,10 @@ def test_a_plan_of_many_images_is_cut_into_parts_that_shards_do_not_cross(
     run: LabelRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that a worker holds a part of the plan, however many images there are."""
-    monkeypatch.setattr(labels_module, "_IMAGES_PER_PLAN_PART", 5)
+    monkeypatch.setattr(plans_module, "_IMAGES_PER_PART", 5)
     shards = run.plan(images_table(*NAMES), 2)
     assert _contents(run, shards) == [["a", "b"], ["c", "d"], ["e", "f"], ["g"]]
-    assert [len(part.images) for part in run.plan_parts()] == [4, 3]
+    assert [len(part.images) for part in run.plans.parts()] == [4, 3]
     assert [shard.name for shard in shards] == [f"0000-0000{number}" for number in range(4)]
     assert run.plan(images_table(*NAMES), 2) == shards
 
@@ -172,7 +174,7 @@ def test_every_image_lies_in_exactly_one_shard_in_each_of_its_versions(calls: li
         seen |= set(versions.items())
         planned = [identity for plan in _planned(run) for identity in plan]
         assert sorted(planned) == sorted(seen)
-        held = [set(_identities(run.planned_images(shard))) for shard in shards]
+        held = [set(_identities(run.plans.images_of(shard))) for shard in shards]
         assert all(content & set(versions.items()) for content in held)
         assert set().union(*held) >= set(versions.items())
 

@@ -15,10 +15,11 @@ from refseg_core.tally import LabelTally
 from tasks.addresses import redact
 from tasks.artifacts import Store
 from tasks.images import read_images
-from tasks.labels import LabelRun, Wanted
+from tasks.labels import LabelRun
 from tasks.lineage import input_artifact
 from tasks.pictures import MAX_PIXELS, SCORE_THRESH, Palette
 from tasks.plan_shards import LabelPlan
+from tasks.plans import Wanted
 from tasks.publish.names import artifact_name
 from tasks.publish.sending import PANEL_SIDE, publish_sheet, publish_table, publish_text, publishing_task
 from tasks.publish.summary import LabelSummary, headline, summary_text
