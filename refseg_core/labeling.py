@@ -12,7 +12,8 @@ Many images go quicker in three parts, of which only the second needs the models
 
 Four paths compute the same thing (`LabelingSettings.path`). `reference` does as is published, step by step. `exact` has
 its answers for a fraction of the work. `fast` looks at small previews of all masks first and decodes in full only what
-suppression leaves of these, and runs both encoders in half precision. `turbo` does so for fewer points.
+suppression leaves of these, and runs both encoders in half precision. `turbo` does so and searches for the points that
+are worth a preview.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,22 +37,16 @@ from refseg_core.merging import Merged, mask_boxes, merge_plainly, merge_softly,
 from refseg_core.pixels import squash, to_unit_range
 from refseg_core.point_decoder import PointDecoder, PreparedImage
 from refseg_core.precision import half_where_it_pays, tensor_cores
-from refseg_core.proposals import (
-    DecodesPoints,
-    Prepared,
-    Previews,
-    Proposals,
-    point_grid,
-    preview_points,
-    preview_sparsely,
-    propose,
-)
+from refseg_core.previews import Previews, SparseSearch, preview_points
+from refseg_core.proposals import DecodesPoints, Prepared, Proposals, point_grid, propose
 from refseg_core.segmenter import ImageEmbedding, Segmenter
 from refseg_core.settings import BatchSettings, LabelingPath, LabelingSettings
 from refseg_core.tables import Prototypes
 
 Stage = Callable[[str], AbstractContextManager[object]]
 """Wraps a stage of the work, by its name: for whoever wants to know how long each takes."""
+
+_ROUNDS, _BEST = 2, 48  # of a sparse search: how often neighbours are asked, and of how many previews
 
 
 @dataclass(frozen=True)
@@ -175,9 +170,9 @@ class Labeler:
         if not self._path.previews:
             proposals = self._decode(self._point_decoder, image, self._grid())
             return proposals, len(proposals)
-        previews = self._preview(image)
-        points_N2 = previews.points_N2[self._distinct(previews, features_PC)]
-        return self._decode(self._point_decoder, image, points_N2), len(previews)
+        previews = self._preview(image, features_PC)
+        row_n = previews.row_n[self._distinct(previews, features_PC)].sort().values
+        return self._decode(self._point_decoder, image, self._grid()[row_n]), len(previews)
 
     def _grid(self) -> Tensor:
         return point_grid(self.settings.points_per_side, self.segmenter.architecture.image_size, self.segmenter.device)
@@ -191,26 +186,36 @@ class Labeler:
             pred_iou_thresh=self.settings.pred_iou_thresh,
         )
 
-    def _preview(self, image: PreparedImage) -> Previews:
-        look = preview_points
-        if self._path.sparse:
-            look = partial(preview_sparsely, image_size=self.segmenter.architecture.image_size)
-        return look(
+    def _preview(self, image: PreparedImage, features_PC: Tensor) -> Previews:
+        """Previews of all points, or of those that a sparse search asks."""
+        grid_N2 = self._grid()
+        look = partial(
+            preview_points,
             partial(self._point_decoder.preview_points, image),
-            self._grid(),
+            grid_N2,
             batch=self._batches.points,
             pred_iou_thresh=self.settings.pred_iou_thresh,
         )
+        if not self._path.sparse:
+            return look(torch.arange(len(grid_N2), device=grid_N2.device))
+        search = SparseSearch(grid_N2, self.segmenter.architecture.image_size)
+        previews = look(search.every_other())
+        previews = previews.joined(look(search.uncovered(previews)))
+        for _ in range(_ROUNDS):
+            best_n = self._distinct(previews, features_PC)[:_BEST]
+            previews = previews.joined(look(search.beside(previews.row_n[best_n])))
+        return previews
 
     def _distinct(self, previews: Previews, features_PC: Tensor) -> Tensor:
-        """Rows of the previews that suppression is not sure to drop, in point order."""
+        """Which previews suppression is not sure to drop, by falling similarity."""
+        matches = match(previews.masks_nhh, features_PC, self.prototypes_KC)
         kept = _suppress(
-            previews.masks_Nhh,
-            previews.predicted_iou_N,
-            match(previews.masks_Nhh, features_PC, self.prototypes_KC),
+            previews.masks_nhh,
+            previews.predicted_iou_n,
+            matches,
             box_nms_thresh=(1 + self.settings.box_nms_thresh) / 2,  # boxes of previews are up to three pixels off
         )
-        return kept.sort().values
+        return kept[matches.similarity_N[kept].argsort(descending=True, stable=True)]
 
 
 def match_and_merge(

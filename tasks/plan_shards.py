@@ -16,6 +16,8 @@ from tasks.retrying import retried_task
 from tasks.sources import ModelSettings
 from tasks.weights import weights_sha256
 
+_VERSION_OF_PATH = {"turbo": 2}  # counted up where what a path computes is changed
+
 
 @dataclass(frozen=True)
 class LabelPlan:
@@ -64,4 +66,6 @@ def plan_shards(
 
 def _deciding(labeling: LabelingSettings) -> dict[str, Any]:
     """What of the settings decides the labels; nothing for the exact path, whose labels were made before others."""
-    return labeling.model_dump(mode="json", exclude={"path"} if labeling.path == "exact" else set())
+    version = _VERSION_OF_PATH.get(labeling.path)
+    changed = {} if version is None else {"path_version": version}
+    return changed | labeling.model_dump(mode="json", exclude={"path"} if labeling.path == "exact" else set())

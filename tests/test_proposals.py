@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from torch import Tensor
 
 from refseg_core.batches import BatchSize
-from refseg_core.proposals import Previews, Proposals, point_grid, preview_sparsely, propose
+from refseg_core.proposals import Proposals, point_grid, propose
 from refseg_core.segmenter import ImageEmbedding, Segmenter
 from tests.closeness import assert_close
 from tests.models import random_tensor, tiny_segmenter
@@ -75,46 +74,3 @@ def test_nothing_may_be_proposed(segmenter: Segmenter, embedding: ImageEmbedding
     nothing = _propose(segmenter, embedding, batch=5, thresh=1)
     assert len(nothing) == 0
     assert nothing.logits_NGG.shape == (0, 16, 16)
-
-
-class _Blocks:
-    """Answers a point with the block of the image that it lies in; remembers what it was asked."""
-
-    def __init__(self, blocks_per_side: int, predicted_iou: float) -> None:
-        self.asked = 0
-        self._side = 64 // blocks_per_side
-        self._predicted_iou = predicted_iou
-
-    def __call__(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        self.asked += len(points)
-        blocks = points.long() // self._side
-        cells = torch.arange(16) * 4 // self._side
-        in_row = blocks[:, 1, None] == cells
-        in_column = blocks[:, 0, None] == cells
-        masks = in_row[:, :, None] & in_column[:, None]
-        return masks.float() * 2 - 1, torch.full((len(points),), self._predicted_iou)
-
-
-def _sparsely(preview: _Blocks) -> Previews:
-    grid = point_grid(8, 64, torch.device("cpu"))
-    return preview_sparsely(preview, grid, image_size=64, batch=BatchSize(5), pred_iou_thresh=0.4)
-
-
-def test_points_within_confident_masks_are_not_asked() -> None:
-    confident = _Blocks(4, predicted_iou=0.9)
-    assert len(_sparsely(confident)) == confident.asked == 32
-
-
-@pytest.mark.parametrize("blocks_per_side", [4, 16])
-def test_points_that_no_confident_mask_covers_are_asked(blocks_per_side: int) -> None:
-    doubtful = _Blocks(blocks_per_side, predicted_iou=0.7)
-    assert len(_sparsely(doubtful)) == doubtful.asked == 64
-    small = _Blocks(16, predicted_iou=0.9)
-    found = _sparsely(small)
-    assert len(found) == small.asked
-    grid = point_grid(8, 64, torch.device("cpu"))
-    assert all(found.masks_Nhh.any(dim=0)[int(y) // 4, int(x) // 4] for x, y in grid.tolist())
-
-
-def test_previews_below_the_threshold_are_left_out() -> None:
-    assert len(_sparsely(_Blocks(4, predicted_iou=0.4))) == 0
