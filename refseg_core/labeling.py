@@ -12,8 +12,8 @@ Many images go quicker in three parts, of which only the second needs the models
 
 Four paths compute the same thing (`LabelingSettings.path`). `reference` does as is published, step by step. `exact` has
 its answers for a fraction of the work. `fast` looks at small previews of all masks first and decodes in full only what
-suppression leaves of these, and runs both encoders in half precision. `turbo` does so and searches for the points that
-are worth a preview.
+suppression leaves of these; on a GPU it runs both encoders in half precision. `turbo` does so and searches for the
+points that are worth a preview.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ from itertools import chain
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from refseg_core.batches import UPSAMPLED_AT_ONCE, Batches, in_batches
 from refseg_core.compilation import compiled
@@ -36,7 +36,7 @@ from refseg_core.matching import Matches, match, match_plainly
 from refseg_core.merging import Merged, mask_boxes, merge_plainly, merge_softly, non_maximum_suppression
 from refseg_core.pixels import squash, to_unit_range
 from refseg_core.point_decoder import PointDecoder, PreparedImage
-from refseg_core.precision import half_where_it_pays, tensor_cores
+from refseg_core.precision import half, tensor_cores
 from refseg_core.previews import Previews, SparseSearch, preview_points
 from refseg_core.proposals import DecodesPoints, Prepared, Proposals, point_grid, propose
 from refseg_core.segmenter import ImageEmbedding, Segmenter
@@ -54,7 +54,7 @@ class _Path:
     """What a path does otherwise than `exact`."""
 
     is_plain: bool = False
-    is_half: bool = False  # both encoders in half precision
+    is_half: bool = False  # both encoders, on a GPU
     previews: bool = False
     sparse: bool = False  # fewer points
 
@@ -136,14 +136,14 @@ class Labeler:
 
     def _find_batch(self, images: Sequence[Squashed]) -> list[Found]:
         frames_B3SS = torch.stack([to_unit_range(image.pixels_SS3) for image in images]).to(self.segmenter.device)
-        with self._stage("segmenter"), self._half(self.segmenter):
+        with self._stage("segmenter"), self._half():
             embedding = self._embed(frames_B3SS).float()
-        with self._stage("encoder"), self._half(self.encoder):
+        with self._stage("encoder"), self._half():
             features_BPC = self._encode(frames_B3SS).float()
         return [self._find(image, embedding[index], features_BPC[index]) for index, image in enumerate(images)]
 
-    def _half(self, model: nn.Module) -> AbstractContextManager[None]:
-        return half_where_it_pays(model, self.segmenter.device, wanted=self._path.is_half)
+    def _half(self) -> AbstractContextManager[None]:
+        return half(self.segmenter.device, wanted=self._path.is_half)
 
     def _find(self, image: Squashed, embedding: ImageEmbedding, features_PC: Tensor) -> Found:
         with self._stage("decoder"), tensor_cores(self.segmenter.device, wanted=self._path.is_half):

@@ -1,29 +1,16 @@
-"""Where numbers of half the precision pay: on GPUs, and on CPUs that multiply bfloat16."""
+"""Numbers of less precision, on GPUs, whose fast units are for these. On CPUs they gain little and cost agreement."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
-
-_PAYS_FROM = 10_000_000  # parameters, on a CPU: smaller models spend more on converting than they save
 
 
 @contextmanager
-def half_where_it_pays(model: nn.Module, device: torch.device, *, wanted: bool) -> Iterator[None]:
-    """Inside, the model's matrix products and convolutions are bfloat16; norms and softmax stay float32."""
-    if wanted and (device.type != "cpu" or _pays_on_cpu(model)):
-        with torch.autocast(device.type, torch.bfloat16):
-            yield
-    else:
+def half(device: torch.device, *, wanted: bool) -> Iterator[None]:
+    """Inside, matrix products and convolutions on a GPU are bfloat16; norms and softmax stay float32."""
+    with torch.autocast(device.type, torch.bfloat16, enabled=wanted and device.type != "cpu"):
         yield
-
-
-def _pays_on_cpu(model: nn.Module) -> bool:
-    return bool(
-        torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        and sum(parameter.numel() for parameter in model.parameters()) >= _PAYS_FROM
-    )
 
 
 @contextmanager

@@ -67,8 +67,8 @@ class LabelingSettings(Settings):
     path: LabelingPath = Field(
         "exact",
         description="How labels are computed: 'reference' plainly, as published, to compare with; 'exact' with the "
-        "same answers, several times quicker; 'fast' with encoders in half precision and by small previews of the "
-        "masks, of which only those that are no duplicates are decoded in full; 'turbo' so, too, and from fewer "
+        "same answers, several times quicker; 'fast' by small previews of the masks, of which only those that are no "
+        "duplicates are decoded in full, and on GPUs with encoders in half precision; 'turbo' so, too, and from fewer "
         "points. `refseg bench` tells what each gains and loses.",
     )
     points_per_side: int = Field(

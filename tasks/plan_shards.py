@@ -16,7 +16,7 @@ from tasks.retrying import retried_task
 from tasks.sources import ModelSettings
 from tasks.weights import weights_sha256
 
-_VERSION_OF_PATH = {"turbo": 2}  # counted up where what a path computes is changed
+_VERSION_OF_PATH = {"fast": 2, "turbo": 2}  # counted up where what a path computes is changed
 
 
 @dataclass(frozen=True)
