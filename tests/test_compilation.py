@@ -27,6 +27,7 @@ def test_what_is_not_wanted_stays_as_it_is() -> None:
     assert compiled(_softmax, wanted=False) is _softmax
 
 
+@pytest.mark.slow
 def test_a_machine_without_a_compiler_says_so_once_and_goes_on(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
@@ -42,6 +43,7 @@ def test_a_machine_without_a_compiler_says_so_once_and_goes_on(
     assert told.startswith("batches.compiled: this machine cannot compile (")
 
 
+@pytest.mark.slow
 def test_errors_of_the_function_itself_are_its_own() -> None:
     def full(values: Tensor) -> Tensor:
         raise MemoryError("no room")
