@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch._inductor.config
 from torch import Tensor
 
 from refseg_core.batches import is_out_of_memory
@@ -31,10 +30,12 @@ def test_what_is_not_wanted_stays_as_it_is() -> None:
 def test_a_machine_without_a_compiler_says_so_once_and_goes_on(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
+    from torch._inductor import config  # which takes seconds to import
+
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     torch.compiler.reset()
     quick = compiled(_softmax, wanted=True)
-    no_compiler = torch._inductor.config.patch({"cpp.cxx": (None, "/no/compiler")})
+    no_compiler = config.patch({"cpp.cxx": (None, "/no/compiler")})
     with no_compiler, caplog.at_level(logging.WARNING, "refseg_core"):
         for seed in range(3):
             values = torch.randn(4, 5, generator=torch.Generator().manual_seed(seed))
