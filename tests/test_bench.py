@@ -91,6 +91,7 @@ def test_arithmetic_counts_a_multiply_add_as_two_also_in_attention_and_in_onednn
     assert counter.flops == {"product": 2 * 6 * 8 * 10, "attention": 2 * 2 * 2 * 4 * 4 * 8}
 
 
+@pytest.mark.slow
 def test_ceilings_are_measured() -> None:
     ceilings = measure_ceilings(torch.device("cpu"))
     assert min(ceilings.float32_flops, ceilings.bfloat16_flops, ceilings.copied_bytes) > 1e6

@@ -203,6 +203,7 @@ class TestWithoutServer:
         with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
             assert is_shown()
 
+    @pytest.mark.slow
     def test_a_server_that_is_not_there_is_told_of_once_and_holds_nothing_up(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -99,7 +99,8 @@ def test_what_fails_in_the_block_is_told_and_its_slots_are_given_back(play: Any)
     assert server.taken == []
 
 
-def test_a_server_that_stays_away_is_told(play: Any) -> None:
+def test_a_server_that_stays_away_is_told(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tag_limits, "POLL_SECONDS", PATIENCE_SECONDS / 9)
     play(server := Server(take=10_000))
     with pytest.raises(ServerGoneError, match="connection refused"), tag_limits.slots_of_tags():
         pass
