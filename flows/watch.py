@@ -76,8 +76,7 @@ class Patience:
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._reached_at = now()
-        self.is_tried = False  # whether the server was gone when it was last asked
+        self._gone_since: float | None = None  # None: it answered when it was last asked
 
     @contextmanager
     def asking(self, watches: Collection[Watch] = ()) -> Iterator[float]:
@@ -89,16 +88,16 @@ class Patience:
         try:
             yield asked_at
         except ServerGoneError as error:
-            if self._now() - self._reached_at > PATIENCE_SECONDS:
-                raise
-            if not self.is_tried:
+            if self._gone_since is None:  # and not since it was asked: an answer may be long in coming
+                self._gone_since = self._now()
                 log.warning("The Prefect server does not answer (%s); work goes on without it.", error)
-            self.is_tried = True
+            elif self._now() - self._gone_since > PATIENCE_SECONDS:
+                raise
         else:
-            self._reached_at = self._now()
-            self.is_tried = False
+            self._gone_since = None
+        is_gone = self._gone_since is not None
         for watch in watches:  # a server that hangs answers late, and with what it heard before
-            watch.heard_at = self._now() if self.is_tried else watch.heard_at + self._now() - asked_at
+            watch.heard_at = self._now() if is_gone else watch.heard_at + self._now() - asked_at
 
 
 @contextmanager

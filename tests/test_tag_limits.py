@@ -22,8 +22,9 @@ _REFUSED = httpx.ConnectError("connection refused")
 class Server:
     """Limits on the tags gpu and bucket-a; what is asked of it is refused as often as `refusals` says."""
 
-    def __init__(self, **refusals: int) -> None:
+    def __init__(self, slot_free_at: float = 0.0, **refusals: int) -> None:
         self.refusals = refusals
+        self.slot_free_at = slot_free_at
         self.taken: list[str] = []
         self.now = 0.0
 
@@ -33,6 +34,7 @@ class Server:
 
     @contextmanager
     def concurrency(self, names: list[str], **_: Any) -> Iterator[None]:
+        self.now = max(self.now, self.slot_free_at)
         try:
             self._answer("take")
         except httpx.ConnectError as error:
@@ -75,6 +77,12 @@ def test_slots_of_the_runs_tags_are_held_in_the_block_and_given_back(play: Any, 
     with tag_limits.slots_of_tags():
         assert server.taken == ["tag:gpu", "tag:bucket-a"]
     assert server.taken == []
+
+
+def test_a_server_that_goes_after_hours_of_waiting_for_a_slot_is_borne_too(play: Any) -> None:
+    play(server := Server(slot_free_at=10 * PATIENCE_SECONDS, take=1))
+    with tag_limits.slots_of_tags():
+        assert server.taken == ["tag:gpu", "tag:bucket-a"]
 
 
 def test_a_run_that_no_worker_has_takes_none(play: Any) -> None:
