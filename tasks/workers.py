@@ -36,6 +36,7 @@ def pick_device(wanted: str) -> torch.device:
         ) from error
 
 
+@lru_cache(maxsize=1)  # a benchmark checks many runs of the same models
 def check_memory(
     segmenter: ModelSettings, encoder: ModelSettings, device: str, labeling: LabelingSettings, batches: BatchSettings
 ) -> None:
