@@ -54,7 +54,7 @@ def label_shards(job: LabelJob, shards: list[Shard], elsewhere: bool = False) ->
     With `elsewhere` the flow's task runner has them labelled in other processes, as many at once as these are.
     Raises ShardsFailedError where some failed, and at once what would stop all of them.
     """
-    with stopping_with_this(), slots_of_tags(), _progress(job, shards):
+    with stopping_with_this(), _progress(job, shards), slots_of_tags():  # who waits for a slot is not lost
         reason_of: dict[Shard, str] = {}
         for shard, future in _few_at_once(job, shards, len(shards) if elsewhere else _AT_ONCE):
             future.wait()

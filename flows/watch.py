@@ -53,8 +53,12 @@ class Watch:
             self.heard_at = now
 
     def is_lost(self, now: float) -> bool:
-        """Whether nothing was heard for too long; the run then counts as crashed."""
-        patience = self.lost_after_seconds if self.sighting.heartbeat else _START_SECONDS
+        """Whether nothing was heard for too long; the run then counts as crashed.
+
+        One that runs and has given no sign of life yet may have been killed before its first.
+        """
+        has_begun = self.sighting.state == "RUNNING" or self.sighting.heartbeat
+        patience = self.lost_after_seconds if has_begun else _START_SECONDS
         if self.has_ended or now - self.heard_at <= patience:
             return False
         self.sighting = Sighting("CRASHED", f"nothing was heard of it for {patience:.0f} seconds")

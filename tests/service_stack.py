@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -16,6 +17,7 @@ from flows.service.processes import free_ports
 from tests.commands import refseg_process
 
 _ROOT = Path(__file__).resolve().parents[1]
+_MESSAGE_LENGTH = 200
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,12 @@ class RunningStack:
         """The end of a part's log; the supervisor has one too."""
         file = self.folder / "logs" / f"{name}.log"
         return file.read_text(errors="replace")[-3000:] if file.exists() else ""
+
+    def messages(self, name: str, number: int = 20) -> str:
+        """The last messages of a part's log, without what errors trail along, cut to a line each."""
+        lines = (self.folder / "logs" / f"{name}.log").read_text(errors="replace").splitlines()
+        told = [line[:_MESSAGE_LENGTH] for line in lines if re.match(r"(\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d", line)]
+        return "\n".join(told[-number:])
 
 
 @contextmanager

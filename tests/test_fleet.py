@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from flows.configuration import ExecutionConfig
 from flows.errors import ShardsFailedError
 from flows.fleet import Fleet
-from flows.watch import PATIENCE_SECONDS, ServerGoneError, Sighting
+from flows.watch import PATIENCE_SECONDS, ServerGoneError, Sighting, Watch
 from tasks import progress
 from tasks.label_job import LabelJob
 from tasks.labels import LabelRun
@@ -181,6 +181,27 @@ def test_what_a_lost_worker_leaves_is_taken_over_after_the_stated_time() -> None
     calm = Play()
     calm.label(8)
     assert play.time <= calm.time + 30 + 40
+
+
+@pytest.mark.parametrize(
+    ("seen", "lost_after"),
+    [(Sighting("RUNNING", heartbeat="1"), 30), (Sighting("RUNNING"), 30), (Sighting("PENDING"), 300)],
+    ids=["at work", "killed before its first heartbeat", "its process starts"],
+)
+def test_a_run_is_lost_when_nothing_was_heard_of_it_for_the_stated_time(seen: Sighting, lost_after: float) -> None:
+    watch = Watch(lost_after_seconds=30, heard_at=0)
+    watch.hear(seen, now=1000)
+    watch.hear(seen, now=1000 + lost_after)
+    assert not watch.is_lost(1000 + lost_after)
+    assert watch.is_lost(1001 + lost_after)
+    assert watch.sighting.state == "CRASHED"
+    assert watch.told == f"crashed: nothing was heard of it for {lost_after} seconds"
+
+
+def test_a_run_that_no_worker_has_is_not_lost_however_long_it_waits() -> None:
+    watch = Watch(lost_after_seconds=30, heard_at=0)
+    watch.hear(Sighting("SCHEDULED"), now=100_000)
+    assert not watch.is_lost(100_001)
 
 
 def test_a_shard_that_kills_every_worker_is_given_up_and_all_others_are_labelled() -> None:

@@ -13,8 +13,10 @@ import httpx
 import pytest
 from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 
-from flows import tag_limits
+from flows import shard_groups, tag_limits
 from flows.watch import PATIENCE_SECONDS, ServerGoneError
+from tasks.label_job import LabelJob
+from tasks.sources import ModelSettings
 
 _REFUSED = httpx.ConnectError("connection refused")
 
@@ -127,3 +129,21 @@ def test_a_server_that_says_no_is_not_asked_again(play: Any, monkeypatch: pytest
     with pytest.raises(ConcurrencySlotAcquisitionError, match="no such limit"), tag_limits.slots_of_tags():
         pass
     assert server.now == 0
+
+
+def test_a_group_that_waits_for_a_slot_gives_signs_of_life(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    play(server := Server(slot_free_at=PATIENCE_SECONDS))
+    shown_at: list[float] = []
+
+    @contextmanager
+    def progress(*_: Any) -> Iterator[None]:
+        shown_at.append(server.now)
+        yield
+
+    monkeypatch.setattr(shard_groups, "_progress", progress)
+    model = ModelSettings(model="m")
+    shard_groups.label_shards.fn(
+        LabelJob(store="s", key="k", prototypes="prototypes/p", images="i", segmenter=model, encoder=model), []
+    )
+    assert server.now == PATIENCE_SECONDS
+    assert shown_at == [0.0]
