@@ -64,13 +64,18 @@ class Annotated:
     inputs: dict[str, str]
 
 
+def is_coco_file(source: DatasetSource) -> bool:
+    """Whether the annotations are one file of COCO json, by its name."""
+    return redact(str(source.annotations)).lower().endswith(SUFFIXES["coco"]) and source.format in ("auto", "coco")
+
+
 def read_annotations(source: DatasetSource, masks: MaskFile | None) -> Annotated:
     """Reads `source.annotations`, whose format is told by what lies there unless `source.format` says it.
 
     Raises DatasetError naming everything that is wrong with it, StoreError where it cannot be read.
     """
     uri = str(source.annotations)
-    is_json = redact(uri).lower().endswith(SUFFIXES["coco"]) and source.format in ("auto", "coco")
+    is_json = is_coco_file(source)
     if not is_json and _is_folder(uri):
         return _of_folder(Folder(uri), source, masks)
     document = read_uri(uri)
@@ -121,14 +126,18 @@ def _tell(folder: Folder, names: Sequence[str]) -> Format:
 
 
 def _of_document(uri: str, document: bytes, kind: Format, masks: MaskFile | None) -> Annotated:
-    inputs = {"content": _sha256(document)}
+    inputs = document_hashes(document, masks)
     name = PurePosixPath(redact(uri)).name
     if kind == "coco":
-        inputs |= {} if masks is None else {"masks": _sha256(masks.document)}
         return Annotated(parse_coco(document, source=name, masks_from=masks), kind, inputs)
     if kind == "cvat":
         return Annotated(read_cvat(document, source=name), kind, inputs)
     raise DatasetError(f"{redact(uri)}: is one file, and {_NAMES[kind]} are a folder of files. Name the folder.")
+
+
+def document_hashes(document: bytes, masks: MaskFile | None) -> dict[str, str]:
+    """What a dataset of one annotation file was made from, and a file of masks beside it."""
+    return {"content": _sha256(document)} | ({} if masks is None else {"masks": _sha256(masks.document)})
 
 
 @dataclass

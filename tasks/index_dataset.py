@@ -5,21 +5,21 @@ Where LVIS's image entries say more of categories, a fourth table holds it.
 
 import hashlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import PurePosixPath
 
 import numpy as np
 
-from refseg_core.coco import MaskFile
+from refseg_core.coco import MaskFile, may_be_federated
 from refseg_core.columns import Table
 from refseg_core.dataset import Dataset, dataset_of_files, select_images
 from refseg_core.errors import DatasetError
 from refseg_core.images import IMAGE_SUFFIXES
-from refseg_core.settings import Conventions
+from refseg_core.settings import Conventions, Format
 from refseg_core.tables import Annotations, Categories, FederatedLabels, Images
 from tasks.addresses import redact
-from tasks.annotations import Annotated, read_annotations
+from tasks.annotations import Annotated, document_hashes, is_coco_file, read_annotations
 from tasks.artifacts import Artifact, Recipe, Store, table_name
 from tasks.retrying import retried_task
 from tasks.sources import DatasetSource
@@ -35,7 +35,10 @@ def index_dataset(store_uri: str, source: DatasetSource, *, conventions: Convent
 
     `conventions` say how annotations find their masks in `source.masks_from`, and nothing else.
     """
+    store = Store(store_uri)
     masks = None if source.masks_from is None else _mask_file(source.masks_from, conventions)
+    if found := _known(store, source, masks, conventions):
+        return found
     read = _from_annotations(source, masks) if source.annotations else _from_listing(source)
     dataset = read.dataset
     if len(dataset.images) == 0:
@@ -43,20 +46,47 @@ def index_dataset(store_uri: str, source: DatasetSource, *, conventions: Convent
             f"{redact(source.annotations or source.images)}: no images. Expected files ending in "
             f"{', '.join(sorted(IMAGE_SUFFIXES))}, or annotations that list some."
         )
-    recipe = Recipe(
+    recipe = _recipe(source, read.kind, read.inputs, conventions, federated=dataset.federated_labels is not None)
+    return store.make(recipe, lambda: _tables(dataset))
+
+
+def _known(store: Store, source: DatasetSource, masks: MaskFile | None, conventions: Conventions) -> Artifact | None:
+    """The dataset of a file of COCO json, where the store holds it: a large one takes a minute to parse.
+
+    Not where images' versions count: which images those are is only told by the content.
+    """
+    if source.annotations is None or not is_coco_file(source) or source.with_versions:
+        return None
+    document = read_uri(source.annotations)
+    inputs = document_hashes(document, masks)
+    return store.find(_recipe(source, "coco", inputs, conventions, federated=may_be_federated(document)))
+
+
+def _recipe(
+    source: DatasetSource,
+    kind: Format | None,
+    inputs: Mapping[str, str],
+    conventions: Conventions,
+    *,
+    federated: bool,
+) -> Recipe:
+    return Recipe(
         step="index_dataset",
         folder="dataset",
-        version=1 if dataset.federated_labels is None else 2,  # only what has the labels is made anew
+        version=2 if federated else 1,  # only what has the labels is made anew
         settings={
             "images": redact(source.images),
             "annotations": redact(source.annotations) if source.annotations else None,
             "image_ids": list(source.image_ids) if source.image_ids is not None else None,
-            **({} if masks is None else {"masks_from": redact(str(source.masks_from)), "conventions": conventions}),
-            **({} if read.kind in (None, "coco") else {"format": read.kind}),
+            **(
+                {}
+                if source.masks_from is None
+                else {"masks_from": redact(source.masks_from), "conventions": conventions}
+            ),
+            **({} if kind in (None, "coco") else {"format": kind}),
         },
-        inputs=read.inputs,
+        inputs=inputs,
     )
-    return Store(store_uri).make(recipe, lambda: _tables(dataset))
 
 
 def load_dataset(store: Store, artifact: Artifact) -> Dataset:

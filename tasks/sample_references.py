@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from refseg_core import sampling
 from refseg_core.settings import Conventions, SamplingSettings
-from refseg_core.tables import Annotations, Categories, Images
+from refseg_core.tables import Annotations, Categories, Images, References
 from tasks.artifacts import Artifact, Recipe, Store
 from tasks.retrying import retried_task
 
@@ -20,16 +20,20 @@ def sample_references(
 ) -> Artifact:
     """Samples references; with `annotation_ids` takes exactly those instead."""
     store = Store(store_uri)
-    images, annotations = store.load(dataset, Images), store.load(dataset, Annotations)
     if annotation_ids is not None:
         recipe = _recipe(dataset, {"annotation_ids": list(annotation_ids)})
-        return store.make(recipe, lambda: [sampling.select_references(images, annotations, annotation_ids)])
-    categories = store.load(dataset, Categories)
+        return store.make(recipe, lambda: [sampling.select_references(*_read(store, dataset), annotation_ids)])
     recipe = _recipe(dataset, _decisive(settings, conventions))
-    return store.make(
-        recipe,
-        lambda: [sampling.sample_references(images, annotations, categories, settings, conventions=conventions)],
-    )
+    return store.make(recipe, lambda: [_sample(store, dataset, settings, conventions)])
+
+
+def _sample(store: Store, dataset: Artifact, settings: SamplingSettings, conventions: Conventions) -> References:
+    categories = store.load(dataset, Categories)
+    return sampling.sample_references(*_read(store, dataset), categories, settings, conventions=conventions)
+
+
+def _read(store: Store, dataset: Artifact) -> tuple[Images, Annotations]:
+    return store.load(dataset, Images), store.load(dataset, Annotations)
 
 
 def _recipe(dataset: Artifact, settings: dict[str, object]) -> Recipe:

@@ -1,7 +1,7 @@
 """What large datasets cost: `python -m tests.scale` prints seconds and peak memory, each job in a process of its own.
 
     plan     indexes and plans a prefix of a million images, whose listing is simulated; resumes; finds gone labels
-    coco     indexes a COCO file of train2017's size: 118,000 images with 860,000 polygons
+    coco     indexes a COCO file of train2017's size: 118,000 images with 860,000 polygons; samples; both again
     labels   commits a million detections in 50,000 images, then exports and evaluates them
     evaluation   compares 500,000 detections in 5,000 images with 36,000 annotations; `--against-pycocotools` also
              lets pycocotools do so (some ten minutes) and says whether all numbers are equal
@@ -25,12 +25,14 @@ import pytest
 
 from refseg_core import evaluation
 from refseg_core.masks import Rle, encode_masks, mask_areas, rle_from_polygons
+from refseg_core.settings import SamplingSettings
 from refseg_core.tables import Annotations, Categories, Detections, Images, LabeledImages, Metrics
 from tasks.artifacts import Recipe, Store
 from tasks.export import export_labels
 from tasks.find_gone_labels import find_gone_labels
 from tasks.index_dataset import index_dataset
 from tasks.labels import LabelRun
+from tasks.sample_references import sample_references
 from tasks.sources import DatasetSource
 from tasks.storage import FileInfo, Folder
 from tests.coco_oracle import coco_numbers
@@ -77,8 +79,13 @@ def coco(folder: Path) -> None:
     file = folder / "instances.json"
     program = f"from tests import scale; scale.write_coco({str(file)!r})"
     subprocess.run([sys.executable, "-c", program], check=True)
+    store, source = str(folder / "store"), DatasetSource(images=str(folder), annotations=str(file))
     with _measured(f"index {_NUM_COCO_ANNOTATIONS:,} annotations, {file.stat().st_size / 1e6:.0f} MB"):
-        index_dataset.fn(str(folder / "store"), DatasetSource(images=str(folder), annotations=str(file)))
+        dataset = index_dataset.fn(store, source)
+    with _measured("sample references of them"):
+        sample_references.fn(store, dataset, SamplingSettings())
+    with _measured("index and sample them again, as the next run does"):
+        sample_references.fn(store, index_dataset.fn(store, source), SamplingSettings())
 
 
 def write_coco(file: str) -> None:
@@ -95,7 +102,7 @@ def write_coco(file: str) -> None:
         radius = generator.uniform(5, 90) * generator.uniform(0.9, 1.1, (24, 1))
         polygon = (generator.uniform(100, 380, 2) + circle * radius).round(2).ravel().tolist()
         annotation = {"id": number, "image_id": number % _NUM_COCO_IMAGES + 1, "category_id": number % 80 + 1}
-        shape = {"segmentation": [polygon], "bbox": [1, 1, 400, 400], "area": 5000.0, "iscrowd": 0}
+        shape = {"segmentation": [polygon], "bbox": [100, 100, 300, 300], "area": 5000.0, "iscrowd": 0}
         annotations.append(annotation | shape)
     categories = [{"id": number, "name": f"category {number}"} for number in range(1, 81)]
     content = {"images": images, "annotations": annotations, "categories": categories}

@@ -1,5 +1,6 @@
 """Every format gives the tables that COCO json of the same instances gives; told apart by what lies there."""
 
+import json
 import logging
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +17,7 @@ from refseg_core.errors import DatasetError, RefsegError
 from refseg_core.tables import Annotations, Categories, Images
 from tasks.annotations import read_annotations
 from tasks.artifacts import Store
-from tasks.index_dataset import index_dataset
+from tasks.index_dataset import index_dataset, is_federated
 from tasks.sources import DatasetSource
 from tasks.storage import Folder
 from tests.annotation_files import (
@@ -159,6 +160,34 @@ def test_the_recipe_of_a_coco_file_does_not_name_its_format(tmp_path: Path) -> N
     assert set(manifest["settings"]) == {"images", "annotations", "image_ids"}
     assert set(manifest["inputs"]) == {"content"}
     assert len(keys) == 1
+
+
+@pytest.mark.parametrize(
+    "lists", [{}, {"neg_category_ids": [], "not_exhaustive_category_ids": []}], ids=["coco", "lvis"]
+)
+def test_a_coco_file_that_the_store_holds_is_not_parsed_again(
+    lists: dict[str, list[int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_all_images(tmp_path / "images")
+    file = tmp_path / "annotations.json"
+    document = json.loads(coco_document(INSTANCES, "boxes"))
+    document["images"] = [image | lists for image in document["images"]]
+    file.write_text(json.dumps(document))
+    source = DatasetSource(images=str(tmp_path / "images"), annotations=str(file))
+    first = index_dataset.fn(str(tmp_path / "store"), source)
+    assert is_federated(first) == bool(lists)
+    monkeypatch.setattr("tasks.annotations.parse_coco", _parse_nothing)
+    assert index_dataset.fn(str(tmp_path / "store"), source) == first
+    for changed in (source.model_copy(update={"with_versions": True}), source.model_copy(update={"images": "else"})):
+        with pytest.raises(AssertionError, match="parsed"):
+            index_dataset.fn(str(tmp_path / "store"), changed)
+    file.write_text(file.read_text() + " ")
+    with pytest.raises(AssertionError, match="parsed"):
+        index_dataset.fn(str(tmp_path / "store"), source)
+
+
+def _parse_nothing(*_: Any, **__: Any) -> Dataset:
+    raise AssertionError("parsed")
 
 
 class TestTelling:

@@ -276,7 +276,8 @@ def test_a_manifest_of_a_dataset_shows_where_it_came_from_but_no_secret(
     steps: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = (steps.project.folder / "references.json").read_bytes()
-    monkeypatch.setattr("tasks.annotations.read_uri", lambda _: data)
+    for module in ("tasks.annotations", "tasks.index_dataset"):
+        monkeypatch.setattr(f"{module}.read_uri", lambda _: data)
     source = DatasetSource(
         images="s3://user:hunter2@bucket/images",
         annotations="https://user:hunter2@host/refs.json?X-Amz-Signature=hunter2",

@@ -5,6 +5,7 @@ mask, `borrowed_masks.py` takes masks from another file, `json_stream.py` and `j
 """
 
 from refseg_core.coco.borrowed_masks import MaskFile
+from refseg_core.coco.columns import may_be_federated
 from refseg_core.coco.reading import parse_coco
 
-__all__ = ["MaskFile", "parse_coco"]
+__all__ = ["MaskFile", "may_be_federated", "parse_coco"]

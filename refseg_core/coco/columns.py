@@ -47,6 +47,11 @@ _BAD_CATEGORY_NAME = "a category has no usable name: expected a text"
 _REPEATED_NAME = "a category name is used more than once: rename or merge the categories"
 
 
+def may_be_federated(document: bytes) -> bool:
+    """Whether a file may hold LVIS's lists of what its images are annotated for; parsing it tells for sure."""
+    return any(name.encode() in document for name in _FEDERATED_LISTS)
+
+
 class Columns:
     """The growing columns of one list of the document."""
 
