@@ -101,6 +101,13 @@ def wanted_categories(categories: Categories, settings: SamplingSettings) -> Cat
     return categories[keep]
 
 
+def absent_of_split(categories: Categories, split: str) -> list[str]:
+    """The names of a split's categories that the annotations do not have; LVIS's splits are what its file says."""
+    return (
+        [] if split in LVIS_FREQUENCIES else [name for name in split_categories(split) if name not in categories.name]
+    )
+
+
 def _only(wanted: Categories, taken: dict[int, list[int]]) -> dict[int, list[int]]:
     wanted_ids = set(wanted.category_id.tolist())
     return {category_id: rows for category_id, rows in taken.items() if category_id in wanted_ids}

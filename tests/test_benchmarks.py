@@ -161,6 +161,37 @@ def test_a_benchmark_runs_resumes_and_ends_in_a_table(shipped: Project, monkeypa
     assert "conventions corrected" in corrected.output
 
 
+def test_all_that_would_stop_any_run_is_told_before_the_first(shipped: Project) -> None:
+    """Categories that are missing, by the files that lack them; and which runs it concerns."""
+    definition_file = shipped.folder / "definitions" / "tiny.yaml"
+    content = yaml.safe_load(definition_file.read_text())
+    sampling = {"num_shots": "{shots}", "seed": 3, "split": "coco_semantic_split_{fold}"}
+    content["config"]["references"]["sampling"] = sampling
+    content["axes"] = {"fold": [1, 2], "shots": [1, 200]}
+    content["needs"].append({"path": "references.json", "what": "annotations", "get": "Draw more."})
+    definition_file.write_text(yaml.safe_dump(content))
+    _rename_categories(shipped.folder, ["person", "bicycle"])
+    told = _refseg("benchmark", "tiny", "--data", shipped.folder, "--out", shipped.folder / "benchmarks")
+    assert told.exit_code == 2
+    message = " ".join(told.output.split())
+    references, targets = shipped.folder / "references.json", shipped.folder / "targets.json"
+    assert f"{references}: lacks 19 categories of coco_semantic_split_1: airplane, boat, parking meter," in message
+    assert "toothbrush" not in message.partition("coco_semantic_split_2")[0]
+    assert "Draw more. (fold 1, shots 1 and 1 more)" in message
+    assert f"{targets}: lacks 19 categories of coco_semantic_split_2: bus, traffic light," in message
+    assert "Give annotations with these names. (fold 2, shots 1 and 1 more)" in message
+    assert "have fewer than 200" in message and "(fold 1, shots 200)" in message
+    assert not list((shipped.folder / "benchmarks").rglob("labels"))
+
+
+def _rename_categories(folder: Path, names: list[str]) -> None:
+    for name in ("references.json", "targets.json"):
+        document = json.loads((folder / name).read_text())
+        for category, category_name in zip(document["categories"], names, strict=True):
+            category["name"] = category_name
+        (folder / name).write_text(json.dumps(document))
+
+
 def _nothing() -> Any:
     from contextlib import nullcontext
 

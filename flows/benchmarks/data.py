@@ -1,11 +1,20 @@
 """Checks that a benchmark's data are there, before hours are spent: one report of all that is missing."""
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
-from flows.benchmarks.definition import Benchmark, Need, Point, filled_path
-from refseg_core.errors import DatasetError
+from flows.benchmarks.definition import Benchmark, Need, Point, case_name, filled_path
+from flows.configuration import RunConfig
+from flows.preflight import check
+from refseg_core.errors import DatasetError, RefsegError
 from refseg_core.images import IMAGE_SUFFIXES
+from refseg_core.sampling import absent_of_split
+from refseg_core.tables import Categories
+from tasks.artifacts import Store
+from tasks.index_dataset import index_dataset
+from tasks.sources import DatasetSource
 
 
 def check_data(benchmark: Benchmark, points: Sequence[Point], data: Path) -> None:
@@ -34,3 +43,47 @@ def _too_few(need: Need, path: str, place: Path) -> Iterator[str]:
     found = sum(1 for file in place.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
     if need.images is not None and found < need.images:
         yield f"{path}: expected {need.images} images, found {found}. {need.get}"
+
+
+def check_runs(benchmark: Benchmark, runs: Sequence[tuple[Point, RunConfig]], data: Path) -> None:
+    """Checks each run as the pipeline does, and that its files know every category of its split.
+
+    Raises DatasetError naming everything that is wrong, and which runs need it.
+    """
+    absent_of = cache(_absent_categories)  # most runs share their files
+    needed_by: dict[str, list[str]] = defaultdict(list)
+    for point, config in runs:
+        get_of = {str(data / filled_path(need.path, point)): need.get for need in benchmark.needs}
+        for problem in _problems(config, get_of, absent_of):
+            needed_by[problem].append(case_name(point))
+    if needed_by:
+        listed = "\n".join(f"  {problem} ({_runs(cases, len(runs))})" for problem, cases in needed_by.items())
+        raise DatasetError(f"{data}: {benchmark.name} cannot run with what is there:\n{listed}")
+
+
+def _problems(
+    config: RunConfig, get_of: Mapping[str, str], absent_of: Callable[[str, DatasetSource, str | None], list[str]]
+) -> Iterator[str]:
+    """`get_of`: how to get each file."""
+    split = config.references.sampling.split
+    try:
+        for source in (config.references.source, config.targets.source):
+            if absent := absent_of(config.store, source, split):
+                get = get_of.get(str(source.annotations), "Give annotations with these names.")
+                yield f"{source.annotations}: lacks {len(absent)} categories of {split}: {', '.join(absent)}. {get}"
+        check(config)
+    except RefsegError as error:
+        yield str(error)
+
+
+def _absent_categories(store_uri: str, source: DatasetSource, split: str | None) -> list[str]:
+    if split is None:
+        return []
+    dataset = index_dataset.fn(store_uri, source.model_copy(update={"masks_from": None, "with_versions": False}))
+    return absent_of_split(Store(store_uri).load(dataset, Categories), split)
+
+
+def _runs(cases: Sequence[str], num_runs: int) -> str:
+    if len(cases) == num_runs:
+        return "all runs" if num_runs > 1 else "the run"
+    return cases[0] if len(cases) == 1 else f"{cases[0]} and {len(cases) - 1} more"

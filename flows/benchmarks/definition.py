@@ -90,6 +90,11 @@ def load_benchmark(name: str) -> Benchmark:
     return Benchmark.model_validate(yaml.safe_load((_FOLDER / f"{name}.yaml").read_text(encoding="utf-8")))
 
 
+def case_name(case: Point) -> str:
+    """What a case is called."""
+    return ", ".join(f"{axis} {value}" for axis, value in case.items())
+
+
 def filled_path(path: str, point: Point) -> str:
     """The path with values for the axes that it names."""
     for axis, value in point.items():

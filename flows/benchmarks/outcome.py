@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, pstdev
 
-from flows.benchmarks.definition import Benchmark, Point, Published
+from flows.benchmarks.definition import Benchmark, Point, Published, case_name
 from refseg_core.tables import BenchmarkNumbers
 
 
@@ -40,11 +40,6 @@ def compare_with_published(benchmark: Benchmark, runs: Sequence[RunOutcome], *, 
         "metric": benchmark.metric,
     }
     return BenchmarkNumbers.concatenate([BenchmarkNumbers.row(**alike, **row) for row in rows])
-
-
-def case_name(case: Point) -> str:
-    """What a case is called."""
-    return ", ".join(f"{axis} {value}" for axis, value in case.items())
 
 
 def _row(

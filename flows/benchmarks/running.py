@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 from prefect import flow
 
-from flows.benchmarks.data import check_data
+from flows.benchmarks.data import check_data, check_runs
 from flows.benchmarks.definition import Benchmark, Point, Value, load_benchmark
 from flows.benchmarks.outcome import RunOutcome, as_text, compare_with_published
 from flows.configuration import RunConfig
 from flows.pipeline import run_pipeline
-from flows.preflight import check
 from refseg_core.tables import Images, Metrics
 from tasks.artifacts import Artifact, Recipe, Store
 from tasks.labels import LabelRun
@@ -55,9 +54,9 @@ def plan_benchmark(
         benchmark.run_config(point, data=Path(data), store=store, corrected=corrected, changes=changes or {})
         for point in points
     ]
-    for config in configs:
-        check(config)
-    return Plan(benchmark, corrected, store, tuple(zip(points, configs, strict=True)))
+    runs = tuple(zip(points, configs, strict=True))
+    check_runs(benchmark, runs, Path(data))
+    return Plan(benchmark, corrected, store, runs)
 
 
 @flow(name="benchmark", flow_run_name="benchmark {name}", persist_result=False)
