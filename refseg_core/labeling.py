@@ -105,6 +105,9 @@ class Labeler:
         self._embed = compiled(segmenter.embed, wanted=is_compiled)
         self._encode: Callable[[Tensor], Tensor] = compiled(encoder, wanted=is_compiled)
         self._point_decoder = PointDecoder(segmenter, is_compiled=is_compiled)
+        size = segmenter.architecture.image_size
+        self._grid_N2 = point_grid(self.settings.points_per_side, size, segmenter.device)
+        self._prompts = (segmenter if self._path.is_plain else self._point_decoder).prompts(self._grid_N2)
         self._stage = stage
 
     @property
@@ -164,41 +167,38 @@ class Labeler:
     def _propose(self, embedding: ImageEmbedding, features_PC: Tensor) -> tuple[Proposals, int]:
         """Masks to choose from, and how many there were before their previews said which are duplicates."""
         if self._path.is_plain:
-            proposals = self._decode(self.segmenter, embedding, self._grid())
+            proposals = self._decode(self.segmenter, embedding, self._prompts)
             return proposals, len(proposals)
         image = self._point_decoder.prepare(embedding)
         if not self._path.previews:
-            proposals = self._decode(self._point_decoder, image, self._grid())
+            proposals = self._decode(self._point_decoder, image, self._prompts)
             return proposals, len(proposals)
         previews = self._preview(image, features_PC)
         row_n = previews.row_n[self._distinct(previews, features_PC)].sort().values
-        return self._decode(self._point_decoder, image, self._grid()[row_n]), len(previews)
+        decode = partial(self._point_decoder.decode_all, image)  # previews have told whose predicted IoU passes
+        return Proposals.joined(in_batches(self._prompts[row_n], self._batches.points, decode)), len(previews)
 
-    def _grid(self) -> Tensor:
-        return point_grid(self.settings.points_per_side, self.segmenter.architecture.image_size, self.segmenter.device)
-
-    def _decode(self, decoder: DecodesPoints[Prepared], image: Prepared, points_N2: Tensor) -> Proposals:
+    def _decode(self, decoder: DecodesPoints[Prepared], image: Prepared, prompts: Tensor) -> Proposals:
         return propose(
             decoder,
             image,
-            points_N2,
+            prompts,
             batch=self._batches.points,
             pred_iou_thresh=self.settings.pred_iou_thresh,
         )
 
     def _preview(self, image: PreparedImage, features_PC: Tensor) -> Previews:
         """Previews of all points, or of those that a sparse search asks."""
-        grid_N2 = self._grid()
         look = partial(
             preview_points,
             partial(self._point_decoder.preview_points, image),
-            grid_N2,
+            self._prompts,
             batch=self._batches.points,
             pred_iou_thresh=self.settings.pred_iou_thresh,
         )
         if not self._path.sparse:
-            return look(torch.arange(len(grid_N2), device=grid_N2.device))
-        search = SparseSearch(grid_N2, self.segmenter.architecture.image_size)
+            return look(torch.arange(len(self._grid_N2), device=self._grid_N2.device))
+        search = SparseSearch(self._grid_N2, self.segmenter.architecture.image_size)
         previews = look(search.every_other())
         previews = previews.joined(look(search.uncovered(previews)))
         for _ in range(_ROUNDS):

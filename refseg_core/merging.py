@@ -49,8 +49,8 @@ def non_maximum_suppression(
     is never suppressed. Equal predicted IoUs keep their order.
     """
     order = predicted_iou_N.argsort(descending=True, stable=True)
-    boxes = boxes_N4[order].cpu().numpy().astype(np.float32)
-    classes = class_index_N[order].cpu().numpy()
+    rows = torch.cat((boxes_N4, class_index_N[:, None]), dim=1)[order].cpu().numpy()  # a GPU is waited for once
+    boxes, classes = rows[:, :4].astype(np.float32), rows[:, 4]
     keep = np.ones(len(boxes), dtype=bool)
     for members in _groups(classes):
         for position, row in enumerate(members):

@@ -13,7 +13,7 @@ from torch import Tensor
 from refseg_core.batches import BatchSize, in_batches
 
 Preview = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Points [n, 2] to logits [n, h, h] and predicted IoU [n] of all of them."""
+"""Prompts, n rows, to logits [n, h, h] and predicted IoU [n] of all of them."""
 
 _CONFIDENT = 0.95  # predicted IoU of a preview whose pixels need no further point
 
@@ -44,12 +44,12 @@ class Previews:
 
 
 def preview_points(
-    preview: Preview, grid_N2: Tensor, row_n: Tensor, *, batch: BatchSize, pred_iou_thresh: float
+    preview: Preview, prompts: Tensor, row_n: Tensor, *, batch: BatchSize, pred_iou_thresh: float
 ) -> Previews:
-    """Previews of these points of the grid, as far as their predicted IoU exceeds the threshold."""
-    parts = in_batches(grid_N2[row_n], batch, preview)
+    """Previews of these rows of the grid's prompts, as far as their predicted IoU exceeds the threshold."""
+    parts = in_batches(prompts[row_n], batch, preview)
     logits_nhh, predicted_iou_n = (torch.cat(part) for part in zip(*parts, strict=True))
-    kept_n = predicted_iou_n > pred_iou_thresh
+    kept_n = torch.nonzero(predicted_iou_n > pred_iou_thresh)[:, 0]
     return Previews(row_n[kept_n], logits_nhh[kept_n] > 0, predicted_iou_n[kept_n])
 
 

@@ -3,6 +3,7 @@
 Shapes: N prompts or proposals, G mask logits side (256 in the published models).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeVar
@@ -26,12 +27,13 @@ class DecodesPoints(Protocol[Prepared]):
     def device(self) -> torch.device:
         """Where the points should lie."""
 
+    def prompts(self, points_N2: Tensor) -> Tensor:
+        """Computes once what points, a row each, share on all images."""
+
     def prepare(self, embedding: ImageEmbedding) -> Prepared:
         """Computes once what all prompts on an image share."""
 
-    def decode_points(
-        self, prepared: Prepared, points_N2: Tensor, /, *, pred_iou_thresh: float
-    ) -> tuple[Tensor, Tensor]:
+    def decode_points(self, prepared: Prepared, prompts: Tensor, /, *, pred_iou_thresh: float) -> tuple[Tensor, Tensor]:
         """Logits [n, G, G] and predicted IoU [n] of the prompts above the threshold, in their order."""
 
 
@@ -41,6 +43,11 @@ class Proposals:
 
     logits_NGG: Tensor
     predicted_iou_N: Tensor
+
+    @classmethod
+    def joined(cls, parts: Sequence[tuple[Tensor, Tensor]]) -> "Proposals":
+        """Those of several batches, one after the other."""
+        return cls(torch.cat([logits for logits, _ in parts]), torch.cat([iou for _, iou in parts]))
 
     def __len__(self) -> int:
         return len(self.predicted_iou_N)
@@ -62,12 +69,11 @@ def point_grid(points_per_side: int, image_size: int, device: torch.device) -> T
 def propose(
     decoder: DecodesPoints[Prepared],
     prepared: Prepared,
-    points_N2: Tensor,
+    prompts: Tensor,
     *,
     batch: BatchSize,
     pred_iou_thresh: float,
 ) -> Proposals:
-    """Decodes points, keeping the masks whose predicted IoU exceeds the threshold."""
+    """Decodes the decoder's prompts, keeping the masks whose predicted IoU exceeds the threshold."""
     decode = partial(decoder.decode_points, prepared, pred_iou_thresh=pred_iou_thresh)
-    kept = in_batches(points_N2, batch, decode)
-    return Proposals(torch.cat([logits for logits, _ in kept]), torch.cat([iou for _, iou in kept]))
+    return Proposals.joined(in_batches(prompts, batch, decode))

@@ -84,6 +84,10 @@ class Segmenter(nn.Module):
         decoder = self.sam_mask_decoder
         return ImageEmbedding(stride16, decoder.conv_s1(stride8), decoder.conv_s0(stride4))
 
+    def prompts(self, points_N2: Tensor) -> Tensor:
+        """What points share on all images: here, where they are encoded anew for each, nothing but themselves."""
+        return points_N2
+
     def prepare(self, embedding: ImageEmbedding) -> ImageEmbedding:
         """What all prompts on an image share: here, where every prompt is decoded by itself, its embedding."""
         return embedding

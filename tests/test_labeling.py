@@ -328,6 +328,23 @@ def test_other_paths_find_what_the_exact_one_does(
         np.testing.assert_allclose(other.score, exact.score, atol=tolerance)
 
 
+@pytest.mark.parametrize("path", ["exact", "fast", "turbo"])
+def test_points_are_encoded_once_for_all_images(
+    segmenter: Segmenter,
+    encoder: Encoder,
+    prototypes: Prototypes,
+    path: LabelingPath,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    labeler = Labeler(segmenter, encoder, prototypes, EVERYTHING.model_copy(update={"path": path}))
+
+    def refuse(**_: object) -> None:
+        raise AssertionError("encoded again")
+
+    monkeypatch.setattr(segmenter.sam_prompt_encoder, "forward", refuse)
+    assert len(labeler.label(_image(90, 120), image_id="7").detections) > 0
+
+
 def test_images_found_together_are_those_found_alone(
     segmenter: Segmenter, encoder: Encoder, prototypes: Prototypes
 ) -> None:

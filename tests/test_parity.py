@@ -180,7 +180,7 @@ def test_predicted_iou_of_every_point(
     proposals = propose(
         decoder,
         decoder.prepare(segmenter.embed(target)),
-        point_grid(POINTS_PER_SIDE, SEGMENTER.image_size, torch.device("cpu")),
+        decoder.prompts(point_grid(POINTS_PER_SIDE, SEGMENTER.image_size, torch.device("cpu"))),
         batch=BatchSize(POINTS_PER_BATCH),
         pred_iou_thresh=0,
     )
@@ -195,7 +195,7 @@ def target_proposals(
     return propose(
         decoder,
         decoder.prepare(segmenter.embed(target)),
-        point_grid(POINTS_PER_SIDE, SEGMENTER.image_size, torch.device("cpu")),
+        decoder.prompts(point_grid(POINTS_PER_SIDE, SEGMENTER.image_size, torch.device("cpu"))),
         batch=BatchSize(POINTS_PER_BATCH),
         pred_iou_thresh=float(golden["target/iou_thr"]),
     )

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from refseg_core.architectures import SEGMENTER_ARCHITECTURES, SegmenterArchitecture
 from refseg_core.pixels import squash, to_unit_range
@@ -64,7 +66,7 @@ def _points(architecture: SegmenterArchitecture, per_side: int = 5) -> Tensor:
 def _decode(
     decoder: PointDecoder, embedding: ImageEmbedding, points: Tensor, thresh: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    return decoder.decode_points(decoder.prepare(embedding), points, pred_iou_thresh=thresh)
+    return decoder.decode_points(decoder.prepare(embedding), decoder.prompts(points), pred_iou_thresh=thresh)
 
 
 def _assert_same(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]) -> None:
@@ -144,6 +146,41 @@ def test_chunks_and_threads_change_nothing(
         _assert_same(_decode(decoder, embedding, points), expected)
 
 
+def test_without_a_threshold_all_prompts_are_decoded() -> None:
+    decoder = PointDecoder(_segmenter(TINY_SEGMENTER))
+    image, prompts = decoder.prepare(_embedding(TINY_SEGMENTER)), decoder.prompts(_points(TINY_SEGMENTER))
+    expected = decoder.decode_points(image, prompts, pred_iou_thresh=-1)
+    assert len(expected[0]) == len(prompts)
+    assert all(map(torch.equal, decoder.decode_all(image, prompts), expected))
+
+
+class _Waits(TorchDispatchMode):
+    """Notes the operations for which a GPU would be waited for: those whose result decides a shape or a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.name().partition(".")[0]
+        by_mask = name == "aten::index" and any(index is not None and index.dtype == torch.bool for index in args[1])
+        if by_mask or name in ("aten::nonzero", "aten::_local_scalar_dense", "aten::masked_select"):
+            self.seen.add(name)
+        return func(*args, **(kwargs or {}))
+
+
+def test_previews_and_masks_of_chosen_points_wait_for_no_gpu() -> None:
+    decoder = PointDecoder(_segmenter(TINY_SEGMENTER))
+    image, prompts = decoder.prepare(_embedding(TINY_SEGMENTER)), decoder.prompts(_points(TINY_SEGMENTER))
+    with torch.no_grad(), _Waits() as waits:
+        decoder.preview_points(image, prompts)
+        decoder.decode_all(image, prompts)
+    assert waits.seen == set()
+    with torch.no_grad(), _Waits() as waits:
+        decoder.decode_points(image, prompts, pred_iou_thresh=0.5)
+    assert waits.seen == {"aten::nonzero"}, "or this shows nothing"
+
+
 def test_no_point_may_be_good_enough() -> None:
     logits, predicted_iou = _decode(
         PointDecoder(_segmenter(TINY_SEGMENTER)), _embedding(TINY_SEGMENTER), _points(TINY_SEGMENTER), thresh=1
@@ -157,8 +194,9 @@ def test_a_prepared_image_serves_any_number_of_calls() -> None:
     decoder, points = PointDecoder(segmenter), _points(TINY_SEGMENTER)
     prepared = decoder.prepare(embedding)
     before = [field.clone() for field in (prepared.projected_RC, prepared.stride8_SUC, prepared.stride4_SXC)]
-    logits, predicted_iou = decoder.decode_points(prepared, points, pred_iou_thresh=0)
-    parts = [decoder.decode_points(prepared, part, pred_iou_thresh=0) for part in points.split(4)]
+    prompts = decoder.prompts(points)
+    logits, predicted_iou = decoder.decode_points(prepared, prompts, pred_iou_thresh=0)
+    parts = [decoder.decode_points(prepared, part, pred_iou_thresh=0) for part in prompts.split(4)]
     _assert_same(
         (torch.cat([part for part, _ in parts]), torch.cat([iou for _, iou in parts])), (logits, predicted_iou)
     )
@@ -173,7 +211,7 @@ def test_images_do_not_get_mixed_up() -> None:
     prepared = [decoder.prepare(embedding) for embedding in embeddings]
     for embedding, image in zip(embeddings, prepared, strict=True):
         expected = segmenter.decode_points(embedding, points, pred_iou_thresh=0)
-        _assert_same(decoder.decode_points(image, points, pred_iou_thresh=0), expected)
+        _assert_same(decoder.decode_points(image, decoder.prompts(points), pred_iou_thresh=0), expected)
 
 
 def test_keys_that_the_layers_almost_cancel_still_agree() -> None:
@@ -215,10 +253,10 @@ def test_real_weights_on_a_real_image(shared: Path) -> None:
 @pytest.mark.parametrize("architecture", _ARCHITECTURES)
 def test_previews_are_every_fourth_pixel_of_the_masks(architecture: SegmenterArchitecture) -> None:
     segmenter = _segmenter(architecture)
-    decoder, points = PointDecoder(segmenter), _points(architecture)
-    image = decoder.prepare(_embedding(architecture))
-    logits, predicted_iou = decoder.decode_points(image, points, pred_iou_thresh=-1)
-    small, same_iou = decoder.preview_points(image, points)
+    decoder = PointDecoder(segmenter)
+    image, prompts = decoder.prepare(_embedding(architecture)), decoder.prompts(_points(architecture))
+    logits, predicted_iou = decoder.decode_points(image, prompts, pred_iou_thresh=-1)
+    small, same_iou = decoder.preview_points(image, prompts)
     assert_close(same_iou, predicted_iou)
     assert_close(small, logits[:, 1::4, 1::4], atol=1e-5 * float(logits.abs().max()))
 
@@ -226,9 +264,10 @@ def test_previews_are_every_fourth_pixel_of_the_masks(architecture: SegmenterArc
 @pytest.mark.parametrize("architecture", _ARCHITECTURES)
 def test_no_points_have_no_masks_and_no_previews(architecture: SegmenterArchitecture) -> None:
     decoder = PointDecoder(_segmenter(architecture))
-    image, nothing = decoder.prepare(_embedding(architecture)), torch.zeros(0, 2)
+    image, nothing = decoder.prepare(_embedding(architecture)), decoder.prompts(torch.zeros(0, 2))
     logits, predicted_iou = decoder.decode_points(image, nothing, pred_iou_thresh=0)
     assert logits.shape == (0, architecture.logits_size, architecture.logits_size)
+    assert decoder.decode_all(image, nothing)[0].shape == logits.shape
     small, same = decoder.preview_points(image, nothing)
     assert small.shape == (0, architecture.embedding_size, architecture.embedding_size)
     assert len(predicted_iou) == len(same) == 0

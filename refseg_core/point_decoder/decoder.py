@@ -45,6 +45,18 @@ class PointDecoder:
         self._preview_chunk = compiled(self._preview_plainly, wanted=is_compiled)
 
     @torch.no_grad()
+    def prompts(self, points_N2: Tensor) -> Tensor:
+        """What one positive point per prompt is to the decoder, for any image: float32 [N, T, W].
+
+        Output tokens, the point and the padding. `points_N2`: float32, (x, y) in the segmenter frame, pixels.
+        """
+        decoder = self._mask_decoder
+        labels_N1 = torch.full((len(points_N2), 1), _POSITIVE_POINT, device=points_N2.device)
+        sparse_NTW, _ = self._prompt_encoder(points=(points_N2[:, None], labels_N1), boxes=None, masks=None)
+        outputs = torch.cat((decoder.obj_score_token.weight, decoder.iou_token.weight, decoder.mask_tokens.weight))
+        return torch.cat((outputs.expand(len(points_N2), -1, -1), sparse_NTW), dim=1)
+
+    @torch.no_grad()
     def prepare(self, embedding: ImageEmbedding) -> PreparedImage:
         """Projects the embedding of one image, once for all prompts on it."""
         image_WC = embedding.stride16_BWhw[0].flatten(1) + self._prompt_encoder.no_mask_embed.weight.T
@@ -59,49 +71,50 @@ class PointDecoder:
 
     @torch.no_grad()
     def decode_points(
-        self, image: PreparedImage, points_N2: Tensor, *, pred_iou_thresh: float
+        self, image: PreparedImage, prompts_NTW: Tensor, *, pred_iou_thresh: float
     ) -> tuple[Tensor, Tensor]:
-        """Decodes one positive point per prompt into the best of its three masks. Method, section 6.3.
+        """Decodes each prompt into the best of its three masks. Method, section 6.3.
 
-        `points_N2`: float32, (x, y) in the segmenter frame, pixels.
         Returns logits float32 [n, G, G] and predicted IoU float32 [n] in [0, 1] of the prompts whose predicted IoU
         exceeds the threshold, in their order.
         """
-        if len(points_N2) == 0:
-            return _nothing(points_N2, self.architecture.logits_size)
-        return self._in_chunks(points_N2, image, lambda part: self._decode_chunk(image, part, pred_iou_thresh))
+        if len(prompts_NTW) == 0:
+            return _nothing(prompts_NTW, self.architecture.logits_size)
+        return self._in_chunks(prompts_NTW, image, lambda part: self._decode_chunk(image, part, pred_iou_thresh))
 
     @torch.no_grad()
-    def preview_points(self, image: PreparedImage, points_N2: Tensor) -> tuple[Tensor, Tensor]:
-        """Decodes one positive point per prompt into every fourth pixel, both ways, of the best of its three masks.
+    def decode_all(self, image: PreparedImage, prompts_NTW: Tensor) -> tuple[Tensor, Tensor]:
+        """As `decode_points`, without a threshold: nothing waits for a GPU to say which prompts pass."""
+        if len(prompts_NTW) == 0:
+            return _nothing(prompts_NTW, self.architecture.logits_size)
+        return self._in_chunks(prompts_NTW, image, lambda part: self._decode_chunk(image, part, None))
+
+    @torch.no_grad()
+    def preview_points(self, image: PreparedImage, prompts_NTW: Tensor) -> tuple[Tensor, Tensor]:
+        """Decodes each prompt into every fourth pixel, both ways, of the best of its three masks.
 
         An eighth of the work of upscaling. Returns logits float32 [N, h, h] and predicted IoU float32 [N] of all
         prompts.
         """
-        if len(points_N2) == 0:
-            return _nothing(points_N2, self.architecture.embedding_size)
-        return self._in_chunks(points_N2, image, lambda part: self._preview_chunk(image, part))
+        if len(prompts_NTW) == 0:
+            return _nothing(prompts_NTW, self.architecture.embedding_size)
+        return self._in_chunks(prompts_NTW, image, lambda part: self._preview_chunk(image, part))
 
     def _in_chunks(
-        self, points_N2: Tensor, image: PreparedImage, decode: Callable[[Tensor], tuple[Tensor, Tensor]]
+        self, prompts_NTW: Tensor, image: PreparedImage, decode: Callable[[Tensor], tuple[Tensor, Tensor]]
     ) -> tuple[Tensor, Tensor]:
-        prompts_NTW = self._prompt_tokens(points_N2)
         on_cpu = prompts_NTW.device.type == "cpu"
         chunk = max(1, _CELLS_PER_CHUNK // image.projected_RC.shape[1]) if on_cpu else max(1, len(prompts_NTW))
         decoded = map_on_threads(decode, prompts_NTW.split(chunk))
         return torch.cat([logits for logits, _ in decoded]), torch.cat([iou for _, iou in decoded])
 
-    def _prompt_tokens(self, points_N2: Tensor) -> Tensor:
-        """Output tokens, the point and the padding, [N, T, W]."""
-        decoder = self._mask_decoder
-        labels_N1 = torch.full((len(points_N2), 1), _POSITIVE_POINT, device=points_N2.device)
-        sparse_NTW, _ = self._prompt_encoder(points=(points_N2[:, None], labels_N1), boxes=None, masks=None)
-        outputs = torch.cat((decoder.obj_score_token.weight, decoder.iou_token.weight, decoder.mask_tokens.weight))
-        return torch.cat((outputs.expand(len(points_N2), -1, -1), sparse_NTW), dim=1)
-
-    def _decode_chunk(self, image: PreparedImage, prompts_NTW: Tensor, pred_iou_thresh: float) -> tuple[Tensor, Tensor]:
+    def _decode_chunk(
+        self, image: PreparedImage, prompts_NTW: Tensor, pred_iou_thresh: float | None
+    ) -> tuple[Tensor, Tensor]:
         tokens_NTW, keys = self._transform(image, prompts_NTW)
         predicted_iou_N, best_N = self._best_masks(tokens_NTW)
+        if pred_iou_thresh is None:
+            return self._upscale(keys, self._mask_vectors(tokens_NTW, best_N)), predicted_iou_N
         kept_n = torch.nonzero(predicted_iou_N > pred_iou_thresh)[:, 0]
         mask_nV = self._mask_vectors(tokens_NTW[kept_n], best_N[kept_n])
         return self._upscale(keys.of_prompts(kept_n), mask_nV), predicted_iou_N[kept_n]
@@ -176,9 +189,9 @@ class PointDecoder:
         return logits_nSC
 
 
-def _nothing(points_02: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Logits and predicted IoU of no points."""
-    return points_02.new_empty(0, side, side), points_02.new_empty(0)
+def _nothing(prompts_0TW: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """Logits and predicted IoU of no prompts."""
+    return prompts_0TW.new_empty(0, side, side), prompts_0TW.new_empty(0)
 
 
 class _StackedMlps:

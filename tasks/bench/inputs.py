@@ -142,7 +142,7 @@ def _threshold(inputs: Inputs, kept: float) -> float:
     some = propose(
         decoder,
         prepared,
-        point_grid(8, size, inputs.device),
+        decoder.prompts(point_grid(8, size, inputs.device)),
         batch=BatchSize(inputs.batches.points_per_batch),
         pred_iou_thresh=-1,
     )
