@@ -11,6 +11,7 @@ from flows.cancelling import cancel_below
 from flows.configuration import RunConfig
 from flows.engines import build_bank_with_workers, label_with
 from flows.errors import ShardsFailedError
+from flows.own_cancellation import heeding_cancellation
 from flows.preflight import check
 from tasks.addresses import last_name
 from tasks.artifacts import Artifact, NotMadeError, only_finding
@@ -53,11 +54,12 @@ def _run_name() -> str:
 )
 def run_pipeline(config: RunConfig) -> RunResult:
     """From references and images to labels and metrics."""
-    if _is_deployed():  # the command line has checked before Prefect was started
-        check(config)
-    prototypes = make_bank(config)
-    plan = label_targets(config, prototypes)
-    metrics = evaluate_labels(config, prototypes, plan) if config.targets.annotations else None
+    with heeding_cancellation():
+        if _is_deployed():  # the command line has checked before Prefect was started
+            check(config)
+        prototypes = make_bank(config)
+        plan = label_targets(config, prototypes)
+        metrics = evaluate_labels(config, prototypes, plan) if config.targets.annotations else None
     return RunResult(prototypes, plan, metrics)
 
 
@@ -92,7 +94,7 @@ def make_bank_here(config: RunConfig) -> Artifact:
 @flow(name="build bank", flow_run_name=_run_name, persist_result=False)
 def build_bank(config: RunConfig) -> Artifact:
     """From annotated examples to one prototype per category."""
-    with _progress(config, "fill memory bank", "references"):
+    with heeding_cancellation(), _progress(config, "fill memory bank", "references"):
         prototypes = _bank(config, by_prefect=True)
     if is_shown():
         publish_bank(config.store, prototypes)

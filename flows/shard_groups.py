@@ -11,6 +11,7 @@ from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.errors import ShardsFailedError
+from flows.own_cancellation import heeding_cancellation
 from flows.tag_limits import slots_of_tags
 from refseg_core.errors import ConfigurationError, WeightsError
 from tasks.addresses import last_name
@@ -54,7 +55,8 @@ def label_shards(job: LabelJob, shards: list[Shard], elsewhere: bool = False) ->
     With `elsewhere` the flow's task runner has them labelled in other processes, as many at once as these are.
     Raises ShardsFailedError where some failed, and at once what would stop all of them.
     """
-    with stopping_with_this(), _progress(job, shards), slots_of_tags():  # who waits for a slot is not lost
+    # Who waits for a slot is not lost, and may be cancelled.
+    with stopping_with_this(), _progress(job, shards), heeding_cancellation(), slots_of_tags():
         reason_of: dict[Shard, str] = {}
         for shard, future in _few_at_once(job, shards, len(shards) if elsewhere else _AT_ONCE):
             future.wait()

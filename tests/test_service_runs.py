@@ -37,6 +37,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_grou
 _NUM_IMAGES, _IMAGES_PER_SHARD = 24, 4
 _LOST_AFTER_SECONDS = 30
 _GONE_SECONDS = 62
+_DEAF_SECONDS = 45  # without a server, after which Prefect's workers hear of no cancellation any more
 _CHANGES = {
     "targets.annotations": None,
     "labeling.points_per_side": 8,
@@ -156,7 +157,6 @@ def test_a_worker_and_the_server_are_killed_in_a_run_and_the_labels_are_exact(
     stack.wait_for("server", "running", other_than=killed, seconds=60)
     assert _await("the run has ended", lambda: _ended(server, run), 240) == "COMPLETED"
     assert_exact(config.store, undisturbed)
-    _await("no slot is taken", lambda: not server.read_global_concurrency_limit_by_name("tag:gpu").active_slots, 120)
     count("service: workers and servers killed", 2)
 
 
@@ -170,7 +170,6 @@ def test_the_server_is_gone_for_a_minute_in_a_run_and_nobody_at_work_is_given_up
     run = _start(server, config)
     _await("groups at work", lambda: _num_done(config) >= 1 and _groups(server, run, "RUNNING"), 150)
     workers = {name: pid for name, pid in stack.pids.items() if name != "server"}
-    at_work = {group.id for group in _groups(server, run, "RUNNING")}
     with stack.without_server():
         assert _num_done(config) < _NUM_IMAGES // _IMAGES_PER_SHARD
         back_at = time.monotonic() + _GONE_SECONDS
@@ -179,12 +178,31 @@ def test_the_server_is_gone_for_a_minute_in_a_run_and_nobody_at_work_is_given_up
             time.sleep(1)
     assert _await("the run has ended", lambda: _ended(server, run), 240) == "COMPLETED"
     assert_exact(config.store, undisturbed)
-    ended = _groups(server, run, "COMPLETED")
-    assert at_work <= {group.id for group in ended}
     others = _groups(server, run, "CRASHED", "FAILED", "CANCELLED")  # without a server Prefect can begin none
     assert [(lost.name, lost.state) for lost in others if lost.run_count] == []
     assert workers == {name: pid for name, pid in stack.pids.items() if name != "server"}
     count("service: minutes without a server", 1)
+
+
+def test_slots_of_what_was_killed_come_back(server: SyncPrefectClient) -> None:
+    """At the latest when their lease ends; after the test above it has."""
+    _await("no slot is taken", lambda: not server.read_global_concurrency_limit_by_name("tag:gpu").active_slots, 120)
+
+
+def test_a_run_that_was_without_a_server_can_be_cancelled_yet(
+    stack: RunningStack, server: SyncPrefectClient, config: RunConfig
+) -> None:
+    """Prefect's workers have given up listening by then, so the run and its groups notice by themselves."""
+    labeling = config.labeling.model_copy(update={"points_per_side": 100})  # so that the groups outlast it
+    run = _start(server, config.model_copy(update={"labeling": labeling}))
+    _await("groups at work", lambda: len(_groups(server, run, "RUNNING")) >= 3, 150)
+    with stack.without_server():
+        time.sleep(_DEAF_SECONDS)
+    _await("it is told", lambda: server.set_flow_run_state(run.id, Cancelling()), 60)
+    _await("all have stopped", lambda: not _groups(server, run, "SCHEDULED", "PENDING", "RUNNING", "CANCELLING"), 120)
+    assert _await("the run has ended", lambda: _ended(server, run), 30) == "CANCELLED"
+    assert _num_done(config) < _NUM_IMAGES // _IMAGES_PER_SHARD
+    count("service: runs cancelled after Prefect stopped listening", 1)
 
 
 def test_a_cancelled_run_stops_its_workers_within_seconds_and_the_same_run_resumes(

@@ -12,6 +12,7 @@ from flows.benchmarks.data import check_data, check_runs
 from flows.benchmarks.definition import Benchmark, Point, Value, load_benchmark
 from flows.benchmarks.outcome import RunOutcome, as_text, compare_with_published
 from flows.configuration import RunConfig
+from flows.own_cancellation import heeding_cancellation
 from flows.pipeline import run_pipeline
 from refseg_core.tables import Images, Metrics
 from tasks.artifacts import Artifact, Recipe, Store
@@ -79,7 +80,8 @@ def run_benchmark(
         corrected: Right conventions instead of those of the published code.
         changes: Other values of a run configuration, by dotted key.
     """
-    return run_plan(plan_benchmark(name, data, store, chosen=chosen, corrected=corrected, changes=changes))
+    with heeding_cancellation():
+        return run_plan(plan_benchmark(name, data, store, chosen=chosen, corrected=corrected, changes=changes))
 
 
 def run_plan(plan: Plan) -> Artifact:
