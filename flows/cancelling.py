@@ -38,9 +38,13 @@ def _cancel_children(client: SyncPrefectClient, parent: FlowRun) -> None:
 
 
 def end_run(client: SyncPrefectClient, run: FlowRun, why: str) -> None:
-    """Cancels a run that has not ended: its worker stops it; without one it ends at once."""
+    """Cancels a run that has not ended: the worker that is at it stops it; else it ends at once.
+
+    A worker that just starts its process misses what it would be told meanwhile, and the process does not begin a run
+    that has ended.
+    """
     if run.state is not None and run.state.is_final():
         return
-    has_worker = run.deployment_id is not None and run.state_type is not StateType.SCHEDULED
-    state: State[Any] = (Cancelling if has_worker else Cancelled)(message=why)
+    is_at_work = run.deployment_id is not None and run.state_type not in (StateType.SCHEDULED, StateType.PENDING)
+    state: State[Any] = (Cancelling if is_at_work else Cancelled)(message=why)
     client.set_flow_run_state(run.id, state)

@@ -12,7 +12,7 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import Artifact, FlowRun, Worker, WorkerStatus
-from prefect.states import Crashed, Running
+from prefect.states import Completed, Crashed, Pending, Running, Scheduled, State
 
 from flows import cancelling, pipeline
 from flows.gpu_pool import GpuPool
@@ -34,6 +34,7 @@ class Api:
             Worker(name=f"w{index}", work_pool_id=uuid4(), status=WorkerStatus.ONLINE) for index in range(num_workers)
         ]
         self.ended: list[UUID] = []
+        self.states: list[str] = []
 
     def read_flow_runs(
         self, flow_run_filter: FlowRunFilter, limit: int | None = None, offset: int = 0
@@ -50,6 +51,7 @@ class Api:
 
     def set_flow_run_state(self, run: UUID, state: Any) -> None:
         self.ended.append(run)
+        self.states.append(state.type.value)
 
 
 def _page(found: Sequence[Any], limit: int | None, offset: int) -> list[Any]:
@@ -80,6 +82,23 @@ def test_a_run_that_was_ended_ends_any_number_of_runs_below_it(monkeypatch: pyte
     monkeypatch.setattr(cancelling, "get_client", played)
     cancelling.cancel_below(pipeline.run_pipeline, api.parent, Crashed())
     assert sorted(api.ended) == sorted(run.id for run in api.runs)
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        (Scheduled(), ["CANCELLED"]),
+        (Pending(), ["CANCELLED"]),
+        (Running(), ["CANCELLING"]),
+        (Completed(), []),
+    ],
+    ids=["waits", "its process starts", "at work", "has ended"],
+)
+def test_only_who_is_at_work_has_to_be_stopped(state: State[Any], told: list[str]) -> None:
+    api = Api()
+    run = FlowRun(flow_id=uuid4(), deployment_id=uuid4(), state=state, state_type=state.type)
+    cancelling.end_run(cast(SyncPrefectClient, api), run, "for a test")
+    assert api.states == told
 
 
 @pytest.mark.parametrize(
