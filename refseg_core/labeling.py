@@ -175,7 +175,8 @@ class Labeler:
             return proposals, len(proposals)
         previews = self._preview(image, features_PC)
         row_n = previews.row_n[self._distinct(previews, features_PC)].sort().values
-        decode = partial(self._point_decoder.decode_all, image)  # previews have told whose predicted IoU passes
+        # Previews have told whose predicted IoU passes.
+        decode = partial(self._point_decoder.decode_points, image, pred_iou_thresh=None)
         return Proposals.joined(in_batches(self._prompts[row_n], self._batches.points, decode)), len(previews)
 
     def _decode(self, decoder: DecodesPoints[Prepared], image: Prepared, prompts: Tensor) -> Proposals:

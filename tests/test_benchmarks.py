@@ -16,6 +16,7 @@ from flows.benchmarks.outcome import RunOutcome, as_text, compare_with_published
 from flows.charts import draw_benchmark
 from flows.cli import main
 from flows.configuration import keys
+from refseg_core.coco import parse_coco
 from refseg_core.errors import ConfigurationError, DatasetError
 from tests.projects import Project
 from tests.without_prefect import call_without_prefect
@@ -182,6 +183,24 @@ def test_all_that_would_stop_any_run_is_told_before_the_first(shipped: Project) 
     assert "Give annotations with these names. (fold 2, shots 1 and 1 more)" in message
     assert "have fewer than 200" in message and "(fold 1, shots 200)" in message
     assert not list((shipped.folder / "benchmarks").rglob("labels"))
+
+
+def test_a_file_that_many_runs_share_is_read_once_to_say_that_it_is_damaged(
+    shipped: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (shipped.folder / "references.json").write_text('{"images": [')
+    parsed: list[str] = []
+
+    def count(document: bytes, **named: Any) -> Any:
+        parsed.append(named["source"])
+        return parse_coco(document, **named)
+
+    monkeypatch.setattr("tasks.annotations.parse_coco", count)
+    told = _refseg("benchmark", "tiny", "--data", shipped.folder, "--out", shipped.folder / "benchmarks")
+    assert told.exit_code == 2
+    assert parsed == ["references.json"]
+    assert told.output.count("references.json") == 1
+    assert "(all runs)" in told.output
 
 
 def _rename_categories(folder: Path, names: list[str]) -> None:

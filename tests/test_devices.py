@@ -3,6 +3,7 @@ operands of two devices as a GPU refuses them; they hold no numbers, so what dep
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 import torch
@@ -69,7 +70,8 @@ def test_points_become_previews_and_masks_there(segmenter: Segmenter) -> None:
     decoder = PointDecoder(segmenter)
     image = decoder.prepare(segmenter.embed(_frames())[0])
     prompts = decoder.prompts(point_grid(4, _SIZE, segmenter.device))
-    for decode, side in ((decoder.preview_points, _SIZE // 16), (decoder.decode_all, _SIZE // 4)):
+    decode_points = partial(decoder.decode_points, pred_iou_thresh=None)
+    for decode, side in ((decoder.preview_points, _SIZE // 16), (decode_points, _SIZE // 4)):
         logits, predicted_iou = decode(image, prompts)
         assert logits.device == predicted_iou.device == _ELSEWHERE
         assert logits.shape == (16, side, side)

@@ -151,7 +151,7 @@ def test_without_a_threshold_all_prompts_are_decoded() -> None:
     image, prompts = decoder.prepare(_embedding(TINY_SEGMENTER)), decoder.prompts(_points(TINY_SEGMENTER))
     expected = decoder.decode_points(image, prompts, pred_iou_thresh=-1)
     assert len(expected[0]) == len(prompts)
-    assert all(map(torch.equal, decoder.decode_all(image, prompts), expected))
+    assert all(map(torch.equal, decoder.decode_points(image, prompts, pred_iou_thresh=None), expected))
 
 
 class _Waits(TorchDispatchMode):
@@ -174,7 +174,7 @@ def test_previews_and_masks_of_chosen_points_wait_for_no_gpu() -> None:
     image, prompts = decoder.prepare(_embedding(TINY_SEGMENTER)), decoder.prompts(_points(TINY_SEGMENTER))
     with torch.no_grad(), _Waits() as waits:
         decoder.preview_points(image, prompts)
-        decoder.decode_all(image, prompts)
+        decoder.decode_points(image, prompts, pred_iou_thresh=None)
     assert waits.seen == set()
     with torch.no_grad(), _Waits() as waits:
         decoder.decode_points(image, prompts, pred_iou_thresh=0.5)
@@ -267,7 +267,7 @@ def test_no_points_have_no_masks_and_no_previews(architecture: SegmenterArchitec
     image, nothing = decoder.prepare(_embedding(architecture)), decoder.prompts(torch.zeros(0, 2))
     logits, predicted_iou = decoder.decode_points(image, nothing, pred_iou_thresh=0)
     assert logits.shape == (0, architecture.logits_size, architecture.logits_size)
-    assert decoder.decode_all(image, nothing)[0].shape == logits.shape
+    assert decoder.decode_points(image, nothing, pred_iou_thresh=None)[0].shape == logits.shape
     small, same = decoder.preview_points(image, nothing)
     assert small.shape == (0, architecture.embedding_size, architecture.embedding_size)
     assert len(predicted_iou) == len(same) == 0

@@ -11,10 +11,13 @@ from flows.preflight import check
 from refseg_core.errors import DatasetError, RefsegError
 from refseg_core.images import IMAGE_SUFFIXES
 from refseg_core.sampling import absent_of_split
+from refseg_core.settings import Conventions
 from refseg_core.tables import Categories
 from tasks.artifacts import Store
 from tasks.index_dataset import index_dataset
 from tasks.sources import DatasetSource
+
+_AbsentOf = Callable[[str, DatasetSource, Conventions, str | None], list[str] | RefsegError]
 
 
 def check_data(benchmark: Benchmark, points: Sequence[Point], data: Path) -> None:
@@ -50,7 +53,7 @@ def check_runs(benchmark: Benchmark, runs: Sequence[tuple[Point, RunConfig]], da
 
     Raises DatasetError naming everything that is wrong, and which runs need it.
     """
-    absent_of = cache(_absent_categories)  # most runs share their files
+    absent_of = cache(_absent_categories)  # most runs share their files, of which one takes a minute to parse
     needed_by: dict[str, list[str]] = defaultdict(list)
     for point, config in runs:
         get_of = {str(data / filled_path(need.path, point)): need.get for need in benchmark.needs}
@@ -61,26 +64,32 @@ def check_runs(benchmark: Benchmark, runs: Sequence[tuple[Point, RunConfig]], da
         raise DatasetError(f"{data}: {benchmark.name} cannot run with what is there:\n{listed}")
 
 
-def _problems(
-    config: RunConfig, get_of: Mapping[str, str], absent_of: Callable[[str, DatasetSource, str | None], list[str]]
-) -> Iterator[str]:
+def _problems(config: RunConfig, get_of: Mapping[str, str], absent_of: _AbsentOf) -> Iterator[str]:
     """`get_of`: how to get each file."""
     split = config.references.sampling.split
+    for source in (config.references.source, config.targets.source):
+        absent = absent_of(config.store, source, config.conventions, split)
+        if isinstance(absent, RefsegError):
+            yield str(absent)
+            return
+        if absent:
+            get = get_of.get(str(source.annotations), "Give annotations with these names.")
+            yield f"{source.annotations}: lacks {len(absent)} categories of {split}: {', '.join(absent)}. {get}"
     try:
-        for source in (config.references.source, config.targets.source):
-            if absent := absent_of(config.store, source, split):
-                get = get_of.get(str(source.annotations), "Give annotations with these names.")
-                yield f"{source.annotations}: lacks {len(absent)} categories of {split}: {', '.join(absent)}. {get}"
         check(config)
     except RefsegError as error:
         yield str(error)
 
 
-def _absent_categories(store_uri: str, source: DatasetSource, split: str | None) -> list[str]:
-    if split is None:
-        return []
-    dataset = index_dataset.fn(store_uri, source.model_copy(update={"masks_from": None, "with_versions": False}))
-    return absent_of_split(Store(store_uri).load(dataset, Categories), split)
+def _absent_categories(
+    store_uri: str, source: DatasetSource, conventions: Conventions, split: str | None
+) -> list[str] | RefsegError:
+    """Or why the dataset cannot be indexed. What is indexed here is what the runs find."""
+    try:
+        dataset = index_dataset.fn(store_uri, source, conventions=conventions)
+    except RefsegError as error:
+        return error
+    return [] if split is None else absent_of_split(Store(store_uri).load(dataset, Categories), split)
 
 
 def _runs(cases: Sequence[str], num_runs: int) -> str:

@@ -71,23 +71,16 @@ class PointDecoder:
 
     @torch.no_grad()
     def decode_points(
-        self, image: PreparedImage, prompts_NTW: Tensor, *, pred_iou_thresh: float
+        self, image: PreparedImage, prompts_NTW: Tensor, *, pred_iou_thresh: float | None
     ) -> tuple[Tensor, Tensor]:
         """Decodes each prompt into the best of its three masks. Method, section 6.3.
 
         Returns logits float32 [n, G, G] and predicted IoU float32 [n] in [0, 1] of the prompts whose predicted IoU
-        exceeds the threshold, in their order.
+        exceeds the threshold, in their order; without one of all, and then no GPU is waited for to say which pass.
         """
         if len(prompts_NTW) == 0:
             return _nothing(prompts_NTW, self.architecture.logits_size)
         return self._in_chunks(prompts_NTW, image, lambda part: self._decode_chunk(image, part, pred_iou_thresh))
-
-    @torch.no_grad()
-    def decode_all(self, image: PreparedImage, prompts_NTW: Tensor) -> tuple[Tensor, Tensor]:
-        """As `decode_points`, without a threshold: nothing waits for a GPU to say which prompts pass."""
-        if len(prompts_NTW) == 0:
-            return _nothing(prompts_NTW, self.architecture.logits_size)
-        return self._in_chunks(prompts_NTW, image, lambda part: self._decode_chunk(image, part, None))
 
     @torch.no_grad()
     def preview_points(self, image: PreparedImage, prompts_NTW: Tensor) -> tuple[Tensor, Tensor]:
