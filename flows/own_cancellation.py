@@ -33,12 +33,13 @@ _LOOKS = 2  # that find it cancelled: before, the worker's own way had its time
 def heeding_cancellation() -> Iterator[None]:
     """Within the block work is stopped, by SIGTERM, some time after its run was cancelled and yet goes on.
 
-    The run then ends as Cancelled. Without a worker nothing is looked at.
+    The run then ends as Cancelled. Only of the run that a worker started this process for, not of one below it.
     """
-    if runtime.deployment.id is None:
+    started_for = os.environ.get("PREFECT__FLOW_RUN_ID")  # runtime.deployment.id asks the server, and is set below it
+    if started_for is None or started_for != runtime.flow_run.id:
         yield
         return
-    run, left, noticed = UUID(str(runtime.flow_run.id)), Event(), Event()
+    run, left, noticed = UUID(started_for), Event(), Event()
     work = contextvars.copy_context().run  # asks the server that this run talks to
     looking = Thread(target=work, args=(_look, run, left, noticed), name="own cancellation", daemon=True)
     looking.start()

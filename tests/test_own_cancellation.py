@@ -63,10 +63,14 @@ def signalled(monkeypatch: pytest.MonkeyPatch) -> Event:
     return asked
 
 
-def _play(monkeypatch: pytest.MonkeyPatch, server: Server, deployment: UUID | None = _RUN) -> None:
-    run = SimpleNamespace(deployment=SimpleNamespace(id=deployment), flow_run=SimpleNamespace(id=str(_RUN)))
+def _play(monkeypatch: pytest.MonkeyPatch, server: Server, started_for: UUID | None = _RUN) -> None:
+    """`started_for`: the run that a worker has started this process for."""
+    if started_for is None:
+        monkeypatch.delenv("PREFECT__FLOW_RUN_ID", raising=False)
+    else:
+        monkeypatch.setenv("PREFECT__FLOW_RUN_ID", str(started_for))
     monkeypatch.setattr(own_cancellation, "_SECONDS", 0.01)
-    monkeypatch.setattr(own_cancellation, "runtime", run)
+    monkeypatch.setattr(own_cancellation, "runtime", SimpleNamespace(flow_run=SimpleNamespace(id=str(_RUN))))
     monkeypatch.setattr(own_cancellation, "get_client", lambda sync_client: nullcontext(server))
 
 
@@ -127,8 +131,11 @@ def test_a_run_that_goes_on_is_left_alone_and_not_looked_at_afterwards(
     assert not signalled.wait(0.1)
 
 
-def test_a_run_that_no_worker_has_is_not_looked_at(signalled: Event, monkeypatch: pytest.MonkeyPatch) -> None:
-    _play(monkeypatch, server := Server(Cancelling()), deployment=None)
+@pytest.mark.parametrize("started_for", [None, uuid4()], ids=["no worker has it", "it is below the worker's"])
+def test_another_run_is_not_looked_at(
+    started_for: UUID | None, signalled: Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _play(monkeypatch, server := Server(Cancelling()), started_for)
     with own_cancellation.heeding_cancellation():
         assert not signalled.wait(0.1)
     assert server.num_looks == 0
