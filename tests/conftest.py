@@ -28,6 +28,18 @@ def pytest_collection_finish() -> None:
     torch.set_num_threads(1)  # several workers share the cores; threads of each would only get in the others' way
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests that share a service share a worker, too: a service for each worker is more than two cores bear."""
+    group = item.get_closest_marker("xdist_group")
+    is_worker_asked_to = item.config.getoption("loadgroup", False)
+    if group is not None and is_worker_asked_to and not item.nodeid.endswith(f"@{group.args[0]}"):
+        pytest.fail(
+            f"pytest-xdist does not keep the tests of a group together with pytest {pytest.__version__}: "
+            "install the version that pyproject.toml asks for",
+            pytrace=False,
+        )
+
+
 def _existing(folder: Path, what: str, variable: str) -> Path:
     if not folder.is_dir():
         pytest.skip(f"{what} not found in {folder}; set {variable} to a folder that has them")
