@@ -69,7 +69,7 @@ def test_a_file_that_is_there_and_right_is_not_fetched(site: Site, folder: Path)
     assert site.requests == []
 
 
-@pytest.mark.parametrize("wrong", [b"", b"something else", PAYLOAD[:-1] + b"x"])
+@pytest.mark.parametrize("wrong", [b"", b"something else", PAYLOAD[:-1] + b"x"], ids=["empty", "other", "last byte"])
 def test_a_file_that_is_there_and_wrong_is_replaced(site: Site, folder: Path, wrong: bytes) -> None:
     folder.mkdir()
     (folder / FILE).write_bytes(wrong)
@@ -163,7 +163,7 @@ def test_a_file_of_another_size_is_refused_before_it_is_fetched(
     assert site.starts == []
 
 
-@pytest.mark.parametrize("kept", [b"", b"not what the file begins with"])
+@pytest.mark.parametrize("kept", [b"", b"not what the file begins with"], ids=["later", "at once"])
 def test_a_damaged_download_is_deleted_and_said(site: Site, folder: Path, kept: bytes) -> None:
     if not kept:
         site.data = PAYLOAD[:-1] + b"x"
