@@ -40,8 +40,8 @@ def _cancel_children(client: SyncPrefectClient, parent: FlowRun) -> None:
 def end_run(client: SyncPrefectClient, run: FlowRun, why: str) -> None:
     """Cancels a run that has not ended: the worker that is at it stops it; else it ends at once.
 
-    A worker that just starts its process misses what it would be told meanwhile, and the process does not begin a run
-    that has ended.
+    A worker that just starts its process misses what it would be told meanwhile; the process itself then finds that the
+    run has ended (`flows/own_cancellation.py`).
     """
     if run.state is not None and run.state.is_final():
         return

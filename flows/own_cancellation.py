@@ -1,7 +1,8 @@
 """A run that a worker has notices by itself that it is cancelled.
 
-Prefect's worker tells it, unless the server was away for half a minute while the run worked: then the worker has given
-up listening, for as long as that run lasts.
+Prefect's worker tells it, with two exceptions: the server was away for half a minute while the run worked, then the
+worker has given up listening, for as long as that run lasts; or the run's process was just starting, and Prefect lets
+it begin a run that has ended.
 """
 
 import contextvars
@@ -33,13 +34,17 @@ _LOOKS = 2  # that find it cancelled: before, the worker's own way had its time
 def heeding_cancellation() -> Iterator[None]:
     """Within the block work is stopped, by SIGTERM, some time after its run was cancelled and yet goes on.
 
-    The run then ends as Cancelled. Only of the run that a worker started this process for, not of one below it.
+    The run then ends as Cancelled, and does not even enter the block if it was cancelled before it began. Only the run
+    that a worker started this process for, not one below it.
     """
     started_for = os.environ.get("PREFECT__FLOW_RUN_ID")  # runtime.deployment.id asks the server, and is set below it
     if started_for is None or started_for != runtime.flow_run.id:
         yield
         return
     run, left, noticed = UUID(started_for), Event(), Event()
+    if _is_cancelled(run):
+        log.warning("The run was cancelled before it began.")
+        raise _cancelled(run)
     work = contextvars.copy_context().run  # asks the server that this run talks to
     looking = Thread(target=work, args=(_look, run, left, noticed), name="own cancellation", daemon=True)
     looking.start()
@@ -66,12 +71,15 @@ def _look(run: UUID, left: Event, noticed: Event) -> None:
 
 
 def _is_cancelled(run: UUID) -> bool:
+    """Running says nothing: a run that was cancelled before it began is that, too. One that is retried is Scheduled."""
     try:
         with asking(), get_client(sync_client=True) as client:
-            state = client.read_flow_run(run).state
+            states = client.read_flow_run_states(run)
     except (ServerGoneError, ObjectNotFound):
         return False
-    return state is not None and state.type in (StateType.CANCELLING, StateType.CANCELLED)
+    told = [state for state in states if state.type is not StateType.RUNNING]
+    last = max(told, key=lambda state: state.timestamp, default=None)
+    return last is not None and last.type in (StateType.CANCELLING, StateType.CANCELLED)
 
 
 def _cancelled(run: UUID) -> Abort:

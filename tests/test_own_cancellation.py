@@ -13,7 +13,7 @@ import httpx
 import pytest
 from prefect.client.schemas.objects import StateType
 from prefect.exceptions import Abort, ObjectNotFound, TerminationSignal
-from prefect.states import Cancelled, Cancelling, Running, State
+from prefect.states import Cancelled, Cancelling, Pending, Running, Scheduled, State
 
 from flows import own_cancellation
 
@@ -23,23 +23,23 @@ _DELETED = ObjectNotFound(_GONE)
 
 
 class Server:
-    """Knows one run, which is in these states when it is looked at, the last one from then on."""
+    """Knows one run, which has just begun, and is in these states when it is looked at, the last one from then on."""
 
     def __init__(self, *seen: State[Any] | Exception) -> None:
-        self._seen = list(seen)
+        self._seen = [Running(), *seen]
         self.num_looks = 0
         self.told: list[tuple[UUID, State[Any]]] = []
         self.is_gone = False
         self.was_asked_to_the_end = Event()
 
-    def read_flow_run(self, run: UUID) -> SimpleNamespace:
+    def read_flow_run_states(self, run: UUID) -> list[State[Any]]:
         self.num_looks += 1
         if len(self._seen) == 1:
             self.was_asked_to_the_end.set()
         seen = self._seen.pop(0) if len(self._seen) > 1 else self._seen[0]
         if isinstance(seen, Exception):
             raise seen
-        return SimpleNamespace(state=seen)
+        return [seen]
 
     def set_flow_run_state(self, run: UUID, state: State[Any]) -> None:
         if self.is_gone:
@@ -97,11 +97,34 @@ def test_work_of_a_cancelled_run_is_stopped_and_the_run_ends_as_cancelled(
     _play(monkeypatch, server := Server(*seen))
     with pytest.raises(Abort) as ended, own_cancellation.heeding_cancellation():
         _work_until(signalled)
-    assert server.num_looks > len(seen), "one look that finds it cancelled is not enough"
+    assert server.num_looks > 1 + len(seen), "one look that finds it cancelled is not enough"
     ((run, state),) = server.told
     assert run == _RUN
     assert state.type is StateType.CANCELLED
     assert ended.value.state is state  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("states", "begins"),
+    [
+        ([Pending(), Cancelled(), Running()], False),
+        ([Pending(), Cancelling(), Cancelled(), Running()], False),
+        ([Pending(), Cancelled(), Scheduled(), Pending(), Running()], True),
+        ([Scheduled(), Pending(), Running()], True),
+    ],
+    ids=["cancelled", "cancelled in two steps", "cancelled and retried", "never cancelled"],
+)
+def test_what_was_cancelled_while_its_process_started_does_not_begin(
+    states: list[State[Any]], begins: bool, signalled: Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _play(monkeypatch, server := Server())
+    monkeypatch.setattr(server, "read_flow_run_states", lambda run: states[::-1])
+    work = []
+    with nullcontext() if begins else pytest.raises(Abort), own_cancellation.heeding_cancellation():
+        work.append("begun")
+    assert bool(work) == begins
+    assert [state.type for _, state in server.told] == ([] if begins else [StateType.CANCELLED])
+    assert not signalled.is_set()
 
 
 def test_a_server_that_is_gone_again_is_not_told(signalled: Event, monkeypatch: pytest.MonkeyPatch) -> None:

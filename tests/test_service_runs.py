@@ -20,6 +20,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelling
 
 from flows import pipeline
+from flows.cancelling import end_run
 from flows.configuration import RunConfig
 from flows.demo import write_demo
 from flows.run_file import load_config
@@ -209,6 +210,25 @@ def _await_stop(server: SyncPrefectClient, run: FlowRun, seconds: float) -> None
     unended = ("SCHEDULED", "PENDING", "RUNNING", "CANCELLING")
     _await("all have stopped", lambda: not _groups(server, run, *unended), seconds + _LOCKED_SECONDS)
     assert _await("the run has ended", lambda: _ended(server, run), 30 + _LOCKED_SECONDS) == "CANCELLED"
+
+
+def test_a_run_that_is_cancelled_while_its_process_starts_does_nothing(
+    server: SyncPrefectClient, config: RunConfig
+) -> None:
+    """Prefect lets it begin although it has ended."""
+    run = _start(server, config)
+    _await("its process starts", lambda: "Submitting" in _states(server, run), 60 + _LOCKED_SECONDS)
+    end_run(server, server.read_flow_run(run.id), "for a test")
+    _await("it has begun, and ended again", lambda: _states(server, run)[-3:] == _BEGUN_IN_VAIN, 60 + _LOCKED_SECONDS)
+    assert not Path(config.store).exists()
+
+
+_BEGUN_IN_VAIN = ["Cancelled", "Running", "Cancelled"]
+
+
+def _states(server: SyncPrefectClient, run: FlowRun) -> list[str | None]:
+    states = server.read_flow_run_states(run.id)
+    return [state.name for state in sorted(states, key=lambda state: state.timestamp)]
 
 
 def test_a_cancelled_run_stops_its_workers_within_seconds_and_the_same_run_resumes(
