@@ -131,6 +131,13 @@ class ExecutionConfig(Settings):
         le=3600,
         description="For 'workers': how long nothing is heard of a group before another worker takes it over.",
     )
+    start_within_seconds: float = Field(
+        300,
+        ge=30,
+        le=7200,
+        description="For 'workers': how long a worker may take to start a group, a cold disk or the pull of an image "
+        "included, before another worker takes it over.",
+    )
     attempts: int = Field(
         3, ge=1, le=100, description="For 'workers': how often a shard is handed out that no worker gets done."
     )

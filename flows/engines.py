@@ -60,7 +60,7 @@ def build_bank_with_workers(config: RunConfig) -> None:
         for attempt in range(_BANK_ATTEMPTS):
             parameters = {"config": here.model_dump(mode="json")}
             start = partial(pool.start, BUILD_BANK, "build bank", parameters, token=f"bank {attempt}", tags=())
-            watch = done_by_worker(start, pool, config.execution.lost_after_seconds)
+            watch = done_by_worker(start, pool, config.execution)
             if watch.sighting.state == "COMPLETED":
                 return
             if watch.sighting.state == "CANCELLED":

@@ -121,7 +121,7 @@ class Fleet:
             for _ in shards:
                 self._waiting.popleft()
             self._num_handed_out += 1
-            self._groups[run] = _Group(name, shards, Watch(self.settings.lost_after_seconds, self.now()))
+            self._groups[run] = _Group(name, shards, Watch(self.settings, self.now()))
 
     def _next_group(self) -> tuple[Shard, ...]:
         wanted = self._images_per_group()

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from uuid import UUID
 
+from flows.configuration import ExecutionConfig
 from flows.fleet import Workers
 from flows.watch import POLL_SECONDS, UNKNOWN, Patience, Watch, cancelled_on_error
 
@@ -11,7 +12,7 @@ from flows.watch import POLL_SECONDS, UNKNOWN, Patience, Watch, cancelled_on_err
 def done_by_worker(
     start: Callable[[], UUID],
     workers: Workers,
-    lost_after_seconds: float,
+    settings: ExecutionConfig,
     now: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
 ) -> Watch:
@@ -21,7 +22,7 @@ def done_by_worker(
     """
     patience = Patience(now)
     run = _started(start, patience, pause)
-    watch = Watch(lost_after_seconds, now())
+    watch = Watch(settings, now())
     with cancelled_on_error(lambda: workers.cancel([run])):
         while True:
             pause(POLL_SECONDS)

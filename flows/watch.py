@@ -8,11 +8,12 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from flows.configuration import ExecutionConfig
+
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 2.0
 PATIENCE_SECONDS = 900.0  # how long the server may be gone
-_START_SECONDS = 300.0  # from when a worker takes a run until it is at work; a cold disk needs minutes
 _ENDS = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
@@ -42,7 +43,7 @@ UNKNOWN = Sighting("CRASHED", "the server does not know the run any more")
 class Watch:
     """Watches one run from when it was handed out; times in seconds of any clock that only goes forward."""
 
-    lost_after_seconds: float
+    settings: ExecutionConfig
     heard_at: float
     sighting: Sighting = field(default_factory=lambda: Sighting("SCHEDULED"))
 
@@ -58,7 +59,7 @@ class Watch:
         One that runs and has given no sign of life yet may have been killed before its first.
         """
         has_begun = self.sighting.state == "RUNNING" or self.sighting.heartbeat
-        patience = self.lost_after_seconds if has_begun else _START_SECONDS
+        patience = self.settings.lost_after_seconds if has_begun else self.settings.start_within_seconds
         if self.has_ended or now - self.heard_at <= patience:
             return False
         self.sighting = Sighting("CRASHED", f"nothing was heard of it for {patience:.0f} seconds")

@@ -185,11 +185,11 @@ def test_what_a_lost_worker_leaves_is_taken_over_after_the_stated_time() -> None
 
 @pytest.mark.parametrize(
     ("seen", "lost_after"),
-    [(Sighting("RUNNING", heartbeat="1"), 30), (Sighting("RUNNING"), 30), (Sighting("PENDING"), 300)],
+    [(Sighting("RUNNING", heartbeat="1"), 30), (Sighting("RUNNING"), 30), (Sighting("PENDING"), 60)],
     ids=["at work", "killed before its first heartbeat", "its process starts"],
 )
 def test_a_run_is_lost_when_nothing_was_heard_of_it_for_the_stated_time(seen: Sighting, lost_after: float) -> None:
-    watch = Watch(lost_after_seconds=30, heard_at=0)
+    watch = Watch(ExecutionConfig(lost_after_seconds=30, start_within_seconds=60), heard_at=0)
     watch.hear(seen, now=1000)
     watch.hear(seen, now=1000 + lost_after)
     assert not watch.is_lost(1000 + lost_after)
@@ -199,7 +199,7 @@ def test_a_run_is_lost_when_nothing_was_heard_of_it_for_the_stated_time(seen: Si
 
 
 def test_a_run_that_no_worker_has_is_not_lost_however_long_it_waits() -> None:
-    watch = Watch(lost_after_seconds=30, heard_at=0)
+    watch = Watch(ExecutionConfig(lost_after_seconds=30, start_within_seconds=60), heard_at=0)
     watch.hear(Sighting("SCHEDULED"), now=100_000)
     assert not watch.is_lost(100_001)
 

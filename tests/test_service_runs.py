@@ -36,7 +36,7 @@ from tests.without_prefect import call_without_prefect
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("service")]
 
 _NUM_IMAGES, _IMAGES_PER_SHARD = 24, 4
-_LOST_AFTER_SECONDS = 30
+_LOST_AFTER_SECONDS, _START_WITHIN_SECONDS = 30, 60
 _GONE_SECONDS = 62
 _LOCKED_SECONDS = 60  # for which Prefect's server, on SQLite, holds back every write at times
 _DEAF_SECONDS = 45  # without a server, after which Prefect's workers hear of no cancellation any more
@@ -46,6 +46,7 @@ _CHANGES = {
     "batches.images_per_shard": _IMAGES_PER_SHARD,
     "execution.minutes_per_group": 0.2,
     "execution.lost_after_seconds": _LOST_AFTER_SECONDS,
+    "execution.start_within_seconds": _START_WITHIN_SECONDS,
 }
 
 
@@ -139,8 +140,7 @@ def _groups(server: SyncPrefectClient, run: FlowRun, *states: str) -> list[FlowR
 
 
 def _kill_with_children(pid: int) -> None:
-    children = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, check=False).stdout.split()
-    for each in (pid, *map(int, children)):
+    for each in (pid, *map(int, _children(pid))):
         os.kill(each, signal.SIGKILL)
 
 
@@ -150,10 +150,10 @@ def test_a_worker_and_the_server_are_killed_in_a_run_and_the_labels_are_exact(
     run = _start(server, config)
     _await("groups at work", lambda: _num_done(config) >= 1 and _groups(server, run, "RUNNING"), 150)
     _await("a slot is taken", lambda: server.read_global_concurrency_limit_by_name("tag:gpu").active_slots, 60)
-    _await("gpu0 at work", lambda: _children(stack.pids["gpu0"]), 60)
-    killed = stack.pids["gpu0"]
+    worker = _await("a worker at work", lambda: _at_work(stack, server, run), 60)
+    killed = stack.pids[worker]
     _kill_with_children(killed)
-    stack.wait_for("gpu0", "running", other_than=killed)
+    stack.wait_for(worker, "running", other_than=killed)
     killed = stack.pids["server"]
     os.killpg(killed, signal.SIGKILL)
     stack.wait_for("server", "running", other_than=killed, seconds=60)
@@ -162,8 +162,15 @@ def test_a_worker_and_the_server_are_killed_in_a_run_and_the_labels_are_exact(
     count("service: workers and servers killed", 2)
 
 
-def _children(pid: int) -> list[bytes]:
-    return subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, check=False).stdout.split()
+def _at_work(stack: RunningStack, server: SyncPrefectClient, run: FlowRun) -> str | None:
+    """A worker whose process labels a group of the run."""
+    running = {str(group.infrastructure_pid).rpartition(":")[2] for group in _groups(server, run, "RUNNING")}
+    workers = {name: pid for name, pid in stack.pids.items() if name.startswith("gpu")}
+    return next((name for name, pid in workers.items() if not running.isdisjoint(_children(pid))), None)
+
+
+def _children(pid: int) -> list[str]:
+    return subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, check=False, text=True).stdout.split()
 
 
 def test_the_server_is_gone_for_a_minute_in_a_run_and_nobody_at_work_is_given_up(

@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from flows.configuration import ExecutionConfig
 from flows.fleet import Workers
 from flows.single_run import done_by_worker
 from flows.watch import PATIENCE_SECONDS, ServerGoneError, Sighting, Watch
@@ -69,7 +70,11 @@ class Play:
 
     def done(self) -> Watch:
         return done_by_worker(
-            self.start, cast(Workers, self), _LOST_AFTER_SECONDS, now=lambda: self.time, pause=self.pause
+            self.start,
+            cast(Workers, self),
+            ExecutionConfig(lost_after_seconds=_LOST_AFTER_SECONDS),
+            now=lambda: self.time,
+            pause=self.pause,
         )
 
 
