@@ -54,7 +54,7 @@ def prefect_server(folder: Path, *, database: str | None = None) -> Iterator[Pre
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         **({"PREFECT_SERVER_DATABASE_CONNECTION_URL": database} if database else {}),
     }
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-m", "flows.service.server", "--host", "127.0.0.1", "--port", str(port)]
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(command, env={**os.environ, **settings}, stdout=log, stderr=log)
     server = PrefectServer(url, home, process.pid)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 from prefect.client.orchestration import SyncPrefectClient
@@ -38,7 +39,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_grou
 _NUM_IMAGES, _IMAGES_PER_SHARD = 24, 4
 _LOST_AFTER_SECONDS, _START_WITHIN_SECONDS = 30, 60
 _GONE_SECONDS = 62
-_LOCKED_SECONDS = 60  # for which Prefect's server, on SQLite, holds back every write at times
 _DEAF_SECONDS = 45  # without a server, after which Prefect's workers hear of no cancellation any more
 _CHANGES = {
     "targets.annotations": None,
@@ -106,11 +106,8 @@ def _await(what: str, is_so: Callable[[], Any], seconds: float) -> Any:
         try:
             if found := is_so():
                 return found
-        except OSError:
+        except (OSError, httpx.TransportError):
             pass
-        except Exception as error:
-            if "onnect" not in type(error).__name__:
-                raise
         time.sleep(0.5)
     raise AssertionError(f"not within {seconds} s: {what}")
 
@@ -157,7 +154,7 @@ def test_a_worker_and_the_server_are_killed_in_a_run_and_the_labels_are_exact(
     killed = stack.pids["server"]
     os.killpg(killed, signal.SIGKILL)
     stack.wait_for("server", "running", other_than=killed, seconds=60)
-    assert _await("the run has ended", lambda: _ended(server, run), 240 + _LOCKED_SECONDS) == "COMPLETED"
+    assert _await("the run has ended", lambda: _ended(server, run), 300) == "COMPLETED"
     assert_exact(config.store, undisturbed)
     count("service: workers and servers killed", 2)
 
@@ -185,7 +182,7 @@ def test_the_server_is_gone_for_a_minute_in_a_run_and_nobody_at_work_is_given_up
         while time.monotonic() < back_at:
             assert not answers(f"{stack.api_url}/health")
             time.sleep(1)
-    assert _await("the run has ended", lambda: _ended(server, run), 240 + _LOCKED_SECONDS) == "COMPLETED"
+    assert _await("the run has ended", lambda: _ended(server, run), 300) == "COMPLETED"
     assert_exact(config.store, undisturbed)
     others = _groups(server, run, "CRASHED", "FAILED", "CANCELLED")  # without a server Prefect can begin none
     assert [(lost.name, lost.state) for lost in others if lost.run_count] == []
@@ -208,15 +205,15 @@ def test_a_run_that_was_without_a_server_can_be_cancelled_yet(
     with stack.without_server():
         time.sleep(_DEAF_SECONDS)
     _await("it is told", lambda: server.set_flow_run_state(run.id, Cancelling()), 60)
-    _await_stop(server, run, 60)
+    _await_stop(server, run, 90)
     assert _num_done(config) < _NUM_IMAGES // _IMAGES_PER_SHARD
     count("service: runs cancelled after Prefect stopped listening", 1)
 
 
 def _await_stop(server: SyncPrefectClient, run: FlowRun, seconds: float) -> None:
     unended = ("SCHEDULED", "PENDING", "RUNNING", "CANCELLING")
-    _await("all have stopped", lambda: not _groups(server, run, *unended), seconds + _LOCKED_SECONDS)
-    assert _await("the run has ended", lambda: _ended(server, run), 30 + _LOCKED_SECONDS) == "CANCELLED"
+    _await("all have stopped", lambda: not _groups(server, run, *unended), seconds)
+    assert _await("the run has ended", lambda: _ended(server, run), 30) == "CANCELLED"
 
 
 def test_a_run_that_is_cancelled_while_its_process_starts_does_nothing(
@@ -224,9 +221,9 @@ def test_a_run_that_is_cancelled_while_its_process_starts_does_nothing(
 ) -> None:
     """Prefect lets it begin although it has ended."""
     run = _start(server, config)
-    _await("its process starts", lambda: "Submitting" in _states(server, run), 60 + _LOCKED_SECONDS)
+    _await("its process starts", lambda: "Submitting" in _states(server, run), 60)
     end_run(server, server.read_flow_run(run.id), "for a test")
-    _await("it has begun, and ended again", lambda: _states(server, run)[-3:] == _BEGUN_IN_VAIN, 60 + _LOCKED_SECONDS)
+    _await("it has begun, and ended again", lambda: _states(server, run)[-3:] == _BEGUN_IN_VAIN, 60)
     assert not Path(config.store).exists()
 
 
@@ -244,13 +241,13 @@ def test_a_cancelled_run_stops_its_workers_within_seconds_and_the_same_run_resum
     run = _start(server, config)
     _await("groups at work", lambda: _num_done(config) >= 1 and _groups(server, run, "RUNNING"), 150)
     server.set_flow_run_state(run.id, Cancelling())  # as the UI does
-    _await_stop(server, run, 30)
+    _await_stop(server, run, 60)
     num_done = _num_done(config)
     assert num_done < _NUM_IMAGES // _IMAGES_PER_SHARD
     time.sleep(3)
     assert _num_done(config) == num_done
     again = _start(server, config)
-    assert _await("the run has ended", lambda: _ended(server, again), 240 + _LOCKED_SECONDS) == "COMPLETED"
+    assert _await("the run has ended", lambda: _ended(server, again), 300) == "COMPLETED"
     assert_exact(config.store, undisturbed)
 
 

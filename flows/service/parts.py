@@ -59,7 +59,7 @@ def server_part(*, host: str, port: int, api_url: str, home: str, database: str 
     database_settings = {} if database is None else {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database}
     return Part(
         name="server",
-        command=(sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", str(port)),
+        command=(sys.executable, "-m", "flows.service.server", "--host", host, "--port", str(port)),
         environment={
             **dict.fromkeys((*_NEVER_INHERITED, "PREFECT_API_URL")),
             "PREFECT_HOME": home,

@@ -1,0 +1,54 @@
+"""The Prefect server's process does not wait for itself."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+_BUSY_SECONDS = 5
+# What Prefect, SQLAlchemy and aiosqlite do in the server: a cursor whose statement failed is garbage, its connection
+# waits in a thread to write, and the main thread, which allocates, is who has to end the other connection's writing.
+_DEADLOCK = f"""
+import sqlite3, sys, threading, time
+from flows.service.server import collect_beside
+
+if sys.argv[2] == "beside":
+    collect_beside()
+waiting, writing = (sqlite3.connect(sys.argv[1], {_BUSY_SECONDS}, 0, None, False) for _ in range(2))
+waiting.execute("PRAGMA journal_mode = WAL")
+waiting.execute("CREATE TABLE numbers (number UNIQUE)")
+waiting.execute("INSERT INTO numbers VALUES (1)")
+kept = []
+
+def fail():
+    cursor = waiting.cursor()
+    try:
+        cursor.execute("INSERT INTO numbers VALUES (1)")
+    except sqlite3.IntegrityError as error:
+        kept.append(error)
+        error.of = error
+
+fail()
+writing.execute("BEGIN IMMEDIATE")
+writer = threading.Thread(target=waiting.execute, args=("BEGIN IMMEDIATE",))
+writer.start()
+time.sleep(0.5)
+kept.clear()
+end = time.monotonic() + 2
+while time.monotonic() < end:
+    garbage = [[] for _ in range(1000)]
+writing.execute("COMMIT")
+writer.join()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("collected", "waits"), [("beside", False), ("anywhere", True)])
+def test_a_failed_statement_that_is_garbage_does_not_stop_who_has_to_end_the_writing(
+    collected: str, waits: bool, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", _DEADLOCK, f"{tmp_path}/numbers.db", collected]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ("database is locked" in told.stderr) == waits, told.stderr
+    assert told.returncode == 0
