@@ -34,28 +34,38 @@ _LOOKS = 2  # that find it cancelled: before, the worker's own way had its time
 def heeding_cancellation() -> Iterator[None]:
     """Within the block work is stopped, by SIGTERM, some time after its run was cancelled and yet goes on.
 
-    The run then ends as Cancelled, and does not even enter the block if it was cancelled before it began. Only the run
-    that a worker started this process for, not one below it.
+    The run then ends as Cancelled. So does one that was cancelled before it began, without entering the block, and one
+    whose work is done by then: Prefect lets a run that is Cancelling end as nothing else, and it would stay that. Only
+    the run that a worker started this process for, not one below it.
     """
     started_for = os.environ.get("PREFECT__FLOW_RUN_ID")  # runtime.deployment.id asks the server, and is set below it
     if started_for is None or started_for != runtime.flow_run.id:
         yield
         return
     run, left, noticed = UUID(started_for), Event(), Event()
-    if _is_cancelled(run):
-        log.warning("The run was cancelled before it began.")
-        raise _cancelled(run)
+    _end_if_cancelled(run)
     work = contextvars.copy_context().run  # asks the server that this run talks to
     looking = Thread(target=work, args=(_look, run, left, noticed), name="own cancellation", daemon=True)
     looking.start()
     try:
-        yield
+        try:
+            yield
+        finally:
+            left.set()
     except TerminationSignal:
         if not noticed.is_set():
             raise
         raise _cancelled(run) from None
-    finally:
-        left.set()
+    except Exception:
+        _end_if_cancelled(run)
+        raise
+    else:
+        _end_if_cancelled(run)
+
+
+def _end_if_cancelled(run: UUID) -> None:
+    if _is_cancelled(run):
+        raise _cancelled(run)
 
 
 def _look(run: UUID, left: Event, noticed: Event) -> None:

@@ -127,6 +127,26 @@ def test_what_was_cancelled_while_its_process_started_does_not_begin(
     assert not signalled.is_set()
 
 
+@pytest.mark.parametrize("failure", [None, ValueError("the disk is full")], ids=["done", "failed"])
+def test_what_ends_by_itself_though_it_is_cancelled_ends_as_cancelled(
+    failure: Exception | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prefect would refuse any other end, and it would stay Cancelling."""
+    _play(monkeypatch, server := Server(Cancelling()))
+    monkeypatch.setattr(own_cancellation, "_SECONDS", 60)
+    with pytest.raises(Abort), own_cancellation.heeding_cancellation():
+        if failure is not None:
+            raise failure
+    assert [state.type for _, state in server.told] == [StateType.CANCELLED]
+
+
+def test_what_ends_by_itself_and_is_not_cancelled_ends_as_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    _play(monkeypatch, server := Server())
+    with pytest.raises(ValueError, match="the disk is full"), own_cancellation.heeding_cancellation():
+        raise ValueError("the disk is full")
+    assert server.told == []
+
+
 def test_a_server_that_is_gone_again_is_not_told(signalled: Event, monkeypatch: pytest.MonkeyPatch) -> None:
     _play(monkeypatch, server := Server(Cancelling()))
     server.is_gone = True
