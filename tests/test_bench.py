@@ -81,6 +81,7 @@ def test_a_stopwatch_adds_up_what_happens_in_a_stage_and_shares_it_among_images(
     assert first == second > 0
 
 
+@pytest.mark.slow
 def test_arithmetic_counts_a_multiply_add_as_two_also_in_attention_and_in_onednns_products() -> None:
     counter = Arithmetic()
     left, right = torch.ones(6, 8), torch.ones(10, 8)

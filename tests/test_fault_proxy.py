@@ -185,6 +185,7 @@ def test_a_server_that_is_away_looks_away(proxy: FaultProxy, upstream: Upstream)
         _ask(http.client.HTTPConnection("127.0.0.1", _port(proxy), timeout=10), "GET", "/a")
 
 
+@pytest.mark.slow
 def test_many_clients_at_once_get_each_their_own(proxy: FaultProxy) -> None:
     def use(number: int) -> None:
         with closing(http.client.HTTPConnection("127.0.0.1", _port(proxy), timeout=10)) as client:

@@ -80,6 +80,7 @@ _NIGHTS = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(_NIGHTS, st.integers(1, 3))
 @settings(max_examples=25, deadline=None)
 def test_after_any_nights_every_image_of_the_last_is_labelled_once_and_the_rest_is_gone(

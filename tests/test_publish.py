@@ -232,6 +232,7 @@ class TestWithoutServer:
             assert time.monotonic() - began < 5
 
 
+@pytest.mark.slow
 def test_progress_of_other_steps_is_not_counted() -> None:
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
         artifact = ProgressArtifact("s3://bucket/boats", seconds=0.01)
