@@ -39,6 +39,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_grou
 _NUM_IMAGES, _IMAGES_PER_SHARD = 24, 4
 _LOST_AFTER_SECONDS, _START_WITHIN_SECONDS = 30, 60
 _GONE_SECONDS = 62
+_BEGUN_IN_VAIN = ["Cancelled", "Running", "Cancelled"]  # the states of a run that was cancelled as it was started
 _DEAF_SECONDS = 45  # without a server, after which Prefect's workers hear of no cancellation any more
 _CHANGES = {
     "targets.annotations": None,
@@ -154,7 +155,7 @@ def test_a_worker_and_the_server_are_killed_in_a_run_and_the_labels_are_exact(
     killed = stack.pids["server"]
     os.killpg(killed, signal.SIGKILL)
     stack.wait_for("server", "running", other_than=killed, seconds=60)
-    assert _await("the run has ended", lambda: _ended(server, run), 300) == "COMPLETED"
+    assert _await("the run has ended", lambda: _ended(server, run), 240) == "COMPLETED"
     assert_exact(config.store, undisturbed)
     count("service: workers and servers killed", 2)
 
@@ -182,7 +183,7 @@ def test_the_server_is_gone_for_a_minute_in_a_run_and_nobody_at_work_is_given_up
         while time.monotonic() < back_at:
             assert not answers(f"{stack.api_url}/health")
             time.sleep(1)
-    assert _await("the run has ended", lambda: _ended(server, run), 300) == "COMPLETED"
+    assert _await("the run has ended", lambda: _ended(server, run), 240) == "COMPLETED"
     assert_exact(config.store, undisturbed)
     others = _groups(server, run, "CRASHED", "FAILED", "CANCELLED")  # without a server Prefect can begin none
     assert [(lost.name, lost.state) for lost in others if lost.run_count] == []
@@ -227,9 +228,6 @@ def test_a_run_that_is_cancelled_while_its_process_starts_does_nothing(
     assert not Path(config.store).exists()
 
 
-_BEGUN_IN_VAIN = ["Cancelled", "Running", "Cancelled"]
-
-
 def _states(server: SyncPrefectClient, run: FlowRun) -> list[str | None]:
     states = server.read_flow_run_states(run.id)
     return [state.name for state in sorted(states, key=lambda state: state.timestamp)]
@@ -241,13 +239,13 @@ def test_a_cancelled_run_stops_its_workers_within_seconds_and_the_same_run_resum
     run = _start(server, config)
     _await("groups at work", lambda: _num_done(config) >= 1 and _groups(server, run, "RUNNING"), 150)
     server.set_flow_run_state(run.id, Cancelling())  # as the UI does
-    _await_stop(server, run, 60)
+    _await_stop(server, run, 30)
     num_done = _num_done(config)
     assert num_done < _NUM_IMAGES // _IMAGES_PER_SHARD
     time.sleep(3)
     assert _num_done(config) == num_done
     again = _start(server, config)
-    assert _await("the run has ended", lambda: _ended(server, again), 300) == "COMPLETED"
+    assert _await("the run has ended", lambda: _ended(server, again), 240) == "COMPLETED"
     assert_exact(config.store, undisturbed)
 
 
