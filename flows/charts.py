@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from refseg_core.study import Spread
+from refseg_core.analysis.reference_study import Spread
 from refseg_core.tables import BenchmarkNumbers
 from tasks.bench.growth import Growth
 from tasks.bench.side_by_side import STAGES, Comparison

@@ -12,7 +12,7 @@ from flows.console import results
 from flows.run_file import load_config
 from refseg_core.demo.dataset import DEMO_CATEGORIES, draw_demo_references, draw_demo_targets, image_name, to_coco
 from refseg_core.demo.scenes import Scene
-from refseg_core.pictures import to_png
+from refseg_core.visualization import to_png
 from tasks.artifacts import Store
 from tasks.labels import newest_labels
 from tasks.pictures import show_labels

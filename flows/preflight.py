@@ -1,7 +1,7 @@
 """Finds what would stop a run before hours are spent: in the first seconds, without weights and without Prefect."""
 
 from flows.configuration import RunConfig, check_config
-from refseg_core.category_ids import matching_ids
+from refseg_core.datasets.category_mapping import matching_ids
 from refseg_core.errors import DatasetError
 from refseg_core.images import IMAGE_SUFFIXES
 from refseg_core.tables import Categories

@@ -10,7 +10,7 @@ from rich.table import Table as TextTable
 from flows.configuration import RunConfig
 from flows.console import messages, print_review, results
 from flows.pipeline import RunResult
-from refseg_core.overview import Oddity, Overview, overview
+from refseg_core.analysis.dataset_summary import Oddity, Overview, overview
 from refseg_core.tables import Images
 from tasks.addresses import redact
 from tasks.artifacts import Artifact, Store

@@ -12,8 +12,8 @@ from flows.charts import draw_study
 from flows.configuration import RunConfig
 from flows.console import messages, results
 from flows.pipeline import RunResult
+from refseg_core.analysis.reference_study import Outcome, Spread, answer, enough, spreads
 from refseg_core.errors import ConfigurationError
-from refseg_core.study import Outcome, Spread, answer, enough, spreads
 from tasks import progress
 from tasks.artifacts import made_by
 from tasks.index_dataset import index_dataset

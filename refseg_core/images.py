@@ -1,7 +1,7 @@
 """Image files: from their bytes to RGB pixels, or to the reason why not.
 
-Reading the bytes is not here, nor is resizing or scaling (`refseg_core/pixels.py`). Pillow's process-wide settings
-(its pixel limit, its tolerance for truncated files) are neither set nor relied on.
+Reading the bytes is not here, nor is resizing or scaling (`refseg_core/models/preprocessing.py`). Pillow's process-wide
+settings (its pixel limit, its tolerance for truncated files) are neither set nor relied on.
 """
 
 import io

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import pyarrow as pa
 
-from refseg_core.columns import RLE_TYPE, VECTOR_TYPE, Array, Table, column
+from refseg_core.table_schema import RLE_TYPE, VECTOR_TYPE, Array, Table, column
 
 _BOX = pa.list_(pa.float64(), 4)
 

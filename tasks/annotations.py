@@ -1,6 +1,6 @@
 """Annotations of any format, as they lie in their place: which format it is, their files read, the dataset they make.
 
-Not here: what the files mean (`refseg_core/coco/`, `refseg_core/formats/`), and listing images that have no annotations
+Not here: what the files mean (`refseg_core/datasets/`), and listing images that have no annotations
 (`tasks/index_dataset.py`).
 """
 
@@ -14,10 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from refseg_core.coco import MaskFile, parse_coco
-from refseg_core.dataset import Dataset
-from refseg_core.errors import DatasetError, ImageError, StoreError
-from refseg_core.formats import (
+from refseg_core.datasets import (
     SUFFIXES,
     ImageNames,
     NamedFile,
@@ -31,6 +28,9 @@ from refseg_core.formats import (
     read_voc,
     read_yolo,
 )
+from refseg_core.datasets.coco import MaskFile, parse_coco
+from refseg_core.datasets.dataset import Dataset
+from refseg_core.errors import DatasetError, ImageError, StoreError
 from refseg_core.images import IMAGE_SUFFIXES, image_size
 from refseg_core.settings import Format
 from refseg_core.tables import Images

@@ -23,8 +23,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
-from refseg_core.columns import Table
 from refseg_core.errors import NotFoundError, StoreError
+from refseg_core.table_schema import Table
 from tasks.addresses import redact
 from tasks.manifests import ARTIFACT, RECIPE, Shape, misfit
 from tasks.parquet import AnyTable, table_from_parquet, table_to_parquet

@@ -1,6 +1,6 @@
 """Lists of categories that lie in or above a folder of annotations: found, read and hashed.
 
-Not here: lists of one name a line (`refseg_core/formats/class_names.py`).
+Not here: lists of one name a line (`refseg_core/datasets/class_names.py`).
 """
 
 import hashlib
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import yaml
 
+from refseg_core.datasets import CLASS_FILES, read_class_names
 from refseg_core.errors import DatasetError, StoreError
-from refseg_core.formats import CLASS_FILES, read_class_names
 from refseg_core.settings import Format
 from tasks.addresses import redact
 from tasks.storage import Folder

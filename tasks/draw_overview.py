@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from refseg_core.dataset import Dataset
-from refseg_core.overview import pick_images
-from refseg_core.pictures import Picture, contact_sheet, draw_instances, to_jpeg
+from refseg_core.analysis.dataset_summary import pick_images
+from refseg_core.datasets.dataset import Dataset
 from refseg_core.tables import Annotations, Categories
+from refseg_core.visualization import Picture, contact_sheet, draw_instances, to_jpeg
 from tasks.artifacts import Artifact, Store
 from tasks.images import read_images
 from tasks.pictures import MAX_PIXELS

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from refseg_core import evaluation
-from refseg_core.category_ids import numbered_as
-from refseg_core.dataset import Dataset
+from refseg_core.datasets.category_mapping import numbered_as
+from refseg_core.datasets.dataset import Dataset
 from refseg_core.errors import StoreError
 from refseg_core.settings import Conventions, EvaluationSettings, Protocol
 from refseg_core.tables import (

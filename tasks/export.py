@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from refseg_core.export import coco_dataset, coco_results, json_array
+from refseg_core.datasets.coco.writer import coco_dataset, coco_results, json_array
 from refseg_core.settings import Conventions
 from refseg_core.tables import Categories, Detections, LabeledImages, Prototypes
 from tasks.labels import LabelRun

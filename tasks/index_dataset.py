@@ -11,12 +11,12 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from refseg_core.coco import MaskFile, may_be_federated
-from refseg_core.columns import Table
-from refseg_core.dataset import Dataset, dataset_of_files, select_images
+from refseg_core.datasets.coco import MaskFile, may_be_federated
+from refseg_core.datasets.dataset import Dataset, dataset_of_files, select_images
 from refseg_core.errors import DatasetError
 from refseg_core.images import IMAGE_SUFFIXES
 from refseg_core.settings import Conventions, Format
+from refseg_core.table_schema import Table
 from refseg_core.tables import Annotations, Categories, FederatedLabels, Images
 from tasks.addresses import redact
 from tasks.annotations import Annotated, document_hashes, is_coco_file, read_annotations

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from refseg_core.image_labels import Found, ImageLabels, Squashed
-from refseg_core.labeling import Labeler
+from refseg_core.labeling.image_labels import Found, ImageLabels, Squashed
+from refseg_core.labeling.labeler import Labeler
 from refseg_core.tables import Detections, Images, LabeledImages
 from tasks.ahead import ahead
 from tasks.artifacts import Store

@@ -7,8 +7,8 @@ from typing import TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from refseg_core.columns import Table
 from refseg_core.errors import StoreError
+from refseg_core.table_schema import Table
 
 AnyTable = TypeVar("AnyTable", bound=Table)
 

@@ -7,11 +7,11 @@ from pathlib import PurePosixPath
 import numpy as np
 import numpy.typing as npt
 
-from refseg_core.category_ids import numbered_as
+from refseg_core.datasets.category_mapping import numbered_as
 from refseg_core.errors import ConfigurationError, DatasetError, ImageError, RefsegError
 from refseg_core.images import decode_image
-from refseg_core.pictures import Picture, contact_sheet, draw_instances, reference_panel, side_by_side, to_jpeg
 from refseg_core.tables import Annotations, Categories, Detections, Images, Prototypes, References
+from refseg_core.visualization import Picture, contact_sheet, draw_instances, reference_panel, side_by_side, to_jpeg
 from tasks.addresses import redact
 from tasks.artifacts import Artifact, Store
 from tasks.images import read_images

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from refseg_core.columns import Array
 from refseg_core.errors import StoreError
+from refseg_core.table_schema import Array
 from refseg_core.tables import Images, LabeledImages
 from tasks.addresses import redact
 from tasks.artifacts import Store, describe_part, made_by, numbered_name

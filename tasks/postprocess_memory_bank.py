@@ -1,7 +1,7 @@
 """Step 4: aggregates the bank into one prototype per category."""
 
 from refseg_core.errors import DatasetError
-from refseg_core.prototypes import postprocess_memory_bank as postprocess
+from refseg_core.references.prototypes import postprocess_memory_bank as postprocess
 from refseg_core.tables import MemoryBank, Prototypes, References
 from tasks.artifacts import Artifact, Recipe, Store
 from tasks.retrying import retried_task

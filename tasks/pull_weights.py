@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from refseg_core.errors import StoreError, WeightsError
-from refseg_core.registry import PublishedWeights, published_weights
+from refseg_core.models.registry import PublishedWeights, published_weights
 from tasks.addresses import redact
 from tasks.storage import open_uri, read_uri, uri_size
 from tasks.weights import (

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from refseg_core import sampling
+from refseg_core.references import sampling
 from refseg_core.settings import Conventions, SamplingSettings
 from refseg_core.tables import Annotations, Categories, Images, References
 from tasks.artifacts import Artifact, Recipe, Store

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from refseg_core.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
-from refseg_core.coco import parse_coco
-from refseg_core.dataset import Dataset
+from refseg_core.datasets.coco import parse_coco
+from refseg_core.datasets.dataset import Dataset
+from refseg_core.demo.appearance import Category
 from refseg_core.demo.dataset import (
     DEMO_CATEGORIES,
     VALIDATION_CATEGORIES,
@@ -30,7 +30,6 @@ from refseg_core.demo.dataset import (
     draw_targets,
     to_coco,
 )
-from refseg_core.demo.looks import Category
 from refseg_core.demo.scenes import Scene, SceneSettings
 from refseg_core.demo.training import (
     EncoderTraining,
@@ -40,14 +39,15 @@ from refseg_core.demo.training import (
     train_encoder,
     train_segmenter,
 )
-from refseg_core.encoder import Encoder, build_encoder
 from refseg_core.evaluation import evaluate
-from refseg_core.labeling import Labeler
-from refseg_core.memory_bank import crop_reference, encode_references
-from refseg_core.prototypes import postprocess_memory_bank
-from refseg_core.sampling import sample_references
-from refseg_core.segmentation import segment_boxes
-from refseg_core.segmenter import Segmenter, build_segmenter
+from refseg_core.labeling.labeler import Labeler
+from refseg_core.models.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
+from refseg_core.models.encoder import Encoder, build_encoder
+from refseg_core.models.segmenter import Segmenter, build_segmenter
+from refseg_core.references.memory_bank import crop_reference, encode_references
+from refseg_core.references.prototypes import postprocess_memory_bank
+from refseg_core.references.sampling import sample_references
+from refseg_core.references.segmentation import segment_boxes
 from refseg_core.settings import ReferenceSettings, SamplingSettings
 from refseg_core.tables import Detections, MemoryBank, Prototypes
 from tasks.weights import load_weights

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from refseg_core import tables
-from refseg_core.columns import Table
 from refseg_core.errors import NotFoundError, StoreError
+from refseg_core.table_schema import Table
 from refseg_core.tables import Detections, Images, LabeledImages
 from tasks.addresses import redact
 from tasks.ahead import ahead

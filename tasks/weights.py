@@ -1,8 +1,8 @@
 """Model weights: finding, checking, listing and loading their files.
 
-Downloading them is in `tasks/pull_weights.py`, what is published where in `refseg_core/registry.py`, and fitting
-parameters to a model in `refseg_core/checkpoints.py`. Files are identified by the sha256 of their bytes, wherever they
-came from.
+Downloading them is in `tasks/pull_weights.py`, what is published where in `refseg_core/models/registry.py`, and fitting
+parameters to a model in `refseg_core/models/checkpoints.py`. Files are identified by the sha256 of their bytes,
+wherever they came from.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from refseg_core.errors import StoreError, WeightsError
-from refseg_core.registry import REGISTRY, Kind, PublishedWeights, published_weights
+from refseg_core.models.registry import REGISTRY, Kind, PublishedWeights, published_weights
 from tasks.addresses import redact, redact_text, scheme
 from tasks.storage import open_uri, read_uri, uri_size
 

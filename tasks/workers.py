@@ -7,12 +7,12 @@ from threading import Lock
 
 import torch
 
-from refseg_core.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
-from refseg_core.batches import Batches
-from refseg_core.encoder import Encoder, build_encoder
 from refseg_core.errors import ConfigurationError, WeightsError
-from refseg_core.labeling import Labeler
-from refseg_core.segmenter import Segmenter, build_segmenter
+from refseg_core.labeling.batching import Batches
+from refseg_core.labeling.labeler import Labeler
+from refseg_core.models.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
+from refseg_core.models.encoder import Encoder, build_encoder
+from refseg_core.models.segmenter import Segmenter, build_segmenter
 from refseg_core.settings import BatchSettings, LabelingSettings
 from refseg_core.tables import Prototypes
 from tasks.artifacts import Store

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from refseg_core.masks import Masks, decode_mask, encode_masks, rle_from_polygons
+from refseg_core.masks.rle import Masks, decode_mask, encode_masks, rle_from_polygons
 from tests.samples import png
 
 HEIGHT, WIDTH = 64, 128

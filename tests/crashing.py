@@ -202,7 +202,7 @@ def _prepare(attempt: Attempt) -> None:
 
 
 def _find_less() -> None:
-    from refseg_core.image_labels import Found, ImageLabels
+    from refseg_core.labeling.image_labels import Found, ImageLabels
 
     labels = Found.labels
 
@@ -256,7 +256,7 @@ def _create_half(create: Callable[..., object], folder: object, name: str, data:
 
 def _doings() -> dict[str, tuple[Any, str]]:
     """What a process may die of: where that function is looked up when it is called."""
-    from refseg_core.labeling import Labeler
+    from refseg_core.labeling.labeler import Labeler
 
     return {
         "create": (folder.Folder, "create"),
@@ -320,7 +320,7 @@ def _collect(store: str, **options: Any) -> None:
 
 
 def _pull(folder: str, model: str, **published: Any) -> None:
-    from refseg_core.registry import REGISTRY
+    from refseg_core.models.registry import REGISTRY
     from tasks.pull_weights import pull_weights
 
     REGISTRY[model] = REGISTRY[model]._replace(**published)
@@ -333,7 +333,7 @@ _WORKS: dict[str, Callable[..., None]] = {"run": _run, "export": _export, "colle
 def _use_tiny_models() -> None:
     import torch
 
-    from refseg_core.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
+    from refseg_core.models.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
     from tests.models import TINY_ENCODER, TINY_SEGMENTER
 
     torch.set_num_threads(1)

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from refseg_core.coco import parse_coco
-from refseg_core.dataset import Dataset
-from refseg_core.masks import Rle, encode_masks
+from refseg_core.datasets.coco import parse_coco
+from refseg_core.datasets.dataset import Dataset
+from refseg_core.masks.rle import Rle, encode_masks
 from refseg_core.tables import Detections
 
 Document = dict[str, Any]

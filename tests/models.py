@@ -7,9 +7,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from refseg_core.architectures import EncoderArchitecture, SegmenterArchitecture
-from refseg_core.encoder import Encoder
-from refseg_core.segmenter import Segmenter
+from refseg_core.models.architectures import EncoderArchitecture, SegmenterArchitecture
+from refseg_core.models.encoder import Encoder
+from refseg_core.models.segmenter import Segmenter
 
 TINY_SEGMENTER = SegmenterArchitecture(8, 1, (1, 1, 2, 1), (3,), window_sizes=(4, 4, 4, 2), width=32, image_size=64)
 TINY_ENCODER = EncoderArchitecture(32, 2, 2, image_size=70)

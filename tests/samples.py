@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from refseg_core.columns import Table
-from refseg_core.masks import encode_masks
+from refseg_core.masks.rle import encode_masks
+from refseg_core.table_schema import Table
 from refseg_core.tables import Detections, Images, LabeledImages
 
 

@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 
 from refseg_core import evaluation
-from refseg_core.masks import Rle, encode_masks, mask_areas, rle_from_polygons
+from refseg_core.masks.rle import Rle, encode_masks, mask_areas, rle_from_polygons
 from refseg_core.settings import SamplingSettings
 from refseg_core.tables import Annotations, Categories, Detections, Images, LabeledImages, Metrics
 from tasks.artifacts import Recipe, Store

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flows.shard_groups import label_shards
-from refseg_core.image_labels import ImageLabels
+from refseg_core.labeling.image_labels import ImageLabels
 from refseg_core.tables import Detections
 from tasks import label_shard as label_module
 from tasks.label_job import LabelJob

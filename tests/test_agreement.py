@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from refseg_core.agreement import compare_labels
-from refseg_core.masks import encode_masks
+from refseg_core.analysis.label_agreement import compare_labels
+from refseg_core.masks.rle import encode_masks
 from refseg_core.tables import Detections
 
 

@@ -17,12 +17,19 @@ import pytest
 _ROOT = Path(__file__).resolve().parents[1]
 _LAYERS = ("refseg_core", "tasks", "flows")  # each may import those before it
 
+_LABELING = {f"refseg_core.labeling.{step}" for step in ("proposals", "matching", "merging")}
 _STEPS = {
-    *("coco", "sampling", "segmentation", "memory_bank", "prototypes", "proposals", "matching", "merging"),
-    "evaluation",
+    *("refseg_core.datasets.coco", "refseg_core.evaluation"),
+    *(f"refseg_core.references.{step}" for step in ("sampling", "segmentation", "memory_bank", "prototypes")),
+    *_LABELING,
 }
-# Modules of refseg_core that are made of others: the steps each may import. Nothing in refseg_core imports these.
-_COMPOSED_OF = {"labeling": {"proposals", "matching", "merging"}, "demo": _STEPS, "formats": {"coco"}}
+# What in refseg_core is made of steps, and of which.
+_COMPOSED_OF = {
+    "refseg_core.labeling.labeler": _LABELING,
+    "refseg_core.demo": _STEPS,
+    "refseg_core.datasets": {"refseg_core.datasets.coco"},
+}
+_ABOVE_ALL = {"refseg_core.labeling.labeler", "refseg_core.demo"}  # nothing in refseg_core imports these
 
 # Third-party names and the only modules that may import them.
 _DOORS: dict[str, tuple[str, ...]] = {
@@ -35,9 +42,9 @@ _DOORS: dict[str, tuple[str, ...]] = {
     "httpx": ("tasks.storage", "flows.asking"),  # Prefect's client raises its errors
     "pyarrow.parquet": ("tasks.parquet",),
     "matplotlib": ("flows.charts",),
-    "sam2": ("refseg_core.segmenter",),
-    "dinov2": ("refseg_core.encoder",),
-    "pycocotools": ("refseg_core.masks",),
+    "sam2": ("refseg_core.models.segmenter",),
+    "dinov2": ("refseg_core.models.encoder",),
+    "pycocotools": ("refseg_core.masks.rle",),
     "pycocotools.coco": (),  # an oracle of tests, like the next
     "pycocotools.cocoeval": (),
     "prefect": ("flows", "tasks"),
@@ -68,11 +75,6 @@ class Module(NamedTuple):
     @property
     def layer(self) -> str:
         return self.name.split(".")[0]
-
-    @property
-    def part(self) -> str:
-        """What it belongs to within its layer: a module's or a subfolder's name."""
-        return [*self.name.split("."), ""][1]
 
 
 def _modules() -> Iterator[Module]:
@@ -125,15 +127,21 @@ def steps_that_know_each_other(module: Module) -> Iterator[str]:
     """Steps never import each other; what is shared imports no step."""
     if module.layer != "refseg_core":
         return
-    allowed = _COMPOSED_OF.get(module.part, set())
+    own = _part(module.name)
     for name in _imports(module):
-        part = [*name.split("."), ""][1] if _is_within(name, "refseg_core") else ""
-        if part == module.part:
+        part = _part(name)
+        if part == own:
             continue
-        if part in _STEPS - allowed:
+        if part in _STEPS - _COMPOSED_OF.get(own, set()):
             yield f"{module.name} imports the step {part}: only {', '.join(_COMPOSED_OF)} may compose steps"
-        elif part in _COMPOSED_OF and module.part != "demo":
+        elif part in _ABOVE_ALL and own != "refseg_core.demo":
             yield f"{module.name} imports {part}, which is made of steps: it stands above all of refseg_core"
+
+
+def _part(name: str) -> str:
+    """The step that a module of refseg_core belongs to, or what is made of steps; "" for what is shared."""
+    parts = (part for part in {*_STEPS, *_COMPOSED_OF} if _is_within(name, part))
+    return max(parts, key=len, default="")
 
 
 def outside_past_its_door(module: Module) -> Iterator[str]:
@@ -214,7 +222,7 @@ def test_no_module_goes(rule: Callable[[Module], Iterator[str]]) -> None:
 
 def test_every_step_of_the_table_exists() -> None:
     names = {module.name for module in _MODULES}
-    assert {f"refseg_core.{step}" for step in (*_STEPS, "labeling")} <= names
+    assert {*_STEPS, *_COMPOSED_OF} <= names
     assert set(_DOORS["fsspec"]) | set(_DOORS["sam2"]) | {"tasks.weights"} <= names
 
 
@@ -223,37 +231,49 @@ _PLANTED = [
     ("refseg_core.tables", "from tasks import storage", against_the_layers),
     ("tasks.labels", "def load():\n    from flows.cli import main", against_the_layers),
     ("flows.cli", "from tests.models import tiny_encoder", against_the_layers),
-    ("refseg_core.matching", "from refseg_core.merging import mask_boxes", steps_that_know_each_other),
-    ("refseg_core.matching", "from refseg_core import merging", steps_that_know_each_other),
-    ("refseg_core.matching", "from . import merging", steps_that_know_each_other),
-    ("refseg_core.matching", "from .merging import mask_boxes", steps_that_know_each_other),
-    ("refseg_core.masks", "from refseg_core.coco import parse_coco", steps_that_know_each_other),
-    ("refseg_core.pictures.panels", "import refseg_core.evaluation", steps_that_know_each_other),
-    ("refseg_core.labeling", "from refseg_core.sampling import sample_references", steps_that_know_each_other),
-    ("refseg_core.export", "from refseg_core.labeling import Labeler", steps_that_know_each_other),
-    ("refseg_core.export", "from refseg_core.demo.scenes import draw", steps_that_know_each_other),
+    (
+        "refseg_core.labeling.matching",
+        "from refseg_core.labeling.merging import mask_boxes",
+        steps_that_know_each_other,
+    ),
+    ("refseg_core.labeling.matching", "from refseg_core.labeling import merging", steps_that_know_each_other),
+    ("refseg_core.labeling.matching", "from . import merging", steps_that_know_each_other),
+    ("refseg_core.labeling.matching", "from .merging import mask_boxes", steps_that_know_each_other),
+    ("refseg_core.masks.rle", "from refseg_core.datasets.coco import parse_coco", steps_that_know_each_other),
+    ("refseg_core.visualization.panels", "import refseg_core.evaluation", steps_that_know_each_other),
+    (
+        "refseg_core.labeling.labeler",
+        "from refseg_core.references.sampling import sample_references",
+        steps_that_know_each_other,
+    ),
+    (
+        "refseg_core.datasets.coco.writer",
+        "from refseg_core.labeling.labeler import Labeler",
+        steps_that_know_each_other,
+    ),
+    ("refseg_core.datasets.coco.writer", "from refseg_core.demo.scenes import draw", steps_that_know_each_other),
     ("tasks.images", "import fsspec.core", outside_past_its_door),
     ("tasks.labels", "import pyarrow.parquet as pq", outside_past_its_door),
     ("tasks.labels", "from pyarrow import parquet", outside_past_its_door),
-    ("refseg_core.proposals", "from sam2.build_sam import build_sam2", outside_past_its_door),
-    ("refseg_core.coco", "from pycocotools import mask", outside_past_its_door),
-    ("refseg_core.masks", "from pycocotools.coco import COCO", outside_past_its_door),
+    ("refseg_core.labeling.proposals", "from sam2.build_sam import build_sam2", outside_past_its_door),
+    ("refseg_core.datasets.coco", "from pycocotools import mask", outside_past_its_door),
+    ("refseg_core.masks.rle", "from pycocotools.coco import COCO", outside_past_its_door),
     ("refseg_core.evaluation.curves", "from pycocotools import cocoeval", outside_past_its_door),
-    ("refseg_core.labeling", "from prefect import task", outside_past_its_door),
+    ("refseg_core.labeling.labeler", "from prefect import task", outside_past_its_door),
     ("tasks.storage", "from prefect import task", outside_past_its_door),
     ("flows.pipeline", "import torch", outside_past_its_door),
-    ("refseg_core.coco", "from pathlib import Path", world_in_the_core),
-    ("refseg_core.labeling", "import time", world_in_the_core),
+    ("refseg_core.datasets.coco", "from pathlib import Path", world_in_the_core),
+    ("refseg_core.labeling.labeler", "import time", world_in_the_core),
     ("refseg_core.images", "open('a.jpg')", world_in_the_core),
-    ("refseg_core.sampling", "import random\nrandom.shuffle([1])", world_in_the_core),
-    ("refseg_core.sampling", "import numpy as np\nnp.random.rand(3)", world_in_the_core),
-    ("refseg_core.encoder", "import torch\ntorch.manual_seed(0)", world_in_the_core),
+    ("refseg_core.references.sampling", "import random\nrandom.shuffle([1])", world_in_the_core),
+    ("refseg_core.references.sampling", "import numpy as np\nnp.random.rand(3)", world_in_the_core),
+    ("refseg_core.models.encoder", "import torch\ntorch.manual_seed(0)", world_in_the_core),
     ("tasks.artifacts", "import pickle", pickles),
     ("tasks.artifacts", "from joblib import dump", pickles),
     ("tasks.workers", "import torch\ntorch.load('a.pt')", pickles),
     ("tasks.workers", "from torch import load", pickles),
     ("flows.cli", "print('done')", prints),
-    ("refseg_core.export", "import json", silence_about_itself),
+    ("refseg_core.datasets.coco.writer", "import json", silence_about_itself),
 ]
 
 
@@ -277,9 +297,12 @@ def test_what_breaks_a_rule_is_found_by_that_rule_and_named(
         ("tasks.storage", "import fsspec"),
         ("tasks.parquet", "import pyarrow.parquet as pq"),
         ("tasks.weights", "import torch\ntorch.load('a.pt', weights_only=True)"),
-        ("refseg_core.labeling", "from refseg_core import matching, merging, proposals, masks"),
-        ("refseg_core.pictures.panels", "from refseg_core.pictures import colours\nfrom .plates import plate"),
-        ("refseg_core.sampling", "import random\nrandom.Random(3).shuffle([1])\n'a.b'.split('.')"),
+        ("refseg_core.labeling.labeler", "from refseg_core.labeling import matching, merging"),
+        (
+            "refseg_core.visualization.panels",
+            "from refseg_core.visualization import colours\nfrom .plates import plate",
+        ),
+        ("refseg_core.references.sampling", "import random\nrandom.Random(3).shuffle([1])\n'a.b'.split('.')"),
         ("refseg_core.demo.training.loop", "import torch\nwith torch.random.fork_rng():\n    torch.manual_seed(3)"),
         ("flows.console", "console.print('done')"),
     ],

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from refseg_core.architectures import SEGMENTER_ARCHITECTURES
-from refseg_core.batches import UPSAMPLED_AT_ONCE, Batches, BatchSize, in_batches
 from refseg_core.errors import ConfigurationError
+from refseg_core.labeling.batching import UPSAMPLED_AT_ONCE, Batches, BatchSize, in_batches
+from refseg_core.models.architectures import SEGMENTER_ARCHITECTURES
 from refseg_core.settings import BatchSettings
 
 _LARGE = SEGMENTER_ARCHITECTURES["sam2_hiera_large"]

@@ -16,7 +16,7 @@ from flows.benchmarks.outcome import RunOutcome, as_text, compare_with_published
 from flows.charts import draw_benchmark
 from flows.cli import main
 from flows.configuration import keys
-from refseg_core.coco import parse_coco
+from refseg_core.datasets.coco import parse_coco
 from refseg_core.errors import ConfigurationError, DatasetError
 from tests.projects import Project
 from tests.without_prefect import call_without_prefect

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from refseg_core.checkpoints import load_state
-from refseg_core.encoder import Encoder, build_encoder
 from refseg_core.errors import WeightsError
-from refseg_core.segmenter import Segmenter, build_segmenter
+from refseg_core.models.checkpoints import load_state
+from refseg_core.models.encoder import Encoder, build_encoder
+from refseg_core.models.segmenter import Segmenter, build_segmenter
 from tests.models import TINY_ENCODER, TINY_SEGMENTER, seeded, tiny_encoder, tiny_segmenter
 
 State = dict[str, Tensor]

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
-from refseg_core.coco import MaskFile, json_stream, parse_coco
-from refseg_core.dataset import Dataset, dataset_of_files, select_images
+from refseg_core.datasets.coco import MaskFile, json_stream, parse_coco
+from refseg_core.datasets.dataset import Dataset, dataset_of_files, select_images
+from refseg_core.datasets.image_paths import check_file_name
 from refseg_core.errors import DatasetError
-from refseg_core.file_names import check_file_name
-from refseg_core.masks import decode_mask, encode_masks, rle_from_polygons
+from refseg_core.masks.rle import decode_mask, encode_masks, rle_from_polygons
 from refseg_core.settings import Conventions
 
 Document = dict[str, Any]

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from refseg_core.columns import RLE_TYPE, VECTOR_TYPE, Array, Table, column
-from refseg_core.masks import Rle
+from refseg_core.masks.rle import Rle
+from refseg_core.table_schema import RLE_TYPE, VECTOR_TYPE, Array, Table, column
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from refseg_core.batches import is_out_of_memory
-from refseg_core.compilation import compiled
-from refseg_core.labeling import Labeler
+from refseg_core.labeling.batching import is_out_of_memory
+from refseg_core.labeling.labeler import Labeler
+from refseg_core.models.compilation import compiled
 from refseg_core.settings import BatchSettings, LabelingSettings
 from refseg_core.tables import Prototypes
 from tests.models import TINY_ENCODER, tiny_encoder, tiny_segmenter

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from refseg_core import cpu
-from refseg_core.cpu import map_on_threads, products
+from refseg_core.models import acceleration as cpu
+from refseg_core.models.acceleration import map_on_threads, products
 from tests.closeness import assert_close
 from tests.models import random_tensor
 

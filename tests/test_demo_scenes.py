@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from refseg_core.coco import parse_coco
+from refseg_core.datasets.coco import parse_coco
+from refseg_core.demo.appearance import Silhouette, Texture
 from refseg_core.demo.dataset import (
     DEMO_CATEGORIES,
     DEMO_SILHOUETTES,
@@ -22,11 +23,10 @@ from refseg_core.demo.dataset import (
     run_lengths,
     to_coco,
 )
-from refseg_core.demo.looks import Silhouette, Texture
 from refseg_core.demo.scenes import Instance, Scene, SceneSettings, draw_scene
 from refseg_core.demo.silhouettes import SILHOUETTES
 from refseg_core.demo.textures import TEXTURES
-from refseg_core.masks import decode_mask
+from refseg_core.masks.rle import decode_mask
 
 
 @pytest.fixture(scope="module")

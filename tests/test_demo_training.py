@@ -11,12 +11,6 @@ import torch
 from torch import Tensor, nn
 
 import refseg_core.demo
-from refseg_core.architectures import (
-    ENCODER_ARCHITECTURES,
-    SEGMENTER_ARCHITECTURES,
-    EncoderArchitecture,
-    SegmenterArchitecture,
-)
 from refseg_core.demo.dataset import VALIDATION_CATEGORIES, draw_targets
 from refseg_core.demo.training import (
     EncoderTraining,
@@ -28,8 +22,14 @@ from refseg_core.demo.training import (
     train_encoder,
     train_segmenter,
 )
-from refseg_core.encoder import Encoder, build_encoder
-from refseg_core.segmenter import Segmenter, build_segmenter
+from refseg_core.models.architectures import (
+    ENCODER_ARCHITECTURES,
+    SEGMENTER_ARCHITECTURES,
+    EncoderArchitecture,
+    SegmenterArchitecture,
+)
+from refseg_core.models.encoder import Encoder, build_encoder
+from refseg_core.models.segmenter import Segmenter, build_segmenter
 from tasks.train_demo_models import ENCODER_TRAINING, SEGMENTER_ROUNDS, save_weights
 
 WEIGHTS = Path(refseg_core.demo.__file__).parent / "weights"

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
-from refseg_core.encoder import Encoder
-from refseg_core.matching import Matches, match, match_plainly
-from refseg_core.merging import mask_boxes
-from refseg_core.packed_masks import PackedMasks
-from refseg_core.point_decoder import PointDecoder
-from refseg_core.proposals import point_grid
-from refseg_core.segmenter import Segmenter
+from refseg_core.labeling.matching import Matches, match, match_plainly
+from refseg_core.labeling.merging import mask_boxes
+from refseg_core.labeling.proposals import point_grid
+from refseg_core.masks.bitmasks import PackedMasks
+from refseg_core.models.encoder import Encoder
+from refseg_core.models.point_decoder import PointDecoder
+from refseg_core.models.segmenter import Segmenter
 from tests.models import tiny_encoder, tiny_segmenter
 
 _ELSEWHERE = torch.device("meta")

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from refseg_core.architectures import ENCODER_ARCHITECTURES, EncoderArchitecture
-from refseg_core.encoder import Encoder
+from refseg_core.models.architectures import ENCODER_ARCHITECTURES, EncoderArchitecture
+from refseg_core.models.encoder import Encoder
 from tests.closeness import assert_close
 from tests.models import TINY_ENCODER, random_tensor, tiny_encoder
 

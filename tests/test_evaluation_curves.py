@@ -13,12 +13,12 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval, Params
 
-from refseg_core.evaluation.assignment import AREA_RANGES, IOU_THRESHES, assign
 from refseg_core.evaluation.curves import Curves
 from refseg_core.evaluation.matches import match
+from refseg_core.evaluation.matching import AREA_RANGES, IOU_THRESHES, assign
 from refseg_core.evaluation.overlaps import box_ious
 from refseg_core.evaluation.shapes import Found, Truth
-from refseg_core.masks import encode_masks
+from refseg_core.masks.rle import encode_masks
 from refseg_core.tables import Categories
 
 _CATEGORIES = (3, 5)

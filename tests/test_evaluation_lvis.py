@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refseg_core.dataset import Dataset
+from refseg_core.datasets.dataset import Dataset
 from refseg_core.evaluation.lvis import evaluate_lvis
-from refseg_core.masks import Rle, decode_mask
+from refseg_core.masks.rle import Rle, decode_mask
 from refseg_core.settings import Conventions
 from refseg_core.tables import Detections
 from tests.evaluation_cases import Document, a_federated_case, dataset_of, detections_of, found

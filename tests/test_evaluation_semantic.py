@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refseg_core.dataset import Dataset
+from refseg_core.datasets.dataset import Dataset
 from refseg_core.errors import DatasetError
 from refseg_core.evaluation import category_table, metrics_table
 from refseg_core.evaluation.semantic import evaluate_semantic
-from refseg_core.masks import decode_mask
+from refseg_core.masks.rle import decode_mask
 from refseg_core.settings import Conventions
 from refseg_core.splits import COCO_CATEGORIES, split_categories
 from refseg_core.tables import Categories, Detections

@@ -13,10 +13,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
-from refseg_core.coco import parse_coco
-from refseg_core.dataset import dataset_of_files
-from refseg_core.export import coco_dataset, coco_results, export_ids, json_array, polygons_of_mask
-from refseg_core.masks import Masks, decode_mask, encode_masks, rle_from_polygons
+from refseg_core.datasets.coco import parse_coco
+from refseg_core.datasets.coco.writer import coco_dataset, coco_results, export_ids, json_array, polygons_of_mask
+from refseg_core.datasets.dataset import dataset_of_files
+from refseg_core.masks.rle import Masks, decode_mask, encode_masks, rle_from_polygons
 from refseg_core.tables import Categories, Detections, Images, LabeledImages
 
 small_masks = st.tuples(st.integers(1, 14), st.integers(1, 14), st.integers(0, 2**32 - 1), st.floats(0, 1)).map(

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refseg_core.coco import parse_coco
-from refseg_core.dataset import Dataset
+from refseg_core.datasets.coco import parse_coco
+from refseg_core.datasets.dataset import Dataset
 from refseg_core.errors import DatasetError, RefsegError
 from refseg_core.tables import Annotations, Categories, Images
 from tasks.annotations import read_annotations

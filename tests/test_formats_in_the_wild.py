@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refseg_core.dataset import Dataset
+from refseg_core.datasets import ImageNames, NamedFile, read_class_names, read_cvat, read_labelme, read_masks, read_voc
+from refseg_core.datasets import read_yolo as read_yolo_files
+from refseg_core.datasets.dataset import Dataset
+from refseg_core.datasets.safe_xml import XmlError, parse_xml
 from refseg_core.errors import DatasetError, ImageError
-from refseg_core.formats import ImageNames, NamedFile, read_class_names, read_cvat, read_labelme, read_masks, read_voc
-from refseg_core.formats import read_yolo as read_yolo_files
-from refseg_core.formats.xml import XmlError, parse_xml
 from refseg_core.images import decode_values, image_size
-from refseg_core.masks import decode_mask, encode_masks, mask_areas, rle_from_polygons, rle_of_part, union_of
+from refseg_core.masks.rle import decode_mask, encode_masks, mask_areas, rle_from_polygons, rle_of_part, union_of
 from refseg_core.problems import Problems
 from tests.samples import png
 
@@ -224,7 +224,7 @@ class TestLabelme:
         shapes = [shape("point", [[1, 1]]), shape("line", [[1, 1], [2, 2]]), shape("point", [[2, 2]])]
         assert len(read_shapes(*shapes, shape("polygon", TRIANGLE)).annotations) == 1
         assert caplog.record_tuples == [
-            ("refseg_core.formats.labelme", logging.WARNING, "labelme: left out what marks no area: 1 line, 2 point")
+            ("refseg_core.datasets.labelme", logging.WARNING, "labelme: left out what marks no area: 1 line, 2 point")
         ]
 
     def test_a_mask_beyond_the_image_is_cut_off(self) -> None:

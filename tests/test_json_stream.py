@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refseg_core.coco import json_stream
-from refseg_core.coco.json_stream import JsonError, JsonReader
+from refseg_core.datasets.coco import json_stream
+from refseg_core.datasets.coco.json_stream import JsonError, JsonReader
 
 _SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
 _VALUES = st.recursive(

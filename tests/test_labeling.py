@@ -8,15 +8,15 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from refseg_core.batches import BatchSize
-from refseg_core.encoder import Encoder
 from refseg_core.errors import ConfigurationError
-from refseg_core.labeling import Labeler, match_and_merge
-from refseg_core.masks import boxes_of_masks, decode_masks, mask_ious
-from refseg_core.merging import Merged
-from refseg_core.pixels import squash, to_unit_range
-from refseg_core.proposals import Proposals, point_grid, propose
-from refseg_core.segmenter import Segmenter
+from refseg_core.labeling.batching import BatchSize
+from refseg_core.labeling.labeler import Labeler, match_and_merge
+from refseg_core.labeling.merging import Merged
+from refseg_core.labeling.proposals import Proposals, point_grid, propose
+from refseg_core.masks.rle import boxes_of_masks, decode_masks, mask_ious
+from refseg_core.models.encoder import Encoder
+from refseg_core.models.preprocessing import squash, to_unit_range
+from refseg_core.models.segmenter import Segmenter
 from refseg_core.settings import BatchSettings, LabelingPath, LabelingSettings
 from refseg_core.tables import Detections, Prototypes
 from tests import oracle

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from refseg_core.masks import (
+from refseg_core.masks.rle import (
     Rle,
     boxes_of_masks,
     decode_mask,

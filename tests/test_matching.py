@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from refseg_core.matching import Matches, match, pooling_weights
+from refseg_core.labeling.matching import Matches, match, pooling_weights
 from tests import oracle
 from tests.closeness import assert_close
 

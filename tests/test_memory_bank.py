@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refseg_core.encoder import Encoder
-from refseg_core.memory_bank import Crop, crop_reference, encode_references, patch_weights
+from refseg_core.models.encoder import Encoder
+from refseg_core.references.memory_bank import Crop, crop_reference, encode_references, patch_weights
 from refseg_core.tables import MemoryBank
 from tasks.parquet import table_to_parquet
 from tests import oracle

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from refseg_core.merging import Merged, mask_boxes, merge_softly, non_maximum_suppression
+from refseg_core.labeling.merging import Merged, mask_boxes, merge_softly, non_maximum_suppression
 from tests import oracle
 from tests.closeness import assert_close
 

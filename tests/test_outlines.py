@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from refseg_core.masks import decode_mask, rle_from_polygons
-from refseg_core.outlines import outer_polygons
+from refseg_core.masks.contours import outer_polygons
+from refseg_core.masks.rle import decode_mask, rle_from_polygons
 
 _MASKS = st.tuples(st.integers(1, 12), st.integers(1, 12)).flatmap(lambda shape: arrays(np.bool_, shape))
 

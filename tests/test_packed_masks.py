@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refseg_core.masks import Masks, boxes_of_masks, encode_masks
-from refseg_core.packed_masks import PackedMasks, extents
-from refseg_core.run_lengths import encode_packed
+from refseg_core.masks.bitmasks import PackedMasks, extents
+from refseg_core.masks.rle import Masks, boxes_of_masks, encode_masks
+from refseg_core.masks.rle_encoding import encode_packed
 
 
 @st.composite

@@ -10,20 +10,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from refseg_core.architectures import EncoderArchitecture, SegmenterArchitecture
-from refseg_core.batches import BatchSize
-from refseg_core.coco import parse_coco
-from refseg_core.dataset import Dataset
-from refseg_core.encoder import Encoder, build_encoder
-from refseg_core.labeling import match_and_merge
-from refseg_core.masks import decode_mask
-from refseg_core.memory_bank import Crop, crop_reference, encode_references, patch_weights
-from refseg_core.merging import mask_boxes
-from refseg_core.point_decoder import PointDecoder
-from refseg_core.proposals import Proposals, point_grid, propose
-from refseg_core.prototypes import postprocess_memory_bank
-from refseg_core.sampling import sample_references
-from refseg_core.segmenter import Segmenter, build_segmenter
+from refseg_core.datasets.coco import parse_coco
+from refseg_core.datasets.dataset import Dataset
+from refseg_core.labeling.batching import BatchSize
+from refseg_core.labeling.labeler import match_and_merge
+from refseg_core.labeling.merging import mask_boxes
+from refseg_core.labeling.proposals import Proposals, point_grid, propose
+from refseg_core.masks.rle import decode_mask
+from refseg_core.models.architectures import EncoderArchitecture, SegmenterArchitecture
+from refseg_core.models.encoder import Encoder, build_encoder
+from refseg_core.models.point_decoder import PointDecoder
+from refseg_core.models.segmenter import Segmenter, build_segmenter
+from refseg_core.references.memory_bank import Crop, crop_reference, encode_references, patch_weights
+from refseg_core.references.prototypes import postprocess_memory_bank
+from refseg_core.references.sampling import sample_references
 from refseg_core.settings import LabelingPath, LabelingSettings, SamplingSettings
 from refseg_core.tables import MemoryBank
 

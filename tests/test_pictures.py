@@ -12,12 +12,11 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageFont
 
 from refseg_core.errors import ConfigurationError
-from refseg_core.masks import Masks, encode_masks
-from refseg_core.pictures import (
+from refseg_core.masks.rle import Masks, encode_masks
+from refseg_core.visualization import (
     Typeface,
     category_colours,
     contact_sheet,
-    coverage,
     draw_instances,
     reference_panel,
     side_by_side,
@@ -25,10 +24,11 @@ from refseg_core.pictures import (
     to_png,
     to_small_jpeg,
 )
-from refseg_core.pictures.colours import letters_on
-from refseg_core.pictures.coverage import cover
-from refseg_core.pictures.lettering import BUNDLED
-from refseg_core.pictures.plates import make_plates, place_plates
+from refseg_core.visualization import mask_coverage as coverage
+from refseg_core.visualization.label_placement import make_plates, place_plates
+from refseg_core.visualization.mask_coverage import cover
+from refseg_core.visualization.palette import letters_on
+from refseg_core.visualization.text import BUNDLED
 
 Picture = npt.NDArray[np.uint8]
 NUM_LVIS_CATEGORIES = 1203

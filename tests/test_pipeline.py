@@ -16,8 +16,8 @@ from flows.demo import write_demo
 from flows.errors import ShardsFailedError
 from flows.pipeline import RunResult, build_bank, evaluate_labels, label_targets, run_pipeline
 from flows.run_file import load_config
-from refseg_core import sampling
 from refseg_core.errors import ConfigurationError, DatasetError
+from refseg_core.references import sampling
 from refseg_core.tables import Detections, Images, LabeledImages, Metrics, Prototypes, References
 from tasks import label_shard as label_module
 from tasks.artifacts import Store

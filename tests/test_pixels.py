@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from refseg_core.pixels import normalise, squash, to_unit_range
+from refseg_core.models.preprocessing import normalise, squash, to_unit_range
 from tests import oracle
 from tests.closeness import assert_close
 

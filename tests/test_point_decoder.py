@@ -14,11 +14,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from refseg_core.architectures import SEGMENTER_ARCHITECTURES, SegmenterArchitecture
-from refseg_core.pixels import squash, to_unit_range
-from refseg_core.point_decoder import PointDecoder
-from refseg_core.proposals import point_grid
-from refseg_core.segmenter import ImageEmbedding, Segmenter, build_segmenter
+from refseg_core.labeling.proposals import point_grid
+from refseg_core.models.architectures import SEGMENTER_ARCHITECTURES, SegmenterArchitecture
+from refseg_core.models.point_decoder import PointDecoder
+from refseg_core.models.preprocessing import squash, to_unit_range
+from refseg_core.models.segmenter import ImageEmbedding, Segmenter, build_segmenter
 from tests.closeness import assert_close
 from tests.models import TINY_SEGMENTER, random_tensor, tiny_segmenter
 
@@ -139,7 +139,7 @@ def test_chunks_and_threads_change_nothing(
     decoder, points = PointDecoder(segmenter), _points(TINY_SEGMENTER)
     expected = segmenter.decode_points(embedding, points, pred_iou_thresh=0)
     cells = prompts_per_chunk * TINY_SEGMENTER.embedding_size**2
-    monkeypatch.setattr("refseg_core.point_decoder.decoder._CELLS_PER_CHUNK", cells)
+    monkeypatch.setattr("refseg_core.models.point_decoder.decoder._CELLS_PER_CHUNK", cells)
     torch.set_num_threads(num_threads)
     _assert_same(_decode(decoder, embedding, points), expected)
     with torch.inference_mode():

@@ -54,7 +54,7 @@ def test_what_it_makes_is_what_the_run_makes_and_is_made_once(
     store = Store(project.config.store)
     made = [file.name for file in store.folder.list_files()]
     assert {name.partition("/")[0] for name in made} >= {"dataset", "references"}
-    monkeypatch.setattr("refseg_core.sampling.sample_references", None)
+    monkeypatch.setattr("refseg_core.references.sampling.sample_references", None)
     check(project.config)
     assert [file.name for file in store.folder.list_files()] == made
 

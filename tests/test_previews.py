@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from refseg_core.batches import BatchSize
-from refseg_core.previews import Previews, SparseSearch, preview_points
-from refseg_core.proposals import point_grid
+from refseg_core.labeling.batching import BatchSize
+from refseg_core.labeling.previews import Previews, SparseSearch, preview_points
+from refseg_core.labeling.proposals import point_grid
 
 _SIDE, _IMAGE, _CELLS = 8, 64, 16
 _GRID = point_grid(_SIDE, _IMAGE, torch.device("cpu"))

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from refseg_core.batches import BatchSize
-from refseg_core.proposals import Proposals, point_grid, propose
-from refseg_core.segmenter import ImageEmbedding, Segmenter
+from refseg_core.labeling.batching import BatchSize
+from refseg_core.labeling.proposals import Proposals, point_grid, propose
+from refseg_core.models.segmenter import ImageEmbedding, Segmenter
 from tests.closeness import assert_close
 from tests.models import random_tensor, tiny_segmenter
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refseg_core.prototypes import postprocess_memory_bank
+from refseg_core.references.prototypes import postprocess_memory_bank
 from refseg_core.tables import MemoryBank
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from refseg_core.tally import CategoryTally, LabelTally
+from refseg_core.analysis.label_statistics import CategoryTally, LabelTally
 from tasks.progress import report
 from tasks.publish import ProgressArtifact, artifact_name, is_shown, progress_key
 from tasks.publish.markdown import code, escaped, listed

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from refseg_core.evaluation import evaluate
-from refseg_core.labeling import Labeler
-from refseg_core.masks import Rle, encode_masks, mask_ious
-from refseg_core.segmentation import segment_boxes
+from refseg_core.labeling.labeler import Labeler
+from refseg_core.masks.rle import Rle, encode_masks, mask_ious
+from refseg_core.references.segmentation import segment_boxes
 from refseg_core.settings import BatchSettings, LabelingSettings, ReferenceSettings, SamplingSettings
 from refseg_core.tables import Annotations, Categories, Detections, Images, Prototypes, References
 from tasks.artifacts import Store

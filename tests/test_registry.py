@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from refseg_core.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
-from refseg_core.encoder import Encoder
 from refseg_core.errors import WeightsError
-from refseg_core.registry import BASE_URL, REGISTRY, PublishedWeights, published_weights
-from refseg_core.segmenter import Segmenter
+from refseg_core.models.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
+from refseg_core.models.encoder import Encoder
+from refseg_core.models.registry import BASE_URL, REGISTRY, PublishedWeights, published_weights
+from refseg_core.models.segmenter import Segmenter
 
 PUBLISHED = [weights for weights in REGISTRY.values() if not weights.is_packaged]
 BYTES_PER_PARAMETER = 4

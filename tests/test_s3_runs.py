@@ -370,7 +370,7 @@ def test_a_server_that_does_not_answer_is_named_by_every_command(
 # --- a process of its own, with Prefect ------------------------------------------------------------------------------
 
 _PROGRAM = """
-from refseg_core.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
+from refseg_core.models.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
 from tests.models import TINY_ENCODER, TINY_SEGMENTER
 ENCODER_ARCHITECTURES["dinov2_demo"], SEGMENTER_ARCHITECTURES["sam2_demo"] = TINY_ENCODER, TINY_SEGMENTER
 from tasks.label_shard import label_shard

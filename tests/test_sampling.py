@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refseg_core.errors import ConfigurationError, DatasetError
-from refseg_core.masks import encode_masks
-from refseg_core.sampling import sample_references, select_references, wanted_categories
+from refseg_core.masks.rle import encode_masks
+from refseg_core.references.sampling import sample_references, select_references, wanted_categories
 from refseg_core.settings import Conventions, SamplingSettings
 from refseg_core.tables import Annotations, Categories, Images, References
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from refseg_core.masks import boxes_of_masks
-from refseg_core.segmentation import segment_boxes
-from refseg_core.segmenter import ImageEmbedding, Segmenter
+from refseg_core.masks.rle import boxes_of_masks
+from refseg_core.models.segmenter import ImageEmbedding, Segmenter
+from refseg_core.references.segmentation import segment_boxes
 from tests.models import tiny_segmenter
 
 

@@ -12,8 +12,8 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from refseg_core.architectures import SEGMENTER_ARCHITECTURES
-from refseg_core.segmenter import ImageEmbedding, Segmenter, build_segmenter
+from refseg_core.models.architectures import SEGMENTER_ARCHITECTURES
+from refseg_core.models.segmenter import ImageEmbedding, Segmenter, build_segmenter
 from tests.closeness import assert_close
 from tests.models import TINY_SEGMENTER, random_tensor, tiny_segmenter
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refseg_core import tables as module
-from refseg_core.columns import RLE_TYPE, Table
-from refseg_core.masks import Rle
+from refseg_core.masks.rle import Rle
+from refseg_core.table_schema import RLE_TYPE, Table
 
 TABLES: list[type[Table]] = [
     value

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refseg_core.extremes import Extremes
-from refseg_core.masks import encode_masks
+from refseg_core.analysis.extremes import Extremes
+from refseg_core.analysis.label_statistics import LabelTally
+from refseg_core.masks.rle import encode_masks
 from refseg_core.tables import Detections
-from refseg_core.tally import LabelTally
 from tests.evaluation_cases import detections_of
 from tests.samples import images_table, labels_of
 

@@ -11,7 +11,7 @@ import pytest
 
 from refseg_core import evaluation
 from refseg_core.errors import DatasetError, ImageError, StoreError
-from refseg_core.masks import decode_mask, decode_masks
+from refseg_core.masks.rle import decode_mask, decode_masks
 from refseg_core.settings import BatchSettings, Conventions, EvaluationSettings, LabelingSettings, SamplingSettings
 from refseg_core.tables import (
     Annotations,

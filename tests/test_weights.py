@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from refseg_core.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
-from refseg_core.encoder import build_encoder
 from refseg_core.errors import RefsegError, WeightsError
-from refseg_core.registry import REGISTRY, PublishedWeights
-from refseg_core.segmenter import build_segmenter
+from refseg_core.models.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
+from refseg_core.models.encoder import build_encoder
+from refseg_core.models.registry import REGISTRY, PublishedWeights
+from refseg_core.models.segmenter import build_segmenter
 from tasks.weights import ListedWeights, list_weights, load_weights, locate_weights, weights_folder
 from tests.weight_files import FILE, MODEL, STATE, Site, digest, publish, same, saved, serving
 

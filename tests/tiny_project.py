@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from refseg_core.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
+from refseg_core.models.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
 from tests.models import TINY_ENCODER, TINY_SEGMENTER
 from tests.projects import Project, save_tiny_weights, write_project
 

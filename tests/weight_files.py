@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from refseg_core.registry import REGISTRY
+from refseg_core.models.registry import REGISTRY
 
 MODEL = "sam2_hiera_tiny"
 FILE = "sam2_hiera_tiny.pt"

@@ -10,7 +10,7 @@ from flows.configuration import RunConfig
 from flows.preflight import check
 from refseg_core.errors import DatasetError, RefsegError
 from refseg_core.images import IMAGE_SUFFIXES
-from refseg_core.sampling import absent_of_split
+from refseg_core.references.sampling import absent_of_split
 from refseg_core.settings import Conventions
 from refseg_core.tables import Categories
 from tasks.artifacts import Store

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refseg_core.demo.looks import Category, Palette, Silhouette, Texture
+from refseg_core.demo.appearance import Category, Palette, Silhouette, Texture
 from refseg_core.demo.scenes import Instance, Scene, SceneSettings, draw_scene, random_palette
 from refseg_core.demo.textures import TEXTURES
 

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from refseg_core.demo.appearance import Category, Colour, Palette, Texture
 from refseg_core.demo.fields import Array
-from refseg_core.demo.looks import Category, Colour, Palette, Texture
 from refseg_core.demo.textures import TEXTURES
 
 _MARGIN = 12  # px between an object's unit disc and the scene's border: more than a reference needs

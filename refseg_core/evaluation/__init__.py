@@ -1,16 +1,16 @@
 """Step 6: compares detections with the ground truth, by COCO's protocol, LVIS's, VOC's, or pixel by pixel.
 
 `protocols.py` chooses; `coco.py`, `lvis.py`, `voc.py` and `semantic.py` are the four. What they share: `instances.py`
-says what counts, `summary.py` reads the numbers off, `rows.py` makes of them the table of metrics, and `texts.py` text.
+says what counts, `summary.py` reads the numbers off, `metric_rows.py` makes of them the table of metrics,
+and `report.py` text.
 COCO's comparison, which is LVIS's too, goes from `shapes.py`, boxes or masks, by `overlaps.py`, which pairs they form,
-`assignment.py`, who gets whom, and `matches.py`, which keeps that, to `curves.py`, precision and recall. `scrutiny.py`
+`matching.py`, who gets whom, and `matches.py`, which keeps that, to `curves.py`, precision and recall. `diagnostics.py`
 adds what a reviewer asks: `at_scores.py`, `bootstrap.py`, `confusion.py` and `misses.py`.
 """
 
+from refseg_core.evaluation.diagnostics import Review
 from refseg_core.evaluation.protocols import choose_protocol, evaluate, review
-from refseg_core.evaluation.scrutiny import Review
-from refseg_core.evaluation.semantic import require_masks
-from refseg_core.evaluation.texts import (
+from refseg_core.evaluation.report import (
     HOW_COMPARED,
     category_table,
     confusion_table,
@@ -18,6 +18,7 @@ from refseg_core.evaluation.texts import (
     metrics_table,
     score_table,
 )
+from refseg_core.evaluation.semantic import require_masks
 
 __all__ = [
     "HOW_COMPARED",

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refseg_core.evaluation.matches import Matches
-from refseg_core.evaluation.rows import NO_VALUE, Row
+from refseg_core.evaluation.metric_rows import NO_VALUE, Row
 from refseg_core.tables import Categories
 
 NUMBERS = ("precision", "recall", "TP", "FP", "FN")

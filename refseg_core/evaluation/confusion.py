@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from refseg_core.evaluation.assignment import IOU_THRESHES, turns
 from refseg_core.evaluation.instances import Instances, Rows
+from refseg_core.evaluation.matching import IOU_THRESHES, turns
 from refseg_core.evaluation.overlaps import overlaps
 from refseg_core.evaluation.shapes import Bools, Found, Truth
 from refseg_core.settings import Conventions

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from refseg_core.masks import Rle, rle_from_polygons
+from refseg_core.masks.rle import Rle, rle_from_polygons
 from refseg_core.tables import Annotations, Categories, Detections, Images
 
 logger = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from refseg_core.evaluation.assignment import Outcomes, assign
 from refseg_core.evaluation.instances import Rows
+from refseg_core.evaluation.matching import Outcomes, assign
 from refseg_core.evaluation.shapes import Bools, Found, Truth
 from refseg_core.tables import Categories
 

@@ -9,9 +9,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from refseg_core.evaluation.instances import Rows
-from refseg_core.evaluation.rows import Floats
+from refseg_core.evaluation.metric_rows import Floats
 from refseg_core.evaluation.shapes import Bools, Found, Shapes, Truth
-from refseg_core.masks import mask_ious
+from refseg_core.masks.rle import mask_ious
 
 _SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
 

@@ -2,8 +2,8 @@
 
 from refseg_core.errors import DatasetError
 from refseg_core.evaluation.coco import compare_coco
+from refseg_core.evaluation.diagnostics import Review, scrutinize
 from refseg_core.evaluation.lvis import compare_lvis
-from refseg_core.evaluation.scrutiny import Review, scrutinize
 from refseg_core.evaluation.semantic import evaluate_semantic
 from refseg_core.evaluation.summary import Comparison, summarize
 from refseg_core.evaluation.voc import compare_voc

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from refseg_core.evaluation.instances import Instances, Rows
-from refseg_core.evaluation.rows import Floats
-from refseg_core.masks import mask_areas
+from refseg_core.evaluation.metric_rows import Floats
+from refseg_core.masks.rle import mask_areas
 from refseg_core.settings import Conventions
 
 Bools = npt.NDArray[np.bool_]

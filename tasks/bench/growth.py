@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from refseg_core.demo.dataset import draw_demo_targets
-from refseg_core.image_labels import ImageLabels
 from refseg_core.images import Pixels
-from refseg_core.labeling import Labeler
-from refseg_core.memory_bank import crop_reference, encode_references
+from refseg_core.labeling.image_labels import ImageLabels
+from refseg_core.labeling.labeler import Labeler
+from refseg_core.references.memory_bank import crop_reference, encode_references
 from refseg_core.settings import ReferenceSettings
 from tasks.bench.inputs import Inputs, random_prototypes
 from tasks.bench.stopwatch import finish

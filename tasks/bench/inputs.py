@@ -7,19 +7,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from refseg_core.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
-from refseg_core.batches import BatchSize
-from refseg_core.dataset import Dataset
+from refseg_core.datasets.dataset import Dataset
 from refseg_core.demo.dataset import draw_demo_targets
-from refseg_core.encoder import Encoder
 from refseg_core.errors import ConfigurationError
-from refseg_core.pictures import to_png
-from refseg_core.pixels import squash, to_unit_range
-from refseg_core.point_decoder import PointDecoder
-from refseg_core.proposals import point_grid, propose
-from refseg_core.segmenter import Segmenter
+from refseg_core.labeling.batching import BatchSize
+from refseg_core.labeling.proposals import point_grid, propose
+from refseg_core.models.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
+from refseg_core.models.encoder import Encoder
+from refseg_core.models.point_decoder import PointDecoder
+from refseg_core.models.preprocessing import squash, to_unit_range
+from refseg_core.models.segmenter import Segmenter
 from refseg_core.settings import BatchSettings, LabelingSettings
 from refseg_core.tables import Images, Prototypes
+from refseg_core.visualization import to_png
 from tasks.artifacts import Artifact, Store
 from tasks.evaluate import ground_truth
 from tasks.sources import ModelSettings

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from refseg_core import evaluation
-from refseg_core.agreement import Agreement, compare_labels
+from refseg_core.analysis.label_agreement import Agreement, compare_labels
 from refseg_core.images import decode_image
-from refseg_core.labeling import Labeler, Stage
+from refseg_core.labeling.labeler import Labeler, Stage
 from refseg_core.settings import BatchSettings, EvaluationSettings, LabelingPath, LabelingSettings
 from refseg_core.tables import Detections
 from tasks.bench.ceilings import Ceilings, measure_ceilings

@@ -9,9 +9,9 @@ from uuid import UUID
 
 import numpy as np
 
-from refseg_core.pictures import Picture, instance_panel
+from refseg_core.analysis.label_statistics import LabelTally
 from refseg_core.tables import Detections, Images
-from refseg_core.tally import LabelTally
+from refseg_core.visualization import Picture, instance_panel
 from tasks.addresses import redact
 from tasks.artifacts import Store
 from tasks.images import read_images

@@ -17,7 +17,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import Artifact as CreatedArtifact
 from prefect.settings import PREFECT_API_URL
 
-from refseg_core.pictures import Picture, contact_sheet, to_small_jpeg
+from refseg_core.visualization import Picture, contact_sheet, to_small_jpeg
 from tasks.faults import reason
 from tasks.publish.markdown import escaped
 

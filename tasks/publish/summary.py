@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from refseg_core.tally import LabelTally
+from refseg_core.analysis.label_statistics import LabelTally
 from tasks.publish.markdown import code, escaped, listed, two_columns
 
 _NAMES_SHOWN = 12

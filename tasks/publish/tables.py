@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from refseg_core.tally import CategoryTally
+from refseg_core.analysis.label_statistics import CategoryTally
 from tasks.publish.sending import Cell
 
 _LONGEST_TEXT = 300

@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from refseg_core.architectures import SegmenterArchitecture
 from refseg_core.demo.scenes import Scene
 from refseg_core.demo.training.loop import Report, train
 from refseg_core.demo.training.mask_losses import mask_iou, mask_loss
 from refseg_core.demo.training.prompts import NOTHING, Prompts, draw_prompts, ellipses
 from refseg_core.demo.training.settings import SegmenterTraining
 from refseg_core.demo.training.views import HALF, draw_scenes, images_of, shrink
-from refseg_core.segmenter import ImageEmbedding, Segmenter, build_segmenter
+from refseg_core.models.architectures import SegmenterArchitecture
+from refseg_core.models.segmenter import ImageEmbedding, Segmenter, build_segmenter
 
 _POINT, _BOX_CORNERS = 1, (2, 3)
 _SHARPNESS, _SMALL = 3.0, 0.2  # of initial values

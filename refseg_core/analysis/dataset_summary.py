@@ -1,0 +1,211 @@
+"""What a dataset holds, in numbers, and what is odd about it, with examples: for people, before hours are spent.
+
+Nothing here is wrong enough to be refused (that is found when annotations are read). Not here: drawing and printing.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from refseg_core.datasets.dataset import Dataset
+from refseg_core.masks.rle import mask_areas
+from refseg_core.table_schema import Array
+from refseg_core.tables import Annotations, Categories, Images
+
+_TINY = 8  # px
+_SLACK = 1  # px that tools draw beyond the edge
+_EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class CategoryCount:
+    """What there is of a category; `median_size` is (width, height) of its boxes in pixels, None without any."""
+
+    category_id: int
+    name: str
+    num_instances: int
+    num_images: int
+    num_masks: int
+    median_size: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Oddity:
+    """Something odd: what it is, how often it was found, and the first few."""
+
+    what: str
+    count: int
+    examples: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A dataset in numbers.
+
+    `sizes`: (width, height) of the smallest, middle and largest image by area; empty where nothing declares any.
+    """
+
+    num_images: int
+    num_masks: int
+    num_boxes_only: int
+    num_crowds: int
+    sizes: tuple[tuple[int, int], ...]
+    categories: tuple[CategoryCount, ...]
+    oddities: tuple[Oddity, ...]
+
+
+def overview(dataset: Dataset, *, num_shots: int | None = None) -> Overview:
+    """Counts a dataset and finds what is odd. `num_shots`: references wanted of each category, None for none."""
+    images, annotations = dataset.images, dataset.annotations
+    has_mask = _has_mask(annotations)
+    return Overview(
+        num_images=len(images),
+        num_masks=int((has_mask & ~annotations.is_crowd).sum()),
+        num_boxes_only=int((~has_mask & ~annotations.is_crowd).sum()),
+        num_crowds=int(annotations.is_crowd.sum()),
+        sizes=_sizes(images),
+        categories=tuple(_count(dataset.categories, annotations, has_mask)),
+        oddities=tuple(find_oddities(dataset, num_shots=num_shots)),
+    )
+
+
+def find_oddities(dataset: Dataset, *, num_shots: int | None = None) -> list[Oddity]:
+    """What is odd about a dataset with annotations, what concerns most first; none where there are no annotations."""
+    images, annotations, categories = dataset.images, dataset.annotations, dataset.categories
+    if not len(annotations):
+        return []
+    width, height = annotations.box_xywh[:, 2:].T
+    found = [
+        *_few(categories, annotations, num_shots),
+        _oddity("images without annotations", images.file_name[~_is_among(images.image_id, annotations.image_id)]),
+        _oddity("images whose size nothing declares", images.file_name[images.height * images.width == 0]),
+        _of_rows("boxes that reach outside their image", annotations, _reaches_outside(images, annotations)),
+        _of_rows(f"boxes with a side under {_TINY} px", annotations, np.minimum(width, height) < _TINY),
+        _of_rows("boxes that an image has twice in one category", annotations, _is_repeated(annotations)),
+        _of_rows("masks without a pixel", annotations, _is_empty(annotations)),
+        _oddity("categories whose names differ only by case, spaces or hyphens", _similar(categories.name)),
+    ]
+    return [oddity for oddity in found if oddity.count]
+
+
+def pick_images(dataset: Dataset, number: int) -> Images:
+    """Some annotated images, in order: first those that show a category that no earlier one shows."""
+    wanted: dict[str, set[int]] = {}
+    for image_id, category_id in zip(
+        dataset.annotations.image_id, dataset.annotations.category_id.tolist(), strict=True
+    ):
+        wanted.setdefault(image_id, set()).add(category_id)
+    seen: set[int] = set()
+    new, others = [], []
+    for row, image_id in enumerate(dataset.images.image_id):
+        shown = wanted.get(image_id, set())
+        if shown - seen:
+            new.append(row)
+        elif shown:
+            others.append(row)
+        seen |= shown
+    return dataset.images[np.array(sorted([*new, *others][:number]), dtype=np.int64)]
+
+
+def _sizes(images: Images) -> tuple[tuple[int, int], ...]:
+    known = images[images.height * images.width > 0]
+    if not len(known):
+        return ()
+    order = np.argsort(known.height.astype(np.int64) * known.width, kind="stable")
+    rows = order[[0, len(order) // 2, -1]]
+    return tuple((int(known.width[row]), int(known.height[row])) for row in rows.tolist())
+
+
+def _count(categories: Categories, annotations: Annotations, has_mask: npt.NDArray[np.bool_]) -> list[CategoryCount]:
+    order = np.argsort(annotations.category_id, kind="stable")
+    ordered = annotations.category_id[order]
+    counts = []
+    for category_id, name in zip(categories.category_id.tolist(), categories.name, strict=True):
+        first, last = np.searchsorted(ordered, [category_id, category_id + 1])
+        rows = order[first:last]
+        median = np.median(annotations.box_xywh[rows, 2:], axis=0) if len(rows) else None
+        counts.append(
+            CategoryCount(
+                category_id=category_id,
+                name=str(name),
+                num_instances=len(rows),
+                num_images=len(set(annotations.image_id[rows])),
+                num_masks=int(has_mask[rows].sum()),
+                median_size=None if median is None else (float(median[0]), float(median[1])),
+            )
+        )
+    return counts
+
+
+def _few(categories: Categories, annotations: Annotations, num_shots: int | None) -> list[Oddity]:
+    """Categories without annotations, and those with fewer than are wanted; crowds do not count there."""
+    ids, counts = np.unique(annotations.category_id[~annotations.is_crowd], return_counts=True)
+    count_of = dict(zip(ids.tolist(), counts.tolist(), strict=True))
+    num_usable = np.array([count_of.get(category_id, 0) for category_id in categories.category_id.tolist()], dtype=int)
+    is_absent = np.isin(categories.category_id, annotations.category_id, invert=True)
+    is_short = ~is_absent & (num_usable < (num_shots or 0))
+    short = [f"{categories.name[row]} ({num_usable[row]})" for row in np.flatnonzero(is_short).tolist()]
+    return [
+        _oddity("categories without annotations", categories.name[is_absent]),
+        _oddity(f"categories with fewer annotations than num_shots ({num_shots})", short),
+    ]
+
+
+def _reaches_outside(images: Images, annotations: Annotations) -> npt.NDArray[np.bool_]:
+    row_of = {image_id: row for row, image_id in enumerate(images.image_id)}
+    rows = np.array([row_of[image_id] for image_id in annotations.image_id], dtype=np.int64)
+    sides = np.stack([images.width, images.height], axis=1)[rows]
+    first, last = annotations.box_xywh[:, :2], annotations.box_xywh[:, :2] + annotations.box_xywh[:, 2:]
+    beyond = (first < -_SLACK) | (last > sides + _SLACK)
+    return np.asarray((beyond & (sides > 0)).any(axis=1))
+
+
+def _is_repeated(annotations: Annotations) -> npt.NDArray[np.bool_]:
+    """Which boxes an earlier annotation of the same image and category has."""
+    seen: set[tuple[object, ...]] = set()
+    repeated = np.zeros(len(annotations), dtype=bool)
+    columns = (annotations.image_id, annotations.category_id.tolist(), map(tuple, annotations.box_xywh.tolist()))
+    for row, key in enumerate(zip(*columns, strict=True)):
+        repeated[row] = key in seen
+        seen.add(key)
+    return repeated
+
+
+def _is_empty(annotations: Annotations) -> npt.NDArray[np.bool_]:
+    empty = _has_mask(annotations)
+    empty[empty] = mask_areas(list(annotations.mask_rle[empty])) == 0
+    return empty
+
+
+def _has_mask(annotations: Annotations) -> npt.NDArray[np.bool_]:
+    return np.array([rle is not None for rle in annotations.mask_rle], dtype=bool)
+
+
+def _similar(names: Iterable[str]) -> list[str]:
+    """Groups of names that are the same but for case, spaces, hyphens and underscores."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        key = "".join(character for character in name.casefold() if not character.isspace() and character not in "-_")
+        groups.setdefault(key, []).append(repr(name))
+    return [" and ".join(group) for group in groups.values() if len(group) > 1]
+
+
+def _of_rows(what: str, annotations: Annotations, is_odd: npt.NDArray[np.bool_]) -> Oddity:
+    rows = np.flatnonzero(is_odd)
+    shown = annotations[rows[:_EXAMPLES]]
+    examples = [
+        f"annotation {annotation_id} in image {image_id}, [x, y, width, height] {np.round(box, 1).tolist()}"
+        for annotation_id, image_id, box in zip(shown.annotation_id, shown.image_id, shown.box_xywh, strict=True)
+    ]
+    return Oddity(what, len(rows), tuple(examples))
+
+
+def _oddity(what: str, found: Sequence[str] | Array) -> Oddity:
+    return Oddity(what, len(found), tuple(map(str, found[:_EXAMPLES])))
+
+
+def _is_among(ids: Array, others: Array) -> npt.NDArray[np.bool_]:
+    known = set(others)
+    return np.array([one in known for one in ids], dtype=bool)

@@ -1,0 +1,79 @@
+"""What labels hold, counted shard by shard: images by what became of them, instances by category, failed images."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from refseg_core.analysis.extremes import Extremes
+from refseg_core.table_schema import Array
+from refseg_core.tables import Detections, LabeledImages
+
+
+@dataclass
+class CategoryTally:
+    """The instances of one category: how many, in how many images, how many of them certain, and their scores' sum."""
+
+    num_instances: int = 0
+    num_images: int = 0
+    num_certain: int = 0
+    sum_of_scores: float = 0.0
+
+    @property
+    def mean_score(self) -> float | None:
+        """The mean score, or None where nothing was found."""
+        return self.sum_of_scores / self.num_instances if self.num_instances else None
+
+
+@dataclass
+class LabelTally:
+    """Counts of labels, and the few of their rows that are shown.
+
+    `certain_score` is the score from which on an instance counts as certain; `least` holds the lowest scores from
+    there on, since what is below is hardly ever used. At most `most_failed` failed images are named, and `most_shown`
+    detections of each category kept at either end.
+    """
+
+    certain_score: float
+    most_failed: int
+    most_shown: int
+    images: Counter[str] = field(default_factory=Counter)
+    categories: dict[int, CategoryTally] = field(default_factory=dict)
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    most: Extremes = field(init=False)
+    least: Extremes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.most = Extremes(self.most_shown, highest=True)
+        self.least = Extremes(self.most_shown, highest=False)
+
+    @property
+    def num_instances(self) -> int:
+        """How many instances were found."""
+        return sum(category.num_instances for category in self.categories.values())
+
+    def add(self, detections: Detections, labeled: LabeledImages) -> None:
+        """Counts a shard; no other shard holds its images."""
+        is_certain = detections.score >= self.certain_score
+        self.images.update(labeled.status.tolist())
+        self._count_categories(detections, is_certain)
+        self._name_failed(labeled[labeled.status == "unreadable"])
+        self.most.add(detections)
+        self.least.add(detections[is_certain])
+
+    def _count_categories(self, detections: Detections, is_certain: Array) -> None:
+        ids, category_N, counts = np.unique(detections.category_id, return_inverse=True, return_counts=True)
+        pairs = set(zip(category_N.tolist(), detections.image_id.tolist(), strict=True))
+        num_images = Counter(category for category, _ in pairs)
+        num_certain = np.bincount(category_N, is_certain, minlength=len(ids))
+        sums = np.bincount(category_N, detections.score, minlength=len(ids))
+        for index, category_id in enumerate(ids.tolist()):
+            tally = self.categories.setdefault(category_id, CategoryTally())
+            tally.num_instances += int(counts[index])
+            tally.num_images += num_images[index]
+            tally.num_certain += int(num_certain[index])
+            tally.sum_of_scores += float(sums[index])
+
+    def _name_failed(self, failed: LabeledImages) -> None:
+        some = failed[: self.most_failed - len(self.failed)]
+        self.failed += zip(some.image_id.tolist(), map(str, some.error), strict=True)

@@ -1,0 +1,133 @@
+"""What the files of any format say, gathered into tables with the columns and checks of COCO's.
+
+Here: images, instances and categories by name, one call each. Not here: what the files look like.
+"""
+
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from refseg_core.datasets.coco.annotations import AnnotationColumns
+from refseg_core.datasets.coco.columns import CategoryColumns, ImageColumns
+from refseg_core.datasets.coco.segmentations import SegmentationError, read_segmentation
+from refseg_core.datasets.dataset import Dataset
+from refseg_core.masks.rle import Rle, union_of
+from refseg_core.problems import Problems
+
+_NO_LABEL = "an annotation has no label: give it the name of its category"
+_UNKNOWN_LABEL = "an annotation's label is not in the list of categories beside it: correct it or add the name"
+
+Polygon = Sequence[float]
+"""[x0, y0, x1, y1, ...] in pixels, along pixel edges."""
+
+
+class NamedFile(NamedTuple):
+    """A file: its path below the annotation folder, and its bytes."""
+
+    name: str
+    data: bytes
+
+
+class Shape(NamedTuple):
+    """What marks an instance, or a part of it: any of a box (x, y, width, height), polygons and masks."""
+
+    box: tuple[float, float, float, float] | None = None
+    polygons: tuple[Polygon, ...] = ()
+    masks: tuple[Rle, ...] = ()
+
+
+class Gathering:
+    """A dataset that grows by images and their instances.
+
+    `source` names the input in messages. `classes`: the names of all categories, whose ids then count up from
+    `first_id`; None where the labels tell: then their names are sorted, and ids count from 1.
+    """
+
+    def __init__(self, source: str, classes: Sequence[str] | None = None, *, first_id: int = 1) -> None:
+        self.problems = Problems()
+        self._source = source
+        self._first_id = first_id
+        self._classes = classes
+        self._seen: dict[str, int] = {} if classes is None else {name: row for row, name in enumerate(classes)}
+        self._images = ImageColumns(self.problems)
+        self._annotations = AnnotationColumns(self.problems, self._images)
+
+    def add_image(self, file_name: str, height: int | None, width: int | None) -> None:
+        """An image, before its instances; sizes in pixels, None or 0 where unknown."""
+        self._images.add({"id": file_name, "file_name": file_name, "height": height or None, "width": width or None})
+
+    def add_instance(
+        self, annotation_id: str, image: str, label: str | None, shape: Shape, *, is_crowd: bool = False
+    ) -> None:
+        """An instance of a category by name. Its box is what is given, else that around polygons, else around masks."""
+        if not label:
+            self.problems.add(_NO_LABEL, annotation_id)
+            return
+        if self._classes is not None and label not in self._seen:
+            self.problems.add(_UNKNOWN_LABEL, f"{annotation_id} with {label!r}")
+            return
+        row = self._seen.setdefault(label, len(self._seen))
+        item = {"id": annotation_id, "image_id": image, "category_id": row, "iscrowd": int(is_crowd)}
+        box = _box(shape)
+        if box is not None:
+            item["bbox"] = list(box)
+        try:
+            item["segmentation"] = self._segmentation(image, shape)
+        except SegmentationError as error:
+            self.problems.add(error.kind, f"annotation {annotation_id}{error.found}")
+        self._annotations.add(item)
+
+    def dataset(self) -> Dataset:
+        """What was gathered. Raises DatasetError with everything that is wrong."""
+        categories = CategoryColumns(self.problems)
+        by_row = list(self._seen) if self._classes is None else list(self._classes)
+        names = sorted(by_row) if self._classes is None else by_row
+        for number, name in enumerate(names, start=self._first_id):
+            categories.add({"id": number, "name": name})
+        id_of = {name: number for number, name in enumerate(names, start=self._first_id)}
+        self._annotations.category_ids = array("q", [id_of[by_row[row]] for row in self._annotations.category_ids])
+        self._annotations.check(categories)
+        categories.check_names()
+        self.problems.raise_if_any(self._source)
+        return Dataset(self._images.table(), self._annotations.table(), categories.table())
+
+    def _segmentation(self, image: str, shape: Shape) -> object:
+        """Polygons as they are; masks, and whatever is joined with them, as run lengths. Raises SegmentationError."""
+        if not shape.masks:
+            return [list(polygon) for polygon in shape.polygons]
+        parts = list(shape.masks)
+        row = self._images.row_of.get(image)
+        size = parts[0].size if row is None else self._images.sizes[row]
+        outlined = read_segmentation([list(polygon) for polygon in shape.polygons], size)
+        return union_of(parts if outlined is None else [*parts, outlined]).to_coco()
+
+
+def joined(shapes: Iterable[Shape]) -> Shape:
+    """The parts of one instance as one shape. Its box is around all of them, unless masks alone tell."""
+    parts = list(shapes)
+    if len(parts) == 1:
+        return parts[0]
+    boxes = [box for part in parts if (box := _box(part)) is not None]
+    has_masks = any(part.masks for part in parts)
+    return Shape(
+        box=None if has_masks or not boxes else _around([(x, y, x + w, y + h) for x, y, w, h in boxes]),
+        polygons=tuple(polygon for part in parts for polygon in part.polygons),
+        masks=tuple(mask for part in parts for mask in part.masks),
+    )
+
+
+def skipped(kinds: Counter[str]) -> str:
+    """Counts of what was left out, as a message says them."""
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+
+
+def _box(shape: Shape) -> tuple[float, float, float, float] | None:
+    if shape.box is not None or shape.masks or not shape.polygons:
+        return shape.box
+    return _around([(min(p[::2]), min(p[1::2]), max(p[::2]), max(p[1::2])) for p in shape.polygons])
+
+
+def _around(corners: list[tuple[float, float, float, float]]) -> tuple[float, float, float, float]:
+    left, top = min(c[0] for c in corners), min(c[1] for c in corners)
+    return left, top, max(c[2] for c in corners) - left, max(c[3] for c in corners) - top

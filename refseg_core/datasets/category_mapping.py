@@ -1,0 +1,77 @@
+"""Targets whose categories have other ids than the references': most formats have names only, and number them anew.
+
+Not here: comparing labels with them (`refseg_core/evaluation/`).
+"""
+
+from collections.abc import Mapping
+from itertools import count
+
+import numpy as np
+
+from refseg_core.datasets.dataset import Dataset
+from refseg_core.errors import DatasetError
+from refseg_core.table_schema import Array
+from refseg_core.tables import Categories
+
+_SHOWN = 8
+
+
+def numbered_as(references: Categories, targets: Dataset) -> Dataset:
+    """The targets with the references' category ids; see `matching_ids`, which raises DatasetError."""
+    ids = matching_ids(references, targets.categories)
+    if all(own == other for own, other in ids.items()):
+        return targets
+    labels = targets.federated_labels
+    return Dataset(
+        targets.images,
+        targets.annotations.replace(category_id=_mapped(targets.annotations.category_id, ids)),
+        _renumbered(targets.categories, ids),
+        None if labels is None else labels.replace(category_id=_mapped(labels.category_id, ids)),
+    )
+
+
+def matching_ids(references: Categories, targets: Categories) -> dict[int, int]:
+    """From each id of the targets' categories to the references' id for the same, or one that they do not use.
+
+    Where no id has two names and no name two ids, ids say what is the same. Else names do, if those of one side are all
+    among those of the other: then only the numbering differs. Raises DatasetError where neither says it.
+    """
+    own = targets.category_id.tolist()
+    name_of = dict(zip(own, targets.name, strict=True))
+    id_of = dict(zip(references.name, references.category_id.tolist(), strict=True))
+    conflicts = _conflicts(id_of, name_of)
+    if not conflicts:
+        return {category_id: category_id for category_id in own}
+    if not (id_of.keys() <= set(targets.name) or set(targets.name) <= id_of.keys()):
+        raise DatasetError(
+            f"References and targets number their categories differently: {'; '.join(conflicts[:_SHOWN])}. Nor are the "
+            "names of one all among those of the other. Give both the same category ids, or names, or where the format "
+            "has no ids the same classes.txt."
+        )
+    unused = count(max([*own, *id_of.values()]) + 1)
+    return {category_id: id_of[name] if name in id_of else next(unused) for category_id, name in name_of.items()}
+
+
+def _conflicts(id_of: Mapping[str, int], name_of: Mapping[int, str]) -> list[str]:
+    """Ids of the references that the targets name otherwise, then names that they number otherwise."""
+    other_names = [
+        f"{category_id} is {name!r} in the references and {name_of[category_id]!r} in the targets"
+        for name, category_id in id_of.items()
+        if name_of.get(category_id, name) != name
+    ]
+    other_ids = [
+        f"{name!r} is {id_of[name]} in the references and {category_id} in the targets"
+        for category_id, name in name_of.items()
+        if id_of.get(name, category_id) != category_id
+    ]
+    return other_names + other_ids
+
+
+def _renumbered(categories: Categories, ids: Mapping[int, int]) -> Categories:
+    renumbered = categories.replace(category_id=_mapped(categories.category_id, ids))
+    ordered = renumbered[np.argsort(renumbered.category_id)]
+    return ordered.replace(class_index=np.arange(len(ordered), dtype=np.int32))
+
+
+def _mapped(category_ids: Array, ids: Mapping[int, int]) -> Array:
+    return np.array([ids[category_id] for category_id in category_ids.tolist()], dtype=np.int64)

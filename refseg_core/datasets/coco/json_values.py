@@ -1,0 +1,54 @@
+"""Single values of a COCO file, read strictly: nobody means `true` by a number, nor 2.5 by an id.
+
+Where a value is not what was expected the answer is None or False, and the caller says so with its place.
+"""
+
+import json
+import math
+import re
+from typing import Any
+
+from refseg_core.datasets.image_paths import is_unicode
+
+MAX_SIDE = 200_000  # px; pycocotools walks along polygons in fifths of a pixel
+MAX_PIXELS = 1 << 31  # run lengths have 32 bits
+_INT64 = range(-(1 << 63), 1 << 63)
+_INTEGER = re.compile(r"-?[0-9]{1,19}")
+
+
+def id_text(value: Any) -> str | None:
+    """An id as text, or None for anything but a whole number or a non-empty text."""
+    if isinstance(value, str):
+        return value if value and is_unicode(value) else None
+    number = whole_number(value)
+    return None if number is None else str(number)
+
+
+def id_number(value: Any) -> int | None:
+    """An id as a number of 64 bits, or None for anything but a whole number or its digits."""
+    if isinstance(value, str) and _INTEGER.fullmatch(value):
+        value = int(value)
+    number = whole_number(value)
+    return number if number is not None and number in _INT64 else None
+
+
+def whole_number(value: Any) -> int | None:
+    """An integer, also one written as a float, or None."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    return int(value) if isinstance(value, float) and value.is_integer() else None
+
+
+def is_finite(value: Any) -> bool:
+    """Whether the value is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+
+
+def is_image_size(height: int, width: int) -> bool:
+    """Whether an image may have this many rows and columns."""
+    return 1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE and height * width <= MAX_PIXELS
+
+
+def shown(item: dict[str, Any], key: str) -> str:
+    """A key with its value, or its absence, as a message says it."""
+    return f"{key} {json.dumps(item[key])}" if key in item else f"no {key}"

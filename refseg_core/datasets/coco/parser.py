@@ -1,0 +1,116 @@
+"""COCO json into tables: images, annotations and categories, checked.
+
+Here: which lists a dataset file has, and what becomes of them. What an image and a category may look like in the wild
+is in `columns.py`, an annotation in `annotations.py`. Not here: opening files (a document is bytes), choosing
+references, writing COCO json (`refseg_core/datasets/coco/writer.py`).
+
+The document is read through a sliding window, one image or annotation at a time, and straight into columns:
+train2017's 860,000 annotations as Python objects would need several gigabytes.
+"""
+
+from collections.abc import Mapping
+
+from refseg_core.datasets.coco.annotations import AnnotationColumns
+from refseg_core.datasets.coco.columns import CategoryColumns, Columns, ImageColumns
+from refseg_core.datasets.coco.json_stream import JsonError, JsonReader
+from refseg_core.datasets.coco.mask_source import BorrowedMasks, MaskFile
+from refseg_core.datasets.dataset import Dataset
+from refseg_core.errors import DatasetError
+from refseg_core.problems import Problems
+
+_NOT_A_DATASET = "the file is not a COCO dataset: expected an object with the lists images, annotations and categories"
+_NO_SECTION = "a list is missing from the file: add it"
+_NOT_A_LIST = "an entry of the file is not a list: write images, annotations and categories as lists"
+_REPEATED_SECTION = "a list appears twice in the file: merge the two"
+
+
+def parse_coco(document: bytes, *, source: str, masks_from: MaskFile | None = None) -> Dataset:
+    """Reads a COCO dataset file; `source` is its name in messages. `masks_from` has the masks that it lacks.
+
+    Accepted besides the standard form: ids that are strings (digit strings stay strings, `has_integer_id` is
+    False for them) or whole floats; category ids that are digit strings; no `annotations` (the official test
+    files), and then no `categories`; no image sizes as long as no polygon needs them; no `file_name` beside a
+    `coco_url` (LVIS); one flat list of coordinates as a polygon; a missing or null `bbox`, `area`, `iscrowd` or
+    `segmentation`. Masks may be polygons (those with fewer than three points are left out) or run lengths,
+    compressed or not. Boxes may reach beyond the image and may have no width or height (train2017 has such).
+    A category 0 without annotations is left out where it has another's name, or that of all others' supercategory
+    (Roboflow writes it).
+
+    Anything else raises one DatasetError with every kind of problem, its count and the first few offenders.
+    """
+    problems = Problems()
+    images, categories = ImageColumns(problems), CategoryColumns(problems)
+    annotations = AnnotationColumns(problems, images)
+    sections = {"images": images, "annotations": annotations, "categories": categories}
+    if _fill(document, sections, problems, source):
+        _fill(document, {"annotations": annotations}, problems, source)
+    if masks_from is not None:
+        problems.raise_if_any(source)
+        _borrow_masks(masks_from, annotations)
+    annotations.check(categories)
+    images.federated.check(images, categories)
+    categories.drop_placeholder(annotations.category_ids)
+    categories.check_names()
+    problems.raise_if_any(source)
+    return Dataset(images.table(), annotations.table(), categories.table(), images.federated.table())
+
+
+def _borrow_masks(file: MaskFile, annotations: AnnotationColumns) -> None:
+    problems = Problems()
+    masks = BorrowedMasks(problems, annotations, file.conventions)
+    _fill(file.document, {"annotations": masks}, problems, file.source)
+    masks.check()
+    problems.raise_if_any(file.source)
+
+
+def _fill(document: bytes, sections: Mapping[str, Columns], problems: Problems, source: str) -> bool:
+    """Adds the items of the document's lists to their columns; see `_read`. Raises DatasetError if it is no json."""
+    try:
+        return _read(JsonReader(document), sections, problems)
+    except (JsonError, UnicodeDecodeError) as error:
+        raise DatasetError(
+            f"{source} is not valid json: {error}. Expected a COCO dataset file; was it cut off, or is it "
+            "another kind of file?"
+        ) from error
+
+
+def _read(reader: JsonReader, sections: Mapping[str, Columns], problems: Problems) -> bool:
+    """Adds the items of the document's lists to their columns.
+
+    Returns whether annotations were passed over because the images come after them: polygons cannot be
+    rasterised before the size of their image is known.
+    """
+    if reader.peek() != "{":
+        kind = type(reader.value()).__name__
+        reader.end()
+        problems.add(_NOT_A_DATASET, f"a {kind}")
+        return False
+    seen: list[str] = []
+    late = False
+    for key in reader.members():
+        columns = sections.get(key)
+        if columns is not None and key in seen:
+            problems.add(_REPEATED_SECTION, key)
+        seen.append(key)
+        if columns is not None and reader.peek() != "[":
+            problems.add(_NOT_A_LIST, f"{key} is a {type(reader.value()).__name__}")
+        elif columns is None:
+            reader.value()
+        else:
+            too_early = key == "annotations" and "images" in sections and "images" not in seen
+            late = late or too_early
+            _add_items(reader, columns, skip=too_early)
+    reader.end()
+    _require_sections(seen, sections, problems)
+    return late and "images" in seen
+
+
+def _add_items(reader: JsonReader, columns: Columns, *, skip: bool) -> None:
+    for item in reader.items():
+        if not skip:
+            columns.add(item)
+
+
+def _require_sections(seen: list[str], sections: Mapping[str, Columns], problems: Problems) -> None:
+    required = ["images", "categories"] if "annotations" in seen else ["images"]
+    problems.add_all(_NO_SECTION, [key for key in required if key in sections and key not in seen])

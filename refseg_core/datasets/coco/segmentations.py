@@ -1,0 +1,150 @@
+"""One annotation's segmentation, checked and made a mask.
+
+Here: which polygons and run lengths are accepted; pycocotools checks neither, and would write beyond the mask's memory.
+Not here: making masks of them (`refseg_core/masks/rle.py`), and whose they are.
+"""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from refseg_core.datasets.coco.json_values import MAX_SIDE, is_image_size, whole_number
+from refseg_core.masks.rle import Rle, rle_from_counts, rle_from_polygons
+
+_MAX_CHUNKS = 7  # characters of one run length; 7 hold 35 bits
+_TRIANGLE = 6  # coordinates
+
+_BAD_SEGMENTATION = (
+    "an annotation's segmentation is neither a list of polygons [x0, y0, x1, y1, ...] of finite numbers nor run "
+    "lengths {size, counts}: correct or remove it"
+)
+_POLYGON_OUTSIDE = (
+    "an annotation's polygon reaches further outside its image than the image is long: correct it (pixels) or "
+    "the image's width and height"
+)
+_POLYGON_NEEDS_SIZE = "an annotation has polygons but its image has no size: add width and height to the image entry"
+_RLE_SIZE = "an annotation's run lengths have another size than its image: expected [height, width] of the image entry"
+_BAD_RLE = (
+    "an annotation's run lengths are damaged: expected counts >= 0 that add up to height * width; export the mask again"
+)
+
+
+class SegmentationError(ValueError):
+    """Why a segmentation cannot be used: the `kind` of problem, and what was `found`."""
+
+    def __init__(self, kind: str, found: str = "") -> None:
+        super().__init__(kind)
+        self.kind = kind
+        self.found = found and f" with {found}"
+
+
+def read_segmentation(segmentation: Any, size: tuple[int, int], *, may_lie_outside: bool = False) -> Rle | None:
+    """The mask on an image of `size` (height, width; 0 where unknown); None where nothing is an area.
+
+    Polygons that reach far outside the image are refused unless they `may_lie_outside`. Raises SegmentationError.
+    """
+    if not segmentation:
+        return None
+    if isinstance(segmentation, dict):
+        return _mask_of_run_lengths(segmentation, size)
+    if not isinstance(segmentation, list):
+        raise SegmentationError(_BAD_SEGMENTATION, json.dumps(segmentation))
+    is_flat = not isinstance(segmentation[0], list)
+    polygons = [segmentation] if is_flat else segmentation
+    areas = [polygon for polygon in polygons if _is_area(polygon)]
+    if not areas:
+        return None
+    height, width = size
+    if not height or not width:
+        raise SegmentationError(_POLYGON_NEEDS_SIZE)
+    reach = MAX_SIDE if may_lie_outside else max(size)
+    if any(min(polygon) < -reach or max(polygon) > 2 * reach for polygon in areas):
+        raise SegmentationError(_POLYGON_OUTSIDE)
+    return rle_from_polygons(areas, height, width)
+
+
+def _is_area(polygon: Any) -> bool:
+    """Whether a polygon has three points or more. Raises SegmentationError for anything but pairs of finite numbers.
+
+    Fewer are not only useless: pycocotools takes four numbers for a box.
+    """
+    try:
+        # The sum meets every value once and is not finite if any of them is not.
+        if isinstance(polygon, list) and len(polygon) % 2 == 0 and math.isfinite(sum(polygon)):
+            return len(polygon) >= _TRIANGLE
+    except (TypeError, OverflowError):
+        pass
+    raise SegmentationError(_BAD_SEGMENTATION, f"polygon {json.dumps(polygon)[:40]}")
+
+
+def _mask_of_run_lengths(segmentation: dict[str, Any], size: tuple[int, int]) -> Rle:
+    declared, counts = segmentation.get("size"), segmentation.get("counts")
+    if not isinstance(counts, str | list):
+        raise SegmentationError(_BAD_SEGMENTATION, f"counts {json.dumps(counts)}")
+    try:
+        height, width = (whole_number(side) or 0 for side in declared or ())
+    except (TypeError, ValueError):
+        height, width = 0, 0
+    fits = all(own in (0, given) for own, given in zip(size, (height, width), strict=True))
+    if not fits or not is_image_size(height, width):
+        raise SegmentationError(_RLE_SIZE, f"size {json.dumps(declared)} where the image has {list(size)}")
+    lengths = _decompressed(counts) if isinstance(counts, str) else _whole_numbers(counts)
+    # pycocotools does not check: it would write beyond the mask's memory.
+    pixels = height * width
+    if lengths.min() < 0 or lengths.max() > pixels or lengths.sum() != pixels:
+        raise SegmentationError(_BAD_RLE)
+    if isinstance(counts, str):
+        return Rle((height, width), counts)
+    return rle_from_counts(lengths.tolist(), height, width)
+
+
+def _whole_numbers(values: list[Any]) -> npt.NDArray[np.int64]:
+    try:
+        lengths = np.array(values)
+    except (ValueError, OverflowError) as error:
+        raise SegmentationError(_BAD_RLE) from error
+    if lengths.ndim != 1 or lengths.dtype.kind != "i":
+        raise SegmentationError(_BAD_RLE)
+    return lengths.astype(np.int64)
+
+
+def _decompressed(counts: str) -> npt.NDArray[np.int64]:
+    """The run lengths in COCO's string; raises SegmentationError if it is damaged.
+
+    Each length is written in characters of 5 bits, lowest first, with a sixth bit where more follow and the last
+    character's highest bit as the sign; from the fourth length on, as the difference to the last but one.
+    """
+    chunks = np.frombuffer(counts.encode("utf-8", "replace"), dtype=np.uint8).astype(np.int64) - 48
+    if not chunks.size or (chunks >> 6).any() or chunks[-1] & 32:
+        raise SegmentationError(_BAD_RLE)
+    last = np.flatnonzero((chunks & 32) == 0)
+    first = np.concatenate(([0], last[:-1] + 1))
+    num_chunks = last - first + 1
+    if num_chunks.max() > _MAX_CHUNKS:
+        raise SegmentationError(_BAD_RLE)
+    place = np.arange(len(chunks)) - np.repeat(first, num_chunks)
+    lengths: npt.NDArray[np.int64] = np.add.reduceat((chunks & 31) << (5 * place), first)
+    negative = (chunks[last] & 16) != 0
+    lengths[negative] -= np.int64(1) << (5 * num_chunks[negative])
+    lengths[1::2] = np.cumsum(lengths[1::2])
+    lengths[2::2] = np.cumsum(lengths[2::2])
+    return lengths
+
+
+def box_around(mask: Rle) -> tuple[int, int, int, int] | None:
+    """The mask's extent (x, y, width, height), or None if it is empty; without decoding it, however large it is."""
+    height = mask.size[0]
+    lengths = _decompressed(mask.counts)
+    ends = np.cumsum(lengths)
+    first, last = (ends - lengths)[1::2], ends[1::2] - 1
+    first, last = first[last >= first], last[last >= first]
+    if not len(first):
+        return None
+    left, right = int(first[0] // height), int(last[-1] // height)
+    if (first // height != last // height).any():  # a run through the end of a column
+        return left, 0, right + 1 - left, height
+    top, bottom = int((first % height).min()), int((last % height).max())
+    return left, top, right + 1 - left, bottom + 1 - top

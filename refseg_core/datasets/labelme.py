@@ -1,0 +1,131 @@
+"""labelme: a json file for each image, with a list of shapes.
+
+Polygons, circles, oriented rectangles and masks become masks, rectangles boxes; shapes of one label and group_id are
+one instance. Points and lines mark no area and are left out, with a warning that counts them.
+"""
+
+import base64
+import binascii
+import json
+import logging
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from refseg_core.datasets.builder import Gathering, NamedFile, Shape, joined, skipped
+from refseg_core.datasets.coco.json_values import is_finite, whole_number
+from refseg_core.datasets.dataset import Dataset
+from refseg_core.datasets.image_lookup import ImageNames
+from refseg_core.errors import ImageError
+from refseg_core.images import decode_values
+from refseg_core.masks.rle import rle_of_part
+
+logger = logging.getLogger(__name__)
+
+_NOT_JSON = "a file is not json that can be read: save it again"
+_NOT_LABELME = "a file is no labelme annotation: expected an object with a list of shapes"
+_BAD_SHAPE = (
+    "a shape has not the points that its shape_type needs, each [x, y] of finite numbers (polygon: 3 or more, "
+    "rectangle, circle and mask: 2, oriented_rectangle: 4): correct or remove it"
+)
+_BAD_MASK = "a shape's mask is no PNG in base64, or its image's size is unknown: save the file again"
+_NUM_POINTS = {"rectangle": 2, "circle": 2, "mask": 2, "oriented_rectangle": 4}
+_WITHOUT_AREA = ("point", "points", "line", "linestrip")
+_CIRCLE_CORNERS = 64
+_TRIANGLE = 3
+_MAX_MASK_PIXELS = 100_000_000
+
+
+class _ShapeError(ValueError):
+    """Which kind of problem a shape has."""
+
+
+def read_labelme(
+    files: Iterable[NamedFile], images: ImageNames, *, source: str, classes: Sequence[str] | None = None
+) -> Dataset:
+    """The dataset of a folder of labelme files; its images are those that have a file.
+
+    `classes`: all names in the order of their ids, from 1; None: those that occur, sorted. Raises DatasetError with
+    everything that is wrong.
+    """
+    gathering, left_out = Gathering(source, classes), Counter[str]()
+    for file in files:
+        try:
+            content = json.loads(file.data)
+        except (ValueError, RecursionError) as error:
+            gathering.problems.add(_NOT_JSON, f"{file.name}: {error}")
+            continue
+        if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
+            gathering.problems.add(_NOT_LABELME, file.name)
+            continue
+        declared = content.get("imagePath")
+        image = images.find(file.name, gathering.problems, declared if isinstance(declared, str) else None)
+        if image is not None:
+            _add_shapes(gathering, file.name, image, content, left_out)
+    if left_out:
+        logger.warning("%s: left out what marks no area: %s", source, skipped(left_out))
+    return gathering.dataset()
+
+
+def _add_shapes(gathering: Gathering, name: str, image: str, content: dict[str, Any], left_out: Counter[str]) -> None:
+    height, width = (whole_number(content.get(key)) or 0 for key in ("imageHeight", "imageWidth"))
+    gathering.add_image(image, height, width)
+    instances: dict[tuple[Any, ...], tuple[str, str | None, list[Shape]]] = {}
+    for number, given in enumerate(content["shapes"], start=1):
+        place, entry = f"{name}#{number}", given if isinstance(given, dict) else {}
+        kind = entry.get("shape_type", "polygon")
+        if kind in _WITHOUT_AREA:
+            left_out[str(kind)] += 1
+            continue
+        try:
+            shape = _shape(entry, kind, height, width)
+        except _ShapeError as error:
+            gathering.problems.add(str(error), f"{place} ({kind})")
+            continue
+        label, group = entry.get("label"), entry.get("group_id")
+        key = (number,) if group is None else (str(label), str(group))
+        label = label if isinstance(label, str) else None
+        instances.setdefault(key, (place, label, []))[2].append(shape)
+    for place, label, shapes in instances.values():
+        gathering.add_instance(place, image, label, joined(shapes))
+
+
+def _shape(entry: dict[str, Any], kind: Any, height: int, width: int) -> Shape:
+    points = _points(entry.get("points"))
+    expected = _NUM_POINTS.get(kind) if isinstance(kind, str) else None
+    if (kind == "polygon" and len(points) >= _TRIANGLE) or (kind == "oriented_rectangle" and len(points) == expected):
+        return Shape(polygons=([axis for point in points for axis in point],))
+    if len(points) != expected:
+        raise _ShapeError(_BAD_SHAPE)
+    (x1, y1), (x2, y2) = points
+    if kind == "circle":
+        return Shape(polygons=(_circle(x1, y1, math.hypot(x2 - x1, y2 - y1)),))
+    left, top = min(x1, x2), min(y1, y2)
+    if kind == "mask":
+        return _mask(entry.get("mask"), left, top, height, width)
+    return Shape(box=(left, top, max(x1, x2) - left, max(y1, y2) - top))
+
+
+def _points(points: Any) -> list[list[float]]:
+    is_list = isinstance(points, list) and all(isinstance(point, list) and len(point) == 2 for point in points)  # noqa: PLR2004 x, y
+    if not is_list or not all(is_finite(axis) for point in points for axis in point):
+        raise _ShapeError(_BAD_SHAPE)
+    return list(points)
+
+
+def _circle(x: float, y: float, radius: float) -> list[float]:
+    angles = (2 * math.pi * corner / _CIRCLE_CORNERS for corner in range(_CIRCLE_CORNERS))
+    return [axis for angle in angles for axis in (x + radius * math.cos(angle), y + radius * math.sin(angle))]
+
+
+def _mask(encoded: Any, left: float, top: float, height: int, width: int) -> Shape:
+    """A mask in base64, whose upper left pixel is the first point."""
+    if not isinstance(encoded, str) or not height or not width:
+        raise _ShapeError(_BAD_MASK)
+    try:
+        data = base64.b64decode(encoded, validate=True)
+        part = decode_values(data, max_pixels=_MAX_MASK_PIXELS) > 0
+    except (binascii.Error, ValueError, ImageError) as error:
+        raise _ShapeError(_BAD_MASK) from error
+    return Shape(masks=(rle_of_part(part, top=round(top), left=round(left), height=height, width=width),))

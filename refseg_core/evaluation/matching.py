@@ -1,0 +1,90 @@
+"""Which detection is right, wrong or ignored: COCO's greedy matching.
+
+It is done for all IoU thresholds and area ranges at once, and for all images: each image's best detection chooses its
+annotation first, then each image's second. A detection's choice depends only on those before it in its image.
+
+Shapes: T IoU thresholds, A area ranges, G annotations, D detections, P pairs of them.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from refseg_core.evaluation.instances import Rows
+from refseg_core.evaluation.metric_rows import Floats
+from refseg_core.evaluation.overlaps import Overlaps, overlaps
+from refseg_core.evaluation.shapes import Bools, Found, Truth
+
+IOU_THRESHES: Floats = np.linspace(0.5, 0.95, 10)
+# Areas of instances in px^2, both ends included.
+AREA_RANGES = {
+    "all": (0, 100_000**2),
+    "small": (0, 32**2),
+    "medium": (32**2, 96**2),
+    "large": (96**2, 100_000**2),
+}
+
+
+class Outcomes(NamedTuple):
+    """What became of the detections [A, T, D]; what is neither is ignored. And how many annotations count [A]."""
+
+    is_right: Bools
+    is_wrong: Bools
+    num_wanted: npt.NDArray[np.int64]
+
+
+def assign(truth: Truth, found: Found) -> Outcomes:
+    """Gives each detection the annotation it overlaps most, if any is left that it overlaps enough.
+
+    Both are of one category and by ascending image; in an image detections are by falling score. Annotations that are
+    crowds or out of the area range are second choice, and who gets one is ignored; a crowd is never used up.
+    A detection out of the range is ignored where it gets none. Of equal overlaps the last annotation is taken.
+    """
+    wanted_GA = _in_range(truth.area) & ~truth.is_crowd[:, None]
+    shape = (len(AREA_RANGES), len(IOU_THRESHES))
+    is_matched, is_right = (np.zeros((len(found), *shape), dtype=bool) for _ in range(2))
+    is_taken_GAT = np.zeros((len(truth), *shape), dtype=bool)
+    for pairs in turns(overlaps(truth, found, IOU_THRESHES[0]), found.image):
+        detection, choice = _choose(pairs, wanted_GA, is_taken_GAT)
+        is_matched[detection] = choice >= 0
+        is_right[detection] = choice >= len(pairs.iou)
+        which = np.nonzero(choice >= 0)
+        chosen = pairs.true[choice[which] % len(pairs.iou)]
+        is_taken_GAT[chosen, which[1], which[2]] = ~truth.is_crowd[chosen]
+    is_wrong = ~is_matched & _in_range(found.area)[:, :, None]
+    return Outcomes(np.moveaxis(is_right, 0, -1), np.moveaxis(is_wrong, 0, -1), wanted_GA.sum(axis=0))
+
+
+def _choose(pairs: Overlaps, wanted_GA: Bools, is_taken_GAT: Bools) -> tuple[Rows, Rows]:
+    """The detections [d] of the pairs, and what each takes [d, A, T]: -1 is nothing, p is pair p.
+
+    P + p is pair p too, with an annotation that counts: a higher number is always the better choice.
+    """
+    detection, start = np.unique(pairs.found, return_index=True)
+    num_pairs = len(pairs.iou)
+    number_PA = np.arange(num_pairs)[:, None] + num_pairs * wanted_GA[pairs.true]
+    is_open_PAT = (pairs.iou[:, None] >= IOU_THRESHES)[:, None] & ~is_taken_GAT[pairs.true]
+    return detection, np.maximum.reduceat(np.where(is_open_PAT, number_PA[:, :, None], -1), start)
+
+
+def turns(pairs: Overlaps, image: Rows) -> Iterator[Overlaps]:
+    """The pairs of the first detection of every image, then those of every second, and so on.
+
+    A detection's pairs stand together, the best last.
+    """
+    detection, inverse = np.unique(pairs.found, return_inverse=True)
+    place = image[detection]
+    turn = (np.arange(len(detection)) - np.searchsorted(place, place))[inverse]
+    order = np.lexsort((pairs.true, pairs.iou, pairs.found, turn))
+    stops = np.cumsum(np.bincount(turn)).tolist()
+    for start, stop in zip([0, *stops], stops, strict=False):
+        yield pairs.take(order[start:stop])
+
+
+def _in_range(area: Floats) -> Bools:
+    """Whether areas [N] lie in the ranges [N, A]."""
+    low, high = np.array(list(AREA_RANGES.values())).T
+    is_out: Bools = (area[:, None] < low) | (area[:, None] > high)
+    return ~is_out

@@ -1,0 +1,181 @@
+"""The evaluation as text to read: tables with their header first, and sentences. The same for terminal and UI."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from refseg_core.evaluation.at_scores import NUMBERS
+from refseg_core.evaluation.diagnostics import INTERVAL, Review
+from refseg_core.evaluation.metric_rows import NO_VALUE
+from refseg_core.settings import Protocol
+from refseg_core.tables import Confusion, Metrics
+
+_COLLAPSED_BELOW = 0.01  # AP, or IoU of pixels
+_NAMED = 8
+_CONFUSIONS_SHOWN = 10
+
+HOW_COMPARED: dict[Protocol, str] = {
+    "coco": "by COCO's protocol",
+    "lvis": "by LVIS's protocol",
+    "voc": "by COCO's protocol, with PASCAL VOC's AP beside it",
+    "semantic": "pixel by pixel",
+}
+
+TextRows = list[tuple[str, ...]]
+
+
+def metrics_table(metrics: Metrics) -> TextRows:
+    """The overall numbers: one row per metric, one column per IoU type; AP with its interval."""
+    overall = metrics[_is_overall(metrics) & ~_is_at_score(metrics)]
+    values = _values(overall)
+    cells = {(name, kind): _number(value) for (kind, name), value in values.items() if name not in INTERVAL}
+    for kind in {kind for kind, name in values if name == INTERVAL[0]}:
+        low, high = (values[kind, name] for name in INTERVAL)
+        cells["AP", kind] += f" ({low:.3f} to {high:.3f})"
+    return _laid_out("", cells)
+
+
+def category_table(metrics: Metrics) -> TextRows:
+    """The numbers of each category: name, instances, then one column per IoU type and metric.
+
+    Of those at a score, only precision and recall of the last IoU type at the middle score.
+    """
+    of_category = metrics[~_is_overall(metrics) & (~_is_at_score(metrics) | _is_typical(metrics))]
+    columns = [f"{kind} {name}" for kind, name in zip(of_category.iou_type, of_category.metric, strict=True)]
+    counts = dict(zip(of_category.category_name, of_category.num_instances, strict=True))
+    pairs = zip(of_category.category_name, columns, strict=True)
+    header, *rows = _laid_out("category", dict(zip(pairs, map(_number, of_category.value), strict=True)))
+    return [
+        (header[0], "instances", *header[1:]),
+        *((name, str(counts[name]), *values) for name, *values in rows),
+    ]
+
+
+def score_table(metrics: Metrics) -> TextRows:
+    """What labels of a score and above are worth, over all categories: one row per IoU type and score."""
+    at_score = _values(metrics[_is_overall(metrics) & _is_at_score(metrics)])
+    header = ("", "score", *NUMBERS)
+    rows = dict.fromkeys((kind, name.partition("@")[2]) for kind, name in at_score)
+    return [header, *(_score_row(kind, score, at_score) for kind, score in rows)]
+
+
+def _score_row(kind: str, score: str, values: Mapping[tuple[str, str], float]) -> tuple[str, ...]:
+    precision, recall, *counts = (values[kind, f"{name}@{score}"] for name in NUMBERS)
+    return kind, score, _number(precision), _number(recall), *(f"{count:,.0f}" for count in counts)
+
+
+def confusion_table(review: Review) -> TextRows:
+    """The most frequent mistakes at the middle score: a category, what it is taken for, how often, of how many."""
+    confusion = _at_middle_score(review.confusion)
+    at_score = f" (score of {confusion.score_thresh[0]:g} and above)" if len(confusion) else ""
+    header = ("category", f"taken for{at_score}", "instances", "of")
+    mistaken = [(count, own, other) for own, other, count in _counts(confusion) if other is not None and other != own]
+    name_of, total = category_names(review.metrics), _totals(confusion)
+    mistaken.sort(key=lambda mistake: -mistake[0])
+    rows = [
+        (name_of[own], name_of[other], str(count), str(total[own]))
+        for count, own, other in mistaken[:_CONFUSIONS_SHOWN]
+    ]
+    return [header, *rows]
+
+
+def findings(review: Review) -> list[str]:
+    """What a reviewer should know of, a sentence each: collapsed categories, what is covered, images without finds."""
+    return [*_collapsed(review.metrics), *_covered(_at_middle_score(review.confusion)), *_missed(review)]
+
+
+def category_names(metrics: Metrics) -> dict[int, str]:
+    """The names of the evaluated categories, by their ids."""
+    named = zip(metrics.category_id, metrics.category_name, strict=True)
+    return {int(category_id): str(name) for category_id, name in named if category_id is not None}
+
+
+def _collapsed(metrics: Metrics) -> Iterator[str]:
+    kind = [*metrics.iou_type, ""][-1] if "segm" not in metrics.iou_type else "segm"
+    name = "IoU" if kind == "semantic" else "AP"
+    is_low = (metrics.value < _COLLAPSED_BELOW) & (metrics.num_instances > 0)
+    low = metrics[~_is_overall(metrics) & (metrics.iou_type == kind) & (metrics.metric == name) & is_low]
+    if len(low):
+        named = [f"{one} ({count})" for one, count in zip(low.category_name, low.num_instances, strict=True)]
+        noun = "categories" if len(low) > 1 else "category"
+        yield (
+            f"{len(low)} {noun} collapsed, {kind} {name} below {_COLLAPSED_BELOW} though there are instances: "
+            f"{_listed(named)}."
+        )
+
+
+def _covered(confusion: Confusion) -> Iterator[str]:
+    if len(confusion):
+        nothing = sum(count for _, other, count in _counts(confusion) if other is None)
+        right = sum(count for own, other, count in _counts(confusion) if other == own)
+        total = int(confusion.count.sum())
+        yield (
+            f"Detections of a score of {confusion.score_thresh[0]:g} and above: {right:,} of {total:,} instances are "
+            f"covered by their own category, {total - right - nothing:,} by another, {nothing:,} by none."
+        )
+
+
+def _missed(review: Review) -> Iterator[str]:
+    if review.misses is not None and len(review.misses):
+        empty = int((review.misses.num_detections == 0).sum())
+        noun = "images" if len(review.misses) > 1 else "image"
+        yield (
+            f"In {len(review.misses):,} {noun} nothing of the ground truth is found, in {empty:,} of them nothing at "
+            f"all: {_listed(review.misses.image_id.tolist())}."
+        )
+
+
+def _at_middle_score(confusion: Confusion | None) -> Confusion:
+    if confusion is None or not len(confusion):
+        return Confusion.empty()
+    scores = np.unique(confusion.score_thresh)
+    return confusion[confusion.score_thresh == scores[len(scores) // 2]]
+
+
+def _counts(confusion: Confusion) -> list[tuple[int, int | None, int]]:
+    ids = confusion.category_id.tolist()
+    return list(zip(ids, confusion.found_category_id.tolist(), confusion.count.tolist(), strict=True))
+
+
+def _totals(confusion: Confusion) -> Counter[int]:
+    total: Counter[int] = Counter()
+    for own, _, count in _counts(confusion):
+        total[own] += count
+    return total
+
+
+def _is_overall(metrics: Metrics) -> npt.NDArray[np.bool_]:
+    return np.array([category is None for category in metrics.category_id], dtype=bool)
+
+
+def _is_at_score(metrics: Metrics) -> npt.NDArray[np.bool_]:
+    return np.array(["@" in name for name in metrics.metric], dtype=bool)
+
+
+def _is_typical(metrics: Metrics) -> npt.NDArray[np.bool_]:
+    """Whether they are precision or recall of the last IoU type at the middle score."""
+    scores = sorted({name.partition("@")[2] for name in metrics.metric if "@" in name}, key=float)
+    names = [f"{name}@{scores[len(scores) // 2]}" for name in NUMBERS[:2]] if scores else []
+    is_last: npt.NDArray[np.bool_] = metrics.iou_type == metrics.iou_type[-1:]
+    return np.isin(metrics.metric.astype(str), names) & is_last
+
+
+def _values(metrics: Metrics) -> dict[tuple[str, str], float]:
+    return dict(zip(zip(metrics.iou_type, metrics.metric, strict=True), metrics.value.tolist(), strict=True))
+
+
+def _number(value: float) -> str:
+    return "-" if value == NO_VALUE else f"{value:.3f}"
+
+
+def _laid_out(corner: str, cells: Mapping[tuple[str, str], str]) -> TextRows:
+    columns = list(dict.fromkeys(column for _, column in cells))
+    rows = dict.fromkeys(row for row, _ in cells)
+    return [(corner, *columns), *((row, *(cells.get((row, column), "") for column in columns)) for row in rows)]
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more

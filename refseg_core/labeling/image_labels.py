@@ -1,0 +1,54 @@
+"""What labelling an image begins with and ends with. Not here: the models' work between the two."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from refseg_core.masks.bitmasks import PackedMasks, extents
+from refseg_core.masks.rle_encoding import encode_packed
+from refseg_core.tables import Detections
+
+
+class ImageLabels(NamedTuple):
+    """An image's instances, by falling score, and how many masks were proposed for it."""
+
+    detections: Detections
+    num_proposals: int
+
+
+@dataclass(frozen=True)
+class Squashed:
+    """An image in the segmenter frame, uint8 [S, S, 3], and its own (height, width)."""
+
+    pixels_SS3: npt.NDArray[np.uint8]
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Found:
+    """An image's instances as the models leave them; `labels` writes them down, in any thread."""
+
+    masks: PackedMasks
+    score_n: Tensor
+    category_id_n: npt.NDArray[np.int64]
+    predicted_iou_n: Tensor
+    num_proposals: int
+
+    def labels(self, image_id: str) -> ImageLabels:
+        """Boxes and masks of the image's own frame, pixels."""
+        columns_NWB = self.masks.columns_NWB.cpu().numpy()
+        boxes = extents(columns_NWB).astype(np.float64)
+        boxes[:, 2:] += 1  # from inclusive pixel extents to the edges of the last pixels
+        rles = encode_packed(columns_NWB, self.masks.height)
+        detections = Detections(
+            image_id=np.full(len(boxes), image_id, dtype=object),
+            category_id=self.category_id_n,
+            score=self.score_n.cpu().numpy(),
+            predicted_iou=self.predicted_iou_n.cpu().numpy(),
+            box_xyxy=boxes,
+            mask_rle=np.fromiter(rles, dtype=object, count=len(boxes)),
+        )
+        return ImageLabels(detections, self.num_proposals)

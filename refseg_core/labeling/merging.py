@@ -1,0 +1,153 @@
+"""Step 5c: drops duplicate masks and lowers the scores of overlapping ones. Method, sections 6.5 to 6.7.
+
+Shapes: N masks, G logits side, H x W original frame (px).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from refseg_core.labeling.batching import UPSAMPLED_AT_ONCE
+from refseg_core.masks.bitmasks import PackedMasks
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What is left after merging, by falling score.
+
+    row int64 [n], into the candidates; score float32 [n] in (0, 1]; masks of the original frame.
+    """
+
+    row_n: Tensor
+    score_n: Tensor
+    masks: PackedMasks
+
+
+def mask_boxes(masks_NGG: Tensor) -> Tensor:
+    """Inclusive extents (x_min, y_min, x_max, y_max) int64 [N, 4] of boolean masks; zeros where empty."""
+    extents = []
+    for occupied in (masks_NGG.any(dim=-2), masks_NGG.any(dim=-1)):
+        as_int = occupied.to(torch.uint8)
+        last = occupied.shape[-1] - 1 - as_int.flip(-1).argmax(dim=-1)
+        extents.append((as_int.argmax(dim=-1), last))
+    (x_min, x_max), (y_min, y_max) = extents
+    boxes = torch.stack((x_min, y_min, x_max, y_max), dim=-1)
+    return boxes * masks_NGG.flatten(-2).any(dim=-1)[..., None]
+
+
+def non_maximum_suppression(
+    boxes_N4: Tensor, predicted_iou_N: Tensor, class_index_N: Tensor, *, box_nms_thresh: float
+) -> Tensor:
+    """Greedy suppression within each class, best predicted IoU first (quirk Q4); int64 rows in that order.
+
+    Boxes are inclusive extents, their area (x_max - x_min) * (y_max - y_min), so a mask one pixel wide has none and
+    is never suppressed. Equal predicted IoUs keep their order.
+    """
+    order = predicted_iou_N.argsort(descending=True, stable=True)
+    rows = torch.cat((boxes_N4, class_index_N[:, None]), dim=1)[order].cpu().numpy()  # a GPU is waited for once
+    boxes, classes = rows[:, :4].astype(np.float32), rows[:, 4]
+    keep = np.ones(len(boxes), dtype=bool)
+    for members in _groups(classes):
+        for position, row in enumerate(members):
+            later = members[position + 1 :]
+            if keep[row] and len(later):
+                keep[later[_box_iou(boxes[row], boxes[later]) > box_nms_thresh]] = False
+    return order[torch.from_numpy(np.flatnonzero(keep)).to(order.device)]
+
+
+def merge_softly(
+    logits_NGG: Tensor,
+    similarity_N: Tensor,
+    class_index_N: Tensor,
+    descriptor_NC: Tensor,
+    *,
+    size: tuple[int, int],
+    max_detections: int,
+    pixels_at_once: int = UPSAMPLED_AT_ONCE,
+) -> Merged:
+    """Brings candidates to the original frame, lowers the scores of overlapping ones, keeps the best.
+
+    The candidates come by falling predicted IoU; each is lowered by those of its class before it:
+    score = similarity * sqrt(1 - max_j |Mi and Mj| / |Mi| * max(0, cos(xi, xj))). A mask that is empty in the
+    original frame is dropped. `size`: (height, width) of the original frame, px. `pixels_at_once`: held in float32 on
+    the way there.
+    """
+    masks = _upsample(logits_NGG, size, pixels_at_once)
+    area_N = masks.areas()
+    penalty_N = torch.zeros_like(similarity_N)
+    for members in _groups(class_index_N.cpu().numpy()):
+        if len(members) > 1:
+            rows = torch.from_numpy(members).to(similarity_N.device)
+            penalty_N[rows] = _overlap_penalty(masks[rows], area_N[rows], descriptor_NC[rows])
+    score_N = similarity_N * torch.sqrt((1 - penalty_N).clamp_min(0))
+    present = torch.nonzero((area_N > 0) & (score_N > 0))[:, 0]
+    best = score_N[present].argsort(descending=True, stable=True)[:max_detections]
+    row_n = present[best]
+    return Merged(row_n, score_N[row_n], masks[row_n])
+
+
+def merge_plainly(
+    logits_NGG: Tensor,
+    similarity_N: Tensor,
+    class_index_N: Tensor,
+    descriptor_NC: Tensor,
+    *,
+    size: tuple[int, int],
+    max_detections: int,
+) -> Merged:
+    """What `merge_softly` answers, as it is published: every mask held at full size, in numbers. The reference path."""
+    masks_NHW = _resize(logits_NGG[:, None], size)[:, 0] > 0
+    score_N = similarity_N.clone()
+    for class_index in class_index_N.unique():
+        rows = torch.nonzero(class_index_N == class_index)[:, 0]
+        pixels_nX = masks_NHW[rows].flatten(1).to(torch.float32)
+        covered_nn = (pixels_nX @ pixels_nX.T) / pixels_nX.sum(dim=1, keepdim=True).clamp_min(1)
+        likeness_nn = (descriptor_NC[rows] @ descriptor_NC[rows].T).clamp_min(0)
+        overlap_n = (covered_nn * likeness_nn).tril(diagonal=-1).amax(dim=1)
+        score_N[rows] *= torch.sqrt((1 - overlap_n).clamp_min(0))
+    present = torch.nonzero(masks_NHW.flatten(1).any(dim=1) & (score_N > 0))[:, 0]
+    row_n = present[score_N[present].argsort(descending=True, stable=True)[:max_detections]]
+    return Merged(row_n, score_N[row_n], PackedMasks.of(masks_NHW[row_n]))
+
+
+def _groups(classes: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
+    """The rows of each class, in order."""
+    order = classes.argsort(kind="stable")
+    starts = np.flatnonzero(np.diff(classes[order])) + 1
+    yield from (group for group in np.split(order, starts) if len(group))
+
+
+def _box_iou(box_4: npt.NDArray[np.float32], boxes_N4: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    sides = np.minimum(box_4[2:], boxes_N4[:, 2:]) - np.maximum(box_4[:2], boxes_N4[:, :2])
+    intersection: npt.NDArray[np.float32] = sides.clip(0).prod(axis=1)
+    areas = (boxes_N4[:, 2:] - boxes_N4[:, :2]).prod(axis=1)
+    union = (box_4[2:] - box_4[:2]).prod() + areas - intersection
+    iou: npt.NDArray[np.float32] = np.zeros_like(intersection)
+    np.divide(intersection, union, out=iou, where=union > 0)
+    return iou
+
+
+def _upsample(logits_NGG: Tensor, size: tuple[int, int], pixels_at_once: int) -> PackedMasks:
+    """Brings logits to the original frame and binarises them at 0."""
+    chunk = max(1, pixels_at_once // (size[0] * size[1]))
+    parts = [PackedMasks.of(_resize(part[:, None], size)[:, 0] > 0) for part in logits_NGG.split(chunk)]
+    return PackedMasks.concatenate(parts)
+
+
+def _resize(logits_N1GG: Tensor, size: tuple[int, int]) -> Tensor:
+    if size[1] == 1 and logits_N1GG.shape[-2] != size[0]:
+        # Rows first: PyTorch repeats rows when it resizes to a single column at the same time.
+        logits_N1GG = _resize(logits_N1GG, (size[0], logits_N1GG.shape[-1]))
+    return F.interpolate(logits_N1GG, size=size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def _overlap_penalty(masks: PackedMasks, area_N: Tensor, descriptor_NC: Tensor) -> Tensor:
+    """For each mask of one class the largest overlap with one before it, float32 [N]."""
+    likeness_NN = (descriptor_NC @ descriptor_NC.T).clamp_min(0)
+    covered_NN = (masks.shared_areas() / area_N.clamp_min(1)[:, None]).to(torch.float32)
+    return (covered_NN * likeness_NN).tril(diagonal=-1).amax(dim=1)

@@ -1,0 +1,1 @@
+"""Segmenter and encoder: how they are built, loaded and made fast. Not here: the steps that ask them, nor files."""

@@ -1,0 +1,191 @@
+"""The segmenter: the only door to the module `sam2`.
+
+Its image encoder, prompt encoder and mask decoder are called directly, never its predictors: those add
+`no_mem_embed` to the embedding and filter masks, which changes the method's numbers (quirk Q1; method,
+section 3.4).
+
+Shapes: B images, S segmenter frame side (px), G mask logits side (S / 4), N prompts, W width of the decoder.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from sam2.modeling.backbones.hieradet import Hiera
+from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
+from sam2.modeling.position_encoding import PositionEmbeddingSine
+from sam2.modeling.sam.mask_decoder import MaskDecoder
+from sam2.modeling.sam.prompt_encoder import PromptEncoder
+from sam2.modeling.sam.transformer import TwoWayTransformer
+from torch import Tensor, nn
+
+from refseg_core.models.architectures import SegmenterArchitecture
+from refseg_core.models.checkpoints import load_state
+from refseg_core.models.preprocessing import normalise
+
+# What a video needs and an image does not: may be absent from our modules (extra in the file).
+_VIDEO_PARAMETERS = (
+    "memory_attention.",
+    "memory_encoder.",
+    "maskmem_tpos_enc",
+    "no_mem_pos_enc",
+    "no_obj_ptr",
+    "no_obj_embed_spatial",
+    "mask_downsample.",
+    "obj_ptr_proj.",
+    "obj_ptr_tpos_proj.",
+)
+# What our modules hold and images never reach: may be absent from the file.
+_UNUSED_PARAMETERS = (
+    "sam_mask_decoder.pred_obj_score_head.",
+    "sam_prompt_encoder.mask_downscaling.",
+)
+_POINT, _BOX_CORNERS = 1, (2, 3)
+
+
+@dataclass(frozen=True)
+class ImageEmbedding:
+    """What the decoder needs of B images: feature maps at three strides."""
+
+    stride16_BWhw: Tensor
+    stride8_Bchw: Tensor
+    stride4_Bchw: Tensor
+
+    def __getitem__(self, index: int) -> "ImageEmbedding":
+        """The embedding of one image, still batched (B = 1)."""
+        here = slice(index, index + 1)
+        return ImageEmbedding(self.stride16_BWhw[here], self.stride8_Bchw[here], self.stride4_Bchw[here])
+
+    def float(self) -> "ImageEmbedding":
+        """The embedding in float32, whatever it was computed in."""
+        return ImageEmbedding(self.stride16_BWhw.float(), self.stride8_Bchw.float(), self.stride4_Bchw.float())
+
+
+class Segmenter(nn.Module):
+    """SAM2 for images: embeds images, decodes point and box prompts into mask logits."""
+
+    def __init__(self, architecture: SegmenterArchitecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.image_encoder = _image_encoder(architecture)
+        self.sam_prompt_encoder = _prompt_encoder(architecture)
+        self.sam_mask_decoder = _mask_decoder(architecture)
+        self.no_mem_embed = nn.Parameter(torch.zeros(1, 1, architecture.width))
+
+    @property
+    def device(self) -> torch.device:
+        """The device the parameters lie on."""
+        return self.no_mem_embed.device
+
+    def embed(self, images_B3SS: Tensor) -> ImageEmbedding:
+        """Embeds images; float32 [B, 3, S, S], RGB in [0, 1], in the segmenter frame; normalised here."""
+        pyramid: list[Tensor] = self.image_encoder(normalise(images_B3SS))["backbone_fpn"]
+        stride4, stride8, stride16 = pyramid
+        decoder = self.sam_mask_decoder
+        return ImageEmbedding(stride16, decoder.conv_s1(stride8), decoder.conv_s0(stride4))
+
+    def prompts(self, points_N2: Tensor) -> Tensor:
+        """What points share on all images: here, where they are encoded anew for each, nothing but themselves."""
+        return points_N2
+
+    def prepare(self, embedding: ImageEmbedding) -> ImageEmbedding:
+        """What all prompts on an image share: here, where every prompt is decoded by itself, its embedding."""
+        return embedding
+
+    def decode_points(
+        self, embedding: ImageEmbedding, points_N2: Tensor, *, pred_iou_thresh: float
+    ) -> tuple[Tensor, Tensor]:
+        """Decodes one positive point per prompt into the best of its three masks. Method, section 6.3.
+
+        `points_N2`: float32, (x, y) in the segmenter frame, pixels. `embedding`: of one image.
+        Returns logits float32 [n, G, G] and predicted IoU float32 [n] in [0, 1] of the prompts whose predicted IoU
+        exceeds the threshold, in their order.
+        """
+        labels_N1 = torch.full((len(points_N2), 1), _POINT, device=points_N2.device)
+        logits_N4GG, predicted_iou_N4 = self._decode(embedding, points_N2[:, None], labels_N1)
+        predicted_iou_N, best_N = predicted_iou_N4[:, 1:].max(dim=1)
+        rows = torch.nonzero(predicted_iou_N > pred_iou_thresh)[:, 0]
+        return logits_N4GG[rows, best_N[rows] + 1], predicted_iou_N[rows]
+
+    def decode_boxes(self, embedding: ImageEmbedding, boxes_N4: Tensor) -> tuple[Tensor, Tensor]:
+        """Decodes one box per prompt into its single mask (mask token 0). Method, section 2.
+
+        `boxes_N4`: float32 xyxy in the segmenter frame, pixels. The embedding gets `no_mem_embed` added here, as
+        SAM2 was trained to see for prompts on still images; the point grid (quirk Q1) does not.
+        Returns logits float32 [N, G, G] and predicted IoU float32 [N] in [0, 1].
+        """
+        labels_N2 = torch.tensor(_BOX_CORNERS, device=boxes_N4.device).expand(len(boxes_N4), 2)
+        with_memory = ImageEmbedding(
+            embedding.stride16_BWhw + self.no_mem_embed.view(1, -1, 1, 1),
+            embedding.stride8_Bchw,
+            embedding.stride4_Bchw,
+        )
+        logits_N4GG, predicted_iou_N4 = self._decode(with_memory, boxes_N4.view(-1, 2, 2), labels_N2)
+        return logits_N4GG[:, 0], predicted_iou_N4[:, 0]
+
+    def _decode(self, embedding: ImageEmbedding, coordinates_NK2: Tensor, labels_NK: Tensor) -> tuple[Tensor, Tensor]:
+        sparse, dense = self.sam_prompt_encoder(points=(coordinates_NK2, labels_NK), boxes=None, masks=None)
+        logits_N4GG, predicted_iou_N4, _, _ = self.sam_mask_decoder.predict_masks(
+            image_embeddings=embedding.stride16_BWhw,
+            image_pe=self.sam_prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            repeat_image=True,
+            high_res_features=[embedding.stride4_Bchw, embedding.stride8_Bchw],
+        )
+        return logits_N4GG, predicted_iou_N4
+
+
+def _image_encoder(architecture: SegmenterArchitecture) -> ImageEncoder:
+    trunk = Hiera(
+        embed_dim=architecture.embed_dim,
+        num_heads=architecture.num_heads,
+        stages=architecture.stages,
+        global_att_blocks=architecture.global_attention_blocks,
+        window_pos_embed_bkg_spatial_size=architecture.position_grid,
+        window_spec=architecture.window_sizes,
+    )
+    neck = FpnNeck(
+        position_encoding=PositionEmbeddingSine(num_pos_feats=architecture.width, temperature=10000),
+        d_model=architecture.width,
+        backbone_channel_list=list(reversed(architecture.stage_widths)),
+        fpn_top_down_levels=[2, 3],
+        fpn_interp_model="nearest",
+    )
+    return ImageEncoder(trunk=trunk, neck=neck, scalp=1)
+
+
+def _prompt_encoder(architecture: SegmenterArchitecture) -> PromptEncoder:
+    cells, pixels = architecture.embedding_size, architecture.image_size
+    return PromptEncoder(
+        embed_dim=architecture.width,
+        image_embedding_size=(cells, cells),
+        input_image_size=(pixels, pixels),
+        mask_in_chans=16,
+    )
+
+
+def _mask_decoder(architecture: SegmenterArchitecture) -> MaskDecoder:
+    transformer = TwoWayTransformer(depth=2, embedding_dim=architecture.width, mlp_dim=2048, num_heads=8)
+    return MaskDecoder(
+        transformer_dim=architecture.width,
+        transformer=transformer,
+        num_multimask_outputs=3,
+        iou_head_depth=3,
+        iou_head_hidden_dim=256,
+        use_high_res_features=True,
+        iou_prediction_use_sigmoid=True,
+        pred_obj_scores=True,
+        pred_obj_scores_mlp=True,
+    )
+
+
+def build_segmenter(architecture: SegmenterArchitecture, state: Mapping[str, Tensor], *, model: str) -> Segmenter:
+    """Builds a segmenter in evaluation mode from an official checkpoint's state dict.
+
+    Raises WeightsError naming the parameters that are missing, unexpected or of another shape; only what images
+    do not need (the video memory, mask prompts, the object score) may be missing or extra.
+    """
+    segmenter = Segmenter(architecture)
+    load_state(segmenter, state, model=model, may_be_missing=_UNUSED_PARAMETERS, may_be_extra=_VIDEO_PARAMETERS)
+    return segmenter.eval().requires_grad_(False)

@@ -1,0 +1,267 @@
+"""Step 1: samples reference instances from annotations, or takes all or the named ones. Method, section 1.
+
+The published samples are reproduced exactly: the shuffles run on Python's own Mersenne Twister, over each category's
+complete list, in the order in which categories first appear in the file. So a k-shot set is a prefix of every
+larger one with the same seed and split.
+"""
+
+import random
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from refseg_core.errors import ConfigurationError, DatasetError
+from refseg_core.settings import Conventions, SamplingSettings
+from refseg_core.splits import LVIS_FREQUENCIES, SPLIT_NAMES, split_categories
+from refseg_core.table_schema import Array
+from refseg_core.tables import Annotations, Categories, Images, References
+
+_MIN_SIDE = 32  # px
+_MIN_MARGIN = 10  # px
+_PADDING_SEED = 42  # of the published conversion, whatever the sampling's seed
+_NAMES_SHOWN = 12
+
+
+def sample_references(
+    images: Images,
+    annotations: Annotations,
+    categories: Categories,
+    settings: SamplingSettings,
+    *,
+    conventions: Conventions = "corrected",
+) -> References:
+    """Chooses the references of every wanted category, as `selection` says.
+
+    "sampled": `num_shots` valid annotations, at most one per image and category. "all": every annotation but crowds,
+    in file order; there, and only there, `conventions` "original" repeats what the published code makes of such
+    files, where every category has `num_shots` references, some of them copies (see `_take_all_as_published`).
+
+    Raises ConfigurationError for an unknown split or category, DatasetError where a category has too few annotations
+    (unless `on_shortage` says otherwise) or too many, or where there is nothing to sample from.
+    """
+    wanted = wanted_categories(categories, settings)
+    if settings.selection == "sampled":
+        drawn_from = categories if settings.split in LVIS_FREQUENCIES else wanted
+        taken = _only(wanted, _sample(images, annotations, drawn_from, settings))
+        _check_shortage(taken, wanted, settings)
+    elif conventions == "corrected":
+        taken = _only(wanted, _take_all(annotations))
+        _check_presence(taken, wanted, settings)
+    else:
+        taken = _only(wanted, _take_all_as_published(annotations, settings.num_shots))
+        _check_presence(taken, wanted, settings)
+        _check_excess(taken, wanted, settings.num_shots)
+    return _references(images, annotations, [row for rows in taken.values() for row in rows])
+
+
+def select_references(images: Images, annotations: Annotations, annotation_ids: Sequence[str]) -> References:
+    """Takes exactly the named annotations, in their order; shots count up within each category.
+
+    Raises DatasetError naming every id that is absent or given twice.
+    """
+    row_of = {annotation_id: row for row, annotation_id in enumerate(annotations.annotation_id)}
+    absent = [wanted for wanted in annotation_ids if wanted not in row_of]
+    twice = sorted({wanted for wanted in annotation_ids if annotation_ids.count(wanted) > 1})
+    if absent or twice:
+        raise DatasetError(
+            f"references.annotation_ids: not in the annotations: {absent or 'none'}; given twice: "
+            f"{twice or 'none'}. Use ids of annotations in the reference file, each once."
+        )
+    return _references(images, annotations, [row_of[wanted] for wanted in annotation_ids])
+
+
+def wanted_categories(categories: Categories, settings: SamplingSettings) -> Categories:
+    """The categories to sample: those of the split, narrowed to the named ones; in the order of their ids.
+
+    Raises ConfigurationError naming what the dataset does not have.
+    """
+    if settings.split is not None and settings.split not in SPLIT_NAMES:
+        raise ConfigurationError(
+            f"references.sampling.split: {settings.split!r} is not known; expected one of {', '.join(SPLIT_NAMES)}."
+        )
+    keep = np.ones(len(categories), dtype=bool)
+    if settings.split in LVIS_FREQUENCIES:
+        frequency = LVIS_FREQUENCIES[settings.split]
+        keep &= np.array([frequency in (None, own) for own in categories.frequency], dtype=bool)
+    elif settings.split is not None:
+        keep &= np.isin(categories.name, split_categories(settings.split))
+    if settings.categories is not None:
+        absent = [name for name in settings.categories if name not in set(categories.name)]
+        if absent:
+            raise ConfigurationError(
+                f"references.sampling.categories: {_listed(absent)} not in the annotations, whose categories are "
+                f"{_listed(categories.name)}."
+            )
+        keep &= np.isin(categories.name, settings.categories)
+    if not keep.any():
+        raise ConfigurationError(
+            f"references.sampling: split {settings.split!r} and categories {settings.categories} leave no category "
+            f"of the annotations, which have {_listed(categories.name)}."
+        )
+    return categories[keep]
+
+
+def absent_of_split(categories: Categories, split: str) -> list[str]:
+    """The names of a split's categories that the annotations do not have; LVIS's splits are what its file says."""
+    return (
+        [] if split in LVIS_FREQUENCIES else [name for name in split_categories(split) if name not in categories.name]
+    )
+
+
+def _only(wanted: Categories, taken: dict[int, list[int]]) -> dict[int, list[int]]:
+    wanted_ids = set(wanted.category_id.tolist())
+    return {category_id: rows for category_id, rows in taken.items() if category_id in wanted_ids}
+
+
+def _sample(
+    images: Images, annotations: Annotations, drawn_from: Categories, settings: SamplingSettings
+) -> dict[int, list[int]]:
+    """The sampled rows of each category that is drawn from, in the order of their first appearance."""
+    usable = ~annotations.is_impossible & np.isin(annotations.category_id, drawn_from.category_id)
+    valid = _valid_references(images, annotations)
+    generator = random.Random(settings.seed)
+    taken: dict[int, list[int]] = {}
+    for category_id, rows in _rows_by_category(annotations, usable).items():
+        generator.shuffle(rows)
+        taken[category_id] = _take(rows, valid, annotations.image_id, settings)
+    return taken
+
+
+def _take_all(annotations: Annotations) -> dict[int, list[int]]:
+    """Every category's rows, in file order: all that the file allows as references."""
+    return _rows_by_category(annotations, ~annotations.is_impossible & ~annotations.is_crowd)
+
+
+def _take_all_as_published(annotations: Annotations, num_shots: int) -> dict[int, list[int]]:
+    """The same as the published conversion has it: m instances in one image become m copies of the first of them.
+
+    A category with fewer than `num_shots` is filled up by drawing from its own with replacement. The published
+    generator is known by its seed only; here it is Python's Mersenne Twister, one draw of `choice` a copy. It runs
+    over all categories of the file, so that leaving some out changes nothing for the others.
+    """
+    generator = random.Random(_PADDING_SEED)
+    taken: dict[int, list[int]] = {}
+    for category_id, rows in _take_all(annotations).items():
+        by_image: dict[str, list[int]] = {}
+        for row in rows:
+            by_image.setdefault(annotations.image_id[row], []).append(row)
+        copies = [in_image[0] for in_image in by_image.values() for _ in in_image]
+        taken[category_id] = copies + [generator.choice(copies) for _ in range(num_shots - len(copies))]
+    return taken
+
+
+def _rows_by_category(annotations: Annotations, usable: Array) -> dict[int, list[int]]:
+    rows_by_category: dict[int, list[int]] = {}
+    for row in np.flatnonzero(usable).tolist():
+        rows_by_category.setdefault(int(annotations.category_id[row]), []).append(row)
+    return rows_by_category
+
+
+def _valid_references(images: Images, annotations: Annotations) -> Array:
+    """Boolean [N]: not a crowd, at least 32 px a side and 10 px from every border."""
+    row_of = {image_id: row for row, image_id in enumerate(images.image_id)}
+    image_rows = np.array([row_of[image_id] for image_id in annotations.image_id], dtype=np.int64)
+    x, y, width, height = annotations.box_xywh.T
+    right = images.width[image_rows] - (x + width)
+    bottom = images.height[image_rows] - (y + height)
+    large = (width >= _MIN_SIDE) & (height >= _MIN_SIDE)
+    inside = (x >= _MIN_MARGIN) & (y >= _MIN_MARGIN) & (right >= _MIN_MARGIN) & (bottom >= _MIN_MARGIN)
+    valid: Array = large & inside & ~annotations.is_crowd
+    return valid
+
+
+def _take(shuffled: list[int], valid: Array, image_ids: Array, settings: SamplingSettings) -> list[int]:
+    taken: list[int] = []
+    images_taken: set[str] = set()
+    for row in shuffled:
+        if valid[row] and image_ids[row] not in images_taken:
+            taken.append(row)
+            images_taken.add(image_ids[row])
+            if len(taken) == settings.num_shots:
+                return taken
+    if settings.on_shortage == "repeat":
+        taken = taken or shuffled[: settings.num_shots]
+        return [taken[shot % len(taken)] for shot in range(settings.num_shots)]
+    return taken
+
+
+def _check_shortage(taken: dict[int, list[int]], wanted: Categories, settings: SamplingSettings) -> None:
+    counts = _counts(taken, wanted)
+    short = [f"{name} ({count})" for name, count in counts.items() if count < settings.num_shots]
+    if settings.on_shortage == "error" and short:
+        raise DatasetError(
+            f"references.sampling: {len(short)} of {len(counts)} categories have fewer than {settings.num_shots} "
+            f"valid annotations (not a crowd, sides of {_MIN_SIDE} px, {_MIN_MARGIN} px from the borders): "
+            f"{_listed(short)}. Annotate more, lower num_shots, leave the categories out, or set on_shortage "
+            "to 'fewer' or 'repeat'."
+        )
+    if not any(counts.values()):
+        raise DatasetError(
+            f"references.sampling: none of the {len(counts)} wanted categories has a valid annotation (not a crowd, "
+            f"sides of {_MIN_SIDE} px, {_MIN_MARGIN} px from the borders)."
+        )
+
+
+def _check_presence(taken: dict[int, list[int]], wanted: Categories, settings: SamplingSettings) -> None:
+    counts = _counts(taken, wanted)
+    absent = [name for name, count in counts.items() if not count]
+    if len(absent) == len(counts):
+        raise DatasetError(
+            f"references.sampling: none of the {len(counts)} wanted categories has an annotation that is not a crowd."
+        )
+    if settings.on_shortage == "error" and absent:
+        raise DatasetError(
+            f"references.sampling: {len(absent)} of {len(counts)} categories have no annotation that is not a crowd: "
+            f"{_listed(absent)}. Annotate them, leave them out, or set on_shortage to 'fewer'."
+        )
+
+
+def _check_excess(taken: dict[int, list[int]], wanted: Categories, num_shots: int) -> None:
+    counts = _counts(taken, wanted)
+    excess = [f"{name} ({count})" for name, count in counts.items() if count > num_shots]
+    if excess:
+        raise DatasetError(
+            f"references.sampling: {len(excess)} of {len(counts)} categories have more than {num_shots} annotations: "
+            f"{_listed(excess)}. With selection 'all', conventions 'original' expects num_shots of each category at "
+            "most. Set num_shots to the number that the file was made for, or conventions to 'corrected'."
+        )
+
+
+def _counts(taken: dict[int, list[int]], wanted: Categories) -> dict[str, int]:
+    """How many were taken of each wanted category, by name."""
+    named = zip(wanted.category_id.tolist(), wanted.name, strict=True)
+    return {str(name): len(taken.get(category_id, [])) for category_id, name in named}
+
+
+def _references(images: Images, annotations: Annotations, rows: list[int]) -> References:
+    file_name_of = dict(zip(images.image_id, images.file_name, strict=True))
+    chosen = annotations[np.array(rows, dtype=np.int64)]
+    has_mask = np.array([rle is not None for rle in chosen.mask_rle], dtype=bool)
+    corners = chosen.box_xywh.copy()
+    corners[:, 2:] += corners[:, :2]
+    return References(
+        category_id=chosen.category_id,
+        shot=_count_within(chosen.category_id.tolist()),
+        image_id=chosen.image_id,
+        annotation_id=chosen.annotation_id,
+        file_name=np.array([file_name_of[image_id] for image_id in chosen.image_id], dtype=object),
+        box_xyxy=corners,
+        mask_rle=chosen.mask_rle,
+        mask_source=np.where(has_mask, "dataset", "none").astype(object),
+        mask_score=np.full(len(chosen), None, dtype=object),
+    )
+
+
+def _count_within(category_ids: Iterable[int]) -> Array:
+    seen: dict[int, int] = {}
+    shots = []
+    for category_id in category_ids:
+        shots.append(seen.get(category_id, 0))
+        seen[category_id] = shots[-1] + 1
+    return np.array(shots, dtype=np.int32)
+
+
+def _listed(names: Iterable[str]) -> str:
+    listed = list(names)
+    more = f" and {len(listed) - _NAMES_SHOWN} more" if len(listed) > _NAMES_SHOWN else ""
+    return ", ".join(listed[:_NAMES_SHOWN]) + more

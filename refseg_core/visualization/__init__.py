@@ -1,0 +1,29 @@
+"""Pictures of what the method sees and finds, for people to look at: arrays in, arrays out.
+
+`annotate.py` draws masks, boxes and labels over an image; `panels.py` shows one instance, or two pictures side by
+side; `contact_sheet.py` puts many on a sheet; the rest serves them: `palette.py`, `text.py` (fonts and spelling),
+`mask_coverage.py` (masks at a picture's size), `drawing.py` (one stroke), `label_placement.py` (labels and where they
+go), `encoding.py` (JPEG and PNG). Files are written elsewhere.
+"""
+
+from refseg_core.visualization.annotate import draw_instances
+from refseg_core.visualization.contact_sheet import contact_sheet
+from refseg_core.visualization.drawing import Picture
+from refseg_core.visualization.encoding import to_jpeg, to_png, to_small_jpeg
+from refseg_core.visualization.palette import category_colours
+from refseg_core.visualization.panels import instance_panel, reference_panel, side_by_side
+from refseg_core.visualization.text import Typeface
+
+__all__ = [
+    "Picture",
+    "Typeface",
+    "category_colours",
+    "contact_sheet",
+    "draw_instances",
+    "instance_panel",
+    "reference_panel",
+    "side_by_side",
+    "to_jpeg",
+    "to_png",
+    "to_small_jpeg",
+]

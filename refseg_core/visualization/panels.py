@@ -1,0 +1,143 @@
+"""One picture of few things: two panels with captions, one instance in its surroundings.
+
+All are uint8 RGB on white paper.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageEnhance
+
+from refseg_core.masks.rle import Masks, Rle, decode_mask
+from refseg_core.visualization.annotate import Numbers
+from refseg_core.visualization.drawing import Boxes, Colour, Picture, Strokes, draw_box, draw_mask, resized
+from refseg_core.visualization.mask_coverage import cover
+from refseg_core.visualization.palette import category_colours
+from refseg_core.visualization.text import BUNDLED, Typeface, write
+
+_PAPER, _INK, _FAINT, _EMPTY = (255, 255, 255), (25, 25, 25), (105, 105, 105), (236, 236, 236)
+# Around an instance, on every side, as a multiple of its box's longer side; and the least that is shown at all.
+_CONTEXT, _LEAST_CROP = 0.35, 48
+_SURROUNDINGS_BRIGHTNESS, _INSTANCE_OPACITY = 0.6, 0.12
+_MASK_SOURCES = {
+    "dataset": "mask from the dataset",
+    "segmenter": "mask from the segmenter",
+    "none": "no mask yet",
+}
+
+
+def side_by_side(left: Picture, right: Picture, titles: tuple[str, str], *, typeface: Typeface = BUNDLED) -> Picture:
+    """Two pictures, uint8 RGB, at the lower one's height, each below its title."""
+    height = min(left.shape[0], right.shape[0])
+    panels = [_at_height(panel, height) for panel in (left, right)]
+    text = max(13, round((height * max(panel.width for panel in panels)) ** 0.5 / 36))
+    # A narrow panel gets room for its title.
+    widths = [max(panel.width, 16 * text) for panel in panels]
+    top = round(2.2 * text)
+    sheet = Image.new("RGB", (sum(widths) + 3 * text, top + height + text), _PAPER)
+    x = text
+    for panel, width, title in zip(panels, widths, titles, strict=True):
+        write(sheet, title, (x, round(0.45 * text), width), size=text, colour=_INK, face=typeface)
+        sheet.paste(panel, (x + (width - panel.width) // 2, top))
+        x += width + text
+    return np.array(sheet)
+
+
+def reference_panel(
+    image: Picture,
+    box_xyxy: Numbers | Sequence[float],
+    mask: Masks | Rle | None,
+    *,
+    category_name: str,
+    colour_index: int,
+    shot: int,
+    mask_source: str,
+    mask_score: float | None = None,
+    side: int = 224,
+    typeface: Typeface = BUNDLED,
+) -> Picture:
+    """One reference in its surroundings, and below it its category, its shot and where its mask is from.
+
+    `mask`: None while there is none. `mask_source`: 'dataset', 'segmenter' or 'none'. `mask_score`: the segmenter's
+    predicted IoU. The rest as for `instance_panel`.
+    """
+    source = _MASK_SOURCES.get(mask_source, f"mask from {mask_source}")
+    score = "" if mask_score is None else f" {mask_score:.2f}"
+    details = f"shot {shot}, {source}{score}"
+    return instance_panel(
+        image, box_xyxy, mask, name=category_name, details=details, colour_index=colour_index, side=side, face=typeface
+    )
+
+
+def instance_panel(
+    image: Picture,
+    box_xyxy: Numbers | Sequence[float],
+    mask: Masks | Rle | None,
+    *,
+    name: str,
+    details: str,
+    colour_index: int,
+    side: int = 224,
+    face: Typeface = BUNDLED,
+) -> Picture:
+    """One instance: a square of its image with everything but the mask dimmed, and below it two lines of text.
+
+    `image`: uint8 RGB [H, W, 3]. `box_xyxy`: [4], along pixel edges. `mask`: bool [H, W], run lengths, or None: then
+    its box is drawn. Returns uint8 RGB [side + caption, side, 3]; the caption's height depends on `side` alone.
+    Raises ValueError when the mask is not of the image's size.
+    """
+    mask_size = image.shape[:2] if mask is None else mask.size if isinstance(mask, Rle) else mask.shape
+    if tuple(mask_size) != image.shape[:2]:
+        raise ValueError(f"the mask must have the image's size {list(image.shape[:2])}, got {list(mask_size)}")
+    left, top, right, bottom = _surroundings(np.asarray(box_xyxy, dtype=np.float64), image.shape)
+    crop = image[top:bottom, left:right]
+    scale = side / max(crop.shape[:2])
+    size = (max(1, round(crop.shape[0] * scale)), max(1, round(crop.shape[1] * scale)))
+    red, green, blue = (int(level) for level in category_colours(colour_index + 1)[colour_index])
+    canvas = resized(crop, size)
+    if mask is None:
+        box = (np.asarray(box_xyxy, dtype=np.float64) - (left, top, left, top)) * scale
+        draw_box(canvas, box, (red, green, blue), Strokes.suiting(size).box + 1)
+    else:
+        whole = decode_mask(mask) if isinstance(mask, Rle) else mask
+        canvas = _spotlit(canvas, whole[top:bottom, left:right], (red, green, blue))
+    return _captioned(canvas, side, name, details, face)
+
+
+def _at_height(picture: Picture, height: int) -> Image.Image:
+    return resized(picture, (height, max(1, round(picture.shape[1] * height / picture.shape[0]))))
+
+
+def _surroundings(box_xyxy: Boxes, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """The square around a box, moved into the image and cut where the image is smaller: xyxy, whole pixels."""
+    wanted = max(_LEAST_CROP, (box_xyxy[2:] - box_xyxy[:2]).max() * (1 + 2 * _CONTEXT))
+    edges = []
+    for first, last, length in zip(box_xyxy[:2], box_xyxy[2:], (shape[1], shape[0]), strict=True):
+        side = min(round(wanted), length)
+        start = min(max(round((first + last - side) / 2), 0), length - side)
+        edges.append((start, start + side))
+    (left, right), (top, bottom) = edges
+    return left, top, right, bottom
+
+
+def _spotlit(canvas: Image.Image, mask_HW: Masks, colour: Colour) -> Image.Image:
+    """The canvas with all but the mask dimmed, and the mask's contour."""
+    coverage = cover(mask_HW, (canvas.height, canvas.width))
+    light = Image.new("L", canvas.size)
+    if coverage is not None:
+        light.paste(Image.fromarray(coverage.alpha), (coverage.left, coverage.top))
+    dimmed = ImageEnhance.Brightness(canvas).enhance(_SURROUNDINGS_BRIGHTNESS)
+    spotlit = Image.composite(canvas, dimmed, light)
+    thickness = Strokes.suiting((canvas.height, canvas.width)).contour + 0.5
+    draw_mask(spotlit, coverage, colour, thickness, fill_opacity=_INSTANCE_OPACITY)
+    return spotlit
+
+
+def _captioned(picture: Image.Image, side: int, name: str, details: str, typeface: Typeface) -> Picture:
+    large, small = max(12, round(side / 19)), max(10, round(side / 25))
+    panel = Image.new("RGB", (side, side + round(1.4 * (large + small))), _PAPER)
+    panel.paste(_EMPTY, (0, 0, side, side))
+    panel.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+    write(panel, name, (0, side + 1, side), size=large, colour=_INK, face=typeface)
+    write(panel, details, (0, side + 1 + round(1.3 * large), side), size=small, colour=_FAINT, face=typeface)
+    return np.array(panel)
