@@ -1,8 +1,15 @@
-"""The errors a user can act on.
+"""The errors a user can act on, and the gathering of all that is wrong with one input into one of them.
 
 Each names the thing, what was expected, what came and what to do. Anything else that is raised is a bug
 or a fault of the world (network, disk), which callers may retry; these are never retried.
+
+A kind of problem is a sentence that says what is wrong, what was expected and what to do; it is written in the module
+that finds it. An offender is the place and value where it was found.
 """
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 
 class RefsegError(Exception):
@@ -31,3 +38,53 @@ class StoreError(RefsegError):
 
 class NotFoundError(StoreError):
     """An object or folder is not there, though the place where it should be can be read."""
+
+
+_OFFENDERS_SHOWN = 5
+_KINDS_SHOWN = 12
+_OFFENDER_LENGTH = 80
+
+
+@dataclass
+class Problems:
+    """The problems of one input: of each kind its count and the first few offenders."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    offenders: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, kind: str, offender: str) -> None:
+        """Notes one problem."""
+        self.counts[kind] += 1
+        if self.counts[kind] <= _OFFENDERS_SHOWN:
+            self.offenders.setdefault(kind, []).append(shortened(offender))
+
+    def add_all(self, kind: str, offenders: Sequence[str]) -> None:
+        """Notes several problems of one kind."""
+        for offender in offenders:
+            self.add(kind, offender)
+
+    def add_repeated(self, kind: str, values: Sequence[str]) -> None:
+        """Notes each value that occurs more than once."""
+        if len(set(values)) < len(values):
+            self.add_all(kind, [value for value, count in Counter(values).items() if count > 1])
+
+    def raise_if_any(self, source: str) -> None:
+        """Raises DatasetError with all problems, if there are any; `source` names the input."""
+        if not self.counts:
+            return
+        lines = [self._line(kind, count) for kind, count in list(self.counts.items())[:_KINDS_SHOWN]]
+        if len(self.counts) > _KINDS_SHOWN:
+            lines.append(f"- and {len(self.counts) - _KINDS_SHOWN} more kinds of problems")
+        total = self.counts.total()
+        raise DatasetError(f"{source} cannot be used; {total} problem{'s' if total > 1 else ''}:\n" + "\n".join(lines))
+
+    def _line(self, kind: str, count: int) -> str:
+        shown = ", ".join(self.offenders[kind])
+        rest = f" and {count - _OFFENDERS_SHOWN} more" if count > _OFFENDERS_SHOWN else ""
+        return f"- {count} x {kind}. Found: {shown}{rest}"
+
+
+def shortened(text: str) -> str:
+    """The text as a message can hold it: printable and not long."""
+    printable = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return printable if len(printable) <= _OFFENDER_LENGTH else printable[: _OFFENDER_LENGTH - 3] + "..."

@@ -14,10 +14,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval, Params
 
 from refseg_core.evaluation.curves import Curves
-from refseg_core.evaluation.matches import match
-from refseg_core.evaluation.matching import AREA_RANGES, IOU_THRESHES, assign
-from refseg_core.evaluation.overlaps import box_ious
-from refseg_core.evaluation.shapes import Found, Truth
+from refseg_core.evaluation.matching import AREA_RANGES, IOU_THRESHES, assign, match
+from refseg_core.evaluation.overlaps import Found, Truth, box_ious
 from refseg_core.masks.rle import encode_masks
 from refseg_core.tables import Categories
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
 from refseg_core.datasets.coco import parse_coco
-from refseg_core.datasets.coco.writer import coco_dataset, coco_results, export_ids, json_array, polygons_of_mask
+from refseg_core.datasets.coco.writer import coco_dataset, coco_results, export_ids, json_array
 from refseg_core.datasets.dataset import dataset_of_files
+from refseg_core.masks.contours import polygons_of_mask
 from refseg_core.masks.rle import Masks, decode_mask, encode_masks, rle_from_polygons
 from refseg_core.tables import Categories, Detections, Images, LabeledImages
 

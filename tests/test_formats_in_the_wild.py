@@ -16,10 +16,9 @@ from refseg_core.datasets import ImageNames, NamedFile, read_class_names, read_c
 from refseg_core.datasets import read_yolo as read_yolo_files
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.datasets.safe_xml import XmlError, parse_xml
-from refseg_core.errors import DatasetError, ImageError
+from refseg_core.errors import DatasetError, ImageError, Problems
 from refseg_core.images import decode_values, image_size
 from refseg_core.masks.rle import decode_mask, encode_masks, mask_areas, rle_from_polygons, rle_of_part, union_of
-from refseg_core.problems import Problems
 from tests.samples import png
 
 IMAGES = ImageNames(["a.jpg", "b.jpg"])

@@ -2,8 +2,7 @@
 
 import pytest
 
-from refseg_core.errors import DatasetError
-from refseg_core.problems import Problems, shortened
+from refseg_core.errors import DatasetError, Problems, shortened
 
 
 def _message(problems: Problems) -> str:

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refseg_core.analysis.extremes import Extremes
-from refseg_core.analysis.label_statistics import LabelTally
+from refseg_core.analysis.label_statistics import Extremes, LabelTally
 from refseg_core.masks.rle import encode_masks
 from refseg_core.tables import Detections
 from tests.evaluation_cases import detections_of

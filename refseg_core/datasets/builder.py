@@ -12,8 +12,8 @@ from refseg_core.datasets.coco.annotations import AnnotationColumns
 from refseg_core.datasets.coco.columns import CategoryColumns, ImageColumns
 from refseg_core.datasets.coco.segmentations import SegmentationError, read_segmentation
 from refseg_core.datasets.dataset import Dataset
+from refseg_core.errors import Problems
 from refseg_core.masks.rle import Rle, union_of
-from refseg_core.problems import Problems
 
 _NO_LABEL = "an annotation has no label: give it the name of its category"
 _UNKNOWN_LABEL = "an annotation's label is not in the list of categories beside it: correct it or add the name"

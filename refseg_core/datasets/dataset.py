@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refseg_core.datasets.image_paths import BAD_FILE_NAME, check_file_name
-from refseg_core.problems import Problems
+from refseg_core.errors import Problems
 from refseg_core.tables import Annotations, Categories, FederatedLabels, Images
 
 _REPEATED_FILE = "a file is listed more than once: list it once"

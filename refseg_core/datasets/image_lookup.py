@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from posixpath import basename, dirname, join, normpath
 
 from refseg_core.datasets.image_paths import check_file_name
-from refseg_core.problems import Problems
+from refseg_core.errors import Problems
 
 _KIND_FOLDERS = {
     *("images", "labels", "annotations", "masks", "jpegimages", "segmentationobject", "segmentationclass"),

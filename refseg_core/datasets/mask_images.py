@@ -19,10 +19,9 @@ import numpy.typing as npt
 from refseg_core.datasets.builder import Gathering, NamedFile, Shape
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.datasets.image_lookup import ImageNames
-from refseg_core.errors import ImageError
+from refseg_core.errors import ImageError, Problems
 from refseg_core.images import decode_values
 from refseg_core.masks.rle import Masks, rle_of_part
-from refseg_core.problems import Problems
 
 _BAD_MASK = "a mask cannot be read: expected a PNG file; export it again"
 _OTHER_SIZE = "the masks of an image have different sizes: expected that of the image; export them again"

@@ -3,9 +3,9 @@
 `protocols.py` chooses; `coco.py`, `lvis.py`, `voc.py` and `semantic.py` are the four. What they share: `instances.py`
 says what counts, `summary.py` reads the numbers off, `metric_rows.py` makes of them the table of metrics,
 and `report.py` text.
-COCO's comparison, which is LVIS's too, goes from `shapes.py`, boxes or masks, by `overlaps.py`, which pairs they form,
-`matching.py`, who gets whom, and `matches.py`, which keeps that, to `curves.py`, precision and recall. `diagnostics.py`
-adds what a reviewer asks: `at_scores.py`, `bootstrap.py`, `confusion.py` and `misses.py`.
+COCO's comparison, which is LVIS's too, goes by `overlaps.py`, which pairs boxes or masks form, and `matching.py`, who
+gets whom, to `curves.py`, precision and recall. `diagnostics.py` adds what a reviewer asks, with `bootstrap.py` for how
+sure it is.
 """
 
 from refseg_core.evaluation.diagnostics import Review

@@ -12,10 +12,9 @@ import numpy.typing as npt
 
 from refseg_core.evaluation.curves import RECALL_POINTS
 from refseg_core.evaluation.instances import Rows
-from refseg_core.evaluation.matches import Matches
-from refseg_core.evaluation.matching import AREA_RANGES
+from refseg_core.evaluation.matching import AREA_RANGES, Matches
 from refseg_core.evaluation.metric_rows import NO_VALUE, Floats
-from refseg_core.evaluation.shapes import Bools
+from refseg_core.evaluation.overlaps import Bools
 
 _NUM_SETS = 200
 _SEED = 0

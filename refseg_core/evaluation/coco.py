@@ -6,7 +6,7 @@ from itertools import chain
 import numpy as np
 
 from refseg_core.evaluation.instances import Instances
-from refseg_core.evaluation.shapes import Found, Truth
+from refseg_core.evaluation.overlaps import Found, Truth
 from refseg_core.evaluation.summary import Comparison, average_precisions, average_recalls, compare, summarize
 from refseg_core.settings import Conventions
 from refseg_core.tables import Annotations, Categories, Detections, Images, Metrics

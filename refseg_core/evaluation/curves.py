@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from refseg_core.evaluation.matches import Matches
-from refseg_core.evaluation.matching import AREA_RANGES, IOU_THRESHES
+from refseg_core.evaluation.matching import AREA_RANGES, IOU_THRESHES, Matches
 from refseg_core.evaluation.metric_rows import NO_VALUE, Floats, known_mean
-from refseg_core.evaluation.shapes import Bools
+from refseg_core.evaluation.overlaps import Bools
 
 Which = slice | int | npt.NDArray[np.bool_]
 

@@ -1,17 +1,25 @@
-"""What a reviewer asks beside a protocol's numbers: how sure they are, and where they come from."""
+"""What a reviewer asks beside a protocol's numbers: how sure they are, and where they come from.
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+Right, wrong and missed at chosen scores, by the same matching as AP's: IoU is 0.5 and areas are all. Which categories
+are taken for which: there a detection may take an annotation of any category, which is not how AP matches. And images
+in which nothing was found that is there. Not here: the interval of AP (`bootstrap.py`).
+"""
 
-from refseg_core.evaluation.at_scores import score_rows
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
 from refseg_core.evaluation.bootstrap import ap_interval
-from refseg_core.evaluation.confusion import confusion_of
-from refseg_core.evaluation.metric_rows import Row, metrics_of
-from refseg_core.evaluation.misses import misses_of
+from refseg_core.evaluation.instances import Instances, Rows
+from refseg_core.evaluation.matching import IOU_THRESHES, Matches, turns
+from refseg_core.evaluation.metric_rows import NO_VALUE, Row, metrics_of
+from refseg_core.evaluation.overlaps import Bools, Found, Truth, overlaps
 from refseg_core.evaluation.summary import Comparison, summarize
 from refseg_core.settings import Conventions, EvaluationSettings
 from refseg_core.table_schema import Table
-from refseg_core.tables import Confusion, Metrics, Misses
+from refseg_core.tables import Categories, Confusion, Metrics, Misses
 
 INTERVAL = ("AP_low", "AP_high")
 _NOVEL = {"AP": "nAP", "AP50": "nAP50"}
@@ -62,3 +70,114 @@ def _more_rows(comparison: Comparison, settings: EvaluationSettings) -> Iterator
             for name, value in zip(INTERVAL, ap_interval(matches, num_images), strict=True):
                 yield Row(iou_type, name, None, None, num_instances, value)
         yield from score_rows(iou_type, matches, comparison.categories, settings.sorted_score_threshes)
+
+
+NUMBERS = ("precision", "recall", "TP", "FP", "FN")
+
+
+def score_rows(
+    iou_type: str, matches: Sequence[Matches], categories: Categories, score_threshes: Sequence[float]
+) -> Iterator[Row]:
+    """At each score the numbers of all categories together, then of each; `precision@0.5` is a metric's name."""
+    for thresh in score_threshes:
+        counts_K3 = np.array([_outcome_counts(of_category, thresh) for of_category in matches]).reshape(-1, 3)
+        yield from _count_rows(iou_type, thresh, (None, None), counts_K3.sum(axis=0))
+        for named, counts in zip(
+            zip(categories.category_id.tolist(), categories.name, strict=True), counts_K3, strict=True
+        ):
+            yield from _count_rows(iou_type, thresh, named, counts)
+
+
+def _outcome_counts(matches: Matches, thresh: float) -> tuple[int, int, int]:
+    """How many detections are right and wrong, and how many annotations are missed."""
+    is_kept = matches.score >= thresh
+    right, wrong = (int((is_kept & outcome).sum()) for outcome in (matches.is_right, matches.is_wrong))
+    return right, wrong, len(matches.wanted_image) - right
+
+
+def _count_rows(
+    iou_type: str, thresh: float, named: tuple[int | None, str | None], counts: npt.NDArray[np.int64]
+) -> Iterator[Row]:
+    right, wrong, missed = counts.tolist()
+    values = (_share(right, right + wrong), _share(right, right + missed), right, wrong, missed)
+    for name, value in zip(NUMBERS, values, strict=True):
+        yield Row(iou_type, f"{name}@{thresh:g}", *named, right + missed, float(value))
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else NO_VALUE
+
+
+def confusion_of(
+    instances: Instances,
+    categories: Categories,
+    iou_type: str,
+    score_threshes: Sequence[float],
+    conventions: Conventions,
+) -> Confusion:
+    """For each score and category, what covers its annotations; crowds are left out.
+
+    `categories` are by ascending id. By falling score each detection covers the open annotation that it overlaps most,
+    by an IoU of at least 0.5. So what covers at a high score is among what does at the lowest, and one matching serves
+    all.
+    """
+    is_kept = instances.detections.score >= min(score_threshes)
+    kept = replace(
+        instances, detections=instances.detections[is_kept], detection_image=instances.detection_image[is_kept]
+    )
+    truth, found = Truth.of(kept, iou_type), Found.of(kept, iou_type, conventions)
+    truth = truth[np.flatnonzero(~truth.is_crowd)]
+    truth, found = truth[np.argsort(truth.image, kind="stable")], found[np.lexsort((-found.score, found.image))]
+    row = cover(truth, found)
+    score, category = np.append(found.score, -1)[row], np.append(found.category_id, 0)[row]
+    parts = [Confusion.empty()]
+    for thresh in score_threshes:
+        is_covered = (row >= 0) & (score >= thresh)
+        parts.append(_confusion_at(categories.category_id, thresh, truth.category_id, category, is_covered))
+    return Confusion.concatenate(parts)
+
+
+def cover(truth: Truth, found: Found) -> Rows:
+    """The row [G] of the detection that covers each annotation, -1 for none.
+
+    Both are by ascending image, detections of an image by falling score, none is a crowd; categories play no role.
+    """
+    covered_by = np.full(len(truth), -1, dtype=np.int64)
+    for pairs in turns(overlaps(truth, found, IOU_THRESHES[0]), found.image):
+        open_pairs = pairs.take(np.flatnonzero(covered_by[pairs.true] < 0))
+        is_best = np.diff(open_pairs.found, append=-1) != 0  # a detection's pairs stand together, the best last
+        best = open_pairs.take(np.flatnonzero(is_best))
+        covered_by[best.true] = best.found
+    return covered_by
+
+
+def _confusion_at(ids: Rows, thresh: float, true_category: Rows, found_category: Rows, is_covered: Bools) -> Confusion:
+    """The table of one score; the number of `ids`, which ascend, stands for no category."""
+    num_ids = len(ids)
+    true_index = np.searchsorted(ids, true_category)
+    found_index = np.where(is_covered, np.searchsorted(ids, found_category), num_ids)
+    pair, count = np.unique(true_index * (num_ids + 1) + found_index, return_counts=True)
+    return Confusion(
+        score_thresh=np.full(len(pair), thresh),
+        category_id=ids[pair // (num_ids + 1)],
+        found_category_id=np.array([*ids.tolist(), None], dtype=object)[pair % (num_ids + 1)],
+        count=count,
+    )
+
+
+def misses_of(instances: Instances, matches: list[Matches], score_thresh: float) -> Misses:
+    """The images with annotations of which none was found at that score, by an IoU of at least 0.5; in COCO's order."""
+    length = len(instances.image_ids) + 1  # the first image's place is 1
+    num_wanted = _num_in_place([of_category.wanted_image for of_category in matches], length)
+    kept = [(of_category, of_category.score >= score_thresh) for of_category in matches]
+    num_found = _num_in_place([one.image[is_kept] for one, is_kept in kept], length)
+    num_right = _num_in_place([one.image[is_kept & one.is_right] for one, is_kept in kept], length)
+    places = np.flatnonzero((num_wanted > 0) & (num_right == 0))
+    return Misses(
+        image_id=instances.image_ids[places - 1], num_instances=num_wanted[places], num_detections=num_found[places]
+    )
+
+
+def _num_in_place(image: list[Rows], length: int) -> Rows:
+    """How many there are of each place."""
+    return np.bincount(np.concatenate([np.zeros(0, np.int64), *image]), minlength=length)

@@ -11,7 +11,7 @@ import numpy as np
 
 from refseg_core.evaluation.curves import Curves
 from refseg_core.evaluation.instances import Instances, Rows
-from refseg_core.evaluation.shapes import Bools, Found, Truth
+from refseg_core.evaluation.overlaps import Bools, Found, Truth
 from refseg_core.evaluation.summary import (
     Comparison,
     Numbers,

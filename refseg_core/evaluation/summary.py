@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from refseg_core.evaluation.curves import Curves
 from refseg_core.evaluation.instances import Instances
-from refseg_core.evaluation.matches import Matches, match
+from refseg_core.evaluation.matching import Matches, match
 from refseg_core.evaluation.metric_rows import Row, metrics_of
-from refseg_core.evaluation.shapes import Found, Truth
+from refseg_core.evaluation.overlaps import Found, Truth
 from refseg_core.tables import Categories, Metrics
 
 _AREAS = {"small": "s", "medium": "m", "large": "l"}

@@ -15,8 +15,7 @@ import numpy as np
 from refseg_core.evaluation.coco import compare_coco
 from refseg_core.evaluation.instances import Instances, Rows
 from refseg_core.evaluation.metric_rows import NO_VALUE, Floats, Row, known_mean
-from refseg_core.evaluation.overlaps import overlaps
-from refseg_core.evaluation.shapes import Bools, Found, Truth
+from refseg_core.evaluation.overlaps import Bools, Found, Truth, overlaps
 from refseg_core.evaluation.summary import Comparison
 from refseg_core.settings import Conventions
 from refseg_core.tables import Annotations, Categories, Detections, Images

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from refseg_core.datasets.coco.columns import CategoryColumns, Columns, ImageColumns
 from refseg_core.datasets.coco.json_values import id_number, id_text, is_finite, shown
 from refseg_core.datasets.coco.segmentations import SegmentationError, box_around, read_segmentation
+from refseg_core.errors import Problems
 from refseg_core.masks.rle import Rle, mask_areas
-from refseg_core.problems import Problems
 from refseg_core.tables import Annotations
 
 _BAD_ANNOTATION_ID = "an annotation has no usable id: expected a number or a text"

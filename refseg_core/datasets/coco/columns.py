@@ -21,7 +21,7 @@ from refseg_core.datasets.coco.json_values import (
     whole_number,
 )
 from refseg_core.datasets.image_paths import BAD_FILE_NAME, check_file_name, is_unicode
-from refseg_core.problems import Problems, shortened
+from refseg_core.errors import Problems, shortened
 from refseg_core.tables import Categories, FederatedLabels, Images
 
 _NOT_AN_OBJECT = "an entry of a list is not an object: write each image, annotation and category as one"

@@ -10,7 +10,7 @@ from refseg_core.datasets.coco.annotations import AnnotationColumns
 from refseg_core.datasets.coco.columns import Columns
 from refseg_core.datasets.coco.json_values import id_text, shown
 from refseg_core.datasets.coco.segmentations import SegmentationError
-from refseg_core.problems import Problems
+from refseg_core.errors import Problems
 from refseg_core.settings import Conventions
 
 _NOT_FOUND = (

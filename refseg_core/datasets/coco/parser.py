@@ -15,8 +15,7 @@ from refseg_core.datasets.coco.columns import CategoryColumns, Columns, ImageCol
 from refseg_core.datasets.coco.json_stream import JsonError, JsonReader
 from refseg_core.datasets.coco.mask_source import BorrowedMasks, MaskFile
 from refseg_core.datasets.dataset import Dataset
-from refseg_core.errors import DatasetError
-from refseg_core.problems import Problems
+from refseg_core.errors import DatasetError, Problems
 
 _NOT_A_DATASET = "the file is not a COCO dataset: expected an object with the lists images, annotations and categories"
 _NO_SECTION = "a list is missing from the file: add it"
