@@ -18,7 +18,7 @@ from refseg_core.errors import ConfigurationError
 from refseg_core.settings import LabelingPath
 
 if TYPE_CHECKING:
-    from tasks.bench.inputs import Inputs
+    from tasks.models.profiling.inputs import Inputs
 
 _PATHS: tuple[LabelingPath, ...] = get_args(LabelingPath)
 
@@ -73,7 +73,7 @@ def bench(context: click.Context, /, *, paths: str, num_images: int, out: str, *
         return
     from flows.bench_report import report_comparison
     from flows.console import progress_bars
-    from tasks.bench.side_by_side import compare_paths
+    from tasks.models.profiling.compare_paths import compare_paths
 
     chosen = _chosen(paths)
     with _inputs(**what, num_images=num_images) as inputs, progress_bars():
@@ -99,7 +99,7 @@ def scale(*, out: str, **what: Any) -> None:
     """How cost grows with points, categories (20, 80, 1203), the image's size, references and images."""
     from flows.bench_report import report_growth
     from flows.console import progress_bars
-    from tasks.bench.growth import measure_growth
+    from tasks.models.profiling.scaling import measure_growth
 
     with _inputs(**what, num_images=1) as inputs, progress_bars():
         growth = measure_growth(inputs)
@@ -131,7 +131,7 @@ def _chosen_inputs(
             return
         if config_file is not None:
             raise ConfigurationError("--config and --random: choose one of the two.")
-        from tasks.bench.inputs import random_inputs
+        from tasks.models.profiling.inputs import random_inputs
 
         segmenter, _, encoder = models.partition(",")
         yield random_inputs(
@@ -148,9 +148,9 @@ def _demo(folder: Path) -> str:
 def _of_run(config_file: str, device: str, num_images: int) -> "Inputs":
     from flows.pipeline import make_bank_here
     from flows.preflight import check
-    from tasks.artifacts import Store
-    from tasks.bench.inputs import inputs_of_run
     from tasks.index_dataset import index_dataset
+    from tasks.models.profiling.inputs import inputs_of_run
+    from tasks.store.store import Store
 
     config = load_config(config_file, {} if device == "auto" else {"device": device})
     check(config)

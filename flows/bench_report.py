@@ -10,9 +10,9 @@ from rich.table import Table as TextTable
 
 from flows.charts import draw_growth, draw_stages
 from flows.console import results
-from tasks.artifacts import made_by
-from tasks.bench.growth import Growth
-from tasks.bench.side_by_side import STAGES, Comparison, PathResult
+from tasks.models.profiling.compare_paths import STAGES, Comparison, PathResult
+from tasks.models.profiling.scaling import Growth
+from tasks.store.store import made_by
 
 _FEWEST_FOR_QUARTERS = 2
 _DIFFERENCES_SHOWN = 10

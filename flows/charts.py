@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 
 from refseg_core.analysis.reference_study import Spread
 from refseg_core.tables import BenchmarkNumbers
-from tasks.bench.growth import Growth
-from tasks.bench.side_by_side import STAGES, Comparison
+from tasks.models.profiling.compare_paths import STAGES, Comparison
+from tasks.models.profiling.scaling import Growth
 
 _STYLE: Any = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
 _ASIDE = 1.03

@@ -22,7 +22,7 @@ from flows.service.commands import service
 from flows.store_commands import STORE_COMMANDS
 from flows.with_prefect import prefect_at_hand, prefect_settings
 from refseg_core.errors import ConfigurationError, RefsegError
-from tasks.faults import may_pass, reason
+from tasks.storage.retry import may_pass, reason
 
 _USER_ERROR, _FAILURE = 2, 1
 _SHORT = {"batches.max_memory": ("--max-memory",), "labeling.path": ("--path",)}
@@ -105,7 +105,7 @@ def _pipeline_of(config: RunConfig) -> Iterator[None]:
 @click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 def init(file: str, force: bool) -> None:
     """Writes a configuration file with every key explained."""
-    from tasks.storage import write_uri
+    from tasks.storage.objects import write_uri
 
     path = Path(file)
     if path.exists() and not force:

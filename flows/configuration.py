@@ -26,8 +26,8 @@ from refseg_core.settings import (
     Settings,
 )
 from refseg_core.splits import NOVEL_SPLITS
-from tasks.addresses import holds_credentials
-from tasks.sources import DatasetSource, ModelSettings
+from tasks.specs import DatasetSource, ModelSettings
+from tasks.storage.uris import holds_credentials
 
 
 def _as_text(value: Any) -> Any:

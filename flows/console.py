@@ -32,8 +32,8 @@ from refseg_core.evaluation import (
     score_table,
 )
 from refseg_core.settings import Protocol
-from tasks import progress
-from tasks.faults import may_pass
+from tasks.runtime import progress
+from tasks.storage.retry import may_pass
 
 # Names come from users: what looks like rich's markup in them is shown as it stands.
 results = Console(

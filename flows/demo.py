@@ -13,10 +13,10 @@ from flows.run_file import load_config
 from refseg_core.demo.dataset import DEMO_CATEGORIES, draw_demo_references, draw_demo_targets, image_name, to_coco
 from refseg_core.demo.scenes import Scene
 from refseg_core.visualization import to_png
-from tasks.artifacts import Store
-from tasks.labels import newest_labels
-from tasks.pictures import show_labels
-from tasks.storage import write_uri
+from tasks.outputs.pictures import show_labels
+from tasks.storage.objects import write_uri
+from tasks.store.label_store import newest_labels
+from tasks.store.store import Store
 
 _MODELS = ("sam2_demo", "dinov2_demo")
 

@@ -12,11 +12,11 @@ from flows.gpu_pool import BUILD_BANK, GpuPool
 from flows.shard_groups import label_shards
 from flows.single_run import done_by_worker
 from refseg_core.errors import ConfigurationError
-from tasks.artifacts import Store
 from tasks.label_job import LabelJob
-from tasks.labels import LabelRun
-from tasks.plans import Shard
-from tasks.workers import num_gpus
+from tasks.models.loading import num_gpus
+from tasks.store.label_store import LabelRun
+from tasks.store.shard_plans import Shard
+from tasks.store.store import Store
 
 _BANK_ATTEMPTS = 3
 

@@ -16,9 +16,9 @@ from flows.configuration import ExecutionConfig
 from flows.shard_groups import group_name, shards_failed
 from flows.watch import POLL_SECONDS, UNKNOWN, Patience, Sighting, Watch, cancelled_on_error
 from tasks.label_job import LabelJob
-from tasks.labels import LabelRun
-from tasks.plans import Shard
-from tasks.progress import report
+from tasks.runtime.progress import report
+from tasks.store.label_store import LabelRun
+from tasks.store.shard_plans import Shard
 
 log = logging.getLogger(__name__)
 

@@ -30,7 +30,7 @@ from flows.pools import GPU_POOL
 from flows.watch import Sighting
 from refseg_core.errors import ConfigurationError
 from tasks.label_job import LabelJob
-from tasks.plans import Shard
+from tasks.store.shard_plans import Shard
 
 LABEL_SHARDS, BUILD_BANK = "label shards/gpu", "build bank/gpu"
 _LOST = "refseg.worker.lost"  # automations wait for it

@@ -5,15 +5,15 @@ from refseg_core.datasets.category_mapping import matching_ids
 from refseg_core.errors import DatasetError
 from refseg_core.images import IMAGE_SUFFIXES
 from refseg_core.tables import Categories
-from tasks.addresses import redact
-from tasks.artifacts import Artifact, Store
 from tasks.evaluate import check_protocol
 from tasks.index_dataset import index_dataset
-from tasks.pictures import check_apart
+from tasks.models.loading import check_memory, pick_device
+from tasks.models.weights import locate_weights
+from tasks.outputs.pictures import check_apart
 from tasks.sample_references import sample_references
-from tasks.storage import Folder
-from tasks.weights import locate_weights
-from tasks.workers import check_memory, pick_device
+from tasks.storage.folder import Folder
+from tasks.storage.uris import redact
+from tasks.store.store import Artifact, Store
 
 
 def check(config: RunConfig) -> None:

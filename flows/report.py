@@ -12,16 +12,16 @@ from flows.console import messages, print_review, results
 from flows.pipeline import RunResult
 from refseg_core.analysis.dataset_summary import Oddity, Overview, overview
 from refseg_core.tables import Images
-from tasks.addresses import redact
-from tasks.artifacts import Artifact, Store
-from tasks.draw_overview import draw_overview
 from tasks.evaluate import load_review, protocol_of
 from tasks.index_dataset import load_dataset
-from tasks.labels import LabelRun
+from tasks.models.download import pull_weights
+from tasks.models.weights import list_weights
+from tasks.outputs.dataset_overview import draw_overview
 from tasks.plan_shards import LabelPlan
-from tasks.pull_weights import pull_weights
-from tasks.sources import DatasetSource
-from tasks.weights import list_weights
+from tasks.specs import DatasetSource
+from tasks.storage.uris import redact
+from tasks.store.label_store import LabelRun
+from tasks.store.store import Artifact, Store
 
 _FAILURES_SHOWN = 10
 _CATEGORIES_SHOWN = 100  # LVIS has 1203

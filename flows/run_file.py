@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from flows.configuration import PATHS, RunConfig, check_config, keys
 from refseg_core.errors import ConfigurationError
-from tasks.addresses import redact_text
+from tasks.storage.uris import redact_text
 
 _BRIEF = reprlib.Repr()
 _BRIEF.maxstring = _BRIEF.maxother = 200

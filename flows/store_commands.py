@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tasks.addresses import redact
+from tasks.storage.uris import redact
 
 if TYPE_CHECKING:
     from refseg_core.settings import Conventions
-    from tasks.artifacts import Store
-    from tasks.export import Format
-    from tasks.labels import LabelRun
+    from tasks.outputs.export import Format
+    from tasks.store.label_store import LabelRun
+    from tasks.store.store import Store
 
 _FAILURE = 1
 
 
 def _choose_labels(store: "Store", key: str | None) -> "LabelRun":
     """The labels of the given key, else the newest. Raises StoreError where there are none."""
-    from tasks.labels import newest_labels, open_labels
+    from tasks.store.label_store import newest_labels, open_labels
 
     if key is not None:
         return open_labels(store, key)
@@ -66,8 +66,8 @@ def export(
 
     Current are those of the images that were asked for last: labels of removed and changed images are left out.
     """
-    from tasks.artifacts import Store
-    from tasks.export import export_labels
+    from tasks.outputs.export import export_labels
+    from tasks.store.store import Store
 
     run = _choose_labels(Store(store_uri), key)
     export_labels(run, out, form=form, polygons=polygons, min_score=min_score, conventions=conventions)
@@ -83,8 +83,8 @@ def export(
 def show(store_uri: str, out: str, key: str | None, score: float, limit: int | None) -> None:
     """Draws the references, and ground truth beside predictions for every labelled image."""
     from flows.console import progress_bars
-    from tasks.artifacts import Store
-    from tasks.pictures import show_labels
+    from tasks.outputs.pictures import show_labels
+    from tasks.store.store import Store
 
     run = _choose_labels(Store(store_uri), key)
     with progress_bars():
@@ -100,8 +100,8 @@ def status(store_uri: str, failed: bool, as_json: bool) -> None:
     """Says what a store holds: what was made when, by whom and from what, and what is labelled, missing and failed."""
     from flows.console import progress_bars
     from flows.store_report import report_status
-    from tasks.artifacts import Store
-    from tasks.status import store_status
+    from tasks.store.status import store_status
+    from tasks.store.store import Store
 
     store = Store(store_uri)
     store.folder.check_readable()
@@ -122,8 +122,8 @@ def verify(store_uri: str) -> None:
     """
     from flows.console import progress_bars
     from flows.store_report import report_verified
-    from tasks.artifacts import Store
-    from tasks.verify import verify_store
+    from tasks.store.store import Store
+    from tasks.store.verify import verify_store
 
     store = Store(store_uri)
     store.folder.check_readable()
@@ -153,8 +153,8 @@ def gc(*, store_uri: str, gone: bool, keys: tuple[str, ...], min_age: float, yes
     """
     from flows.console import progress_bars
     from flows.store_report import report_garbage
-    from tasks.artifacts import Store
-    from tasks.collect_garbage import find_garbage, remove
+    from tasks.store.garbage import find_garbage, remove
+    from tasks.store.store import Store
 
     store = Store(store_uri)
     store.folder.check_readable()

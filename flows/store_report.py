@@ -8,10 +8,10 @@ from rich.filesize import decimal
 from rich.table import Table as TextTable
 
 from flows.console import results
-from tasks.addresses import redact
-from tasks.collect_garbage import Garbage
-from tasks.status import ArtifactStatus, LabelsStatus, StoreStatus
-from tasks.verify import Verified
+from tasks.storage.uris import redact
+from tasks.store.garbage import Garbage
+from tasks.store.status import ArtifactStatus, LabelsStatus, StoreStatus
+from tasks.store.verify import Verified
 
 _SHOWN = 10
 

@@ -14,10 +14,10 @@ from flows.console import messages, results
 from flows.pipeline import RunResult
 from refseg_core.analysis.reference_study import Outcome, Spread, answer, enough, spreads
 from refseg_core.errors import ConfigurationError
-from tasks import progress
-from tasks.artifacts import made_by
 from tasks.index_dataset import index_dataset
-from tasks.publish.pace import duration
+from tasks.outputs.prefect_ui.throughput import duration
+from tasks.runtime import progress
+from tasks.store.store import made_by
 from tasks.study import headline_numbers, seconds_per_image
 
 

@@ -20,12 +20,12 @@ from refseg_core.tables import (
     Misses,
     Prototypes,
 )
-from tasks.addresses import redact
-from tasks.artifacts import Artifact, Recipe, Store, table_name
 from tasks.index_dataset import is_federated, load_dataset
-from tasks.labels import LabelRun
-from tasks.lineage import reference_dataset
-from tasks.retrying import retried_task
+from tasks.runtime.retried_task import retried_task
+from tasks.storage.uris import redact
+from tasks.store.label_store import LabelRun
+from tasks.store.lineage import reference_dataset
+from tasks.store.store import Artifact, Recipe, Store, table_name
 
 
 @retried_task("evaluate")

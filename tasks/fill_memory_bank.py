@@ -11,14 +11,14 @@ from refseg_core.models.encoder import Encoder
 from refseg_core.references.memory_bank import Crop, EncodedReference, crop_reference, encode_references
 from refseg_core.settings import ReferenceSettings
 from refseg_core.tables import Images, MemoryBank, References
-from tasks.artifacts import Artifact, Recipe, Store
-from tasks.progress import report
-from tasks.reference_images import ReferenceImages
-from tasks.retrying import retried_task
-from tasks.sources import ModelSettings
-from tasks.storage import Folder
-from tasks.weights import weights_sha256
-from tasks.workers import load_encoder
+from tasks.datasets.reference_images import ReferenceImages
+from tasks.models.loading import load_encoder
+from tasks.models.weights import weights_sha256
+from tasks.runtime.progress import report
+from tasks.runtime.retried_task import retried_task
+from tasks.specs import ModelSettings
+from tasks.storage.folder import Folder
+from tasks.store.store import Artifact, Recipe, Store
 
 log = logging.getLogger(__name__)
 _STEP = "fill memory bank"

@@ -3,10 +3,10 @@
 import numpy as np
 
 from refseg_core.tables import GoneLabels, Images
-from tasks.artifacts import Artifact, Recipe, Store
-from tasks.labels import LabelRun
-from tasks.plans import PlanPart
-from tasks.retrying import retried_task
+from tasks.runtime.retried_task import retried_task
+from tasks.store.label_store import LabelRun
+from tasks.store.shard_plans import PlanPart
+from tasks.store.store import Artifact, Recipe, Store
 
 
 @retried_task("find gone labels")

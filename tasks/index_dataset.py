@@ -18,12 +18,14 @@ from refseg_core.images import IMAGE_SUFFIXES
 from refseg_core.settings import Conventions, Format
 from refseg_core.table_schema import Table
 from refseg_core.tables import Annotations, Categories, FederatedLabels, Images
-from tasks.addresses import redact
-from tasks.annotations import Annotated, document_hashes, is_coco_file, read_annotations
-from tasks.artifacts import Artifact, Recipe, Store, table_name
-from tasks.retrying import retried_task
-from tasks.sources import DatasetSource
-from tasks.storage import FileInfo, Folder, read_uri
+from tasks.datasets.annotation_files import Annotated, document_hashes, is_coco_file, read_annotations
+from tasks.runtime.retried_task import retried_task
+from tasks.specs import DatasetSource
+from tasks.storage.folder import Folder
+from tasks.storage.listing import FileInfo
+from tasks.storage.objects import read_uri
+from tasks.storage.uris import redact
+from tasks.store.store import Artifact, Recipe, Store, table_name
 
 log = logging.getLogger(__name__)
 _NAMED = 5

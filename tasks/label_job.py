@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from refseg_core.settings import BatchSettings, LabelingSettings, Settings
-from tasks.sources import ModelSettings
+from tasks.specs import ModelSettings
 
 
 class LabelJob(Settings):

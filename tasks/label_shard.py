@@ -12,18 +12,18 @@ import numpy as np
 from refseg_core.labeling.image_labels import Found, ImageLabels, Squashed
 from refseg_core.labeling.labeler import Labeler
 from refseg_core.tables import Detections, Images, LabeledImages
-from tasks.ahead import ahead
-from tasks.artifacts import Store
-from tasks.images import ReadImage, read_images
+from tasks.datasets.image_reader import ReadImage, read_images
 from tasks.label_job import LabelJob
-from tasks.labels import LabelRun
-from tasks.pictures import LabelPictures
-from tasks.plans import Shard
-from tasks.progress import report
-from tasks.retrying import retried_task
-from tasks.stopping import check_stopped
-from tasks.storage import Folder
-from tasks.workers import borrowed_labeler
+from tasks.models.loading import borrowed_labeler
+from tasks.outputs.pictures import LabelPictures
+from tasks.runtime.cancellation import check_stopped
+from tasks.runtime.progress import report
+from tasks.runtime.retried_task import retried_task
+from tasks.storage.folder import Folder
+from tasks.storage.prefetch import ahead
+from tasks.store.label_store import LabelRun
+from tasks.store.shard_plans import Shard
+from tasks.store.store import Store
 
 _SQUASHED_AHEAD = _WRITTEN_AT_ONCE = 2  # images; more only take memory
 

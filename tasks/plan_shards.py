@@ -7,14 +7,14 @@ import numpy as np
 
 from refseg_core.settings import BatchSettings, LabelingSettings
 from refseg_core.tables import Images
-from tasks.addresses import redact
-from tasks.artifacts import Artifact, Recipe, Store
-from tasks.labels import FOLDER, LabelRun
-from tasks.plans import Shard
-from tasks.progress import report
-from tasks.retrying import retried_task
-from tasks.sources import ModelSettings
-from tasks.weights import weights_sha256
+from tasks.models.weights import weights_sha256
+from tasks.runtime.progress import report
+from tasks.runtime.retried_task import retried_task
+from tasks.specs import ModelSettings
+from tasks.storage.uris import redact
+from tasks.store.label_store import FOLDER, LabelRun
+from tasks.store.shard_plans import Shard
+from tasks.store.store import Artifact, Recipe, Store
 
 _VERSION_OF_PATH = {"fast": 2, "turbo": 2}  # counted up where what a path computes is changed
 

@@ -3,8 +3,8 @@
 from refseg_core.errors import DatasetError
 from refseg_core.references.prototypes import postprocess_memory_bank as postprocess
 from refseg_core.tables import MemoryBank, Prototypes, References
-from tasks.artifacts import Artifact, Recipe, Store
-from tasks.retrying import retried_task
+from tasks.runtime.retried_task import retried_task
+from tasks.store.store import Artifact, Recipe, Store
 
 
 @retried_task("postprocess memory bank")

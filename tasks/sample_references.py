@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from refseg_core.references import sampling
 from refseg_core.settings import Conventions, SamplingSettings
 from refseg_core.tables import Annotations, Categories, Images, References
-from tasks.artifacts import Artifact, Recipe, Store
-from tasks.retrying import retried_task
+from tasks.runtime.retried_task import retried_task
+from tasks.store.store import Artifact, Recipe, Store
 
 
 @retried_task("sample references")

@@ -7,14 +7,14 @@ from refseg_core.models.segmenter import Segmenter
 from refseg_core.references.segmentation import segment_boxes
 from refseg_core.settings import Conventions
 from refseg_core.tables import Images, References
-from tasks.artifacts import Artifact, Recipe, Store
-from tasks.progress import report
-from tasks.reference_images import ReferenceImages
-from tasks.retrying import retried_task
-from tasks.sources import ModelSettings
-from tasks.storage import Folder
-from tasks.weights import weights_sha256
-from tasks.workers import load_segmenter
+from tasks.datasets.reference_images import ReferenceImages
+from tasks.models.loading import load_segmenter
+from tasks.models.weights import weights_sha256
+from tasks.runtime.progress import report
+from tasks.runtime.retried_task import retried_task
+from tasks.specs import ModelSettings
+from tasks.storage.folder import Folder
+from tasks.store.store import Artifact, Recipe, Store
 
 _STEP = "segment references"
 

@@ -2,9 +2,9 @@
 
 from refseg_core.errors import DatasetError, StoreError
 from refseg_core.tables import Metrics
-from tasks.addresses import redact
-from tasks.artifacts import Artifact, Store
-from tasks.labels import newest_labels
+from tasks.storage.uris import redact
+from tasks.store.label_store import newest_labels
+from tasks.store.store import Artifact, Store
 
 _HEADLINES = ("AP", "mIoU")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flows import pipeline
-from tasks import faults
+from tasks.storage import retry
 from tests.label_rows import LabelRows, read_label_rows
 from tests.projects import Project, in_bucket, write_project
 from tests.servers import ObjectStore
@@ -26,7 +26,7 @@ def without_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """A place that fails is tried again sooner, as often as ever."""
-    monkeypatch.setattr(faults, "_FIRST_PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr(retry, "_FIRST_PAUSE_SECONDS", 0.02)
 
 
 @pytest.fixture

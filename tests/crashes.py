@@ -12,10 +12,10 @@ import yaml
 
 from refseg_core.errors import NotFoundError
 from refseg_core.tables import LabeledImages
-from tasks.artifacts import Store
-from tasks.parquet import table_from_parquet
-from tasks.storage import Folder
-from tasks.verify import verify_store
+from tasks.storage.folder import Folder
+from tasks.store.parquet import table_from_parquet
+from tasks.store.store import Store
+from tasks.store.verify import verify_store
 from tests.counts import count
 from tests.crashing import Attempt, Crashing, Death, Outcome
 from tests.samples import table_rows

@@ -26,7 +26,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
-from tasks.storage import folder, listings, objects
+from tasks.storage import folder, listing, objects
 
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -187,7 +187,7 @@ def _counted_calls() -> Iterator[int]:
 
 def _exchange_patience(patiently: Callable[..., Any]) -> None:
     """Every call of the storage goes through it, wherever it was imported to."""
-    for module in (folder, listings, objects):
+    for module in (folder, listing, objects):
         module.patiently = patiently  # type: ignore[attr-defined]
 
 
@@ -287,7 +287,7 @@ def _downloaded(_done: int, _size: int) -> None:
 def _build_models(content: Mapping[str, Any]) -> None:
     """Builds them before the fork, at the first call: that takes longer than a run with them."""
     from flows.run_file import parse_config
-    from tasks.workers import load_encoder, load_segmenter
+    from tasks.models.loading import load_encoder, load_segmenter
 
     config = parse_config(content, source="run.yaml")
     load_segmenter(config.segmenter, config.device)
@@ -302,9 +302,9 @@ def _run(content: Mapping[str, Any]) -> None:
 
 
 def _export(store: str, key: str, out: str, form: str) -> None:
-    from tasks import export
-    from tasks.artifacts import Store
-    from tasks.labels import open_labels
+    from tasks.outputs import export
+    from tasks.store.label_store import open_labels
+    from tasks.store.store import Store
 
     write_uri = export.write_uri
     export.write_uri = lambda uri, chunks: write_uri(uri, (_written(chunk) for chunk in chunks))
@@ -313,15 +313,15 @@ def _export(store: str, key: str, out: str, form: str) -> None:
 
 
 def _collect(store: str, **options: Any) -> None:
-    from tasks.artifacts import Store
-    from tasks.collect_garbage import find_garbage, remove
+    from tasks.store.garbage import find_garbage, remove
+    from tasks.store.store import Store
 
     remove(Store(store), find_garbage(Store(store), **options))
 
 
 def _pull(folder: str, model: str, **published: Any) -> None:
     from refseg_core.models.registry import REGISTRY
-    from tasks.pull_weights import pull_weights
+    from tasks.models.download import pull_weights
 
     REGISTRY[model] = REGISTRY[model]._replace(**published)
     pull_weights(model, folder=folder, progress=_downloaded)
@@ -348,7 +348,7 @@ def _main() -> None:
 
         main(sys.argv[2:])
         return
-    for name in ("pandas", "s3fs", "tasks.collect_garbage", "tasks.export", "tasks.pull_weights"):
+    for name in ("pandas", "s3fs", "tasks.store.garbage", "tasks.outputs.export", "tasks.models.download"):
         import_module(name)  # which would be imported later, by each process that is forked
 
     import pytest

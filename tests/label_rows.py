@@ -4,9 +4,9 @@ from collections import Counter
 from typing import Any, NamedTuple
 
 from refseg_core.tables import Detections, LabeledImages
-from tasks.artifacts import Store
-from tasks.labels import newest_labels
-from tasks.verify import verify_store
+from tasks.store.label_store import newest_labels
+from tasks.store.store import Store
+from tasks.store.verify import verify_store
 from tests.counts import count
 from tests.samples import table_rows
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from refseg_core.tables import Detections, Images, LabeledImages, Prototypes
-from tasks.artifacts import Artifact, Recipe, Store
 from tasks.find_gone_labels import find_gone_labels
-from tasks.labels import LabelRun
-from tasks.plans import Shard
+from tasks.store.label_store import LabelRun
+from tasks.store.shard_plans import Shard
+from tasks.store.store import Artifact, Recipe, Store
 from tests.samples import images_table, labels_of
 
 

@@ -23,11 +23,11 @@ import numpy as np
 from PIL import Image
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
-from tasks.artifacts import Recipe, Store
 from tasks.label_job import LabelJob
-from tasks.labels import LabelRun
-from tasks.plans import Shard
-from tasks.sources import ModelSettings
+from tasks.specs import ModelSettings
+from tasks.store.label_store import LabelRun
+from tasks.store.shard_plans import Shard
+from tasks.store.store import Recipe, Store
 from tests.prefect_server import PrefectServer, prefect_server
 from tests.samples import images_table
 from tests.sleeping import SECONDS_VARIABLE, SleepingLabeler, label_shards

@@ -27,14 +27,15 @@ from refseg_core import evaluation
 from refseg_core.masks.rle import Rle, encode_masks, mask_areas, rle_from_polygons
 from refseg_core.settings import SamplingSettings
 from refseg_core.tables import Annotations, Categories, Detections, Images, LabeledImages, Metrics
-from tasks.artifacts import Recipe, Store
-from tasks.export import export_labels
 from tasks.find_gone_labels import find_gone_labels
 from tasks.index_dataset import index_dataset
-from tasks.labels import LabelRun
+from tasks.outputs.export import export_labels
 from tasks.sample_references import sample_references
-from tasks.sources import DatasetSource
-from tasks.storage import FileInfo, Folder
+from tasks.specs import DatasetSource
+from tasks.storage.folder import Folder
+from tasks.storage.listing import FileInfo
+from tasks.store.label_store import LabelRun
+from tasks.store.store import Recipe, Store
 from tests.coco_oracle import coco_numbers
 from tests.evaluation_cases import Document, dataset_of, detections_of
 from tests.samples import images_table

@@ -40,7 +40,7 @@ _DOORS: dict[str, tuple[str, ...]] = {
     "boto3": ("tasks.storage",),
     "requests": ("tasks.storage",),
     "httpx": ("tasks.storage", "flows.asking"),  # Prefect's client raises its errors
-    "pyarrow.parquet": ("tasks.parquet",),
+    "pyarrow.parquet": ("tasks.store.parquet",),
     "matplotlib": ("flows.charts",),
     "sam2": ("refseg_core.models.segmenter",),
     "dinov2": ("refseg_core.models.encoder",),
@@ -49,7 +49,7 @@ _DOORS: dict[str, tuple[str, ...]] = {
     "pycocotools.cocoeval": (),
     "prefect": ("flows", "tasks"),
 }
-_KEPT_OUT = {"tasks.storage": ("prefect",), "tasks.parquet": ("prefect",), "flows": ("torch", "torchvision")}
+_KEPT_OUT = {"tasks.storage": ("prefect",), "tasks.store.parquet": ("prefect",), "flows": ("torch", "torchvision")}
 
 # refseg_core has no paths, URIs, clock or processes.
 _WORLD = {
@@ -179,15 +179,15 @@ def _forks_torch(node: ast.AST) -> bool:
 
 
 def pickles(module: Module) -> Iterator[str]:
-    """Nothing is unpickled but weights, by torch.load in tasks/weights.py."""
+    """Nothing is unpickled but weights, by torch.load in tasks/models/weights.py."""
     for name in _imports(module):
         if name.split(".")[0] in _PICKLES:
             yield f"{module.name} imports {name}: pickles run whatever they hold"
         if name == "torch.load":
-            yield f"{module.name} imports {name}: write torch.load, in tasks/weights.py only"
+            yield f"{module.name} imports {name}: write torch.load, in tasks/models/weights.py only"
     for node in ast.walk(module.tree):
-        if isinstance(node, ast.Attribute) and _dotted(node) == "torch.load" and module.name != "tasks.weights":
-            yield f"{module.name} uses torch.load: only tasks.weights does"
+        if isinstance(node, ast.Attribute) and _dotted(node) == "torch.load" and module.name != "tasks.models.weights":
+            yield f"{module.name} uses torch.load: only tasks.models.weights does"
 
 
 def prints(module: Module) -> Iterator[str]:
@@ -223,13 +223,13 @@ def test_no_module_goes(rule: Callable[[Module], Iterator[str]]) -> None:
 def test_every_step_of_the_table_exists() -> None:
     names = {module.name for module in _MODULES}
     assert {*_STEPS, *_COMPOSED_OF} <= names
-    assert set(_DOORS["fsspec"]) | set(_DOORS["sam2"]) | {"tasks.weights"} <= names
+    assert set(_DOORS["fsspec"]) | set(_DOORS["sam2"]) | {"tasks.models.weights"} <= names
 
 
 _PLANTED = [
     ("refseg_core.tables", "import tasks.storage", against_the_layers),
     ("refseg_core.tables", "from tasks import storage", against_the_layers),
-    ("tasks.labels", "def load():\n    from flows.cli import main", against_the_layers),
+    ("tasks.store.label_store", "def load():\n    from flows.cli import main", against_the_layers),
     ("flows.cli", "from tests.models import tiny_encoder", against_the_layers),
     (
         "refseg_core.labeling.matching",
@@ -252,9 +252,9 @@ _PLANTED = [
         steps_that_know_each_other,
     ),
     ("refseg_core.datasets.coco.writer", "from refseg_core.demo.scenes import draw", steps_that_know_each_other),
-    ("tasks.images", "import fsspec.core", outside_past_its_door),
-    ("tasks.labels", "import pyarrow.parquet as pq", outside_past_its_door),
-    ("tasks.labels", "from pyarrow import parquet", outside_past_its_door),
+    ("tasks.datasets.image_reader", "import fsspec.core", outside_past_its_door),
+    ("tasks.store.label_store", "import pyarrow.parquet as pq", outside_past_its_door),
+    ("tasks.store.label_store", "from pyarrow import parquet", outside_past_its_door),
     ("refseg_core.labeling.proposals", "from sam2.build_sam import build_sam2", outside_past_its_door),
     ("refseg_core.datasets.coco", "from pycocotools import mask", outside_past_its_door),
     ("refseg_core.masks.rle", "from pycocotools.coco import COCO", outside_past_its_door),
@@ -268,10 +268,10 @@ _PLANTED = [
     ("refseg_core.references.sampling", "import random\nrandom.shuffle([1])", world_in_the_core),
     ("refseg_core.references.sampling", "import numpy as np\nnp.random.rand(3)", world_in_the_core),
     ("refseg_core.models.encoder", "import torch\ntorch.manual_seed(0)", world_in_the_core),
-    ("tasks.artifacts", "import pickle", pickles),
-    ("tasks.artifacts", "from joblib import dump", pickles),
-    ("tasks.workers", "import torch\ntorch.load('a.pt')", pickles),
-    ("tasks.workers", "from torch import load", pickles),
+    ("tasks.store.store", "import pickle", pickles),
+    ("tasks.store.store", "from joblib import dump", pickles),
+    ("tasks.models.loading", "import torch\ntorch.load('a.pt')", pickles),
+    ("tasks.models.loading", "from torch import load", pickles),
     ("flows.cli", "print('done')", prints),
     ("refseg_core.datasets.coco.writer", "import json", silence_about_itself),
 ]
@@ -295,8 +295,8 @@ def test_what_breaks_a_rule_is_found_by_that_rule_and_named(
             "from prefect import flow\nfrom tasks.evaluate import evaluate\nimport refseg_core.settings",
         ),
         ("tasks.storage", "import fsspec"),
-        ("tasks.parquet", "import pyarrow.parquet as pq"),
-        ("tasks.weights", "import torch\ntorch.load('a.pt', weights_only=True)"),
+        ("tasks.store.parquet", "import pyarrow.parquet as pq"),
+        ("tasks.models.weights", "import torch\ntorch.load('a.pt', weights_only=True)"),
         ("refseg_core.labeling.labeler", "from refseg_core.labeling import matching, merging"),
         (
             "refseg_core.visualization.panels",

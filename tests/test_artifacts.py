@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from refseg_core.errors import StoreError
 from refseg_core.tables import Categories, Detections, Images, LabeledImages
-from tasks.artifacts import MANIFEST, Artifact, Recipe, Store, made_by, table_name
-from tasks.parquet import table_to_parquet
+from tasks.store.parquet import table_to_parquet
+from tasks.store.store import MANIFEST, Artifact, Recipe, Store, made_by, table_name
 from tests.samples import images_table, labels_of
 
 pytest_plugins = ["tests.stores"]

@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from refseg_core.tables import Detections, LabeledImages
-from tasks.artifacts import Store
-from tasks.labels import newest_labels
-from tasks.verify import verify_store
+from tasks.store.label_store import newest_labels
+from tasks.store.store import Store
+from tasks.store.verify import verify_store
 from tests.commands import contents, done, refseg, refused, without_prefect
 from tests.projects import Project, read_coco, scene
 from tests.samples import table_rows

@@ -9,8 +9,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 from flows.cli import main
-from tasks.bench.ceilings import measure_ceilings
-from tasks.bench.stopwatch import Arithmetic, Stopwatch
+from tasks.models.profiling.machine_limits import measure_ceilings
+from tasks.models.profiling.stopwatch import Arithmetic, Stopwatch
 
 _SMALL = ["--random", "sam2_demo,dinov2_demo", "--images", "2"]
 

@@ -4,10 +4,10 @@ import pytest
 
 from flows.cli import main
 from refseg_core.errors import StoreError
-from tasks.artifacts import Recipe
-from tasks.collect_garbage import Garbage, find_garbage, remove
-from tasks.status import store_status
-from tasks.verify import verify_store
+from tasks.store.garbage import Garbage, find_garbage, remove
+from tasks.store.status import store_status
+from tasks.store.store import Recipe
+from tasks.store.verify import verify_store
 from tests.label_stores import LabelStore
 from tests.samples import images_table
 

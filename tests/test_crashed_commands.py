@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from refseg_core.errors import StoreError
-from tasks.artifacts import Store
-from tasks.collect_garbage import find_garbage, remove
-from tasks.labels import newest_labels
-from tasks.status import store_status
-from tasks.storage import Folder, read_uri
-from tasks.verify import verify_store
+from tasks.storage.folder import Folder
+from tasks.storage.objects import read_uri
+from tasks.store.garbage import find_garbage, remove
+from tasks.store.label_store import newest_labels
+from tasks.store.status import store_status
+from tasks.store.store import Store
+from tasks.store.verify import verify_store
 from tests.counts import count
 from tests.crashes import Crashes, contents, visible_names
 from tests.crashing import Attempt, Death

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tasks.artifacts import Store
-from tasks.collect_garbage import find_garbage, remove
-from tasks.labels import newest_labels
-from tasks.verify import verify_store
+from tasks.store.garbage import find_garbage, remove
+from tasks.store.label_store import newest_labels
+from tasks.store.store import Store
+from tasks.store.verify import verify_store
 from tests.commands import contents, done, refseg, refused, without_prefect
 from tests.projects import Project
 

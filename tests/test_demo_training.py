@@ -30,7 +30,7 @@ from refseg_core.models.architectures import (
 )
 from refseg_core.models.encoder import Encoder, build_encoder
 from refseg_core.models.segmenter import Segmenter, build_segmenter
-from tasks.train_demo_models import ENCODER_TRAINING, SEGMENTER_ROUNDS, save_weights
+from tasks.models.train_demo_models import ENCODER_TRAINING, SEGMENTER_ROUNDS, save_weights
 
 WEIGHTS = Path(refseg_core.demo.__file__).parent / "weights"
 SMALL_SEGMENTER = SegmenterArchitecture(8, 1, (1, 1, 2, 1), (3,), window_sizes=(8, 4, 8, 4), width=32, image_size=256)

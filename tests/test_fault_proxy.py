@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tasks.storage import Folder
+from tasks.storage.folder import Folder
 from tests.fault_proxy import CALM, HEAVY, LEVELS, Fault, FaultProxy, Request, Rule
 from tests.servers import ObjectStore
 

@@ -7,7 +7,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from refseg_core.errors import ConfigurationError, NotFoundError, StoreError
-from tasks.faults import ATTEMPTS_VARIABLE, may_pass, patiently, reason
+from tasks.storage.retry import ATTEMPTS_VARIABLE, may_pass, patiently, reason
 
 _URI = "s3://user:hunter2@bucket/prefix"
 

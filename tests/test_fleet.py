@@ -16,11 +16,11 @@ from flows.configuration import ExecutionConfig
 from flows.errors import ShardsFailedError
 from flows.fleet import Fleet
 from flows.watch import PATIENCE_SECONDS, ServerGoneError, Sighting, Watch
-from tasks import progress
 from tasks.label_job import LabelJob
-from tasks.labels import LabelRun
-from tasks.plans import Shard
-from tasks.sources import ModelSettings
+from tasks.runtime import progress
+from tasks.specs import ModelSettings
+from tasks.store.label_store import LabelRun
+from tasks.store.shard_plans import Shard
 
 _IMAGES_PER_SHARD = 10
 

@@ -15,11 +15,11 @@ from refseg_core.datasets.coco import parse_coco
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.errors import DatasetError, RefsegError
 from refseg_core.tables import Annotations, Categories, Images
-from tasks.annotations import read_annotations
-from tasks.artifacts import Store
+from tasks.datasets.annotation_files import read_annotations
 from tasks.index_dataset import index_dataset, is_federated
-from tasks.sources import DatasetSource
-from tasks.storage import Folder
+from tasks.specs import DatasetSource
+from tasks.storage.folder import Folder
+from tasks.store.store import Store
 from tests.annotation_files import (
     CATEGORIES,
     HEIGHT,
@@ -176,7 +176,7 @@ def test_a_coco_file_that_the_store_holds_is_not_parsed_again(
     source = DatasetSource(images=str(tmp_path / "images"), annotations=str(file))
     first = index_dataset.fn(str(tmp_path / "store"), source)
     assert is_federated(first) == bool(lists)
-    monkeypatch.setattr("tasks.annotations.parse_coco", _parse_nothing)
+    monkeypatch.setattr("tasks.datasets.annotation_files.parse_coco", _parse_nothing)
     assert index_dataset.fn(str(tmp_path / "store"), source) == first
     for changed in (source.model_copy(update={"with_versions": True}), source.model_copy(update={"images": "else"})):
         with pytest.raises(AssertionError, match="parsed"):

@@ -9,8 +9,8 @@ import pytest
 from flows.pipeline import run_pipeline
 from flows.run_file import parse_config
 from refseg_core.tables import Detections, Metrics
-from tasks.artifacts import Store
-from tasks.labels import LabelRun
+from tasks.store.label_store import LabelRun
+from tasks.store.store import Store
 from tests.annotation_files import (
     Instance,
     Kind,

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from refseg_core.tables import Detections, LabeledImages
-from tasks.artifacts import Store
-from tasks.labels import newest_labels
-from tasks.verify import verify_store
+from tasks.store.label_store import newest_labels
+from tasks.store.store import Store
+from tasks.store.verify import verify_store
 from tests.commands import contents, done, refseg, refused, without_prefect
 from tests.projects import Project
 from tests.samples import table_rows

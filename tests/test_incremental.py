@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refseg_core.tables import Categories, GoneLabels
-from tasks import export
 from tasks.find_gone_labels import find_gone_labels
-from tasks.storage import Folder
+from tasks.outputs import export
+from tasks.storage.folder import Folder
 from tests.label_stores import LabelStore
 from tests.samples import images_table
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from refseg_core.errors import StoreError
 from refseg_core.tables import Detections, Images, LabeledImages
-from tasks import labels as labels_module
-from tasks import plans as plans_module
-from tasks.artifacts import Artifact, Recipe, Store, made_by
-from tasks.labels import LabelRun, newest_labels, open_labels
-from tasks.plans import Shard
+from tasks.store import label_store as labels_module
+from tasks.store import shard_plans as plans_module
+from tasks.store.label_store import LabelRun, newest_labels, open_labels
+from tasks.store.shard_plans import Shard
+from tasks.store.store import Artifact, Recipe, Store, made_by
 from tests.samples import images_table, labels_of, table_rows
 
 pytest_plugins = ["tests.stores"]

@@ -6,8 +6,8 @@ import pytest
 
 from refseg_core.errors import StoreError
 from refseg_core.tables import Categories, MemoryBank, Prototypes, References
-from tasks.artifacts import Artifact, Recipe, Store
-from tasks.lineage import input_artifact, reference_dataset, references_of
+from tasks.store.lineage import input_artifact, reference_dataset, references_of
+from tasks.store.store import Artifact, Recipe, Store
 
 
 @pytest.fixture

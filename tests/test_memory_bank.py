@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from refseg_core.models.encoder import Encoder
 from refseg_core.references.memory_bank import Crop, crop_reference, encode_references, patch_weights
 from refseg_core.tables import MemoryBank
-from tasks.parquet import table_to_parquet
+from tasks.store.parquet import table_to_parquet
 from tests import oracle
 from tests.models import random_tensor, tiny_encoder
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from refseg_core.errors import StoreError
 from refseg_core.tables import Detections, LabeledImages, Prototypes
-from tasks.parquet import notes_of_parquet, stream_parquet, table_from_parquet, table_to_parquet
+from tasks.store.parquet import notes_of_parquet, stream_parquet, table_from_parquet, table_to_parquet
 from tests.samples import images_table, labels_of
 
 

@@ -20,12 +20,12 @@ from refseg_core.errors import ConfigurationError, DatasetError
 from refseg_core.references import sampling
 from refseg_core.tables import Detections, Images, LabeledImages, Metrics, Prototypes, References
 from tasks import label_shard as label_module
-from tasks.artifacts import Store
-from tasks.images import ReadImage, read_images
+from tasks.datasets.image_reader import ReadImage, read_images
 from tasks.label_shard import label_shard
-from tasks.labels import LabelRun
-from tasks.lineage import references_of
-from tasks.storage import Folder
+from tasks.storage.folder import Folder
+from tasks.store.label_store import LabelRun
+from tasks.store.lineage import references_of
+from tasks.store.store import Store
 from tests.label_rows import assert_exact, read_label_rows
 from tests.prefect_harness import prefect_harness
 from tests.projects import Project, in_bucket, write_coco

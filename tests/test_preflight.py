@@ -9,8 +9,8 @@ import pytest
 
 from flows.preflight import check
 from refseg_core.errors import ConfigurationError, RefsegError
-from tasks.artifacts import Store
-from tasks.workers import pick_device
+from tasks.models.loading import pick_device
+from tasks.store.store import Store
 from tests.projects import Project, write_coco
 
 pytest_plugins = ["tests.tiny_project"]
@@ -33,7 +33,7 @@ def no_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*_: object) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr("tasks.workers.load_weights", load)
+    monkeypatch.setattr("tasks.models.loading.load_weights", load)
 
 
 def test_a_right_configuration_passes(project: Project) -> None:

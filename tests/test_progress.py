@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks.progress import Progress, listening, report
+from tasks.runtime.progress import Progress, listening, report
 
 
 def test_listeners_hear_reports_in_order_within_their_block_only() -> None:

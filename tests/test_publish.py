@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from refseg_core.analysis.label_statistics import CategoryTally, LabelTally
-from tasks.progress import report
-from tasks.publish import ProgressArtifact, artifact_name, is_shown, progress_key
-from tasks.publish.markdown import code, escaped, listed
-from tasks.publish.pace import Pace, duration
-from tasks.publish.sending import MOST_BYTES, Cell, fitting
-from tasks.publish.summary import LabelSummary, headline, summary_text
-from tasks.publish.tables import ShardRow, category_rows, failed_rows, shard_rows, text_rows
+from tasks.outputs.prefect_ui import ProgressArtifact, artifact_name, is_shown, progress_key
+from tasks.outputs.prefect_ui.markdown import code, escaped, listed
+from tasks.outputs.prefect_ui.publishing import MOST_BYTES, Cell, fitting
+from tasks.outputs.prefect_ui.rows import ShardRow, category_rows, failed_rows, shard_rows, text_rows
+from tasks.outputs.prefect_ui.summary import LabelSummary, headline, summary_text
+from tasks.outputs.prefect_ui.throughput import Pace, duration
+from tasks.runtime.progress import report
 
 _RECIPE = {
     "settings": {"images": "s3://bucket/images"},

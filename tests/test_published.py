@@ -19,17 +19,17 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import Artifact as Published
 
 from flows.pipeline import run_pipeline
-from tasks.plan_shards import LabelPlan
-from tasks.progress import report
-from tasks.publish import (
+from tasks.outputs.prefect_ui import (
     ProgressArtifact,
     artifact_name,
     is_shown,
     progress_key,
     publish_labels,
 )
-from tasks.publish import labels as labels_module
-from tasks.publish.sending import MOST_BYTES
+from tasks.outputs.prefect_ui import labels as labels_module
+from tasks.outputs.prefect_ui.publishing import MOST_BYTES
+from tasks.plan_shards import LabelPlan
+from tasks.runtime.progress import report
 from tests.label_stores import LabelStore
 from tests.prefect_harness import prefect_harness
 from tests.projects import Project, scene, write_coco

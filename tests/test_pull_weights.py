@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from refseg_core.errors import WeightsError
-from tasks.pull_weights import pull_weights
-from tasks.weights import load_weights
+from tasks.models.download import pull_weights
+from tasks.models.weights import load_weights
 from tests.weight_files import FILE, MODEL, Site, digest, publish, saved, serving
 
 PAYLOAD = saved({"model": {"a": torch.randint(0, 255, (12_000_000,), dtype=torch.uint8)}})

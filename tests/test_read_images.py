@@ -8,8 +8,8 @@ import pytest
 
 from refseg_core.errors import StoreError
 from refseg_core.tables import Images
-from tasks.images import ReadImage, read_images
-from tasks.storage import Folder
+from tasks.datasets.image_reader import ReadImage, read_images
+from tasks.storage.folder import Folder
 from tests.samples import images_table, picture, png
 from tests.servers import Moto
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow.dataset
 import pytest
 
-from tasks.artifacts import Store
+from tasks.store.store import Store
 from tests.label_stores import LabelStore
 from tests.servers import Moto
 

@@ -15,15 +15,15 @@ from refseg_core.masks.rle import Rle, encode_masks, mask_ious
 from refseg_core.references.segmentation import segment_boxes
 from refseg_core.settings import BatchSettings, LabelingSettings, ReferenceSettings, SamplingSettings
 from refseg_core.tables import Annotations, Categories, Detections, Images, Prototypes, References
-from tasks.artifacts import Store
+from tasks.datasets.image_reader import read_images
 from tasks.fill_memory_bank import fill_memory_bank
-from tasks.images import read_images
 from tasks.index_dataset import index_dataset
+from tasks.models.loading import load_encoder, load_segmenter
 from tasks.postprocess_memory_bank import postprocess_memory_bank
 from tasks.sample_references import sample_references
-from tasks.sources import DatasetSource, ModelSettings
-from tasks.storage import Folder
-from tasks.workers import load_encoder, load_segmenter
+from tasks.specs import DatasetSource, ModelSettings
+from tasks.storage.folder import Folder
+from tasks.store.store import Store
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(1200)]
 

@@ -24,7 +24,7 @@ from tasks.index_dataset import index_dataset
 from tasks.label_shard import label_shard
 from tasks.plan_shards import plan_shards
 from tasks.postprocess_memory_bank import postprocess_memory_bank
-from tasks.retrying import is_transient, retried_task
+from tasks.runtime.retried_task import is_transient, retried_task
 from tasks.sample_references import sample_references
 from tasks.segment_references import segment_references
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from tasks.artifacts import Store
-from tasks.verify import verify_store
+from tasks.store.store import Store
+from tasks.store.verify import verify_store
 from tests.crashes import Contents, Crashes, contents
 from tests.crashing import Death
 

@@ -21,11 +21,11 @@ from click.testing import CliRunner, Result
 from flows import pipeline
 from flows.cli import main
 from flows.with_prefect import PREFECT_SETTINGS
-from tasks.artifacts import Store
-from tasks.faults import ATTEMPTS_VARIABLE
 from tasks.label_shard import label_shard
-from tasks.labels import newest_labels
-from tasks.workers import load_models
+from tasks.models.loading import load_models
+from tasks.storage.retry import ATTEMPTS_VARIABLE
+from tasks.store.label_store import newest_labels
+from tasks.store.store import Store
 from tests.counts import count
 from tests.fault_proxy import CALM, HEAVY, LIGHT, MEDIUM, Fault, FaultProxy, Level, Request, Rule
 from tests.label_rows import LabelRows, assert_exact
@@ -266,7 +266,7 @@ def test_a_shard_costs_two_small_requests_its_two_parts_and_its_images(
 @pytest.fixture
 def no_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever loads a model or starts a flow fails the test."""
-    for name in ("tasks.workers.load_weights", "flows.pipeline.run_pipeline"):
+    for name in ("tasks.models.loading.load_weights", "flows.pipeline.run_pipeline"):
         monkeypatch.setattr(name, _fail)
 
 

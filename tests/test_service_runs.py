@@ -27,8 +27,8 @@ from flows.demo import write_demo
 from flows.run_file import load_config
 from flows.service.api import answers
 from flows.service.scheduling import for_workers
-from tasks.artifacts import Store
-from tasks.labels import newest_labels
+from tasks.store.label_store import newest_labels
+from tasks.store.store import Store
 from tests.counts import count
 from tests.label_rows import LabelRows, assert_exact, read_label_rows
 from tests.service_stack import RunningStack, running_stack

@@ -6,7 +6,7 @@ import pytest
 
 from flows.console import results
 from flows.store_report import report_status
-from tasks.status import FailedImage, LabelsStatus, store_status
+from tasks.store.status import FailedImage, LabelsStatus, store_status
 from tests.label_stores import LabelStore
 
 

@@ -6,7 +6,7 @@ from threading import Event
 
 import pytest
 
-from tasks.stopping import StoppedError, check_stopped, stopping_with_this
+from tasks.runtime.cancellation import StoppedError, check_stopped, stopping_with_this
 
 _SECONDS = 30.0  # in which a thread has to get its turn
 

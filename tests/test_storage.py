@@ -17,18 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refseg_core.errors import StoreError
-from tasks.addresses import redact
-from tasks.faults import ATTEMPTS_VARIABLE
-from tasks.storage import (
-    FileInfo,
-    Folder,
-    objects,
-    open_uri,
-    read_uri,
-    uri_size,
-    write_uri,
-)
 from tasks.storage import folder as folder_module
+from tasks.storage import objects
+from tasks.storage.folder import Folder
+from tasks.storage.listing import FileInfo
+from tasks.storage.objects import open_uri, read_uri, uri_size, write_uri
+from tasks.storage.retry import ATTEMPTS_VARIABLE
+from tasks.storage.uris import redact
 from tests.fault_proxy import Fault, FaultProxy, Request, Rule
 from tests.seaweedfs import ADMIN, READER, STRANGER, Account
 from tests.servers import Moto, ObjectStore, forget_connections

@@ -10,7 +10,7 @@ from PIL import Image
 
 from flows.study import plan_study
 from refseg_core.analysis.reference_study import Outcome, Spread, answer, enough, spreads
-from tasks.storage import Folder
+from tasks.storage.folder import Folder
 from tests.commands import done, refseg, refused, without_prefect
 from tests.projects import Project, read_coco
 

@@ -29,21 +29,21 @@ from refseg_core.tables import (
 )
 from tasks import fill_memory_bank as fill_module
 from tasks import label_shard as label_module
-from tasks.artifacts import Artifact, Recipe, Store
+from tasks.datasets.image_reader import ReadImage
 from tasks.evaluate import evaluate, load_review, protocol_of
 from tasks.fill_memory_bank import fill_memory_bank
-from tasks.images import ReadImage
 from tasks.index_dataset import index_dataset
 from tasks.label_job import LabelJob
 from tasks.label_shard import ShardSummary, label_shard
-from tasks.labels import LabelRun
 from tasks.plan_shards import LabelPlan, plan_shards
 from tasks.postprocess_memory_bank import postprocess_memory_bank
-from tasks.progress import Progress, listening
+from tasks.runtime.progress import Progress, listening
 from tasks.sample_references import sample_references
 from tasks.segment_references import segment_references
-from tasks.sources import DatasetSource
-from tasks.storage import Folder
+from tasks.specs import DatasetSource
+from tasks.storage.folder import Folder
+from tasks.store.label_store import LabelRun
+from tasks.store.store import Artifact, Recipe, Store
 from tests.models import TINY_ENCODER
 from tests.projects import CATEGORIES, Project, read_coco, scene, write_coco
 from tests.samples import table_rows, write_images
@@ -276,7 +276,7 @@ def test_a_manifest_of_a_dataset_shows_where_it_came_from_but_no_secret(
     steps: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = (steps.project.folder / "references.json").read_bytes()
-    for module in ("tasks.annotations", "tasks.index_dataset"):
+    for module in ("tasks.datasets.annotation_files", "tasks.index_dataset"):
         monkeypatch.setattr(f"{module}.read_uri", lambda _: data)
     source = DatasetSource(
         images="s3://user:hunter2@bucket/images",

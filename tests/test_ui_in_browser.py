@@ -15,7 +15,7 @@ from prefect.client.schemas.sorting import ArtifactSort
 
 from flows.demo import write_demo
 from flows.run_file import load_config
-from tasks.publish import artifact_name
+from tasks.outputs.prefect_ui import artifact_name
 from tests.browser import Page, find_browser, open_browser
 from tests.commands import refseg_process
 from tests.prefect_server import PrefectServer, prefect_server

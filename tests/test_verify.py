@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tasks.artifacts import Store
-from tasks.verify import verify_store
+from tasks.store.store import Store
+from tasks.store.verify import verify_store
 from tests.label_stores import LabelStore
 from tests.samples import images_table, labels_of
 

@@ -16,7 +16,7 @@ from refseg_core.models.architectures import ENCODER_ARCHITECTURES, SEGMENTER_AR
 from refseg_core.models.encoder import build_encoder
 from refseg_core.models.registry import REGISTRY, PublishedWeights
 from refseg_core.models.segmenter import build_segmenter
-from tasks.weights import ListedWeights, list_weights, load_weights, locate_weights, weights_folder
+from tasks.models.weights import ListedWeights, list_weights, load_weights, locate_weights, weights_folder
 from tests.weight_files import FILE, MODEL, STATE, Site, digest, publish, same, saved, serving
 
 

@@ -12,7 +12,7 @@ import yaml
 
 from flows.with_prefect import prefect_at_hand, prefect_settings
 from refseg_core.errors import ConfigurationError
-from tasks.addresses import scheme
+from tasks.storage.uris import scheme
 
 if TYPE_CHECKING:
     from flows.benchmarks.definition import Value

@@ -13,9 +13,9 @@ from refseg_core.images import IMAGE_SUFFIXES
 from refseg_core.references.sampling import absent_of_split
 from refseg_core.settings import Conventions
 from refseg_core.tables import Categories
-from tasks.artifacts import Store
 from tasks.index_dataset import index_dataset
-from tasks.sources import DatasetSource
+from tasks.specs import DatasetSource
+from tasks.store.store import Store
 
 _AbsentOf = Callable[[str, DatasetSource, Conventions, str | None], list[str] | RefsegError]
 

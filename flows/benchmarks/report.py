@@ -7,9 +7,9 @@ from flows.benchmarks.outcome import as_text
 from flows.charts import draw_benchmark
 from flows.console import results
 from refseg_core.tables import BenchmarkNumbers
-from tasks.addresses import redact
-from tasks.artifacts import Artifact, Store
-from tasks.storage import write_uri
+from tasks.storage.objects import write_uri
+from tasks.storage.uris import redact
+from tasks.store.store import Artifact, Store
 
 
 def report_benchmarks() -> None:

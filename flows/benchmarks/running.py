@@ -15,11 +15,11 @@ from flows.configuration import RunConfig
 from flows.own_cancellation import heeding_cancellation
 from flows.pipeline import run_pipeline
 from refseg_core.tables import Images, Metrics
-from tasks.artifacts import Artifact, Recipe, Store
-from tasks.labels import LabelRun
+from tasks.outputs.prefect_ui import is_shown, publish_benchmark
 from tasks.plan_shards import LabelPlan
-from tasks.progress import report
-from tasks.publish import is_shown, publish_benchmark
+from tasks.runtime.progress import report
+from tasks.store.label_store import LabelRun
+from tasks.store.store import Artifact, Recipe, Store
 
 _PERCENT = 100
 

@@ -6,7 +6,7 @@ import urllib.error
 import urllib.request
 
 from refseg_core.errors import ConfigurationError
-from tasks.addresses import redact
+from tasks.storage.uris import redact
 
 _SECONDS = 5.0
 

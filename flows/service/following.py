@@ -24,7 +24,7 @@ from flows.errors import RunFailedError
 from flows.service.overview import workers_online
 from flows.service.scheduling import for_workers
 from refseg_core.errors import ConfigurationError
-from tasks.publish.progress import progress_key
+from tasks.outputs.prefect_ui.progress import progress_key
 
 LABEL_NOW = "refseg/label-now"
 _POLL_SECONDS = 2.0

@@ -12,7 +12,7 @@ from flows.pools import CPU_POOL, GPU_POOL
 from flows.service.parts import Part, choose_gpus, gpu_settings, host_name, visible_gpus, worker_part
 from flows.service.supervisor import Supervisor
 from refseg_core.errors import ConfigurationError
-from tasks.workers import num_gpus
+from tasks.models.loading import num_gpus
 
 
 def work_for(api_url: str, pool: str, gpus: str, name: str | None) -> None:

@@ -13,7 +13,7 @@ from flows.configuration import RunConfig
 from flows.pipeline import run_pipeline
 from flows.pools import CPU_POOL
 from refseg_core.errors import ConfigurationError
-from tasks.addresses import last_name, redact
+from tasks.storage.uris import last_name, redact
 
 
 def schedule(config: RunConfig, *, cron: str, timezone: str, name: str | None) -> str:

@@ -107,7 +107,7 @@ def parts_of(folder: ServiceFolder, wishes: Wishes, store: s3.ObjectStore | None
 
 
 def _gpus() -> list[str]:
-    from tasks.workers import num_gpus
+    from tasks.models.loading import num_gpus
 
     return visible_gpus(os.environ, num_gpus())
 

@@ -1,6 +1,6 @@
 """Lists of categories that lie beside annotations: one name a line.
 
-Not here: YAML files, which say more than that (`tasks/class_names.py`).
+Not here: YAML files, which say more than that (`tasks/datasets/class_names.py`).
 """
 
 from collections.abc import Sequence

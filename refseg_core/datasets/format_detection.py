@@ -1,6 +1,7 @@
 """Which format annotations are in: by the names of the files in their folder, or by how a single file begins.
 
-Here: what tells formats apart. Not here: listing folders and what to do where several fit (`tasks/annotations.py`).
+Here: what tells formats apart. Not here: listing folders and what to do where several fit
+(`tasks/datasets/annotation_files.py`).
 """
 
 import re

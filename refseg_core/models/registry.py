@@ -1,8 +1,8 @@
 """The published weights refseg knows: where the official files lie, how large they are and what their sha256 is.
 
-Only the table: finding, checking and loading are in `tasks/weights.py`, downloading in `tasks/pull_weights.py`, the
-models' dimensions in `refseg_core/models/architectures.py`. Their publisher gives no checksums; every size and sha256
-here is what at least two independent public projects pin for the file at this URL.
+Only the table: finding, checking and loading are in `tasks/models/weights.py`, downloading in
+`tasks/models/download.py`, the models' dimensions in `architectures.py`. Their publisher gives no checksums; every size
+and sha256 here is what at least two independent public projects pin for the file at this URL.
 """
 
 from difflib import get_close_matches

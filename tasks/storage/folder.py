@@ -11,12 +11,12 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from refseg_core.errors import NotFoundError, StoreError
-from tasks.ahead import ahead
-from tasks.faults import NOT_FOUND, explained, patiently
-from tasks.storage.listings import FileInfo, walk
+from tasks.storage.filesystems import protocols, resolve
+from tasks.storage.listing import FileInfo, walk
 from tasks.storage.local_files import create_local, replace_local
 from tasks.storage.objects import read, read_once, read_start
-from tasks.storage.places import protocols, resolve
+from tasks.storage.prefetch import ahead
+from tasks.storage.retry import NOT_FOUND, explained, patiently
 
 _creating_in_memory = Lock()
 _PROBE = ".refseg-may-write"

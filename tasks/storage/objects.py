@@ -9,10 +9,10 @@ from typing import Any, BinaryIO, cast
 from fsspec.implementations.local import LocalFileSystem
 
 from refseg_core.errors import StoreError
-from tasks.addresses import redact
-from tasks.faults import explained, patiently
+from tasks.storage.filesystems import kind_of, resolve
 from tasks.storage.local_files import replace_local
-from tasks.storage.places import kind_of, resolve
+from tasks.storage.retry import explained, patiently
+from tasks.storage.uris import redact
 
 # s3fs would ask for an object's size first, to fetch large ones in parts: two requests for each image.
 _READ_OPTIONS: dict[str, dict[str, Any]] = {"s3": {"max_concurrency": 1}}

@@ -1,0 +1,69 @@
+"""Reads images of a dataset: ahead of whoever works on them, within bounds, one bad image at a time."""
+
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from refseg_core.errors import ImageError, NotFoundError
+from refseg_core.images import decode_image
+from refseg_core.tables import Images
+from tasks.storage.folder import Folder
+from tasks.storage.prefetch import ahead
+
+_READERS = _FILES_AHEAD = 6  # files fetched or being fetched at most, and
+_BYTES_AHEAD = 256 << 20  # no further file where those weigh more, as far as a listing told their sizes
+_DECODED_AHEAD = 2  # decoded images take far more memory than files
+
+
+@dataclass(frozen=True)
+class ReadImage:
+    """An image's row in its table, and either its pixels, uint8 [H, W, 3], or why it cannot be read."""
+
+    row: int
+    pixels: npt.NDArray[np.uint8] | None
+    error: str | None
+
+
+def read_images(folder: Folder, images: Images, *, max_pixels: int) -> Iterator[ReadImage]:
+    """Reads and decodes every image of the table, in order, while the caller works on the ones before."""
+    decode = partial(_decode, images, max_pixels)
+    with closing(_fetch_ahead(folder, images)) as fetched:
+        yield from ahead(decode, fetched, _DECODED_AHEAD)
+
+
+def _decode(images: Images, max_pixels: int, file: tuple[int, Future[bytes]]) -> ReadImage:
+    row, data = file
+    declared = (int(images.height[row]), int(images.width[row]))
+    try:
+        pixels = decode_image(data.result(), max_pixels=max_pixels, declared_size=declared if all(declared) else None)
+    except (ImageError, NotFoundError) as error:
+        return ReadImage(row, None, str(error))
+    return ReadImage(row, pixels, None)
+
+
+def _fetch_ahead(folder: Folder, images: Images) -> Generator[tuple[int, Future[bytes]], None, None]:
+    """Each image's row and its bytes to come, in order."""
+    waiting: deque[tuple[int, Future[bytes]]] = deque()
+    sizes = np.maximum(images.size, 0)
+    row = 0
+    with ThreadPoolExecutor(_READERS, thread_name_prefix="read-images") as readers:
+        try:
+            while row < len(images) or waiting:
+                while row < len(images) and _has_room([*(sizes[other] for other, _ in waiting), sizes[row]]):
+                    waiting.append((row, readers.submit(folder.read, str(images.file_name[row]))))
+                    row += 1
+                yield waiting.popleft()
+        finally:
+            for _, unread in waiting:
+                unread.cancel()
+
+
+def _has_room(sizes: list[int]) -> bool:
+    """Whether files of these sizes may be held at once; a single one always may."""
+    return len(sizes) == 1 or (len(sizes) <= _FILES_AHEAD and sum(sizes) <= _BYTES_AHEAD)

@@ -1,0 +1,46 @@
+"""The images that references lie in: read, and told apart by their content."""
+
+import hashlib
+
+import numpy as np
+import numpy.typing as npt
+
+from refseg_core.errors import DatasetError, ImageError
+from refseg_core.images import decode_image
+from refseg_core.tables import Images, References
+from tasks.storage.folder import Folder
+
+_MAX_PIXELS = 400_000_000
+
+
+class ReferenceImages:
+    """The images of a reference set."""
+
+    def __init__(self, folder: Folder, images: Images, references: References) -> None:
+        self._folder = folder
+        self._file_names = sorted(set(references.file_name))
+        self._declared = {
+            name: (int(height), int(width))
+            for name, height, width in zip(images.file_name, images.height, images.width, strict=True)
+        }
+
+    def content(self) -> str:
+        """The hash of all the images' bytes: what is made from them follows it."""
+        digest = hashlib.sha256()
+        for name in self._file_names:
+            digest.update(hashlib.sha256(self._folder.read(name)).digest())
+        return digest.hexdigest()
+
+    def read(self, file_name: str) -> npt.NDArray[np.uint8]:
+        """One image, uint8 [H, W, 3]. Raises DatasetError: a reference that cannot be read is worth stopping for."""
+        declared = self._declared[file_name]
+        try:
+            return decode_image(
+                self._folder.read(file_name),
+                max_pixels=_MAX_PIXELS,
+                declared_size=declared if all(declared) else None,
+            )
+        except ImageError as error:
+            raise DatasetError(
+                f"The reference image {file_name} cannot be read: {error} Repair it, or choose references from others."
+            ) from error

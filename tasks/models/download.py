@@ -1,0 +1,222 @@
+"""Downloading the published weights into a local folder, whole and verified.
+
+Where they lie and what is right about them is in `tasks/models/weights.py`.
+"""
+
+import errno
+import io
+import logging
+import os
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from refseg_core.errors import StoreError, WeightsError
+from refseg_core.models.registry import PublishedWeights, published_weights
+from tasks.models.weights import (
+    FOLDER_VARIABLE,
+    is_local,
+    is_passing,
+    published_location,
+    reason_of,
+    remedies_for,
+    sha256_of,
+    weights_folder,
+)
+from tasks.storage.objects import open_uri, read_uri, uri_size
+from tasks.storage.uris import redact
+
+if sys.platform != "win32":
+    import fcntl
+
+_log = logging.getLogger(__name__)
+
+_CHUNK = 1 << 20  # bytes written, and reported, at once
+_ATTEMPTS = 5  # in a row without a single new byte
+_FIRST_PAUSE_SECONDS = 0.5
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes that are there and the bytes there will be."""
+
+
+def pull_weights(
+    model: str,
+    *,
+    folder: str | Path | None = None,
+    progress: Progress | None = None,
+    pause: Callable[[float], None] = time.sleep,
+) -> Path:
+    """Downloads the published weights into a local folder, by default the weights folder; returns the file.
+
+    A file that is already there and right is kept. A download that was cut goes on where it stopped (in
+    `<file>.part`); faults of the network are retried with growing pauses; the file appears under its name only when
+    its size and sha256 are right. Of several processes one downloads and the others wait for it.
+
+    Raises WeightsError where the download fails for good, saying what to put where.
+    """
+    published = published_weights(model)
+    if published.url is None:
+        return Path(published_location(published))
+    target = _local_folder(folder) / published.file_name
+    with _writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(target.with_name(f".{target.name}.lock")):
+            if not _is_right(target, published):
+                part = target.with_name(f"{target.name}.part")
+                _download(published, part, progress or _no_progress, pause)
+                part.replace(target)
+    return target
+
+
+def _local_folder(folder: str | Path | None) -> Path:
+    named = str(folder or weights_folder())
+    if not is_local(named):
+        raise WeightsError(
+            f"Weights are downloaded to a local folder, and {redact(named)} is none. Give a folder to download to, "
+            "and copy the file from there."
+        )
+    return Path(named.removeprefix("file://")).expanduser()
+
+
+def _download(published: PublishedWeights, part: Path, progress: Progress, pause: Callable[[float], None]) -> None:
+    """Completes `part` and checks it. Raises WeightsError."""
+    failures = 0
+    while True:
+        before = _length(part)
+        try:
+            _fetch(published, part, progress)
+            break
+        except WeightsError:
+            raise
+        except Exception as error:  # libraries have no common class for faults of the network
+            failures = 1 if _length(part) > before else failures + 1
+            if failures == _ATTEMPTS or (isinstance(error, StoreError) and not is_passing(error)):
+                raise _unreachable(published, part, error) from error
+            _log.warning("%s: stopped at byte %d (%s), trying again", published.url, _length(part), reason_of(error))
+            pause(_FIRST_PAUSE_SECONDS * 2 ** (failures - 1) * random.uniform(0.5, 1))
+    _check_download(published, part)
+
+
+def _fetch(published: PublishedWeights, part: Path, progress: Progress) -> None:
+    """Appends to `part` what it lacks. Raises whatever the connection raises."""
+    assert published.url is not None
+    size = uri_size(published.url)
+    if published.size not in (None, size):
+        raise WeightsError(
+            f"{published.url} is not the published file of {published.model!r}: it has {size} bytes, expected "
+            f"{published.size}. Look whether a proxy answers in its place."
+        )
+    done = _length(part)
+    if done > size:
+        _log.warning("%s is longer than the file it should be a part of, starting again", part)
+        done = 0
+    try:
+        with open_uri(published.url) as source:
+            source.seek(done)
+            _copy(source, part, done, size, progress)
+    except ValueError:
+        _log.warning("%s: the server does not send parts of files, taking the whole at once", published.url)
+        _copy(io.BytesIO(read_uri(published.url)), part, 0, size, progress)
+
+
+def _copy(source: BinaryIO, part: Path, done: int, size: int, progress: Progress) -> None:
+    with _opened_at(part, done) as sink:
+        progress(done, size)
+        while chunk := source.read(min(_CHUNK, size - done)):
+            with _writing(part):
+                sink.write(chunk)
+                sink.flush()
+            done += len(chunk)
+            progress(done, size)
+        with _writing(part):
+            os.fsync(sink.fileno())
+    if done < size:
+        raise ConnectionError(f"the connection ended after {done} of {size} bytes")
+
+
+def _opened_at(part: Path, position: int) -> BinaryIO:
+    with _writing(part):
+        sink = part.open("ab")
+        sink.truncate(position)
+        return sink
+
+
+def _check_download(published: PublishedWeights, part: Path) -> None:
+    if published.sha256 is None:
+        _log.warning("%s: nobody has published a checksum, so only the size was checked", published.url)
+        return
+    with part.open("rb") as file:
+        sha256 = sha256_of(file)
+    if sha256 != published.sha256:
+        part.unlink()
+        raise WeightsError(
+            f"The download of {published.url} is damaged: its sha256 is {sha256}, expected {published.sha256}. "
+            f"{part} was deleted; run `refseg weights pull {published.model}` again."
+        )
+
+
+def _is_right(target: Path, published: PublishedWeights) -> bool:
+    if not target.exists():
+        return False
+    if published.size not in (None, _length(target)):
+        is_right = False
+    else:
+        with target.open("rb") as file:
+            is_right = published.sha256 in (None, sha256_of(file))
+    if not is_right:
+        _log.warning("%s is not the published file of %r and is replaced", target, published.model)
+    return is_right
+
+
+def _length(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _unreachable(published: PublishedWeights, part: Path, error: Exception) -> WeightsError:
+    kept = f" {_length(part)} bytes are kept in {part} and need not come again." if _length(part) else ""
+    return WeightsError(
+        f"The weights of {published.model!r} could not be downloaded ({reason_of(error)}).{kept} If this machine has "
+        f"no network, fetch the file elsewhere. {remedies_for(published, part.parent)}"
+    )
+
+
+def _no_progress(_done: int, _total: int) -> None:
+    """Nobody watches."""
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise WeightsError(
+            f"{path} cannot be written ({error.strerror or error}). Make room or give another folder, also as "
+            f"{FOLDER_VARIABLE}; the download will go on where it stopped."
+        ) from error
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Holds the lock of that file, waiting until it is free; the system frees it when the process ends."""
+    with path.open("ab") as file:
+        _lock(file)
+        yield
+
+
+def _lock(file: BinaryIO) -> None:
+    if sys.platform == "win32":
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        _log.info("%s: waiting for another process that downloads the same file", file.name)
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
+        # Some cluster file systems have no locks; the checksum still catches two writers at once.
+        _log.warning("%s: this file system has no locks (%s)", file.name, error.strerror)

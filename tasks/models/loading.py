@@ -1,0 +1,122 @@
+"""Builds each model once per process, on the device it shall run on, and what labels with them."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from threading import Lock
+
+import torch
+
+from refseg_core.errors import ConfigurationError, WeightsError
+from refseg_core.labeling.batching import Batches
+from refseg_core.labeling.labeler import Labeler
+from refseg_core.models.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
+from refseg_core.models.encoder import Encoder, build_encoder
+from refseg_core.models.segmenter import Segmenter, build_segmenter
+from refseg_core.settings import BatchSettings, LabelingSettings
+from refseg_core.tables import Prototypes
+from tasks.label_job import LabelJob
+from tasks.models.weights import load_weights, weights_sha256
+from tasks.specs import ModelSettings
+from tasks.store.label_store import LabelRun
+from tasks.store.store import Store
+
+_building, _labeling = Lock(), Lock()
+
+
+def pick_device(wanted: str) -> torch.device:
+    """'auto' takes a GPU where there is one. Raises ConfigurationError for a device this machine lacks."""
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.zeros(1, device=wanted).device
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigurationError(
+            f"device: {wanted!r} cannot be used here ({str(error).splitlines()[0]}). Use 'auto', 'cpu' or 'cuda:0'."
+        ) from error
+
+
+@lru_cache(maxsize=1)  # a benchmark checks many runs of the same models
+def check_memory(
+    segmenter: ModelSettings, encoder: ModelSettings, device: str, labeling: LabelingSettings, batches: BatchSettings
+) -> None:
+    """Raises ConfigurationError where a limit of memory cannot be kept with these models. Reads no weights."""
+    if batches.max_memory is None:
+        return
+    architecture = SEGMENTER_ARCHITECTURES[segmenter.model]
+    empty = (Segmenter(architecture), Encoder(ENCODER_ARCHITECTURES[encoder.model]))
+    Batches.fit(batches, architecture, pick_device(device), empty, labeling.points_per_side**2)
+
+
+def num_gpus() -> int:
+    """How many GPUs this process sees."""
+    return torch.cuda.device_count()
+
+
+def load_segmenter(settings: ModelSettings, device: str) -> Segmenter:
+    """The segmenter, built at the first call with these settings. Raises WeightsError."""
+    with _building:
+        return _segmenter(settings, device)
+
+
+def load_encoder(settings: ModelSettings, device: str) -> Encoder:
+    """The encoder, built at the first call with these settings. Raises WeightsError."""
+    with _building:
+        return _encoder(settings, device)
+
+
+def load_models(segmenter: ModelSettings, encoder: ModelSettings, device: str) -> None:
+    """Builds both models, for whoever wants to know early whether that can be done. Raises WeightsError."""
+    load_segmenter(segmenter, device)
+    load_encoder(encoder, device)
+
+
+@contextmanager
+def borrowed_labeler(job: LabelJob) -> Iterator[Labeler]:
+    """What labels images for this job, built at the first call; for one thread at a time.
+
+    Raises WeightsError, also where the weights here are not those that the job's labels are made with.
+    """
+    with _building:
+        labeler = _labeler(job)
+    with _labeling:
+        yield labeler
+
+
+@lru_cache(maxsize=1)
+def _labeler(job: LabelJob) -> Labeler:
+    store = Store(job.store)
+    _check_weights(job, LabelRun(store, job.key).recipe_or_error()["weights"])
+    prototypes = store.load(store.named(job.prototypes), Prototypes)
+    segmenter, encoder = _segmenter(job.segmenter, job.device), _encoder(job.encoder, job.device)
+    return Labeler(segmenter, encoder, prototypes, job.labeling, job.batches)
+
+
+def _check_weights(job: LabelJob, expected: dict[str, str]) -> None:
+    """A plan is made on one machine and worked on by others, whose files may be others."""
+    for kind, settings in (("segmenter", job.segmenter), ("encoder", job.encoder)):
+        found = weights_sha256(settings.model, settings.weights)
+        if found != expected[kind]:
+            raise WeightsError(
+                f"{kind}.weights: the file on this machine has sha256 {found}, but these labels are made with "
+                f"{expected[kind]}. Put the same file on every machine, or keep it in a bucket that all of them read."
+            )
+
+
+@lru_cache(maxsize=2)
+def _segmenter(settings: ModelSettings, device: str) -> Segmenter:
+    segmenter = build_segmenter(SEGMENTER_ARCHITECTURES[settings.model], _state(settings), model=settings.model)
+    return segmenter.to(pick_device(device))
+
+
+@lru_cache(maxsize=2)
+def _encoder(settings: ModelSettings, device: str) -> Encoder:
+    encoder = build_encoder(ENCODER_ARCHITECTURES[settings.model], _state(settings), model=settings.model)
+    return encoder.to(pick_device(device))
+
+
+def _state(settings: ModelSettings) -> Mapping[str, torch.Tensor]:
+    weights = load_weights(settings.model, settings.weights)
+    if weights.sha256 != weights_sha256(settings.model, settings.weights):
+        raise WeightsError(f"{weights.source} was changed since this run looked at it. Start again.")
+    return weights.state

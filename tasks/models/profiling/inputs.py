@@ -1,0 +1,149 @@
+"""What a benchmark labels, and with what: a run's own images, models and bank, or drawn scenes and random weights."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from refseg_core.datasets.dataset import Dataset
+from refseg_core.demo.dataset import draw_demo_targets
+from refseg_core.errors import ConfigurationError
+from refseg_core.labeling.batching import BatchSize
+from refseg_core.labeling.proposals import point_grid, propose
+from refseg_core.models.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
+from refseg_core.models.encoder import Encoder
+from refseg_core.models.point_decoder import PointDecoder
+from refseg_core.models.preprocessing import squash, to_unit_range
+from refseg_core.models.segmenter import Segmenter
+from refseg_core.settings import BatchSettings, LabelingSettings
+from refseg_core.tables import Images, Prototypes
+from refseg_core.visualization import to_png
+from tasks.evaluate import ground_truth
+from tasks.models.loading import load_encoder, load_segmenter, pick_device
+from tasks.specs import ModelSettings
+from tasks.storage.folder import Folder
+from tasks.store.store import Artifact, Store
+
+_SEED = 2507
+_HEIGHT, _WIDTH = 480, 640
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Images by name in a folder, and what labels them."""
+
+    folder: Folder
+    names: tuple[str, ...]
+    image_ids: tuple[str, ...]
+    segmenter: Segmenter
+    encoder: Encoder
+    prototypes: Prototypes
+    labeling: LabelingSettings
+    batches: BatchSettings
+    truth: Dataset | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the models are."""
+        return self.segmenter.device
+
+
+def inputs_of_run(
+    store: Store,
+    *,
+    dataset: Artifact,
+    prototypes: Artifact,
+    images_uri: str,
+    segmenter: ModelSettings,
+    encoder: ModelSettings,
+    labeling: LabelingSettings,
+    batches: BatchSettings,
+    device: str,
+    num_images: int,
+) -> Inputs:
+    """A run's first images, models and prototypes; with ground truth where the dataset has any."""
+    images = store.load(dataset, Images)[:num_images]
+    truth = ground_truth(store, dataset, prototypes)
+    return Inputs(
+        Folder(images_uri),
+        tuple(images.file_name.tolist()),
+        tuple(images.image_id.tolist()),
+        load_segmenter(segmenter, device),
+        load_encoder(encoder, device),
+        store.load(prototypes, Prototypes),
+        labeling,
+        batches,
+        replace(truth, images=images) if len(truth.annotations) else None,
+    )
+
+
+def random_inputs(
+    folder: Path, *, segmenter: str, encoder: str, device: str, num_images: int, kept: float, num_categories: int = 80
+) -> Inputs:
+    """Models of the named dimensions with random weights, random prototypes, and drawn scenes of 640 x 480.
+
+    Time depends on weights only through the share of prompts that are kept, so the threshold of the predicted IoU is
+    put where `kept` of them are. Raises ConfigurationError for unknown models.
+    """
+    for name, known in ((segmenter, SEGMENTER_ARCHITECTURES), (encoder, ENCODER_ARCHITECTURES)):
+        if name not in known:
+            raise ConfigurationError(f"--random: {name!r} is not known; expected one of {', '.join(known)}.")
+    place = pick_device(device)
+    with torch.random.fork_rng():
+        torch.manual_seed(_SEED)
+        ours = Segmenter(SEGMENTER_ARCHITECTURES[segmenter]).eval().requires_grad_(False).to(place)
+        theirs = Encoder(ENCODER_ARCHITECTURES[encoder]).eval().requires_grad_(False).to(place)
+    names = _draw(folder, num_images)
+    inputs = Inputs(
+        Folder(str(folder)),
+        names,
+        names,
+        ours,
+        theirs,
+        random_prototypes(num_categories, theirs.architecture.embed_dim),
+        LabelingSettings(),
+        BatchSettings(),
+    )
+    return replace(inputs, labeling=LabelingSettings(pred_iou_thresh=_threshold(inputs, kept)))
+
+
+def random_prototypes(num_categories: int, num_channels: int) -> Prototypes:
+    """Prototypes of categories that nothing in particular resembles."""
+    vectors = np.random.default_rng(_SEED).standard_normal((num_categories, num_channels)).astype(np.float32)
+    return Prototypes(
+        category_id=np.arange(1, num_categories + 1),
+        num_references=np.ones(num_categories, dtype=np.int64),
+        prototype=vectors / np.linalg.norm(vectors, axis=1, keepdims=True),
+    )
+
+
+def _draw(folder: Path, num_images: int) -> tuple[str, ...]:
+    scenes = draw_demo_targets()
+    names = tuple(f"{number:04d}.png" for number in range(num_images))
+    for number, name in enumerate(names):
+        (folder / name).write_bytes(to_png(_enlarged(scenes[number % len(scenes)].image)))
+    return names
+
+
+def _enlarged(image_HW3: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    return squash(image_HW3, _WIDTH)[:_HEIGHT]
+
+
+@torch.inference_mode()
+def _threshold(inputs: Inputs, kept: float) -> float:
+    """Above which the wanted share of the first image's prompts lies."""
+    segmenter = inputs.segmenter
+    size = segmenter.architecture.image_size
+    image = squash(_enlarged(draw_demo_targets()[0].image), size)
+    decoder = PointDecoder(segmenter)
+    prepared = decoder.prepare(segmenter.embed(to_unit_range(image)[None].to(inputs.device)))
+    some = propose(
+        decoder,
+        prepared,
+        decoder.prompts(point_grid(8, size, inputs.device)),
+        batch=BatchSize(inputs.batches.points_per_batch),
+        pred_iou_thresh=-1,
+    )
+    return float(some.predicted_iou_N.quantile(1 - kept))

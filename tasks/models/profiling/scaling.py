@@ -1,0 +1,115 @@
+"""How the cost of an image grows: with points, categories, the image's size, references and the number of images."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from refseg_core.demo.dataset import draw_demo_targets
+from refseg_core.images import Pixels
+from refseg_core.labeling.image_labels import ImageLabels
+from refseg_core.labeling.labeler import Labeler
+from refseg_core.references.memory_bank import crop_reference, encode_references
+from refseg_core.settings import ReferenceSettings
+from tasks.models.profiling.inputs import Inputs, random_prototypes
+from tasks.models.profiling.stopwatch import finish
+from tasks.runtime.progress import report
+
+_POINTS_PER_SIDE = (8, 16, 32)
+_CATEGORIES = (20, 80, 1203)
+_SIDES = (480, 1080, 2160)
+_REFERENCES = (1, 4, 16)
+_IMAGES = (1, 2, 4)
+
+
+@dataclass(frozen=True)
+class Growth:
+    """A series: what was varied, its values, and the seconds an image (or a reference) took with each."""
+
+    varied: str
+    values: tuple[int, ...]
+    seconds: tuple[float, ...]
+
+
+def measure_growth(inputs: Inputs) -> list[Growth]:
+    """Varies one thing at a time; all else is as the inputs have it."""
+    series: dict[str, tuple[Sequence[int], Callable[[int], float]]] = {
+        "points": (_POINTS_PER_SIDE, lambda side: _of_points(inputs, side)),
+        "categories": (_CATEGORIES, lambda number: _of_categories(inputs, number)),
+        "image side (px)": (_SIDES, lambda side: _of_size(inputs, side)),
+        "references": (_REFERENCES, lambda number: _of_references(inputs, number)),
+        "images": (_IMAGES, lambda number: _of_images(inputs, number)),
+    }
+    report("bench scale", total=sum(len(values) for values, _ in series.values()))
+    return [_measured(name, values, seconds_of) for name, (values, seconds_of) in series.items()]
+
+
+def _measured(name: str, values: Sequence[int], seconds_of: Callable[[int], float]) -> Growth:
+    seconds_of(values[0])  # warms up
+    seconds = []
+    for value in values:
+        seconds.append(seconds_of(value))
+        report("bench scale", advanced=1)
+    shown = [value**2 for value in values] if name == "points" else values
+    return Growth(name, tuple(shown), tuple(seconds))
+
+
+def _of_points(inputs: Inputs, side: int) -> float:
+    settings = inputs.labeling.model_copy(update={"points_per_side": side})
+    return _seconds_per_image(replace(inputs, labeling=settings), [_image(480)])
+
+
+def _of_categories(inputs: Inputs, number: int) -> float:
+    prototypes = random_prototypes(number, inputs.prototypes.prototype.shape[1])
+    return _seconds_per_image(replace(inputs, prototypes=prototypes), [_image(480)])
+
+
+def _of_size(inputs: Inputs, side: int) -> float:
+    return _seconds_per_image(inputs, [_image(side)])
+
+
+def _of_images(inputs: Inputs, number: int) -> float:
+    return _seconds_per_image(inputs, [_image(480)] * number)
+
+
+def _of_references(inputs: Inputs, number: int) -> float:
+    """Seconds for each reference, encoded together."""
+    scene = draw_demo_targets()[0]
+    instance = scene.instances[0]
+    crop = crop_reference(
+        scene.image,
+        instance.mask,
+        np.array(instance.box_xyxy, dtype=np.float64),
+        context_ratio=ReferenceSettings().context_ratio,
+        size=inputs.encoder.architecture.image_size,
+    )
+    assert crop is not None
+    crops = [crop] * number
+    return _timed(inputs.device, lambda: encode_references(inputs.encoder, crops)) / number
+
+
+def _seconds_per_image(inputs: Inputs, images: Sequence[Pixels]) -> float:
+    labeler = Labeler(inputs.segmenter, inputs.encoder, inputs.prototypes, inputs.labeling, inputs.batches)
+    return _timed(inputs.device, lambda: [_label(labeler, image) for image in images]) / len(images)
+
+
+def _label(labeler: Labeler, image_HW3: Pixels) -> ImageLabels:
+    (found,) = labeler.find([labeler.squash(image_HW3)])
+    return found.labels("image")
+
+
+def _timed(device: torch.device, work: Callable[[], object]) -> float:
+    finish(device)
+    started = time.perf_counter()
+    work()
+    finish(device)
+    return time.perf_counter() - started
+
+
+def _image(side: int) -> Pixels:
+    """A drawn scene, repeated or cut to a square of that side."""
+    scene = draw_demo_targets()[0].image
+    repeats = -(-side // min(scene.shape[:2]))
+    return np.tile(scene, (repeats, repeats, 1))[:side, :side]

@@ -1,0 +1,271 @@
+"""Model weights: finding, checking, listing and loading their files.
+
+Downloading them is in `download.py`, what is published where in `refseg_core/models/registry.py`, and fitting
+parameters to a model in `refseg_core/models/checkpoints.py`. Files are identified by the sha256 of their bytes,
+wherever they came from.
+"""
+
+import hashlib
+import io
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import torch
+from torch import Tensor
+
+from refseg_core.errors import StoreError, WeightsError
+from refseg_core.models.registry import REGISTRY, Kind, PublishedWeights, published_weights
+from tasks.storage.objects import open_uri, read_uri, uri_size
+from tasks.storage.uris import redact, redact_text, scheme
+
+FOLDER_VARIABLE = "REFSEG_WEIGHTS"
+_DEFAULT_FOLDER = "~/.cache/refseg/weights"
+_CHUNK = 1 << 20  # bytes read at once
+_LASTING_STATUSES = (401, 403, 404, 410)
+_LASTING_ERRORS = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedWeights:
+    """Parameters by their official names, on the CPU; the sha256 of the file's bytes; where it lay (no secrets)."""
+
+    state: Mapping[str, Tensor]
+    sha256: str
+    source: str
+
+
+@dataclass(frozen=True)
+class ListedWeights:
+    """What is known of a model's weights, and whether they can be loaded without a download.
+
+    `state` is 'packaged' (comes with refseg), 'present', 'wrong size' or 'missing'; `location` is the file that null
+    as a source stands for, there or not.
+    """
+
+    model: str
+    kind: Kind
+    size: int | None
+    is_pinned: bool
+    licence: str
+    url: str | None
+    state: Literal["packaged", "present", "wrong size", "missing"]
+    location: str
+
+
+def weights_folder() -> str:
+    """The folder or URI prefix where published weights are kept: REFSEG_WEIGHTS, else ~/.cache/refseg/weights."""
+    return os.environ.get(FOLDER_VARIABLE) or str(Path(_DEFAULT_FOLDER).expanduser())
+
+
+def load_weights(model: str, source: str | None = None) -> LoadedWeights:
+    """Reads the weights of a model.
+
+    `source` is a path or URI; null stands for the published file in the weights folder, which must then have the
+    published sha256, or for the file that comes with refseg. A file of the user's own needs no known checksum.
+
+    Raises WeightsError where the file is missing (saying what to put where), is not the published one, or holds
+    anything but tensors by name; faults of the network as they come, since they may pass.
+    """
+    published = published_weights(model)
+    uri = source or published_location(published)
+    try:
+        file = _opened(uri)
+    except StoreError as error:
+        raise WeightsError(_unreadable(published, source, error)) from error
+    with file:
+        sha256 = sha256_of(file)
+        if not source:
+            _check_sha256(published, sha256, uri)
+        file.seek(0)
+        return LoadedWeights(_read_state(file, redact(uri)), sha256, redact(uri))
+
+
+@lru_cache(maxsize=8)
+def weights_sha256(model: str, source: str | None = None) -> str:
+    """The sha256 of the file that `load_weights` would load, found without building anything of it.
+
+    That of a published file is known, and compared when it is loaded; any other file is read once in a process.
+    Raises WeightsError where it cannot be.
+    """
+    published = published_weights(model)
+    if not source and published.sha256 is not None:
+        return published.sha256
+    uri = source or published_location(published)
+    try:
+        with _opened(uri) as file:
+            return sha256_of(file)
+    except StoreError as error:
+        raise WeightsError(_unreadable(published, source, error)) from error
+
+
+def locate_weights(model: str, source: str | None = None) -> str:
+    """The path or URI that `load_weights` would read. Reads nothing, so that mistakes show in seconds.
+
+    Raises WeightsError where the file cannot be opened, or has not the size of the published one it stands for.
+    """
+    published = published_weights(model)
+    uri = source or published_location(published)
+    try:
+        open_uri(uri).close()
+        size = uri_size(uri)
+    except StoreError as error:
+        raise WeightsError(_unreadable(published, source, error)) from error
+    if not source and published.size not in (None, size):
+        raise WeightsError(_not_the_published(published, uri, f"it has {size} bytes, expected {published.size}"))
+    return uri
+
+
+def list_weights() -> list[ListedWeights]:
+    """Every known model, in the registry's order. Raises WeightsError where the weights folder cannot be read."""
+    return [_listed(published) for published in REGISTRY.values()]
+
+
+def published_location(published: PublishedWeights) -> str:
+    """The path or URI of the published file, there or not: in the weights folder, or among refseg's own files."""
+    if published.is_packaged:
+        return str(resources.files("refseg_core.demo").joinpath("weights", published.file_name))
+    return f"{weights_folder().rstrip('/')}/{published.file_name}"
+
+
+def is_local(uri: str) -> bool:
+    """Whether it is a path or a file:// URI."""
+    # A scheme of one letter is a drive.
+    return scheme(uri) == "file" or len(scheme(uri)) < len("s3")
+
+
+def _listed(published: PublishedWeights) -> ListedWeights:
+    location = published_location(published)
+    size = _size_if_there(location)
+    state: Literal["packaged", "present", "wrong size", "missing"]
+    if size is None:
+        state = "missing"
+    elif published.is_packaged:
+        state = "packaged"
+    else:
+        state = "present" if published.size in (None, size) else "wrong size"
+    return ListedWeights(
+        model=published.model,
+        kind=published.kind,
+        size=size if published.is_packaged else published.size,
+        is_pinned=published.sha256 is not None,
+        licence=published.licence,
+        url=published.url,
+        state=state,
+        location=redact(location),
+    )
+
+
+def _size_if_there(uri: str) -> int | None:
+    try:
+        return uri_size(uri)
+    except StoreError as error:
+        if _is_absent(error):
+            return None
+        raise WeightsError(f"The weights folder cannot be read: {error}") from error
+
+
+def _is_absent(error: StoreError) -> bool:
+    return isinstance(error.__cause__, FileNotFoundError | NotADirectoryError) and not is_passing(error)
+
+
+def is_passing(error: StoreError) -> bool:
+    """Whether it may go away by itself: fsspec reports every failure of a web server as a file that is not found."""
+    root = _root_cause(error)
+    status = getattr(root, "status", None)
+    if status is not None:
+        return status not in _LASTING_STATUSES
+    return isinstance(root, OSError) and not isinstance(root, _LASTING_ERRORS)
+
+
+def reason_of(error: BaseException) -> str:
+    """What failed first, in a line: the server's status, or the error below all others."""
+    root = _root_cause(error)
+    status = getattr(root, "status", None)
+    if status is not None:
+        return f"the server answered with status {status}"
+    return redact_text(f"{type(root).__name__}: {root}".rstrip(": ").splitlines()[0])
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    return error if error.__cause__ is None else _root_cause(error.__cause__)
+
+
+def _unreadable(published: PublishedWeights, source: str | None, error: StoreError) -> str:
+    if is_passing(error):
+        uri = source or published_location(published)
+        return f"{published.kind}.weights: {redact(uri)} cannot be read: {reason_of(error)}."
+    if source:
+        return f"{published.kind}.weights: {error}"
+    if not _is_absent(error):
+        return f"The weights of {published.model!r} cannot be read: {error}"
+    missing = f"The weights of {published.model!r} are missing: {redact(published_location(published))} does not exist."
+    if published.is_packaged:
+        return f"{missing} The file comes with refseg; install refseg again."
+    return f"{missing} {remedies_for(published, weights_folder())}"
+
+
+def remedies_for(published: PublishedWeights, folder: str | Path) -> str:
+    """What to put where, so that the weights are found."""
+    return (
+        f"Run `refseg weights pull {published.model}`, or put the file {published.file_name} from {published.url} "
+        f"into {redact(str(folder))}, or set {published.kind}.weights to a path or URI."
+    )
+
+
+def _opened(uri: str) -> BinaryIO:
+    """A local file as it is; anything else read once into memory, since it is read twice: checked, then loaded."""
+    return open_uri(uri) if is_local(uri) else io.BytesIO(read_uri(uri))
+
+
+def sha256_of(file: BinaryIO) -> str:
+    """The sha256 of what is left to read of the file, in hexadecimal."""
+    digest = hashlib.sha256()
+    while chunk := file.read(_CHUNK):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _check_sha256(published: PublishedWeights, sha256: str, uri: str) -> None:
+    if published.sha256 not in (None, sha256):
+        fault = f"its sha256 is {sha256}, expected {published.sha256}"
+        raise WeightsError(_not_the_published(published, uri, fault))
+
+
+def _not_the_published(published: PublishedWeights, uri: str, fault: str) -> str:
+    return (
+        f"{redact(uri)} is damaged or not the published file of {published.model!r}: {fault}. Delete it and run "
+        f"`refseg weights pull {published.model}`; weights of your own are given as {published.kind}.weights."
+    )
+
+
+def _read_state(file: BinaryIO, shown: str) -> dict[str, Tensor]:
+    """Unpacks a file of parameters, plain or below the key 'model' (the two official forms)."""
+    try:
+        loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file makes the unpickler raise anything
+        raise WeightsError(
+            f"{shown} is not a file of PyTorch weights, or is damaged: it cannot be unpacked as tensors by name "
+            f"({type(error).__name__})."
+        ) from error
+    if isinstance(loaded, Mapping) and isinstance(loaded.get("model"), Mapping):
+        loaded = loaded["model"]
+    if not isinstance(loaded, Mapping) or not loaded:
+        raise WeightsError(f"{shown} holds {_described(loaded)}, not tensors by name.")
+    strange = [name for name, value in loaded.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
+    if strange:
+        raise WeightsError(
+            f"{shown} holds more than tensors by name: {', '.join(map(repr, strange[:5]))}. Save the model's "
+            "state_dict() alone, or below the key 'model'."
+        )
+    return dict(loaded)
+
+
+def _described(value: object) -> str:
+    return "nothing" if isinstance(value, Mapping) else f"a {type(value).__name__}"

@@ -1,0 +1,54 @@
+"""Shows how good labels are, where there is ground truth."""
+
+from refseg_core.evaluation import (
+    HOW_COMPARED,
+    Review,
+    category_table,
+    confusion_table,
+    findings,
+    metrics_table,
+    score_table,
+)
+from tasks.evaluate import load_review, protocol_of
+from tasks.outputs.prefect_ui.keys import artifact_name
+from tasks.outputs.prefect_ui.markdown import code, escaped
+from tasks.outputs.prefect_ui.publishing import publish_table, publishing_task
+from tasks.outputs.prefect_ui.rows import text_rows
+from tasks.storage.uris import redact
+from tasks.store.store import Artifact, Store
+
+_MOST_CATEGORIES = 2000
+
+
+@publishing_task("publish metrics")
+def publish_metrics(store_uri: str, metrics: Artifact) -> None:
+    """The evaluation over all categories, at scores, by category, and what is taken for what."""
+    store, name = Store(store_uri), artifact_name(store_uri)
+    review = load_review(store, metrics)
+    by = HOW_COMPARED[protocol_of(store, metrics)]
+    where = f"All digits are in {code(f'{redact(store_uri)}/{metrics.name}/metrics.parquet')}."
+    told = " ".join(escaped(sentence) for sentence in findings(review))
+    publish_table(
+        f"{name}-metrics", text_rows(metrics_table(review.metrics), "metric"), f"The evaluation {by}. {told} {where}"
+    )
+    publish_table(
+        f"{name}-metrics-by-category",
+        text_rows(category_table(review.metrics), "category"),
+        f"The evaluation of each category {by}. {where}",
+        most_rows=_MOST_CATEGORIES,
+    )
+    if review.confusion is not None:
+        _publish_mistakes(name, review)
+
+
+def _publish_mistakes(name: str, review: Review) -> None:
+    publish_table(
+        f"{name}-metrics-at-scores",
+        text_rows(score_table(review.metrics), "compared"),
+        "What labels of a score and above are worth, at an IoU of 0.5.",
+    )
+    publish_table(
+        f"{name}-confusions",
+        text_rows(confusion_table(review), "category"),
+        "What lies on instances of a category though it is of another: the most frequent.",
+    )

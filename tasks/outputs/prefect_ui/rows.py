@@ -1,0 +1,85 @@
+"""The rows of the tables that are published: plain values in, plain rows out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from refseg_core.analysis.label_statistics import CategoryTally
+from tasks.outputs.prefect_ui.publishing import Cell
+
+_LONGEST_TEXT = 300
+
+Row = dict[str, Cell]
+
+
+@dataclass(frozen=True)
+class ShardRow:
+    """A shard, and its manifest once it is labelled; `error` says why it could not be, where that is known."""
+
+    name: str
+    num_images: int
+    manifest: Mapping[str, Any] | None
+    error: str | None = None
+
+    @property
+    def state(self) -> str:
+        """'labelled', 'failed' or 'missing'."""
+        return "labelled" if self.manifest is not None else "missing" if self.error is None else "failed"
+
+
+def shard_rows(shards: Sequence[ShardRow]) -> list[Row]:
+    """The shards, those that failed or are missing first, then the newest."""
+    open_ones = sorted(
+        (shard for shard in shards if shard.manifest is None), key=lambda shard: (shard.state, shard.name)
+    )
+    labelled = [shard for shard in shards if shard.manifest is not None]
+    labelled.sort(key=lambda shard: (str((shard.manifest or {})["created"]), shard.name), reverse=True)
+    return [_shard_row(shard) for shard in (*open_ones, *labelled)]
+
+
+def category_rows(names: Mapping[int, str], tallies: Mapping[int, CategoryTally], certain_score: float) -> list[Row]:
+    """Every category with what was found of it, the most frequent first."""
+    found = [(tallies.get(category_id, CategoryTally()), category_id) for category_id in names]
+    found.sort(key=lambda row: (-row[0].num_instances, row[1]))
+    return [
+        {
+            "category": _short(names[category_id]),
+            "id": category_id,
+            "instances": tally.num_instances,
+            f"score ≥ {certain_score:g}": tally.num_certain,
+            "images": tally.num_images,
+            "mean score": None if tally.mean_score is None else round(tally.mean_score, 3),
+        }
+        for tally, category_id in found
+    ]
+
+
+def failed_rows(failed: Sequence[tuple[str, str]]) -> list[Row]:
+    """Images that could not be read, and why."""
+    return [{"image": _short(image_id), "reason": _short(error)} for image_id, error in failed]
+
+
+def text_rows(table: Sequence[Sequence[str]], corner: str) -> list[Row]:
+    """A table of text whose first row is the header; `corner` names the first column where the header does not."""
+    header, *body = table
+    names = [header[0] or corner, *header[1:]]
+    return [dict(zip(names, map(_short, row), strict=True)) for row in body]
+
+
+def _shard_row(shard: ShardRow) -> Row:
+    manifest = shard.manifest or {}
+    images = manifest.get("images", {})
+    return {
+        "shard": shard.name,
+        "state": shard.state,
+        "images": shard.num_images,
+        "instances": manifest["tables"][0]["num_rows"] if manifest else None,
+        "unreadable": images.get("unreadable"),
+        "labelled at": str(manifest.get("created", ""))[: len("2026-01-01T00:00:00")].replace("T", " "),
+        "by, or reason": _short(shard.error or str(manifest.get("created_by", ""))),
+    }
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST_TEXT else f"{line[: _LONGEST_TEXT - 1]}…"

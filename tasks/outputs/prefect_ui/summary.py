@@ -1,0 +1,88 @@
+"""One page about labels: what was labelled and found, from what, and how to go on with it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from refseg_core.analysis.label_statistics import LabelTally
+from tasks.outputs.prefect_ui.markdown import code, escaped, listed, two_columns
+
+_NAMES_SHOWN = 12
+_HASH_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class LabelSummary:
+    """What the page tells: `store` is redacted, `pages` are addresses, by what they show."""
+
+    store: str
+    key: str
+    dataset: str
+    recipe: Mapping[str, Any]
+    tally: LabelTally
+    num_images: int
+    num_open_shards: int
+    num_gone: int
+    category_names: Mapping[int, str]
+    pages: Mapping[str, str]
+
+    @property
+    def missed(self) -> list[str]:
+        """Names of categories of which nothing was found."""
+        return [name for category_id, name in self.category_names.items() if category_id not in self.tally.categories]
+
+
+def summary_text(summary: LabelSummary) -> str:
+    """The page, Markdown."""
+    return "\n\n".join([*_findings(summary), _pages(summary), _lineage(summary), _next(summary)])
+
+
+def headline(summary: LabelSummary) -> str:
+    """'4,096 of 4,096 images labelled: 12,345 instances'."""
+    tally = summary.tally
+    return f"{tally.images.total():,} of {summary.num_images:,} images labelled: {tally.num_instances:,} instances"
+
+
+def _findings(summary: LabelSummary) -> Sequence[str]:
+    tally = summary.tally
+    counts = tally.images
+    lines = [
+        f"**{headline(summary)}** in {counts['ok']:,} images, {counts['empty']:,} images without any, "
+        f"{counts['unreadable']:,} unreadable."
+    ]
+    if summary.num_open_shards:
+        lines.append(f"**{summary.num_open_shards:,} shards are not labelled.** The next run goes on with them.")
+    if summary.missed:
+        lines.append(f"Nothing was found of {listed(summary.missed, _NAMES_SHOWN)}.")
+    if summary.num_gone:
+        lines.append(f"{summary.num_gone:,} labels are of images that were removed or changed since.")
+    return lines
+
+
+def _pages(summary: LabelSummary) -> str:
+    return " · ".join(f"[{escaped(what)}]({address})" for what, address in summary.pages.items())
+
+
+def _lineage(summary: LabelSummary) -> str:
+    recipe = summary.recipe
+    rows = [
+        ("store", code(summary.store)),
+        ("labels", code(f"labels/{summary.key}")),
+        ("images", code(str(recipe["settings"]["images"]))),
+        ("image list", code(summary.dataset)),
+        *((escaped(name), code(value)) for name, value in recipe["inputs"].items()),
+        *((f"{escaped(model)} weights", code(sha256[:_HASH_SHOWN])) for model, sha256 in recipe["weights"].items()),
+        ("begun", escaped(f"{recipe['created']} by {recipe['created_by']}, refseg {recipe['refseg_version']}")),
+    ]
+    return f"### Made from\n\n{two_columns(rows)}"
+
+
+def _next(summary: LabelSummary) -> str:
+    store = summary.store.replace("```", "")
+    detections = f"{store}/labels/{summary.key}/detections"
+    return (
+        "### Read it\n\n"
+        f"```python\nimport pandas as pd\n\ndetections = pd.read_parquet(\n    {detections!r}\n)\n```\n\n"
+        f"```\nrefseg show {store} --out pictures\nrefseg export {store} --format coco --out labels.json\n"
+        f"refseg status {store}\n```"
+    )

@@ -1,0 +1,65 @@
+"""From a URI to a file system of fsspec and a path in it, with the options that our promises need."""
+
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from refseg_core.errors import StoreError
+from tasks.storage.uris import check_address, redact, redact_text, scheme
+
+# Listings are never cached: another process may have added objects since.
+_OPTIONS: dict[str, dict[str, Any]] = {"s3": {"use_listings_cache": False, "default_fill_cache": False}}
+_CLIENT_SETTINGS: dict[str, dict[str, Any]] = {"s3": {"retries": {"total_max_attempts": 1}}}  # we are patient enough
+
+
+def resolve(uri: str) -> tuple[Any, str]:
+    """The file system and the path in it. Raises StoreError where the address is none, or means no place."""
+    try:
+        uri.encode()
+        check_address(uri)
+        filesystem, path = fsspec.core.url_to_fs(uri, **_options(kind_of(uri)))
+        if isinstance(filesystem, LocalFileSystem) and (reason := _misread(uri)):
+            raise ValueError(reason)
+    except (ValueError, ImportError, OSError) as error:
+        raise StoreError(
+            f"{_shown(uri)}: cannot be opened: {redact_text(str(error))}. Use a path or a URI such as file:///folder "
+            "or s3://bucket/prefix."
+        ) from error
+    return filesystem, path
+
+
+def kind_of(uri: str) -> str:
+    """The scheme, one name for each kind of place."""
+    name = scheme(uri)
+    return "s3" if name == "s3a" else name
+
+
+def _options(name: str) -> dict[str, Any]:
+    options = dict(_OPTIONS.get(name, {}))
+    if name in _CLIENT_SETTINGS:
+        of_the_user = fsspec.config.conf.get(name, {}).get("config_kwargs", {})
+        options["config_kwargs"] = {**of_the_user, **_CLIENT_SETTINGS[name]}
+    return options
+
+
+def _misread(uri: str) -> str | None:
+    """Why fsspec would take the address for a local path that nobody meant, or None."""
+    if not uri or "\0" in uri:
+        return "it is empty or holds a NUL character"
+    if "::" in uri:
+        return "'::' joins the names of file systems, as in simplecache::s3://bucket, and no path may hold it"
+    if scheme(uri) == "file" and not uri.removeprefix("file://").startswith("/"):
+        return "file:// needs a whole path, and no host"
+    return None
+
+
+def _shown(uri: str) -> str:
+    """The address as a message can hold it: printable and without secrets."""
+    return redact(uri).encode("unicode_escape" if "\0" in uri else "utf-8", "backslashreplace").decode()
+
+
+def protocols(filesystem: Any) -> set[str]:
+    """The schemes that lead to a file system."""
+    named = filesystem.protocol
+    return {named} if isinstance(named, str) else set(named)

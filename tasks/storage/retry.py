@@ -1,0 +1,127 @@
+"""Tells what failed in a place: lasting faults become errors that say what to do, passing ones are tried again.
+
+Here: the words for faults of file systems and object stores, and patience. Not here: opening anything
+(`tasks/storage/`), and retrying whole steps (`tasks/runtime/retried_task.py`).
+"""
+
+import errno
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from refseg_core.errors import ConfigurationError, NotFoundError, RefsegError, StoreError
+from tasks.storage.uris import redact, redact_text
+
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+ATTEMPTS_VARIABLE = "REFSEG_STORE_ATTEMPTS"
+_ATTEMPTS = 8  # together they outlast a server that is gone for ten seconds
+_FIRST_PAUSE_SECONDS = 0.2
+_LONGEST_PAUSE_SECONDS = 8.0
+
+NOT_FOUND = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+_DENIED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "EROFS")
+_NO_CREDENTIALS = "no credentials. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or whatever the store asks for."
+_IMPOSSIBLE = {
+    "ENAMETOOLONG": "the name is too long for the place, so no such object can be there. Shorten it.",
+    "ELOOP": "is a link that leads back to itself. Correct the link.",
+}
+_UNUSABLE = {
+    "ENOSPC": "no space left. Make room, or choose another place; what is done is kept.",
+    "EDQUOT": "the quota is used up. Make room, or choose another place; what is done is kept.",
+    "NotImplementedError": "places of this kind cannot be used for that. Choose a folder or a bucket.",
+    "NoCredentialsError": _NO_CREDENTIALS,
+    "PartialCredentialsError": _NO_CREDENTIALS,
+    "InvalidBucketName": "no such bucket can exist. Check its name.",
+    "ParamValidationError": "no such bucket can exist. Check its name.",
+}
+
+
+def patiently(action: Callable[[], Result], uri: str, *, pause: Callable[[float], None] = time.sleep) -> Result:
+    """What the action returns; it is repeated, ever later, while it fails with a passing fault.
+
+    Only for actions that may be repeated after they have worked, since a lost reply looks like a failure. Raises
+    StoreError for a lasting fault at once, and the last fault as it came where patience ends.
+    """
+    attempts = _attempts()
+    for attempt in range(attempts):
+        try:
+            return action()
+        except Exception as error:
+            explained = explain(error, uri)
+            if isinstance(explained, RefsegError):
+                raise explained from error
+            if not may_pass(error):
+                raise
+            if attempt + 1 == attempts:
+                error.add_note(redact(uri))
+                raise
+            log.info("%s: %s; trying again", redact(uri), reason(error))
+            pause(min(_FIRST_PAUSE_SECONDS * 2**attempt, _LONGEST_PAUSE_SECONDS) * random.uniform(0.75, 1.25))
+    raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+@contextmanager
+def explained(uri: str) -> Iterator[None]:
+    """For what may not be repeated: lasting faults say what to do, passing ones come as they are."""
+    try:
+        yield
+    except Exception as error:
+        told = explain(error, uri)
+        if told is error:
+            raise
+        raise told from error
+
+
+def explain(error: Exception, uri: str) -> Exception:
+    """A lasting fault as a StoreError that says what to do; a passing one as it came."""
+    shown, code = redact(uri), _code(error)
+    if isinstance(error, NOT_FOUND):
+        return NotFoundError(f"{shown}: not found. Check the path, or the bucket and prefix.")
+    if code in _IMPOSSIBLE:
+        return NotFoundError(f"{shown}: {_IMPOSSIBLE[code]}")
+    if isinstance(error, PermissionError) or code in _DENIED:
+        return StoreError(f"{shown}: access denied. Check the rights of the folder or the credentials of the bucket.")
+    if isinstance(error, FileExistsError):
+        return StoreError(f"{shown}: a file stands where a folder is needed. Choose another place.")
+    if code in _UNUSABLE:
+        return StoreError(f"{shown}: {_UNUSABLE[code]}")
+    return error
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether it is a fault of the world that may go away by itself; neither an error of ours nor a bug."""
+    return isinstance(error, OSError) or _is_of_a_service(error)
+
+
+def reason(error: BaseException) -> str:
+    """The fault in one line, after the place where patience with it ended; without secrets of addresses."""
+    line = f"{type(error).__name__}: {error}".rstrip(": ").splitlines()[0]
+    return ": ".join([*getattr(error, "__notes__", ())[:1], redact_text(line)])
+
+
+def _code(error: Exception) -> str:
+    """A short name of the fault: the system's for files, the service's or the library's for object stores."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return errno.errorcode.get(error.errno, "")
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):
+        return str(response.get("Error", {}).get("Code", ""))
+    return type(error).__name__
+
+
+def _is_of_a_service(error: BaseException) -> bool:
+    """Whether a client of an object store raised it; anything else that is no OSError is a bug, or the user's."""
+    return type(error).__module__.partition(".")[0] in ("botocore", "aiobotocore", "aiohttp", "fsspec", "s3fs", "gcsfs")
+
+
+def _attempts() -> int:
+    wanted = os.environ.get(ATTEMPTS_VARIABLE, str(_ATTEMPTS))
+    if not wanted.isdecimal() or int(wanted) == 0:
+        raise ConfigurationError(f"{ATTEMPTS_VARIABLE}: expected a whole number of at least 1, got {wanted!r}.")
+    return int(wanted)

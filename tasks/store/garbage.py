@@ -1,0 +1,185 @@
+"""Finds what nobody needs any more in a store, and removes it when told to.
+
+    leftover   an object that no manifest names: left by a process that was killed, or that lost a race
+    unused     an artifact that neither labels nor metrics were made from, such as last month's listing
+    gone       a shard all of whose images were removed or changed since; only when asked for
+    labels     whole labels by key; only when asked for. What only they were made from is unused then
+
+Leftovers and unused artifacts that are younger than a day may belong to a run that is at work, and stay. Manifests
+are removed before the parts that they name, and what needs others before these, so that whoever reads meanwhile, or
+goes on after a kill, finds whole artifacts only. Where a manifest is lost or damaged nobody can tell what it names, and
+nothing is removed. Objects outside the folders of steps are nobody's garbage.
+"""
+
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from refseg_core.errors import StoreError
+from tasks.runtime.progress import report
+from tasks.storage.listing import FileInfo
+from tasks.storage.uris import redact
+from tasks.store.label_store import FOLDER, LabelRun, open_labels
+from tasks.store.lineage import reachable
+from tasks.store.shard_plans import Wanted
+from tasks.store.store import ARTIFACT_FOLDERS, MANIFEST, Artifact, Store, numbered_name
+
+Why = Literal["leftover", "unused", "gone", "labels"]
+_STEP = "remove"
+# How the names of labels' objects begin, in the order of removal; artifacts follow. Parts of shards go before plans:
+# whoever plans other images into shards of those names would take them for its own. The recipe goes before requests, of
+# which the last but one may name a listing that was removed long ago.
+_TURNS = ("shards/", "detections/", "labeled_images/", "plans/", "plans/parts/", "recipe.json", "requests/")
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """An object to remove: its place below the store, its size in bytes, and why nobody needs it."""
+
+    name: str
+    size: int
+    why: Why
+
+
+def find_garbage(
+    store: Store, *, min_age_hours: float = 24, gone: bool = False, labels: Collection[str] = ()
+) -> list[Garbage]:
+    """What could be removed, in the order to do it. Raises StoreError where the store has no labels of a given key."""
+    objects = [file for file in store.folder.list_files() if _group(file.name)]
+    groups = {_group(file.name) for file in objects}
+    for key in labels:
+        if f"{FOLDER}/{key}" not in groups:  # also what a removal that was stopped left of them, without a recipe
+            open_labels(store, key)
+    needed, why = _needed(store, set(labels), drop_gone=gone)
+    rest = [file for file in objects if file.name not in needed]
+    _check_shards(store, [file.name for file in rest if not (why.get(file.name) or why.get(_group(file.name)))])
+    _check_parts(store, needed - {file.name for file in objects})
+    youngest_of = _youngest(rest)
+    limit = time.time() - min_age_hours * 3600
+    garbage = [
+        Garbage(file.name, file.size, reason)
+        for file in rest
+        if (reason := why.get(file.name) or why.get(_group(file.name), "leftover")) in ("gone", "labels")
+        or youngest_of[_group(file.name)] <= limit
+    ]
+    return sorted(sorted(garbage, key=lambda one: one.name, reverse=True), key=lambda one: _turn(one.name))
+
+
+def remove(store: Store, garbage: Collection[Garbage]) -> None:
+    """Removes the objects, in their order; may be stopped and started again."""
+    report(_STEP, total=len(garbage))
+    for one in garbage:
+        store.folder.delete(one.name)
+        report(_STEP, advanced=1)
+
+
+def _turn(name: str) -> int:
+    """When to remove an object: before what decides the meaning of those that are left; of plans the last first."""
+    folder, _, inside = name.split("/", 2)
+    if folder != FOLDER:
+        return len(_TURNS) + int(inside != MANIFEST)
+    return max((turn for turn, start in enumerate(_TURNS) if inside.startswith(start)), default=0)
+
+
+def _group(name: str) -> str:
+    """The artifact or labels that an object belongs to, or '' where it is none of ours."""
+    folder, _, rest = name.partition("/")
+    key, _, inside = rest.partition("/")
+    return f"{folder}/{key}" if folder in (*ARTIFACT_FOLDERS, FOLDER) and inside else ""
+
+
+def _check_shards(store: Store, leftovers: Collection[str]) -> None:
+    """Raises StoreError where labels have lost their recipe, or shards their plan: they would look like leftovers."""
+    for name in sorted(leftovers):
+        if name.startswith(f"{FOLDER}/") and "/shards/" in name and name.endswith(".json"):
+            raise StoreError(
+                f"{redact(store.folder.join(name))}: has no plan, or no recipe. Restore what is lost, as "
+                "`refseg verify` tells, or remove the object to have its images labelled again; nothing was removed."
+            )
+
+
+def _check_parts(store: Store, unlisted: Collection[str]) -> None:
+    """Raises StoreError where a manifest names what is not there: what it meant would look like a leftover."""
+    for name in sorted(unlisted):
+        if store.folder.read_if_there(name) is None:  # else it was made after the listing
+            raise StoreError(
+                f"{redact(store.folder.join(name))}: missing, though a manifest names it. Restore the object, or "
+                "remove that manifest to have it made again; nothing was removed."
+            )
+
+
+def _youngest(files: Collection[FileInfo]) -> dict[str, float]:
+    """When the last unneeded object of each group was written: a group is as young as that."""
+    youngest: dict[str, float] = {}
+    for file in files:
+        group = _group(file.name)
+        youngest[group] = max(youngest.get(group, 0.0), file.modified)
+    return youngest
+
+
+def _needed(store: Store, dropped: set[str], *, drop_gone: bool) -> tuple[set[str], dict[str, Why]]:
+    """The objects to keep, and why others, by name or by group, are not needed."""
+    needed: set[str] = set()
+    why: dict[str, Why] = {f"{FOLDER}/{key}": "labels" for key in dropped}
+    roots: list[str] = []
+    for recipe in store.manifests(FOLDER, "recipe.json"):
+        if recipe["key"] not in dropped:
+            run = LabelRun(store, recipe["key"])
+            dataset = run.requested()
+            roots += [*recipe["inputs"].values(), *([dataset.name] if dataset else [])]
+            needed.update(_fixed_objects(run))
+            for name, is_gone in _shard_objects(run):
+                if is_gone and drop_gone:
+                    why[name] = "gone"
+                else:
+                    needed.add(name)
+            roots += _about(store, run, dataset)
+    manifests = {
+        f"{folder}/{manifest['key']}": manifest for folder in ARTIFACT_FOLDERS for manifest in store.manifests(folder)
+    }
+    used = reachable(roots, manifests)
+    if lost := [name for name in sorted(used) if name not in manifests]:
+        raise StoreError(
+            f"{redact(store.uri)}: {', '.join(lost)} is missing, though labels were made from it. Restore it, or give "
+            "up these labels with --labels KEY; nothing was removed."
+        )
+    for name, manifest in manifests.items():
+        if name in used:
+            needed.update([f"{name}/{MANIFEST}", *(f"{name}/{part['name']}" for part in manifest["tables"])])
+        else:
+            why[name] = "unused"
+    return needed, why
+
+
+def _fixed_objects(run: LabelRun) -> Iterator[str]:
+    """Everything of labels besides their shards."""
+    yield f"{run.root}/recipe.json"
+    for number, _ in enumerate(run.requests()):
+        yield numbered_name(f"{run.root}/requests", number)
+    for number, plan in enumerate(run.plans.manifests()):
+        yield numbered_name(f"{run.root}/plans", number)
+        yield from (f"{run.root}/plans/parts/{part['name']}" for part in plan["tables"])
+
+
+def _shard_objects(run: LabelRun) -> Iterator[tuple[str, bool]]:
+    """The objects of every labelled shard, and whether all its images are gone."""
+    wanted = Wanted(run.images())
+    for part in run.plans.parts():
+        is_wanted = wanted.rows_of(part.images) >= 0
+        for shard, manifest in zip(part.shards, run.shard_manifests(part.shards), strict=True):
+            if manifest is not None:
+                is_gone = not is_wanted[shard.start : shard.stop].any()
+                yield f"{run.root}/shards/{shard.name}.json", is_gone
+                for table in manifest["tables"]:
+                    yield f"{run.root}/{table['table']}/{table['name']}", is_gone
+
+
+def _about(store: Store, run: LabelRun, dataset: Artifact | None) -> Iterator[str]:
+    """The metrics of labels, and today's table of gone ones."""
+    for manifest in store.manifests("metrics"):
+        if manifest["inputs"]["labels"] == run.root:
+            yield f"metrics/{manifest['key']}"
+    for manifest in store.manifests("gone_labels"):
+        if dataset and manifest["inputs"] == {"dataset": dataset.name, "labels": run.root}:
+            yield f"gone_labels/{manifest['key']}"

@@ -1,0 +1,281 @@
+"""How labels lie in a store: planned once, committed shard by shard.
+
+    STORE/labels/<key>/recipe.json                       what decides the labels
+                      /requests/0000.json                which datasets were asked for, in turn; the last is today's
+                      /plans/0000.json                   images to label, cut into shards; new images, new plan
+                      /plans/parts/<hash>.parquet        the images that plans name
+                      /detections/0000-00012.parquet     one part per shard; the whole folder reads as one table
+                      /labeled_images/0000-00012.parquet
+                      /shards/0000-00012.json            a shard's manifest: the shard is labelled when it exists
+
+A plan is never changed, so whoever resumes finds the same shards. What exists is found by asking for it by name;
+listings only tell what to ask for. Every image lies in one shard in each of its versions, so that no image is lost and
+none is labelled twice, whoever plans and labels at the same time.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from itertools import islice
+from typing import Any, TypeVar
+
+import numpy as np
+
+from refseg_core.errors import StoreError
+from refseg_core.tables import Detections, Images, LabeledImages
+from tasks.storage.prefetch import ahead
+from tasks.storage.uris import redact
+from tasks.store.manifests import REQUEST, SHARD
+from tasks.store.parquet import notes_of_parquet, table_to_parquet
+from tasks.store.shard_plans import Plans, Shard, Wanted
+from tasks.store.store import Artifact, Recipe, Store, describe_part, made_by, numbered_name, table_name
+
+FOLDER = "labels"
+STATUSES = ("ok", "empty", "unreadable")
+_SHARDS_AHEAD = 8
+_SHARDS_PER_LOOK = 256
+_OUTCOMES = "labeled_images"
+
+Labels = tuple[Detections, LabeledImages]
+Result = TypeVar("Result")
+
+
+class LabelRun:
+    """The labels of one recipe: same weights, prototypes, settings and image folder."""
+
+    def __init__(self, store: Store, key: str) -> None:
+        self.store = store
+        self.key = key
+        self.root = f"{FOLDER}/{key}"
+        self.plans = Plans(store, f"{self.root}/plans")
+
+    @classmethod
+    def open(cls, store: Store, recipe: Recipe) -> "LabelRun":
+        """The run of a recipe; the recipe is written down at the first opening."""
+        run = cls(store, recipe.key)
+        if run.recipe() is None:
+            store.commit(f"{run.root}/recipe.json", {**asdict(recipe), "key": recipe.key, **made_by()})
+        return run
+
+    def recipe(self) -> dict[str, Any] | None:
+        """What decides these labels, or None where the run does not exist."""
+        return self.store.read_recipe(f"{self.root}/recipe.json")
+
+    def recipe_or_error(self) -> dict[str, Any]:
+        """What decides these labels. Raises StoreError where the run does not exist."""
+        recipe = self.recipe()
+        if recipe is None:
+            raise StoreError(f"{redact(self.store.uri)}: has no labels {self.key!r}.")
+        return recipe
+
+    # What is asked for.
+
+    def request(self, dataset: Artifact) -> None:
+        """Notes that the labels of this dataset are wanted now, unless it was the last that was asked for."""
+        while True:
+            requests = self.requests()
+            if requests and requests[-1]["dataset"] == dataset.name:
+                return
+            noted = {"dataset": dataset.name, **made_by()}
+            self.store.commit(numbered_name(f"{self.root}/requests", len(requests)), noted)
+
+    def requests(self) -> list[dict[str, Any]]:
+        """Which datasets were asked for, in turn."""
+        return list(self.store.numbered(f"{self.root}/requests", REQUEST))
+
+    def requested(self) -> Artifact | None:
+        """The dataset that was asked for last."""
+        requests = self.requests()
+        if not requests:
+            return None
+        return self.store.named(requests[-1]["dataset"])
+
+    def images(self) -> Images:
+        """The images of the dataset that was asked for last; none where nothing was.
+
+        Raises StoreError where shards tell that a request or a plan is lost: whatever is made of the rest would be
+        taken for all there is.
+        """
+        dataset = self.requested()
+        self.check_plans(self.plans.count())
+        if dataset is not None:
+            return self.store.load(dataset, Images)
+        if self.store.listed(f"{self.root}/shards", ".json"):
+            raise self._lost(numbered_name(f"{self.root}/requests", 0))
+        return Images.empty()
+
+    def check_plans(self, num_plans: int) -> None:
+        """Raises StoreError where shards are labelled whose plan is not among the given number of plans."""
+        planned_in = [name.partition("-")[0] for name in self.store.listed(f"{self.root}/shards", ".json")]
+        last = max((int(plan) for plan in planned_in if plan.isdecimal()), default=-1)
+        if last >= num_plans and last >= self.plans.count():  # it may have been made since they were counted
+            raise self._lost(numbered_name(f"{self.root}/plans", last))
+
+    def _lost(self, name: str) -> StoreError:
+        return StoreError(
+            f"{redact(self.store.folder.join(name))}: missing, though shards are labelled that need it. Restore the "
+            "object; `refseg verify` finds all that are missing."
+        )
+
+    # Plans.
+
+    def plan(self, images: Images, images_per_shard: int) -> list[Shard]:
+        """Plans the images that no plan holds in their version yet; returns every shard that holds one of `images`.
+
+        Safe to call from several processes at once: plans are created exclusively, and whoever loses looks again.
+        """
+        wanted = Wanted(images)
+        is_planned = np.zeros(len(images), dtype=bool)
+        shards: list[Shard] = []
+        number = 0
+        while True:
+            for manifest in self.plans.manifests(number):
+                for part in self.plans.parts_of(number, manifest):
+                    rows = wanted.rows_of(part.images)
+                    is_planned[rows[rows >= 0]] = True
+                    shards += part.holding(rows >= 0)
+                number += 1
+            new = images[~is_planned]
+            if len(new) == 0:
+                return shards
+            self.check_plans(number)  # a new plan in the place of a lost one would take over its shards
+            self.plans.create(number, new, images_per_shard)
+
+    # Shards.
+
+    def pending(self, shards: Sequence[Shard]) -> list[Shard]:
+        """The shards that are not labelled yet, as far as can be told without asking for each.
+
+        A listing says which manifests to ask for. Who labels a shard asks again, so a stale one costs a request.
+        """
+        listed = {name.removesuffix(".json") for name in self.store.listed(f"{self.root}/shards", ".json")}
+        probable = [shard for shard in shards if shard.name in listed]
+        manifests = self.shard_manifests(probable)
+        done = {shard for shard, manifest in zip(probable, manifests, strict=True) if manifest is not None}
+        return [shard for shard in shards if shard not in done]
+
+    def shards_with_manifests(self, wanted: Wanted) -> Iterator[tuple[Shard, int, dict[str, Any] | None]]:
+        """Every shard that holds some of the wanted images, how many of them, and what is known of its labels."""
+        shards = self.plans.shards_of(wanted)
+        while some := list(islice(shards, _SHARDS_PER_LOOK)):
+            manifests = self.shard_manifests([shard for shard, _ in some])
+            for (shard, num_wanted), manifest in zip(some, manifests, strict=True):
+                yield shard, num_wanted, manifest
+
+    def is_labeled(self, shard: Shard) -> bool:
+        """Whether the shard is committed."""
+        return self.shard_manifest(shard) is not None
+
+    def shard_manifest(self, shard: Shard) -> dict[str, Any] | None:
+        """What is known of a shard's labels, or None where it is not labelled."""
+        return self.store.read_json(self._manifest(shard), SHARD)
+
+    def shard_manifests(self, shards: Sequence[Shard]) -> Iterator[dict[str, Any] | None]:
+        """What is known of each shard's labels, in order; None for each that is not labelled."""
+        return self.store.read_jsons([self._manifest(shard) for shard in shards], SHARD)
+
+    def commit(self, shard: Shard, detections: Detections, labeled: LabeledImages) -> None:
+        """Puts the shard's parts, then its manifest.
+
+        The part of detections decides. It also carries what became of each image, so that whoever finds another
+        writer's part in its place completes that writer's work, and the two tables always tell of one attempt.
+        """
+        name = f"{self.root}/detections/{shard.name}.parquet"
+        data = table_to_parquet(detections, {_OUTCOMES: _outcomes(labeled)})
+        if not self.store.folder.create(name, data):
+            data = self.store.folder.read(name)
+            detections = self.store.unfinished_part(name, data, Detections)
+            labeled = _with_outcomes(labeled, notes_of_parquet(data).get(_OUTCOMES, "{}"))
+        parts = [
+            describe_part(name, detections, data),
+            self.store.put_table(f"{self.root}/{table_name(LabeledImages)}/{shard.name}.parquet", labeled),
+        ]
+        manifest = {"shard": asdict(shard), "images": count_statuses(labeled), **made_by(), "tables": parts}
+        self.store.commit(self._manifest(shard), manifest)
+
+    def read(self, images: Images | None = None) -> Iterator[Labels]:
+        """The labels of every committed shard, or only those of the given images in their versions, shard by shard."""
+        wanted = None if images is None else Wanted(images)
+        for labels in self._of_shards(self.read_shard, wanted):
+            yield labels if wanted is None else _only(labels, wanted)
+
+    def read_labeled_images(self, images: Images) -> Iterator[LabeledImages]:
+        """What became of the given images in their versions, shard by shard."""
+        wanted = Wanted(images)
+        yield from map(wanted.among, self._of_shards(self.read_labeled_images_of, wanted))
+
+    def read_shard(self, shard: Shard) -> Labels | None:
+        """One shard's labels, or None where it is not labelled. Raises StoreError where they are damaged."""
+        manifest = self.shard_manifest(shard)
+        if manifest is None:
+            return None
+        of_detections, of_images = manifest["tables"]
+        return (
+            self.store.read_part(f"{self.root}/detections", of_detections, Detections),
+            self.store.read_part(f"{self.root}/labeled_images", of_images, LabeledImages),
+        )
+
+    def read_labeled_images_of(self, shard: Shard) -> LabeledImages | None:
+        """What became of one shard's images, or None where it is not labelled."""
+        manifest = self.shard_manifest(shard)
+        if manifest is None:
+            return None
+        return self.store.read_part(f"{self.root}/labeled_images", manifest["tables"][1], LabeledImages)
+
+    def seconds_per_image(self) -> float | None:
+        """How long the model took for an image, in one of the labelled shards; None where there is none yet."""
+        for name in self.store.listed(f"{self.root}/shards", ".json")[-1:]:
+            manifest = self.store.read_json(f"{self.root}/shards/{name}", SHARD)
+            if manifest is not None:
+                folder = f"{self.root}/{_OUTCOMES}"
+                return float(self.store.read_part(folder, manifest["tables"][1], LabeledImages).seconds.mean())
+        return None
+
+    def _of_shards(self, read: Callable[[Shard], Result | None], wanted: Wanted | None) -> Iterator[Result]:
+        """What is read of each labelled shard that holds a wanted image, a few shards ahead."""
+        for part in self.plans.parts():
+            shards = part.shards if wanted is None else part.holding(wanted.rows_of(part.images) >= 0)
+            for content in ahead(read, shards, _SHARDS_AHEAD):
+                if content is not None:
+                    yield content
+
+    def _manifest(self, shard: Shard) -> str:
+        return f"{self.root}/shards/{shard.name}.json"
+
+
+def count_statuses(labeled: LabeledImages) -> dict[str, int]:
+    """How many images ended in each status."""
+    return {status: int((labeled.status == status).sum()) for status in STATUSES}
+
+
+def open_labels(store: Store, key: str) -> LabelRun:
+    """The labels of a key. Raises StoreError where the store has none of it."""
+    run = LabelRun(store, key)
+    if run.recipe() is None:
+        known = ", ".join(recipe["key"] for recipe in store.manifests(FOLDER, "recipe.json"))
+        raise StoreError(f"{redact(store.uri)}: has no labels {key!r}; it has {known or 'none'}.")
+    return run
+
+
+def newest_labels(store: Store) -> tuple[LabelRun, int]:
+    """The labels that were begun last, and how many others there are. Raises StoreError where there are none."""
+    recipes = store.manifests(FOLDER, "recipe.json")
+    if not recipes:
+        raise StoreError(f"{redact(store.uri)}: holds no labels. `refseg run` makes some; check the store's path.")
+    return LabelRun(store, recipes[-1]["key"]), len(recipes) - 1
+
+
+def _only(labels: Labels, wanted: Wanted) -> Labels:
+    detections, labeled = labels
+    labeled = wanted.among(labeled)
+    return detections[np.isin(detections.image_id, labeled.image_id)], labeled
+
+
+def _outcomes(labeled: LabeledImages) -> str:
+    """The table as text, without its times, which differ between equal attempts."""
+    return json.dumps(labeled.to_arrow().drop_columns(["seconds"]).to_pydict(), separators=(",", ":"))
+
+
+def _with_outcomes(labeled: LabeledImages, outcomes: str) -> LabeledImages:
+    """The table with another attempt's outcomes for the same images."""
+    return labeled.replace(**json.loads(outcomes))

@@ -1,0 +1,45 @@
+"""Follows artifacts back to what they were made from, through their manifests."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from refseg_core.errors import StoreError
+from tasks.storage.uris import redact
+from tasks.store.store import ARTIFACT_FOLDERS, Artifact, Store
+
+
+def reference_dataset(store: Store, prototypes: Artifact) -> Artifact:
+    """The dataset that the prototypes' references were sampled from."""
+    return _follow(store, references_of(store, prototypes), "dataset")
+
+
+def references_of(store: Store, prototypes: Artifact) -> Artifact:
+    """The references, with masks, that the prototypes were made from."""
+    return _follow(store, _follow(store, prototypes, "memory_bank"), "references")
+
+
+def input_artifact(store: Store, inputs: dict[str, str], name: str) -> Artifact:
+    """The artifact that a recipe's input names."""
+    return store.named(inputs[name])
+
+
+def reachable(roots: Collection[str], manifests: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """The artifacts that the roots were made from, there or not, and the roots themselves."""
+    reached: set[str] = set()
+    pending = list(roots)
+    while pending:
+        name = pending.pop()
+        if name.partition("/")[0] in ARTIFACT_FOLDERS and name not in reached:
+            reached.add(name)
+            pending += manifests[name]["inputs"].values() if name in manifests else ()
+    return reached
+
+
+def _follow(store: Store, artifact: Artifact, name: str) -> Artifact:
+    manifest = store.manifest(artifact.name)
+    if manifest is None:
+        raise StoreError(f"{redact(store.uri)}: has no {artifact.name}, which other artifacts were made from.")
+    if name not in manifest["inputs"]:
+        # Segmented references were made from sampled ones, and those from the dataset.
+        return _follow(store, input_artifact(store, manifest["inputs"], artifact.folder), name)
+    return input_artifact(store, manifest["inputs"], name)

@@ -1,0 +1,159 @@
+"""Says what a store holds: what was made, by whom and from what, and how far each labelling is. Changes nothing."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from tasks.runtime.progress import report
+from tasks.store.label_store import FOLDER, STATUSES, LabelRun, count_statuses
+from tasks.store.shard_plans import Shard, Wanted
+from tasks.store.store import ARTIFACT_FOLDERS, Store, size_of
+
+_STEP = "look at shards"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Who made something, when, with which version, and from what."""
+
+    created: str
+    created_by: str
+    refseg_version: str
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    weights: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class ArtifactStatus(Provenance):
+    """An artifact as its manifest tells it; `size` in bytes."""
+
+    name: str
+    step: str
+    num_rows: Mapping[str, int]
+    size: int
+
+
+@dataclass(frozen=True)
+class FailedImage:
+    """An image that could not be labelled, and why."""
+
+    image_id: str
+    error: str
+
+
+@dataclass(frozen=True)
+class LabelsStatus(Provenance):
+    """How far the labels of one recipe are, for the dataset that was asked for last; `size` in bytes.
+
+    `num_images` counts its images, `images` those that were worked on by what became of them.
+    """
+
+    key: str
+    dataset: str | None
+    num_images: int
+    num_shards: int
+    missing_shards: tuple[str, ...]
+    images: Mapping[str, int]
+    num_detections: int
+    size: int
+    last_commit: str | None
+    failed: tuple[FailedImage, ...]
+
+    @property
+    def num_labeled(self) -> int:
+        """How many images were worked on."""
+        return sum(self.images.values())
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is left to do."""
+        return not self.missing_shards and self.num_labeled == self.num_images
+
+
+@dataclass(frozen=True)
+class StoreStatus:
+    """Everything a store holds, in the order of the steps, then by age."""
+
+    artifacts: tuple[ArtifactStatus, ...]
+    labels: tuple[LabelsStatus, ...]
+
+
+def store_status(store: Store) -> StoreStatus:
+    """Looks at every manifest."""
+    artifacts = [
+        _artifact_status(folder, manifest) for folder in ARTIFACT_FOLDERS for manifest in store.manifests(folder)
+    ]
+    labels = [_labels_status(store, recipe) for recipe in store.manifests(FOLDER, "recipe.json")]
+    return StoreStatus(tuple(artifacts), tuple(labels))
+
+
+def _artifact_status(folder: str, manifest: Mapping[str, Any]) -> ArtifactStatus:
+    return ArtifactStatus(
+        name=f"{folder}/{manifest['key']}",
+        step=manifest["step"],
+        num_rows={part["table"]: part["num_rows"] for part in manifest["tables"]},
+        size=size_of(manifest),
+        **_provenance(manifest),
+    )
+
+
+def _provenance(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    return {known.name: manifest[known.name] for known in fields(Provenance)}
+
+
+def _labels_status(store: Store, recipe: Mapping[str, Any]) -> LabelsStatus:
+    run = LabelRun(store, recipe["key"])
+    dataset, images = run.requested(), run.images()
+    wanted, found = Wanted(images), _Found()
+    report(_STEP, total=len(images))
+    for shard, num_wanted, manifest in run.shards_with_manifests(wanted):
+        report(_STEP, advanced=num_wanted)
+        if manifest is None:
+            found.missing.append(shard.name)
+        else:
+            found.add(run, shard, manifest, wanted if num_wanted < len(shard) else None)
+    return LabelsStatus(
+        key=recipe["key"],
+        **_provenance(recipe),
+        dataset=None if dataset is None else dataset.name,
+        num_images=len(images),
+        num_shards=len(found.missing) + found.num_done,
+        missing_shards=tuple(found.missing),
+        images={status: found.images[status] for status in STATUSES},
+        num_detections=found.num_detections,
+        size=found.size,
+        last_commit=found.last_commit,
+        failed=tuple(found.failed),
+    )
+
+
+@dataclass
+class _Found:
+    """What the looked at shards hold of the wanted images."""
+
+    missing: list[str] = field(default_factory=list)
+    num_done: int = 0
+    images: Counter[str] = field(default_factory=Counter)
+    num_detections: int = 0
+    size: int = 0
+    last_commit: str | None = None
+    failed: list[FailedImage] = field(default_factory=list)
+
+    def add(self, run: LabelRun, shard: Shard, manifest: Mapping[str, Any], wanted: Wanted | None) -> None:
+        """Counts a labelled shard; where only some of its images are wanted, `wanted` says which."""
+        self.num_done += 1
+        self.size += size_of(manifest)
+        self.last_commit = max(self.last_commit or "", str(manifest["created"]))
+        if wanted is None and not manifest["images"]["unreadable"]:
+            self.images.update(manifest["images"])
+            self.num_detections += manifest["tables"][0]["num_rows"]
+            return
+        labeled = run.read_labeled_images_of(shard)
+        assert labeled is not None
+        labeled = labeled if wanted is None else wanted.among(labeled)
+        self.images.update(count_statuses(labeled))
+        self.num_detections += int(labeled.num_detections.sum())
+        unreadable = labeled[labeled.status == "unreadable"]
+        self.failed += map(FailedImage, unreadable.image_id, unreadable.error)

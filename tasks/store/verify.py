@@ -1,0 +1,240 @@
+"""Checks that a store holds what its manifests say: every size, hash and row count, and every image once."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from refseg_core import tables
+from refseg_core.errors import NotFoundError, StoreError
+from refseg_core.table_schema import Table
+from refseg_core.tables import Detections, Images, LabeledImages
+from tasks.runtime.progress import report
+from tasks.storage.folder import Folder
+from tasks.storage.prefetch import ahead
+from tasks.storage.uris import redact
+from tasks.store.label_store import FOLDER, LabelRun, count_statuses
+from tasks.store.lineage import reachable
+from tasks.store.manifests import PLAN, REQUEST, Shape
+from tasks.store.parquet import table_from_parquet
+from tasks.store.shard_plans import PlanPart, Shard
+from tasks.store.store import ARTIFACT_FOLDERS, MANIFEST, Store, numbered_name, table_name
+
+_STEP = "verify"
+_AT_ONCE = 8
+_TABLES: dict[str, type[Table]] = {
+    table_name(kind): kind for kind in vars(tables).values() if isinstance(kind, type) and issubclass(kind, Table)
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with an object, named by its place below the store."""
+
+    name: str
+    what: str
+
+
+@dataclass
+class Verified:
+    """What was checked, and what is wrong."""
+
+    num_manifests: int = 0
+    num_parts: int = 0
+    num_rows: int = 0
+    size: int = 0
+    faults: list[Fault] = field(default_factory=list)
+
+    def note(self, name: str, what: str) -> None:
+        """Notes a fault."""
+        self.faults.append(Fault(name, what))
+
+
+def verify_store(store: Store) -> Verified:
+    """Reads every object that a manifest names. Raises StoreError only where the store cannot be read at all."""
+    verified = Verified()
+    manifests: dict[str, Mapping[str, Any]] = {}
+    for folder in ARTIFACT_FOLDERS:
+        for key in Folder(store.folder.join(folder)).list_folders():
+            name = f"{folder}/{key}"
+            if (manifest := _verify_artifact(store, name, verified)) is not None:
+                manifests[name] = manifest
+    for key in Folder(store.folder.join(FOLDER)).list_folders():
+        _verify_labels(LabelRun(store, key), manifests, verified)
+    return verified
+
+
+def _verify_artifact(store: Store, name: str, verified: Verified) -> Mapping[str, Any] | None:
+    manifest: Mapping[str, Any] | None = _guarded(store, verified, f"{name}/{MANIFEST}", partial(store.manifest, name))
+    if manifest is None:
+        return None  # unfinished, and so not there; or damaged
+    verified.num_manifests += 1
+    for part in manifest["tables"]:
+        _read_part(store, name, part, verified)
+    return manifest
+
+
+def _verify_labels(run: LabelRun, manifests: Mapping[str, Mapping[str, Any]], verified: Verified) -> None:
+    shards = run.store.listed(f"{run.root}/shards", ".json")
+    recipe = _verify_recipe(run, manifests, verified, is_needed=bool(shards))
+    if recipe is None and not shards:
+        return
+    planned: set[tuple[str, str]] = set()
+    known: set[str] = set()
+    for number, plan in _numbered(run, "plans", PLAN, verified):
+        parts: list[PlanPart] | None = None
+        if plan is not None:
+            parts = _guarded(run.store, verified, f"{run.root}/plans", partial(_parts, run, number, plan))
+        if parts is None:
+            known.update(name for name in shards if name.startswith(f"{number:04d}-"))  # the plan is the fault
+            continue
+        for part in parts:
+            _check_planned_once(run, part, planned, verified)
+            known.update(f"{shard.name}.json" for shard in part.shards)
+            _verify_shards(run, part, verified)
+    for name in shards:
+        if name not in known:
+            verified.note(f"{run.root}/shards/{name}", "belongs to no plan: a plan is lost")
+
+
+def _verify_recipe(
+    run: LabelRun, manifests: Mapping[str, Mapping[str, Any]], verified: Verified, *, is_needed: bool
+) -> Mapping[str, Any] | None:
+    """The recipe of labels, after it, the requests and what both name were looked for."""
+    name = f"{run.root}/recipe.json"
+    num_faults = len(verified.faults)
+    recipe: Mapping[str, Any] | None = _guarded(run.store, verified, name, run.recipe)
+    if recipe is None:
+        if is_needed and len(verified.faults) == num_faults:
+            verified.note(name, "is missing")
+        return None
+    verified.num_manifests += 1
+    requests = [request for _, request in _numbered(run, "requests", REQUEST, verified)]
+    if not requests and is_needed:
+        verified.note(numbered_name(f"{run.root}/requests", 0), "is missing")
+    last = [request["dataset"] for request in requests[-1:] if request]
+    metrics = [name for name, manifest in manifests.items() if manifest["inputs"].get("labels") == run.root]
+    metrics = [name for name in metrics if name.startswith("metrics/")]
+    noted = {fault.name for fault in verified.faults}
+    for needed in sorted({*reachable([*recipe["inputs"].values(), *last, *metrics], manifests), *last}):
+        manifest = f"{needed}/{MANIFEST}"
+        if needed not in manifests and manifest not in noted:
+            verified.note(manifest, f"is missing, though {run.root} or its metrics were made from it")
+    return recipe
+
+
+def _numbered(
+    run: LabelRun, folder: str, shape: Shape, verified: Verified
+) -> Iterator[tuple[int, Mapping[str, Any] | None]]:
+    """The numbered json objects of a folder of labels; None, and a fault, for each that is lost or damaged."""
+    listed = [name for name in run.store.listed(f"{run.root}/{folder}", ".json") if name[:-5].isdecimal()]
+    for number in range(int(max(listed)[:-5]) + 1 if listed else 0):
+        name = numbered_name(f"{run.root}/{folder}", number)
+        if name.rpartition("/")[2] in listed:
+            yield number, _guarded(run.store, verified, name, partial(run.store.read_json, name, shape))
+        else:
+            verified.note(name, "is missing")
+            yield number, None
+
+
+def _parts(run: LabelRun, number: int, plan: Mapping[str, Any]) -> list[PlanPart]:
+    return list(run.plans.parts_of(number, plan))
+
+
+def _check_planned_once(run: LabelRun, part: PlanPart, planned: set[tuple[str, str]], verified: Verified) -> None:
+    identities = set(zip(part.images.image_id, part.images.version, strict=True))
+    twice = identities & planned
+    if twice or len(identities) < len(part.images):
+        shown = ", ".join(sorted(image_id for image_id, _ in twice)[:3])
+        verified.note(f"{run.root}/plans", f"plans {len(twice)} images twice: {shown}")
+    planned |= identities
+
+
+def _verify_shards(run: LabelRun, part: PlanPart, verified: Verified) -> None:
+    report(_STEP, total=len(part.shards))
+    check = partial(_verify_shard, run, part.images)
+    for found in ahead(check, part.shards, _AT_ONCE):
+        report(_STEP, advanced=1)
+        verified.num_manifests += found.num_manifests
+        verified.num_parts += found.num_parts
+        verified.num_rows += found.num_rows
+        verified.size += found.size
+        verified.faults += found.faults
+
+
+def _verify_shard(run: LabelRun, planned: Images, shard: Shard) -> Verified:
+    verified = Verified()
+    name = f"{run.root}/shards/{shard.name}.json"
+    manifest = _guarded(run.store, verified, name, partial(run.shard_manifest, shard))
+    if manifest is None:
+        return verified
+    verified.num_manifests = 1
+    read = [_read_part(run.store, f"{run.root}/{part['table']}", part, verified) for part in manifest["tables"]]
+    match read:
+        case [Detections() as detections, LabeledImages() as labeled]:
+            for what in _contradictions(planned[shard.start : shard.stop], manifest, detections, labeled):
+                verified.note(name, what)
+    return verified
+
+
+def _contradictions(
+    planned: Images, manifest: Mapping[str, Any], detections: Detections, labeled: LabeledImages
+) -> Iterator[str]:
+    """What does not fit together in a shard."""
+    if not _same(planned.image_id, labeled.image_id) or not _same(planned.version, labeled.version):
+        yield f"labels {len(labeled)} images, not the {len(planned)} that its plan names"
+    if manifest["images"] != count_statuses(labeled):
+        yield f"counts {manifest['images']}, but the table {count_statuses(labeled)}"
+    found = Counter(detections.image_id.tolist())
+    told = {
+        image_id: number
+        for image_id, number in zip(labeled.image_id, labeled.num_detections.tolist(), strict=True)
+        if number
+    }
+    if found != told:
+        yield f"has {len(detections)} detections where its images tell of {sum(told.values())}"
+
+
+def _same(one: Any, other: Any) -> bool:
+    return bool(np.array_equal(one, other))
+
+
+def _read_part(store: Store, folder: str, part: Mapping[str, Any], verified: Verified) -> Table | None:
+    """The part, after its size, hash, table and number of rows were compared with what the manifest says."""
+    name = f"{folder}/{part['name']}"
+    data = _guarded(store, verified, name, partial(store.folder.read, name))
+    if data is None:
+        return None
+    verified.num_parts += 1
+    verified.size += len(data)
+    if len(data) != part["size"] or hashlib.sha256(data).hexdigest() != part["sha256"]:
+        verified.note(name, f"is damaged: {len(data)} bytes, expected {part['size']} of sha256 {part['sha256']}")
+        return None
+    kind = _TABLES.get(part["table"])
+    if kind is None:
+        verified.note(name, f"holds {part['table']!r}, which refseg does not know")
+        return None
+    table: Table | None = _guarded(store, verified, name, partial(table_from_parquet, data, kind))
+    if table is None:
+        return None
+    verified.num_rows += len(table)
+    if len(table) != part["num_rows"]:
+        verified.note(name, f"has {len(table)} rows, expected {part['num_rows']}")
+    return table
+
+
+def _guarded(store: Store, verified: Verified, name: str, read: Callable[[], Any]) -> Any:
+    """What is read, or None after noting why it cannot be."""
+    try:
+        return read()
+    except StoreError as error:
+        place, _, what = str(error).partition(": ")
+        below = redact(store.folder.join(""))
+        if isinstance(error, NotFoundError):
+            what = "is missing"
+        verified.note(place.removeprefix(below) if place.startswith(below) else name, what or str(error))
+    return None
