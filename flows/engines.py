@@ -12,8 +12,8 @@ from flows.gpu_pool import BUILD_BANK, GpuPool
 from flows.shard_groups import label_shards
 from flows.single_run import done_by_worker
 from refseg_core.errors import ConfigurationError
-from tasks.label_job import LabelJob
 from tasks.models.loading import num_gpus
+from tasks.specs import LabelJob
 from tasks.store.label_store import LabelRun
 from tasks.store.shard_plans import Shard
 from tasks.store.store import Store

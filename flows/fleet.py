@@ -15,8 +15,8 @@ from uuid import UUID
 from flows.configuration import ExecutionConfig
 from flows.shard_groups import group_name, shards_failed
 from flows.watch import POLL_SECONDS, UNKNOWN, Patience, Sighting, Watch, cancelled_on_error
-from tasks.label_job import LabelJob
 from tasks.runtime.progress import report
+from tasks.specs import LabelJob
 from tasks.store.label_store import LabelRun
 from tasks.store.shard_plans import Shard
 

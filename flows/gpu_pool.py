@@ -29,7 +29,7 @@ from flows.paging import all_pages
 from flows.pools import GPU_POOL
 from flows.watch import Sighting
 from refseg_core.errors import ConfigurationError
-from tasks.label_job import LabelJob
+from tasks.specs import LabelJob
 from tasks.store.shard_plans import Shard
 
 LABEL_SHARDS, BUILD_BANK = "label shards/gpu", "build bank/gpu"

@@ -15,16 +15,16 @@ from flows.own_cancellation import heeding_cancellation
 from flows.preflight import check
 from tasks.evaluate import evaluate
 from tasks.fill_memory_bank import fill_memory_bank
-from tasks.find_gone_labels import find_gone_labels
 from tasks.index_dataset import index_dataset
-from tasks.label_job import LabelJob
 from tasks.models.loading import load_models
 from tasks.outputs.prefect_ui import ProgressArtifact, is_shown, publish_bank, publish_labels, publish_metrics
-from tasks.plan_shards import LabelPlan, plan_shards
+from tasks.plan_shards import find_gone_labels, plan_shards
 from tasks.postprocess_memory_bank import postprocess_memory_bank
 from tasks.sample_references import sample_references
 from tasks.segment_references import segment_references
+from tasks.specs import LabelJob
 from tasks.storage.uris import last_name
+from tasks.store.shard_plans import LabelPlan
 from tasks.store.store import Artifact, NotMadeError, only_finding
 
 P = ParamSpec("P")

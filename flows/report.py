@@ -12,15 +12,15 @@ from flows.console import messages, print_review, results
 from flows.pipeline import RunResult
 from refseg_core.analysis.dataset_summary import Oddity, Overview, overview
 from refseg_core.tables import Images
-from tasks.evaluate import load_review, protocol_of
-from tasks.index_dataset import load_dataset
+from tasks.datasets.indexed import load_dataset
 from tasks.models.download import pull_weights
 from tasks.models.weights import list_weights
 from tasks.outputs.dataset_overview import draw_overview
-from tasks.plan_shards import LabelPlan
 from tasks.specs import DatasetSource
 from tasks.storage.uris import redact
 from tasks.store.label_store import LabelRun
+from tasks.store.reviews import load_review, protocol_of
+from tasks.store.shard_plans import LabelPlan
 from tasks.store.store import Artifact, Store
 
 _FAILURES_SHOWN = 10

@@ -14,11 +14,11 @@ from flows.errors import ShardsFailedError
 from flows.own_cancellation import heeding_cancellation
 from flows.tag_limits import slots_of_tags
 from refseg_core.errors import ConfigurationError, WeightsError
-from tasks.label_job import LabelJob
 from tasks.label_shard import ShardSummary, label_shard
 from tasks.outputs.prefect_ui import ProgressArtifact, is_shown
 from tasks.runtime.cancellation import stopping_with_this
 from tasks.runtime.progress import report
+from tasks.specs import LabelJob
 from tasks.storage.retry import reason
 from tasks.storage.uris import last_name
 from tasks.store.shard_plans import Shard

@@ -13,12 +13,14 @@ from flows.configuration import RunConfig
 from flows.console import messages, results
 from flows.pipeline import RunResult
 from refseg_core.analysis.reference_study import Outcome, Spread, answer, enough, spreads
-from refseg_core.errors import ConfigurationError
+from refseg_core.errors import ConfigurationError, DatasetError, StoreError
+from refseg_core.tables import Metrics
 from tasks.index_dataset import index_dataset
 from tasks.outputs.prefect_ui.throughput import duration
 from tasks.runtime import progress
-from tasks.store.store import made_by
-from tasks.study import headline_numbers, seconds_per_image
+from tasks.storage.uris import redact
+from tasks.store.label_store import newest_labels
+from tasks.store.store import Artifact, Store, made_by
 
 
 @dataclass(frozen=True)
@@ -127,3 +129,26 @@ def _table(by_metric: Mapping[str, Sequence[Spread]]) -> TextTable:
 
 def _cell(spread: Spread) -> str:
     return f"{spread.mean:.3f} ± {spread.deviation:.3f} ({min(spread.values):.3f} to {max(spread.values):.3f})"
+
+
+_HEADLINES = ("AP", "mIoU")
+
+
+def headline_numbers(store_uri: str, metrics: Artifact) -> dict[str, float]:
+    """AP by IoU type, or mIoU, over all categories. Raises DatasetError where there is no ground truth for them."""
+    table = Store(store_uri).load(metrics, Metrics)
+    numbers = {f"{kind} {name}": value for name in _HEADLINES for kind, value in table.overall(name).items()}
+    if min(numbers.values()) < 0:
+        raise DatasetError(
+            f"{redact(store_uri)}/{metrics.name}: the targets' annotations hold no instance of the referenced "
+            "categories, so that nothing tells how good labels are."
+        )
+    return numbers
+
+
+def seconds_per_image(store_uri: str) -> float | None:
+    """What the newest labels of the store took; None where there are none."""
+    try:
+        return newest_labels(Store(store_uri))[0].seconds_per_image()
+    except StoreError:
+        return None

@@ -17,7 +17,7 @@ from refseg_core.errors import DatasetError
 from refseg_core.images import IMAGE_SUFFIXES
 from refseg_core.settings import Conventions, Format
 from refseg_core.table_schema import Table
-from refseg_core.tables import Annotations, Categories, FederatedLabels, Images
+from refseg_core.tables import Images
 from tasks.datasets.annotation_files import Annotated, document_hashes, is_coco_file, read_annotations
 from tasks.runtime.retried_task import retried_task
 from tasks.specs import DatasetSource
@@ -25,7 +25,7 @@ from tasks.storage.folder import Folder
 from tasks.storage.listing import FileInfo
 from tasks.storage.objects import read_uri
 from tasks.storage.uris import redact
-from tasks.store.store import Artifact, Recipe, Store, table_name
+from tasks.store.store import Artifact, Recipe, Store
 
 log = logging.getLogger(__name__)
 _NAMED = 5
@@ -89,21 +89,6 @@ def _recipe(
         },
         inputs=inputs,
     )
-
-
-def load_dataset(store: Store, artifact: Artifact) -> Dataset:
-    """An indexed dataset."""
-    return Dataset(
-        store.load(artifact, Images),
-        store.load(artifact, Annotations),
-        store.load(artifact, Categories),
-        store.load(artifact, FederatedLabels) if is_federated(artifact) else None,
-    )
-
-
-def is_federated(artifact: Artifact) -> bool:
-    """Whether an indexed dataset's images say more of categories than their annotations do, as LVIS's do."""
-    return table_name(FederatedLabels) in artifact.num_rows
 
 
 def _tables(dataset: Dataset) -> list[Table]:

@@ -13,12 +13,12 @@ from refseg_core.labeling.image_labels import Found, ImageLabels, Squashed
 from refseg_core.labeling.labeler import Labeler
 from refseg_core.tables import Detections, Images, LabeledImages
 from tasks.datasets.image_reader import ReadImage, read_images
-from tasks.label_job import LabelJob
 from tasks.models.loading import borrowed_labeler
 from tasks.outputs.pictures import LabelPictures
 from tasks.runtime.cancellation import check_stopped
 from tasks.runtime.progress import report
 from tasks.runtime.retried_task import retried_task
+from tasks.specs import LabelJob
 from tasks.storage.folder import Folder
 from tasks.storage.prefetch import ahead
 from tasks.store.label_store import LabelRun

@@ -1,35 +1,25 @@
-"""Cuts the images that are not labelled yet into shards."""
+"""Compares the dataset as it is now with the labels that there are.
 
-from dataclasses import dataclass
+Images that are not labelled yet are cut into shards; labels of images that are gone, removed from the folder or changed
+since, are found and named.
+"""
+
 from typing import Any
 
 import numpy as np
 
 from refseg_core.settings import BatchSettings, LabelingSettings
-from refseg_core.tables import Images
+from refseg_core.tables import GoneLabels, Images
 from tasks.models.weights import weights_sha256
 from tasks.runtime.progress import report
 from tasks.runtime.retried_task import retried_task
 from tasks.specs import ModelSettings
 from tasks.storage.uris import redact
 from tasks.store.label_store import FOLDER, LabelRun
-from tasks.store.shard_plans import Shard
+from tasks.store.shard_plans import LabelPlan, PlanPart
 from tasks.store.store import Artifact, Recipe, Store
 
 _VERSION_OF_PATH = {"fast": 2, "turbo": 2}  # counted up where what a path computes is changed
-
-
-@dataclass(frozen=True)
-class LabelPlan:
-    """What is to be labelled: the images, the labels' key, and the shards still to do.
-
-    `gone`, once it is known, is the table of labels whose images were removed or changed.
-    """
-
-    dataset: Artifact
-    key: str
-    pending: tuple[Shard, ...]
-    gone: Artifact | None = None
 
 
 @retried_task("plan shards")
@@ -69,3 +59,36 @@ def _deciding(labeling: LabelingSettings) -> dict[str, Any]:
     version = _VERSION_OF_PATH.get(labeling.path)
     changed = {} if version is None else {"path_version": version}
     return changed | labeling.model_dump(mode="json", exclude={"path"} if labeling.path == "exact" else set())
+
+
+@retried_task("find gone labels")
+def find_gone_labels(store_uri: str, *, dataset: Artifact, labels_key: str) -> Artifact:
+    """Compares everything that was ever planned with the dataset as it is now; deletes nothing."""
+    store = Store(store_uri)
+    run = LabelRun(store, labels_key)
+    recipe = Recipe(
+        "find_gone_labels",
+        "gone_labels",
+        version=1,
+        settings={"num_plans": run.plans.count()},
+        inputs={"dataset": dataset.name, "labels": run.root},
+    )
+    return store.make(recipe, lambda: [gone_labels(run, store.load(dataset, Images))])
+
+
+def gone_labels(run: LabelRun, images: Images) -> GoneLabels:
+    """The planned images that are not among the given ones in their version."""
+    version_of = dict(zip(images.image_id, images.version, strict=True))
+    return GoneLabels.concatenate([_gone(part, version_of) for part in run.plans.parts()])
+
+
+def _gone(part: PlanPart, version_of: dict[str, str]) -> GoneLabels:
+    now = [version_of.get(image_id) for image_id in part.images.image_id]
+    rows = np.array([row for row, version in enumerate(part.images.version) if now[row] != version], dtype=np.int64)
+    shard_of = np.array([shard.name for shard in part.shards for _ in range(len(shard))], dtype=object)
+    return GoneLabels(
+        image_id=part.images.image_id[rows],
+        version=part.images.version[rows],
+        reason=np.array(["removed" if now[row] is None else "changed" for row in rows.tolist()], dtype=object),
+        shard=shard_of[rows],
+    )

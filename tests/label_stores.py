@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from refseg_core.tables import Detections, Images, LabeledImages, Prototypes
-from tasks.find_gone_labels import find_gone_labels
+from tasks.plan_shards import find_gone_labels
 from tasks.store.label_store import LabelRun
 from tasks.store.shard_plans import Shard
 from tasks.store.store import Artifact, Recipe, Store

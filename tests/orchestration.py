@@ -23,8 +23,7 @@ import numpy as np
 from PIL import Image
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
-from tasks.label_job import LabelJob
-from tasks.specs import ModelSettings
+from tasks.specs import LabelJob, ModelSettings
 from tasks.store.label_store import LabelRun
 from tasks.store.shard_plans import Shard
 from tasks.store.store import Recipe, Store

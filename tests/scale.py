@@ -27,9 +27,9 @@ from refseg_core import evaluation
 from refseg_core.masks.rle import Rle, encode_masks, mask_areas, rle_from_polygons
 from refseg_core.settings import SamplingSettings
 from refseg_core.tables import Annotations, Categories, Detections, Images, LabeledImages, Metrics
-from tasks.find_gone_labels import find_gone_labels
 from tasks.index_dataset import index_dataset
 from tasks.outputs.export import export_labels
+from tasks.plan_shards import find_gone_labels
 from tasks.sample_references import sample_references
 from tasks.specs import DatasetSource
 from tasks.storage.folder import Folder

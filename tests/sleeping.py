@@ -18,7 +18,7 @@ from flows.shard_groups import label_shards
 from refseg_core.labeling.image_labels import ImageLabels
 from refseg_core.tables import Detections
 from tasks import label_shard as label_module
-from tasks.label_job import LabelJob
+from tasks.specs import LabelJob
 
 __all__ = ["label_shards"]
 

@@ -16,9 +16,8 @@ from flows.configuration import ExecutionConfig
 from flows.errors import ShardsFailedError
 from flows.fleet import Fleet
 from flows.watch import PATIENCE_SECONDS, ServerGoneError, Sighting, Watch
-from tasks.label_job import LabelJob
 from tasks.runtime import progress
-from tasks.specs import ModelSettings
+from tasks.specs import LabelJob, ModelSettings
 from tasks.store.label_store import LabelRun
 from tasks.store.shard_plans import Shard
 

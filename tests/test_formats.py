@@ -16,7 +16,8 @@ from refseg_core.datasets.dataset import Dataset
 from refseg_core.errors import DatasetError, RefsegError
 from refseg_core.tables import Annotations, Categories, Images
 from tasks.datasets.annotation_files import read_annotations
-from tasks.index_dataset import index_dataset, is_federated
+from tasks.datasets.indexed import is_federated
+from tasks.index_dataset import index_dataset
 from tasks.specs import DatasetSource
 from tasks.storage.folder import Folder
 from tasks.store.store import Store

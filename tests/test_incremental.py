@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refseg_core.tables import Categories, GoneLabels
-from tasks.find_gone_labels import find_gone_labels
 from tasks.outputs import export
+from tasks.plan_shards import find_gone_labels
 from tasks.storage.folder import Folder
 from tests.label_stores import LabelStore
 from tests.samples import images_table

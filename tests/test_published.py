@@ -28,8 +28,8 @@ from tasks.outputs.prefect_ui import (
 )
 from tasks.outputs.prefect_ui import labels as labels_module
 from tasks.outputs.prefect_ui.publishing import MOST_BYTES
-from tasks.plan_shards import LabelPlan
 from tasks.runtime.progress import report
+from tasks.store.shard_plans import LabelPlan
 from tests.label_stores import LabelStore
 from tests.prefect_harness import prefect_harness
 from tests.projects import Project, scene, write_coco

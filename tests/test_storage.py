@@ -142,7 +142,7 @@ def test_a_local_writer_that_fails_half_way_leaves_nothing(tmp_path: Path, monke
 def test_a_local_writer_that_is_killed_leaves_no_object(tmp_path: Path) -> None:
     program = (
         "import os, signal, sys\n"
-        "from tasks.storage import Folder\n"
+        "from tasks.storage.folder import Folder\n"
         "os.link = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "Folder(sys.argv[1]).create('object', b'data')\n"
     )

@@ -15,8 +15,7 @@ from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 
 from flows import shard_groups, tag_limits
 from flows.watch import PATIENCE_SECONDS, ServerGoneError
-from tasks.label_job import LabelJob
-from tasks.specs import ModelSettings
+from tasks.specs import LabelJob, ModelSettings
 
 _REFUSED = httpx.ConnectError("connection refused")
 

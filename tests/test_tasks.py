@@ -30,19 +30,20 @@ from refseg_core.tables import (
 from tasks import fill_memory_bank as fill_module
 from tasks import label_shard as label_module
 from tasks.datasets.image_reader import ReadImage
-from tasks.evaluate import evaluate, load_review, protocol_of
+from tasks.evaluate import evaluate
 from tasks.fill_memory_bank import fill_memory_bank
 from tasks.index_dataset import index_dataset
-from tasks.label_job import LabelJob
 from tasks.label_shard import ShardSummary, label_shard
-from tasks.plan_shards import LabelPlan, plan_shards
+from tasks.plan_shards import plan_shards
 from tasks.postprocess_memory_bank import postprocess_memory_bank
 from tasks.runtime.progress import Progress, listening
 from tasks.sample_references import sample_references
 from tasks.segment_references import segment_references
-from tasks.specs import DatasetSource
+from tasks.specs import DatasetSource, LabelJob
 from tasks.storage.folder import Folder
 from tasks.store.label_store import LabelRun
+from tasks.store.reviews import load_review, protocol_of
+from tasks.store.shard_plans import LabelPlan
 from tasks.store.store import Artifact, Recipe, Store
 from tests.models import TINY_ENCODER
 from tests.projects import CATEGORIES, Project, read_coco, scene, write_coco

@@ -16,9 +16,9 @@ from flows.own_cancellation import heeding_cancellation
 from flows.pipeline import run_pipeline
 from refseg_core.tables import Images, Metrics
 from tasks.outputs.prefect_ui import is_shown, publish_benchmark
-from tasks.plan_shards import LabelPlan
 from tasks.runtime.progress import report
 from tasks.store.label_store import LabelRun
+from tasks.store.shard_plans import LabelPlan
 from tasks.store.store import Artifact, Recipe, Store
 
 _PERCENT = 100

@@ -15,9 +15,8 @@ from refseg_core.models.encoder import Encoder, build_encoder
 from refseg_core.models.segmenter import Segmenter, build_segmenter
 from refseg_core.settings import BatchSettings, LabelingSettings
 from refseg_core.tables import Prototypes
-from tasks.label_job import LabelJob
 from tasks.models.weights import load_weights, weights_sha256
-from tasks.specs import ModelSettings
+from tasks.specs import LabelJob, ModelSettings
 from tasks.store.label_store import LabelRun
 from tasks.store.store import Store
 

@@ -13,7 +13,7 @@ from refseg_core.images import decode_image
 from refseg_core.tables import Annotations, Categories, Detections, Images, Prototypes, References
 from refseg_core.visualization import Picture, contact_sheet, draw_instances, reference_panel, side_by_side, to_jpeg
 from tasks.datasets.image_reader import read_images
-from tasks.index_dataset import load_dataset
+from tasks.datasets.indexed import load_dataset
 from tasks.runtime.progress import report
 from tasks.storage.folder import Folder
 from tasks.storage.uris import redact

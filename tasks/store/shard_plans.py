@@ -18,7 +18,7 @@ from refseg_core.tables import Images, LabeledImages
 from tasks.storage.uris import redact
 from tasks.store.manifests import PLAN
 from tasks.store.parquet import table_from_parquet, table_to_parquet
-from tasks.store.store import Store, describe_part, made_by, numbered_name
+from tasks.store.store import Artifact, Store, describe_part, made_by, numbered_name
 
 _IMAGES_PER_PART = 16_384  # about a megabyte: what a worker holds of a plan, however many images there are
 
@@ -154,3 +154,16 @@ def _cached_part(uri: str, name: str) -> Images:
 
 def _content_name(data: bytes) -> str:
     return f"{hashlib.sha256(data).hexdigest()[:16]}.parquet"
+
+
+@dataclass(frozen=True)
+class LabelPlan:
+    """What is to be labelled: the images, the labels' key, and the shards still to do.
+
+    `gone`, once it is known, is the table of labels whose images were removed or changed.
+    """
+
+    dataset: Artifact
+    key: str
+    pending: tuple[Shard, ...]
+    gone: Artifact | None = None

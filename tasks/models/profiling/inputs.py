@@ -20,7 +20,7 @@ from refseg_core.models.segmenter import Segmenter
 from refseg_core.settings import BatchSettings, LabelingSettings
 from refseg_core.tables import Images, Prototypes
 from refseg_core.visualization import to_png
-from tasks.evaluate import ground_truth
+from tasks.datasets.indexed import ground_truth
 from tasks.models.loading import load_encoder, load_segmenter, pick_device
 from tasks.specs import ModelSettings
 from tasks.storage.folder import Folder

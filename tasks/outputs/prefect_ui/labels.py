@@ -18,12 +18,11 @@ from tasks.outputs.prefect_ui.keys import artifact_name
 from tasks.outputs.prefect_ui.publishing import PANEL_SIDE, publish_sheet, publish_table, publish_text, publishing_task
 from tasks.outputs.prefect_ui.rows import ShardRow, category_rows, failed_rows, shard_rows
 from tasks.outputs.prefect_ui.summary import LabelSummary, headline, summary_text
-from tasks.plan_shards import LabelPlan
 from tasks.storage.folder import Folder
 from tasks.storage.uris import redact
 from tasks.store.label_store import LabelRun
 from tasks.store.lineage import input_artifact
-from tasks.store.shard_plans import Wanted
+from tasks.store.shard_plans import LabelPlan, Wanted
 from tasks.store.store import Store
 
 _MOST_SHOWN = 12  # instances on a sheet
