@@ -7,12 +7,12 @@ from typing import ParamSpec, TypeVar
 
 from prefect import Task, flow, runtime
 
-from flows.cancelling import cancel_below
-from flows.configuration import RunConfig
-from flows.engines import build_bank_with_workers, label_with
+from flows.config.preflight import check
+from flows.config.run_config import RunConfig
 from flows.errors import ShardsFailedError
-from flows.own_cancellation import heeding_cancellation
-from flows.preflight import check
+from flows.execution.cancellation import heeding_cancellation
+from flows.execution.cancelling import cancel_below
+from flows.execution.engines import build_bank_with_workers, label_with
 from tasks.evaluate import evaluate
 from tasks.fill_memory_bank import fill_memory_bank
 from tasks.index_dataset import index_dataset

@@ -8,10 +8,10 @@ from pathlib import Path
 from rich.table import Table as TextTable
 
 from flows import pipeline
-from flows.charts import draw_study
-from flows.configuration import RunConfig
-from flows.console import messages, results
+from flows.config.run_config import RunConfig
 from flows.pipeline import RunResult
+from flows.reports.charts import draw_study
+from flows.terminal import messages, results
 from refseg_core.analysis.reference_study import Outcome, Spread, answer, enough, spreads
 from refseg_core.errors import ConfigurationError, DatasetError, StoreError
 from refseg_core.tables import Metrics

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from flows.cli import main
-from flows.with_prefect import PREFECT_SETTINGS
+from flows.cli.main import main
+from flows.prefect_session import PREFECT_SETTINGS
 from tests.counts import count
 from tests.without_prefect import call_without_prefect
 
-_PROGRAM = "from flows.cli import main; main(prog_name='refseg')"
+_PROGRAM = "from flows.cli.main import main; main(prog_name='refseg')"
 
 
 def refseg(*arguments: str | Path) -> Result:

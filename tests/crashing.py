@@ -286,7 +286,7 @@ def _downloaded(_done: int, _size: int) -> None:
 
 def _build_models(content: Mapping[str, Any]) -> None:
     """Builds them before the fork, at the first call: that takes longer than a run with them."""
-    from flows.run_file import parse_config
+    from flows.config.loading import parse_config
     from tasks.models.loading import load_encoder, load_segmenter
 
     config = parse_config(content, source="run.yaml")
@@ -296,7 +296,7 @@ def _build_models(content: Mapping[str, Any]) -> None:
 
 def _run(content: Mapping[str, Any]) -> None:
     from flows import pipeline
-    from flows.run_file import parse_config
+    from flows.config.loading import parse_config
 
     pipeline.run_pipeline(parse_config(content, source="run.yaml"))
 
@@ -344,7 +344,7 @@ def _use_tiny_models() -> None:
 def _main() -> None:
     _use_tiny_models()
     if sys.argv[1:2] == ["command"]:
-        from flows.cli import main
+        from flows.cli.main import main
 
         main(sys.argv[2:])
         return

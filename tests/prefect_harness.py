@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from flows.with_prefect import PREFECT_SETTINGS
+from flows.prefect_session import PREFECT_SETTINGS
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.service.processes import free_ports
+from flows.local_stack.processes import free_ports
 
 _ROOT = Path(__file__).resolve().parents[1]
 _START_SECONDS = 120
@@ -54,7 +54,7 @@ def prefect_server(folder: Path, *, database: str | None = None) -> Iterator[Pre
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         **({"PREFECT_SERVER_DATABASE_CONNECTION_URL": database} if database else {}),
     }
-    command = [sys.executable, "-m", "flows.service.server", "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-m", "flows.local_stack.prefect_server", "--host", "127.0.0.1", "--port", str(port)]
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(command, env={**os.environ, **settings}, stdout=log, stderr=log)
     server = PrefectServer(url, home, process.pid)

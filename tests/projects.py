@@ -11,8 +11,8 @@ import numpy.typing as npt
 import torch
 import yaml
 
-from flows.configuration import RunConfig
-from flows.run_file import parse_config
+from flows.config.loading import parse_config
+from flows.config.run_config import RunConfig
 from tests.models import tiny_encoder, tiny_segmenter
 from tests.samples import coco, write_images
 

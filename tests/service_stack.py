@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from flows.local_stack.processes import free_ports
+from flows.local_stack.state_folder import PartState, ServiceFolder
 from flows.service.api import answers
-from flows.service.folder import PartState, ServiceFolder
-from flows.service.processes import free_ports
 from tests.commands import refseg_process
 
 _ROOT = Path(__file__).resolve().parents[1]

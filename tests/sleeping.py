@@ -2,7 +2,7 @@
 
     REFSEG_TEST_SECONDS_PER_IMAGE=0.02    how long it sleeps for each image; it finds nothing
 
-Deployed as `tests.sleeping.label_shards` instead of `flows.shard_groups.label_shards`.
+Deployed as `tests.sleeping.label_shards` instead of `flows.execution.label_shards.label_shards`.
 """
 
 import os
@@ -14,7 +14,7 @@ from threading import Lock
 import numpy as np
 import numpy.typing as npt
 
-from flows.shard_groups import label_shards
+from flows.execution.label_shards import label_shards
 from refseg_core.labeling.image_labels import ImageLabels
 from refseg_core.tables import Detections
 from tasks import label_shard as label_module

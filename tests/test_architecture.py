@@ -39,9 +39,9 @@ _DOORS: dict[str, tuple[str, ...]] = {
     "botocore": ("tasks.storage",),
     "boto3": ("tasks.storage",),
     "requests": ("tasks.storage",),
-    "httpx": ("tasks.storage", "flows.asking"),  # Prefect's client raises its errors
+    "httpx": ("tasks.storage", "flows.execution.prefect_api"),  # Prefect's client raises its errors
     "pyarrow.parquet": ("tasks.store.parquet",),
-    "matplotlib": ("flows.charts",),
+    "matplotlib": ("flows.reports.charts",),
     "sam2": ("refseg_core.models.segmenter",),
     "dinov2": ("refseg_core.models.encoder",),
     "pycocotools": ("refseg_core.masks.rle",),
@@ -229,8 +229,8 @@ def test_every_step_of_the_table_exists() -> None:
 _PLANTED = [
     ("refseg_core.tables", "import tasks.storage", against_the_layers),
     ("refseg_core.tables", "from tasks import storage", against_the_layers),
-    ("tasks.store.label_store", "def load():\n    from flows.cli import main", against_the_layers),
-    ("flows.cli", "from tests.models import tiny_encoder", against_the_layers),
+    ("tasks.store.label_store", "def load():\n    from flows.cli.main import main", against_the_layers),
+    ("flows.cli.main", "from tests.models import tiny_encoder", against_the_layers),
     (
         "refseg_core.labeling.matching",
         "from refseg_core.labeling.merging import mask_boxes",
@@ -272,7 +272,7 @@ _PLANTED = [
     ("tasks.store.store", "from joblib import dump", pickles),
     ("tasks.models.loading", "import torch\ntorch.load('a.pt')", pickles),
     ("tasks.models.loading", "from torch import load", pickles),
-    ("flows.cli", "print('done')", prints),
+    ("flows.cli.main", "print('done')", prints),
     ("refseg_core.datasets.coco.writer", "import json", silence_about_itself),
 ]
 
@@ -304,7 +304,7 @@ def test_what_breaks_a_rule_is_found_by_that_rule_and_named(
         ),
         ("refseg_core.references.sampling", "import random\nrandom.Random(3).shuffle([1])\n'a.b'.split('.')"),
         ("refseg_core.demo.training.loop", "import torch\nwith torch.random.fork_rng():\n    torch.manual_seed(3)"),
-        ("flows.console", "console.print('done')"),
+        ("flows.terminal", "console.print('done')"),
     ],
 )
 def test_what_breaks_no_rule_is_let_through(name: str, source: str) -> None:

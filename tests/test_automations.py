@@ -20,7 +20,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling, Completed, Pending, Running
 
-from flows.gpu_pool import GpuPool
+from flows.execution.gpu_workers import GpuPool
 from tests.commands import refseg_process
 from tests.postgresql import postgresql
 from tests.prefect_server import PrefectServer, prefect_server

@@ -16,8 +16,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flows import cli
-from flows.preflight import check
+from flows.cli import main as cli
+from flows.config.preflight import check
 from refseg_core.tables import Detections, LabeledImages
 from tasks.store.label_store import newest_labels
 from tasks.store.store import Store

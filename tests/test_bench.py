@@ -8,7 +8,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from flows.cli import main
+from flows.cli.main import main
 from tasks.models.profiling.machine_limits import measure_ceilings
 from tasks.models.profiling.stopwatch import Arithmetic, Stopwatch
 

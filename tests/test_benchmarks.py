@@ -9,13 +9,13 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from flows.benchmarks import definition
-from flows.benchmarks.data import check_data
-from flows.benchmarks.definition import Benchmark, benchmark_names, filled_path, load_benchmark
-from flows.benchmarks.outcome import RunOutcome, as_text, compare_with_published
-from flows.charts import draw_benchmark
-from flows.cli import main
-from flows.configuration import keys
+from flows.benchmarks import spec
+from flows.benchmarks.comparison import RunOutcome, as_text, compare_with_published
+from flows.benchmarks.data_check import check_data
+from flows.benchmarks.spec import Benchmark, benchmark_names, filled_path, load_benchmark
+from flows.cli.main import main
+from flows.config.run_config import keys
+from flows.reports.charts import draw_benchmark
 from refseg_core.datasets.coco import parse_coco
 from refseg_core.errors import ConfigurationError, DatasetError
 from tests.projects import Project
@@ -136,7 +136,7 @@ def shipped(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     config["references"]["sampling"] = {"num_shots": "{shots}", "seed": "{seed}", "on_shortage": "fewer"}
     content = _benchmark(config=config, axes={"shots": [1], "seed": [3, 4]}, original={"conventions": "original"})
     (folder / "tiny.yaml").write_text(yaml.safe_dump(content.model_dump(mode="json")), encoding="utf-8")
-    monkeypatch.setattr(definition, "_FOLDER", folder)
+    monkeypatch.setattr(spec, "_FOLDER", folder)
     return project
 
 
@@ -147,7 +147,7 @@ def _refseg(*arguments: str | Path) -> Result:
 @pytest.mark.slow
 def test_a_benchmark_runs_resumes_and_ends_in_a_table(shipped: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     call_without_prefect(monkeypatch)
-    monkeypatch.setattr("flows.benchmarks.commands.prefect_at_hand", _nothing)
+    monkeypatch.setattr("flows.cli.benchmark.prefect_at_hand", _nothing)
     out = shipped.folder / "benchmarks"
     told = _refseg("benchmark", "tiny", "--data", shipped.folder, "--out", out)
     assert told.exit_code == 0, told.output

@@ -12,11 +12,11 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from flows import cli
-from flows.cli import main
-from flows.configuration import RunConfig, keys
-from flows.run_file import load_config
-from flows.with_prefect import PREFECT_SETTINGS
+from flows.cli import main as cli
+from flows.cli.main import main
+from flows.config.loading import load_config
+from flows.config.run_config import RunConfig, keys
+from flows.prefect_session import PREFECT_SETTINGS
 from refseg_core.images import decode_image
 from tests.commands import refseg_process
 from tests.projects import Project
@@ -108,7 +108,7 @@ def test_every_key_is_a_flag_with_its_meaning(command: str) -> None:
 def test_help_is_quick_because_heavy_modules_are_imported_by_the_commands_that_need_them() -> None:
     program = (
         "import sys\n"
-        "from flows.cli import main\n"
+        "from flows.cli.main import main\n"
         "main(['--help'], standalone_mode=False)\n"
         "heavy = {'torch', 'prefect', 'pandas', 'pyarrow', 'sam2', 'pycocotools', 'numpy', 'fsspec', 'PIL', 'rich'}\n"
         "sys.exit(' '.join(sorted(heavy & sys.modules.keys())) or None)\n"
@@ -280,7 +280,7 @@ def test_a_fault_that_may_pass_is_told_in_a_line_with_exit_code_1(
     def fail(*_: object) -> None:
         raise ConnectionResetError("by peer")
 
-    monkeypatch.setattr("flows.preflight.check", fail)
+    monkeypatch.setattr("flows.config.preflight.check", fail)
     result = _invoke("run", project.write_config())
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == f"Error: ConnectionResetError: by peer. {cli._KEPT}\n"
@@ -439,7 +439,7 @@ def test_the_terminal_is_quiet_because_prefect_is_imported_after_it_was_told(
     program = (
         "import sys\n"
         "from click.testing import CliRunner\n"
-        "from flows.cli import main\n"
+        "from flows.cli.main import main\n"
         "CliRunner().invoke(main, sys.argv[1:])\n"
         "if 'prefect' in sys.modules:\n"
         "    from prefect.settings import PREFECT_LOGGING_LEVEL\n"

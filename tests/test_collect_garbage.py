@@ -2,7 +2,7 @@
 
 import pytest
 
-from flows.cli import main
+from flows.cli.main import main
 from refseg_core.errors import StoreError
 from tasks.store.garbage import Garbage, find_garbage, remove
 from tasks.store.status import store_status

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.configuration import Key, RunConfig, keys
-from flows.run_file import load_config, parse_config
-from flows.run_template import template
+from flows.config.loading import load_config, parse_config
+from flows.config.run_config import Key, RunConfig, keys
+from flows.config.template import template
 from refseg_core.errors import ConfigurationError
 from refseg_core.settings import LabelingSettings, SamplingSettings
 

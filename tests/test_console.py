@@ -5,9 +5,9 @@ import logging
 import numpy as np
 import pytest
 
-from flows import console
-from flows.console import one_line_faults, print_review
+from flows import terminal
 from flows.errors import ShardsFailedError
+from flows.terminal import one_line_faults, print_review
 from refseg_core.errors import StoreError
 from refseg_core.evaluation import Review
 from refseg_core.settings import Protocol
@@ -37,13 +37,13 @@ def metrics_of(num_categories: int, iou_type: str, metric: str) -> Metrics:
 def test_the_protocol_and_its_numbers_are_shown(
     protocol: Protocol, iou_type: str, metric: str, shown: list[str]
 ) -> None:
-    with console.results.capture() as captured:
+    with terminal.results.capture() as captured:
         print_review(Review(metrics_of(2, iou_type, metric)), protocol)
     assert all(part in captured.get() for part in (*shown, "0.250", "By category", "name 1"))
 
 
 def test_more_categories_than_one_reads_are_left_to_the_file() -> None:
-    with console.results.capture() as captured:
+    with terminal.results.capture() as captured:
         print_review(Review(metrics_of(1203, "segm", "AP")), "lvis")
     assert "By category: 1203, in the file below" in captured.get()
     assert "name 1" not in captured.get()

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from flows import pipeline
-from flows.configuration import RunConfig
+from flows.config.loading import load_config
+from flows.config.run_config import RunConfig
 from flows.demo import write_demo
-from flows.run_file import load_config
 from tests.label_rows import assert_exact, read_label_rows
 from tests.prefect_harness import prefect_harness
 from tests.without_prefect import call_without_prefect

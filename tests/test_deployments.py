@@ -13,12 +13,12 @@ from prefect.automations import Automation
 from prefect.client.schemas.objects import ConcurrencyOptions
 from prefect.utilities.importtools import import_object
 
-from flows import gpu_pool
-from flows.cli import main
-from flows.configuration import RunConfig, keys
-from flows.pools import CPU_POOL, GPU_POOL
-from flows.service.parts import worker_settings
-from flows.service.scheduling import nightly
+from flows.cli.main import main
+from flows.config.run_config import RunConfig, keys
+from flows.execution import gpu_workers
+from flows.execution.work_pools import CPU_POOL, GPU_POOL
+from flows.local_stack.programs import worker_settings
+from flows.service.schedules import nightly
 
 _FOLDER = Path(__file__).resolve().parents[1] / "deployments"
 _PREFECT: dict[str, Any] = yaml.safe_load((_FOLDER / "prefect.yaml").read_text())
@@ -48,10 +48,12 @@ def test_every_deployment_is_of_a_flow_and_says_what_it_does() -> None:
 
 def test_what_runs_hand_out_goes_to_the_gpu_pool_and_everything_else_to_the_other() -> None:
     for entry in _PREFECT["deployments"]:
-        is_gpu = _whole_name(entry) in (gpu_pool.LABEL_SHARDS, gpu_pool.BUILD_BANK)
+        is_gpu = _whole_name(entry) in (gpu_workers.LABEL_SHARDS, gpu_workers.BUILD_BANK)
         assert entry["work_pool"]["name"] == (GPU_POOL if is_gpu else CPU_POOL)
         assert ("gpu" in entry["tags"]) == is_gpu
-    assert {gpu_pool.LABEL_SHARDS, gpu_pool.BUILD_BANK} <= {_whole_name(entry) for entry in _PREFECT["deployments"]}
+    assert {gpu_workers.LABEL_SHARDS, gpu_workers.BUILD_BANK} <= {
+        _whole_name(entry) for entry in _PREFECT["deployments"]
+    }
 
 
 def test_the_form_of_a_run_explains_every_key() -> None:
@@ -138,7 +140,7 @@ def test_a_run_is_stalled_after_several_heartbeats_and_one_that_has_ended_stays_
 
 def test_what_automations_wait_for_is_what_is_told() -> None:
     expected = {event for entry in _AUTOMATIONS for event in entry["trigger"]["expect"]}
-    assert gpu_pool._LOST in expected
+    assert gpu_workers._LOST in expected
     tags = {
         related.removeprefix("prefect.tag.")
         for entry in _AUTOMATIONS

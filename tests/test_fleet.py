@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flows.configuration import ExecutionConfig
+from flows.config.run_config import ExecutionConfig
 from flows.errors import ShardsFailedError
-from flows.fleet import Fleet
-from flows.watch import PATIENCE_SECONDS, ServerGoneError, Sighting, Watch
+from flows.execution.run_monitor import PATIENCE_SECONDS, ServerGoneError, Sighting, Watch
+from flows.execution.scheduler import Fleet
 from tasks.runtime import progress
 from tasks.specs import LabelJob, ModelSettings
 from tasks.store.label_store import LabelRun

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from flows.config.loading import parse_config
 from flows.pipeline import run_pipeline
-from flows.run_file import parse_config
 from refseg_core.tables import Detections, Metrics
 from tasks.store.label_store import LabelRun
 from tasks.store.store import Store

@@ -14,9 +14,10 @@ from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import Artifact, FlowRun, Worker, WorkerStatus
 from prefect.states import Completed, Crashed, Pending, Running, Scheduled, State
 
-from flows import cancelling, pipeline
-from flows.gpu_pool import GpuPool
-from flows.watch import ServerGoneError
+from flows import pipeline
+from flows.execution import cancelling
+from flows.execution.gpu_workers import GpuPool
+from flows.execution.run_monitor import ServerGoneError
 
 _MOST = 200  # what Prefect hands out at once
 

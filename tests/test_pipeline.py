@@ -9,13 +9,13 @@ import pytest
 import torch
 from prefect.client.orchestration import get_client
 
-from flows import cli
-from flows.cli import main
-from flows.configuration import RunConfig
+from flows.cli import main as cli
+from flows.cli.main import main
+from flows.config.loading import load_config
+from flows.config.run_config import RunConfig
 from flows.demo import write_demo
 from flows.errors import ShardsFailedError
 from flows.pipeline import RunResult, build_bank, evaluate_labels, label_targets, run_pipeline
-from flows.run_file import load_config
 from refseg_core.errors import ConfigurationError, DatasetError
 from refseg_core.references import sampling
 from refseg_core.tables import Detections, Images, LabeledImages, Metrics, Prototypes, References

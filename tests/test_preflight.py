@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flows.preflight import check
+from flows.config.preflight import check
 from refseg_core.errors import ConfigurationError, RefsegError
 from tasks.models.loading import pick_device
 from tasks.store.store import Store
@@ -190,8 +190,8 @@ def test_prefects_server_is_not_needed(project: Project) -> None:
     """In a process of its own: here, other tests may have started a server before."""
     program = (
         "import sys\n"
-        "from flows.run_file import load_config\n"
-        "from flows.preflight import check\n"
+        "from flows.config.loading import load_config\n"
+        "from flows.config.preflight import check\n"
         "check(load_config(sys.argv[1]))\n"
         "sys.exit('prefect.server.api.server' in sys.modules)\n"
     )

@@ -19,8 +19,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from flows import pipeline
-from flows.cli import main
-from flows.with_prefect import PREFECT_SETTINGS
+from flows.cli.main import main
+from flows.prefect_session import PREFECT_SETTINGS
 from tasks.label_shard import label_shard
 from tasks.models.loading import load_models
 from tasks.storage.retry import ATTEMPTS_VARIABLE
@@ -375,7 +375,7 @@ from tests.models import TINY_ENCODER, TINY_SEGMENTER
 ENCODER_ARCHITECTURES["dinov2_demo"], SEGMENTER_ARCHITECTURES["sam2_demo"] = TINY_ENCODER, TINY_SEGMENTER
 from tasks.label_shard import label_shard
 label_shard.retry_delay_seconds = [0, 0, 0]
-from flows.cli import main
+from flows.cli.main import main
 main(prog_name="refseg")
 """
 

@@ -8,7 +8,7 @@ import pytest
 from click.testing import Result
 from prefect.client.orchestration import get_client
 
-from flows.configuration import RunConfig
+from flows.config.run_config import RunConfig
 from flows.pipeline import run_pipeline
 from tests.commands import contents, done, refseg, refused, without_prefect
 from tests.prefect_harness import prefect_harness

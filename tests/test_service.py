@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.service import s3, stack
-from flows.service.api import ui_address
-from flows.service.folder import ServiceFolder, StackState
-from flows.service.parts import (
+from flows.local_stack import lifecycle, seaweedfs
+from flows.local_stack.processes import kill_marked, of_part
+from flows.local_stack.programs import (
     Part,
     choose_gpus,
     from_json,
@@ -26,8 +25,9 @@ from flows.service.parts import (
     visible_gpus,
     worker_part,
 )
-from flows.service.processes import kill_marked, of_part
-from flows.service.supervisor import Backoff, Supervisor
+from flows.local_stack.state_folder import ServiceFolder, StackState
+from flows.local_stack.supervisor import Backoff, Supervisor
+from flows.service.api import ui_address
 from refseg_core.errors import ConfigurationError
 from tests.commands import refseg, refused
 
@@ -54,7 +54,7 @@ def test_a_port_that_is_taken_is_named_with_its_flag(tmp_path: Path, taken_port:
 
 
 def test_without_seaweedfs_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3.shutil, "which", lambda *_, **__: None)
+    monkeypatch.setattr(seaweedfs.shutil, "which", lambda *_, **__: None)
     message = refused(refseg("service", "up", "--folder", tmp_path / "s", "--port", str(_free())))
     assert "pip install 'refseg[service]'" in message
     assert "--no-s3" in message
@@ -222,7 +222,7 @@ def test_workers_end_before_the_server_that_they_report_to(
 def test_a_log_that_has_grown_long_begins_anew(
     supervise: Callable[..., Supervisor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flows.service.supervisor._LOG_BYTES", 10)
+    monkeypatch.setattr("flows.local_stack.supervisor._LOG_BYTES", 10)
     log = tmp_path / "it.log"
     log.write_text("more than ten bytes")
     supervise(_python("it", "", log=str(log))).keepers[0].trim_log()
@@ -235,11 +235,11 @@ def test_down_ends_what_a_killed_supervisor_left(tmp_path: Path) -> None:
     folder = ServiceFolder(tmp_path / "s")
     folder.make()
     folder.write_private(folder.plan, to_json([_python("it", "import time; time.sleep(60)")]))
-    supervisor = subprocess.Popen([sys.executable, "-m", "flows.service.supervisor", str(folder.path)])
+    supervisor = subprocess.Popen([sys.executable, "-m", "flows.local_stack.supervisor", str(folder.path)])
     _until(lambda: len(of_part(str(folder.path))) == 1)
     supervisor.kill()
     supervisor.wait()
-    assert stack.take_down(folder)
+    assert lifecycle.take_down(folder)
     assert of_part(str(folder.path)) == []
 
 
@@ -294,11 +294,11 @@ def test_gpus_keep_the_numbers_that_the_machine_gives_them() -> None:
 def test_credentials_are_made_once_and_for_the_owner_only(tmp_path: Path) -> None:
     folder = ServiceFolder(tmp_path / "s")
     folder.make()
-    first = s3.prepare(folder, host="127.0.0.1", port=8333)
-    second = s3.prepare(folder, host="127.0.0.1", port=8334)
+    first = seaweedfs.prepare(folder, host="127.0.0.1", port=8333)
+    second = seaweedfs.prepare(folder, host="127.0.0.1", port=8334)
     assert first.account == second.account
     assert {name: port for name, port in first.ports.items() if name != "s3.port"}.items() <= second.ports.items()
-    part = s3.s3_part(second, folder, "weed")
+    part = seaweedfs.s3_part(second, folder, "weed")
     assert first.account.secret not in " ".join(part.command)
     folder.write_exports(second.environment("127.0.0.1"))
     for file in (folder.s3 / "account.json", folder.s3 / "accounts.json", folder.env_file):
@@ -308,7 +308,7 @@ def test_credentials_are_made_once_and_for_the_owner_only(tmp_path: Path) -> Non
 def test_a_log_is_shown_without_passwords(tmp_path: Path) -> None:
     log = tmp_path / "server.log"
     log.write_text("cannot reach postgresql+asyncpg://me:secret@db/refseg\n")
-    shown = stack._tail(str(log))
+    shown = lifecycle._tail(str(log))
     assert "secret" not in shown
     assert "@db/refseg" in shown
 
@@ -316,7 +316,7 @@ def test_a_log_is_shown_without_passwords(tmp_path: Path) -> None:
 def test_the_deployments_are_found_and_name_flows_that_exist() -> None:
     from prefect.utilities.importtools import import_object
 
-    from flows.shipped import deployment_files
+    from flows.config.shipped_files import deployment_files
 
     content = yaml.safe_load((deployment_files() / "prefect.yaml").read_text())
     names = {(import_object(entry["entrypoint"]).name, entry["name"]) for entry in content["deployments"]}

@@ -21,12 +21,12 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelling
 
 from flows import pipeline
-from flows.cancelling import end_run
-from flows.configuration import RunConfig
+from flows.config.loading import load_config
+from flows.config.run_config import RunConfig
 from flows.demo import write_demo
-from flows.run_file import load_config
+from flows.execution.cancelling import end_run
 from flows.service.api import answers
-from flows.service.scheduling import for_workers
+from flows.service.schedules import for_workers
 from tasks.store.label_store import newest_labels
 from tasks.store.store import Store
 from tests.counts import count

@@ -11,7 +11,7 @@ _BUSY_SECONDS = 5
 # waits in a thread to write, and the main thread, which allocates, is who has to end the other connection's writing.
 _DEADLOCK = f"""
 import sqlite3, sys, threading, time
-from flows.service.server import collect_beside
+from flows.local_stack.prefect_server import collect_beside
 
 if sys.argv[2] == "beside":
     collect_beside()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.service.processes import is_port_free, of_part
+from flows.local_stack.processes import is_port_free, of_part
 from tests.commands import refseg_process
 from tests.seaweedfs import find_program
 from tests.service_stack import clean_environment, running_stack

@@ -10,10 +10,10 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from flows.configuration import ExecutionConfig
-from flows.fleet import Workers
-from flows.single_run import done_by_worker
-from flows.watch import PATIENCE_SECONDS, ServerGoneError, Sighting, Watch
+from flows.config.run_config import ExecutionConfig
+from flows.execution.run_monitor import PATIENCE_SECONDS, ServerGoneError, Sighting, Watch
+from flows.execution.scheduler import Workers
+from flows.execution.single_run import done_by_worker
 
 _RUN = uuid4()
 _TAKES_SECONDS = 100.0

@@ -4,8 +4,8 @@ from importlib.metadata import version
 
 import pytest
 
-from flows.console import results
-from flows.store_report import report_status
+from flows.reports.store_report import report_status
+from flows.terminal import results
 from tasks.store.status import FailedImage, LabelsStatus, store_status
 from tests.label_stores import LabelStore
 

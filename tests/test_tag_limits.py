@@ -13,8 +13,8 @@ import httpx
 import pytest
 from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 
-from flows import shard_groups, tag_limits
-from flows.watch import PATIENCE_SECONDS, ServerGoneError
+from flows.execution import concurrency_limits, label_shards
+from flows.execution.run_monitor import PATIENCE_SECONDS, ServerGoneError
 from tasks.specs import LabelJob, ModelSettings
 
 _REFUSED = httpx.ConnectError("connection refused")
@@ -61,13 +61,15 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Has a server played."""
 
     def played(server: Server, deployment: Any = uuid4()) -> None:  # noqa: B008 - any will do
-        monkeypatch.setattr(tag_limits, "get_client", lambda sync_client: nullcontext(server))
-        monkeypatch.setattr(tag_limits, "concurrency", server.concurrency)
-        monkeypatch.setattr(tag_limits, "time", SimpleNamespace(monotonic=lambda: server.now, sleep=server.sleep))
+        monkeypatch.setattr(concurrency_limits, "get_client", lambda sync_client: nullcontext(server))
+        monkeypatch.setattr(concurrency_limits, "concurrency", server.concurrency)
+        monkeypatch.setattr(
+            concurrency_limits, "time", SimpleNamespace(monotonic=lambda: server.now, sleep=server.sleep)
+        )
         run = SimpleNamespace(
             deployment=SimpleNamespace(id=deployment), flow_run=SimpleNamespace(tags=["gpu", "mine", "bucket-a"])
         )
-        monkeypatch.setattr(tag_limits, "runtime", run)
+        monkeypatch.setattr(concurrency_limits, "runtime", run)
 
     return played
 
@@ -75,20 +77,20 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize("refusals", [{}, {"read": 3}, {"take": 3}, {"read": 1, "take": 2}], ids=str)
 def test_slots_of_the_runs_tags_are_held_in_the_block_and_given_back(play: Any, refusals: dict[str, int]) -> None:
     play(server := Server(**refusals))
-    with tag_limits.slots_of_tags():
+    with concurrency_limits.slots_of_tags():
         assert server.taken == ["tag:gpu", "tag:bucket-a"]
     assert server.taken == []
 
 
 def test_a_server_that_goes_after_hours_of_waiting_for_a_slot_is_borne_too(play: Any) -> None:
     play(server := Server(slot_free_at=10 * PATIENCE_SECONDS, take=1))
-    with tag_limits.slots_of_tags():
+    with concurrency_limits.slots_of_tags():
         assert server.taken == ["tag:gpu", "tag:bucket-a"]
 
 
 def test_a_run_that_no_worker_has_takes_none(play: Any) -> None:
     play(server := Server(), deployment=None)
-    with tag_limits.slots_of_tags():
+    with concurrency_limits.slots_of_tags():
         assert server.taken == []
 
 
@@ -96,22 +98,22 @@ def test_work_that_is_done_does_not_fail_since_its_slots_cannot_be_given_back(
     play: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     play(Server(**{"give back": 1}))
-    with caplog.at_level(logging.WARNING), tag_limits.slots_of_tags():
+    with caplog.at_level(logging.WARNING), concurrency_limits.slots_of_tags():
         pass
     assert "connection refused" in caplog.text and "90 s" in caplog.text
 
 
 def test_what_fails_in_the_block_is_told_and_its_slots_are_given_back(play: Any) -> None:
     play(server := Server())
-    with pytest.raises(ValueError, match="the shard"), tag_limits.slots_of_tags():
+    with pytest.raises(ValueError, match="the shard"), concurrency_limits.slots_of_tags():
         raise ValueError("the shard")
     assert server.taken == []
 
 
 def test_a_server_that_stays_away_is_told(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tag_limits, "POLL_SECONDS", PATIENCE_SECONDS / 9)
+    monkeypatch.setattr(concurrency_limits, "POLL_SECONDS", PATIENCE_SECONDS / 9)
     play(server := Server(take=10_000))
-    with pytest.raises(ServerGoneError, match="connection refused"), tag_limits.slots_of_tags():
+    with pytest.raises(ServerGoneError, match="connection refused"), concurrency_limits.slots_of_tags():
         pass
     assert server.now > PATIENCE_SECONDS
 
@@ -124,8 +126,8 @@ def test_a_server_that_says_no_is_not_asked_again(play: Any, monkeypatch: pytest
         raise ConcurrencySlotAcquisitionError("no such limit")
         yield
 
-    monkeypatch.setattr(tag_limits, "concurrency", refused)
-    with pytest.raises(ConcurrencySlotAcquisitionError, match="no such limit"), tag_limits.slots_of_tags():
+    monkeypatch.setattr(concurrency_limits, "concurrency", refused)
+    with pytest.raises(ConcurrencySlotAcquisitionError, match="no such limit"), concurrency_limits.slots_of_tags():
         pass
     assert server.now == 0
 
@@ -139,9 +141,9 @@ def test_a_group_that_waits_for_a_slot_gives_signs_of_life(play: Any, monkeypatc
         shown_at.append(server.now)
         yield
 
-    monkeypatch.setattr(shard_groups, "_progress", progress)
+    monkeypatch.setattr(label_shards, "_progress", progress)
     model = ModelSettings(model="m")
-    shard_groups.label_shards.fn(
+    label_shards.label_shards.fn(
         LabelJob(store="s", key="k", prototypes="prototypes/p", images="i", segmenter=model, encoder=model), []
     )
     assert server.now == PATIENCE_SECONDS

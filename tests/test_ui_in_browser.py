@@ -13,8 +13,8 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.sorting import ArtifactSort
 
+from flows.config.loading import load_config
 from flows.demo import write_demo
-from flows.run_file import load_config
 from tasks.outputs.prefect_ui import artifact_name
 from tests.browser import Page, find_browser, open_browser
 from tests.commands import refseg_process

@@ -11,12 +11,13 @@ import pytest
 from prefect import Flow, State, Task
 from prefect.states import Completed, Failed
 
-from flows import engines, pipeline, shard_groups
+from flows import pipeline
+from flows.execution import engines, label_shards
 
 
 def call_without_prefect(patch: pytest.MonkeyPatch) -> None:
     """Exchanges every flow and task of the pipeline, until the patch is undone."""
-    for module in (pipeline, engines, shard_groups):
+    for module in (pipeline, engines, label_shards):
         for name, value in list(vars(module).items()):
             if isinstance(value, Flow):
                 patch.setattr(module, name, value.fn)

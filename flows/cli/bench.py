@@ -1,0 +1,168 @@
+"""`refseg bench`: measures on the machine at hand, and shows it as a table, as JSON and as a chart.
+
+Heavy modules are imported by the command that needs them, so that `refseg --help` stays quick.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast, get_args
+
+import click
+from click.core import ParameterSource
+
+from flows.config.loading import load_config
+from refseg_core.errors import ConfigurationError
+from refseg_core.settings import LabelingPath
+
+if TYPE_CHECKING:
+    from tasks.models.profiling.inputs import Inputs
+
+_PATHS: tuple[LabelingPath, ...] = get_args(LabelingPath)
+
+
+def _what_is_measured(command: Callable[..., None]) -> Callable[..., None]:
+    """The flags of all benchmarks."""
+    for option in (
+        click.option("--out", default="bench", show_default=True, help="Folder for the JSON file and the chart."),
+        click.option("--device", default="auto", show_default=True, help="'auto', 'cpu', 'cuda' or 'cuda:1'."),
+        click.option(
+            "--kept",
+            type=click.FloatRange(0.01, 1),
+            default=0.9,
+            show_default=True,
+            help="With --random: the share of prompts whose masks pass; 0.9 is what real models show.",
+        ),
+        click.option(
+            "--random",
+            "models",
+            metavar="SAM2,DINOV2",
+            help="Models of these names with random weights, on drawn images: for times, where weights are missing.",
+        ),
+        click.option(
+            "--compiled",
+            is_flag=True,
+            help="With batches.compiled: fast and turbo compiled for this machine, for GPUs.",
+        ),
+        click.option(
+            "--config",
+            "config_file",
+            metavar="RUN.yaml",
+            help="The images, models and bank of this run; by default the demo's.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(invoke_without_command=True)
+@_what_is_measured
+@click.option("--images", "num_images", type=click.IntRange(1), default=4, show_default=True, help="How many images.")
+@click.option("--paths", default=",".join(_PATHS), show_default=True, help="Others are held against the first.")
+@click.pass_context
+def bench(context: click.Context, /, *, paths: str, num_images: int, out: str, **what: Any) -> None:
+    """Measures the paths of labelling side by side: time of every stage, memory, agreement, share of the machine.
+
+    Each image is labelled on every path in turn, in one process. On two CPU cores the plain path takes two minutes an
+    image with SAM2 tiny; `--paths exact,fast,turbo` leaves it out.
+    """
+    if context.invoked_subcommand is not None:
+        _refuse_lost_flags(context)
+        return
+    from flows.reports.speed_report import report_comparison
+    from flows.terminal import progress_bars
+    from tasks.models.profiling.compare_paths import compare_paths
+
+    chosen = _chosen(paths)
+    with _inputs(**what, num_images=num_images) as inputs, progress_bars():
+        comparison = compare_paths(inputs, chosen)
+    report_comparison(comparison, Path(out))
+
+
+def _refuse_lost_flags(context: click.Context) -> None:
+    """What stands before a subcommand would not reach it."""
+    given = [
+        option.opts[0]
+        for option in context.command.params
+        if option.name and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
+    ]
+    if given:
+        name = context.invoked_subcommand
+        raise click.UsageError(f"{', '.join(given)}: flags of {name} stand behind it: refseg bench {name} [OPTIONS].")
+
+
+@bench.command()
+@_what_is_measured
+def scale(*, out: str, **what: Any) -> None:
+    """How cost grows with points, categories (20, 80, 1203), the image's size, references and images."""
+    from flows.reports.speed_report import report_growth
+    from flows.terminal import progress_bars
+    from tasks.models.profiling.scaling import measure_growth
+
+    with _inputs(**what, num_images=1) as inputs, progress_bars():
+        growth = measure_growth(inputs)
+    report_growth(growth, Path(out))
+
+
+def _chosen(paths: str) -> list[LabelingPath]:
+    names = [name.strip() for name in paths.split(",")]
+    unknown = [name for name in names if name not in _PATHS]
+    if unknown or len(set(names)) < len(names):
+        raise ConfigurationError(f"--paths: expected some of {', '.join(_PATHS)}, each once; got {paths!r}.")
+    return cast(list[LabelingPath], names)
+
+
+@contextmanager
+def _inputs(*, compiled: bool, **what: Any) -> Iterator["Inputs"]:
+    """What is labelled with what, for as long as the block lasts."""
+    with _chosen_inputs(**what) as inputs:
+        yield inputs if not compiled else replace(inputs, batches=inputs.batches.model_copy(update={"compiled": True}))
+
+
+@contextmanager
+def _chosen_inputs(
+    config_file: str | None, models: str | None, kept: float, device: str, num_images: int
+) -> Iterator["Inputs"]:
+    with tempfile.TemporaryDirectory(prefix="refseg-bench-") as place:
+        if models is None:
+            yield _of_run(config_file or _demo(Path(place)), device, num_images)
+            return
+        if config_file is not None:
+            raise ConfigurationError("--config and --random: choose one of the two.")
+        from tasks.models.profiling.inputs import random_inputs
+
+        segmenter, _, encoder = models.partition(",")
+        yield random_inputs(
+            Path(place), segmenter=segmenter, encoder=encoder, device=device, num_images=num_images, kept=kept
+        )
+
+
+def _demo(folder: Path) -> str:
+    from flows.demo import write_demo
+
+    return str(write_demo(folder))
+
+
+def _of_run(config_file: str, device: str, num_images: int) -> "Inputs":
+    from flows.config.preflight import check
+    from flows.pipeline import make_bank_here
+    from tasks.index_dataset import index_dataset
+    from tasks.models.profiling.inputs import inputs_of_run
+    from tasks.store.store import Store
+
+    config = load_config(config_file, {} if device == "auto" else {"device": device})
+    check(config)
+    return inputs_of_run(
+        Store(config.store),
+        dataset=index_dataset.fn(config.store, config.targets.source, conventions=config.conventions),
+        prototypes=make_bank_here(config),
+        images_uri=config.targets.images,
+        segmenter=config.segmenter,
+        encoder=config.encoder,
+        labeling=config.labeling,
+        batches=config.batches,
+        device=config.device,
+        num_images=num_images,
+    )

@@ -1,0 +1,84 @@
+"""`refseg benchmark`: runs a published benchmark and shows its numbers beside the published ones.
+
+Heavy modules are imported by the command that needs them, so that `refseg --help` stays quick.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import yaml
+
+from flows.prefect_session import prefect_at_hand, prefect_settings
+from refseg_core.errors import ConfigurationError
+from tasks.storage.uris import scheme
+
+if TYPE_CHECKING:
+    from flows.benchmarks.spec import Value
+
+
+def _complete_name(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    from flows.benchmarks.spec import benchmark_names
+
+    return [name for name in benchmark_names() if name.startswith(incomplete)]
+
+
+@click.command()
+@click.argument("name", required=False, shell_complete=_complete_name)
+@click.option("--data", metavar="DIR", help="Folder that holds the benchmark's data.")
+@click.option(
+    "--out", default="benchmarks", show_default=True, help="Folder or prefix; each benchmark has one below it."
+)
+@click.option("--only", multiple=True, metavar="AXIS=VALUES", help="Only these values, such as shots=1,5 or seed=33.")
+@click.option("--corrected", is_flag=True, help="By right conventions instead of those of the published code.")
+@click.option(
+    "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Another value of a run configuration's key."
+)
+def benchmark(
+    *,
+    name: str | None,
+    data: str | None,
+    out: str,
+    only: Sequence[str],
+    corrected: bool,
+    changes: Sequence[str],
+) -> None:
+    """Runs a published benchmark: the numbers of refseg beside those of the paper. Without NAME: lists all.
+
+    What it needs is checked first, and everything that is missing is named. The same command resumes.
+    """
+    if name is None:
+        from flows.reports.benchmark_report import report_benchmarks
+
+        report_benchmarks()
+        return
+    if data is None:
+        raise click.UsageError("--data is missing: the folder that holds the benchmark's data.")
+    chosen = {axis: tuple(_value(part) for part in values.split(",")) for axis, values in map(_pair, only)}
+    given = {key: yaml.safe_load(value) for key, value in map(_pair, changes)}
+    store = _absolute(out).rstrip("/") + f"/{name}"
+    prefect_settings()
+    from flows.benchmarks.run import plan_benchmark, run_plan
+
+    plan = plan_benchmark(name, str(Path(data).absolute()), store, chosen=chosen, corrected=corrected, changes=given)
+    with prefect_at_hand():
+        table = run_plan(plan)
+    from flows.reports.benchmark_report import report_benchmark
+
+    report_benchmark(store, table)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    left, sign, right = text.partition("=")
+    if not sign or not left or not right:
+        raise ConfigurationError(f"{text!r}: expected NAME=VALUE.")
+    return left, right
+
+
+def _value(text: str) -> "Value":
+    return int(text) if text.lstrip("-").isdigit() else text
+
+
+def _absolute(out: str) -> str:
+    return out if scheme(out) else str(Path(out).absolute())

@@ -1,0 +1,177 @@
+"""The commands that run refseg as a service: a Prefect server, an S3 server and workers, on one machine or several.
+
+Heavy modules are imported by the command that needs them, so that `refseg --help` stays quick.
+"""
+
+import os
+import signal
+import sys
+import time
+
+import click
+
+from flows.execution.work_pools import GPU_POOL
+from flows.local_stack.state_folder import DEFAULT_FOLDER, ServiceFolder
+
+_folder_option = click.option(
+    "--folder", default=DEFAULT_FOLDER, show_default=True, help="Where the service keeps its data, logs and secrets."
+)
+_config_argument = click.argument("config_file", metavar="CONFIG.yaml", type=click.Path(dir_okay=False))
+
+
+@click.group()
+def service() -> None:
+    """Runs refseg as a service: server, storage and workers, with schedules and a UI.
+
+    `refseg service up` starts all of it on this machine; `refseg service worker` adds another machine's GPUs.
+    """
+
+
+@service.command()
+@_folder_option
+@click.option("--port", default=4200, show_default=True, help="Port of the Prefect server and its UI.")
+@click.option("--s3-port", default=8333, show_default=True, help="Port of the S3 server.")
+@click.option("--no-s3", is_flag=True, help="Without an S3 server: stores are folders, or buckets you have.")
+@click.option("--gpu-workers", type=click.IntRange(0), metavar="N", help="By default one for each GPU, at least one.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; 0.0.0.0 for other machines too.")
+@click.option("--database", metavar="URL", help="postgresql+asyncpg://...; by default SQLite in the folder.")
+@click.option("--notify", metavar="URL", help="Where automations send news, as a POST that Slack and others take.")
+@click.option("--foreground", is_flag=True, help="Stay until told to end, as systemd wants it.")
+def up(
+    *,
+    folder: str,
+    port: int,
+    s3_port: int,
+    no_s3: bool,
+    gpu_workers: int | None,
+    host: str,
+    database: str | None,
+    notify: str | None,
+    foreground: bool,
+) -> None:
+    """Starts Prefect server, S3 server and workers in the background, and keeps them alive."""
+    from flows.local_stack.lifecycle import brought_up, take_down
+    from flows.local_stack.options import Wishes
+    from flows.terminal import messages, results
+
+    place = ServiceFolder(folder)
+    wishes = Wishes(host, port, None if no_s3 else s3_port, gpu_workers, database, notify)
+    with brought_up(place, wishes, lambda text: messages.print(text, style="dim")) as (stack, _):
+        results.print(f"UI:      {stack.ui_url}")
+        if stack.s3_endpoint is not None:
+            results.print(f"S3:      {stack.s3_endpoint}, bucket s3://{stack.bucket}")
+        results.print(f"Folder:  {place.path} (logs in {place.logs})")
+        results.print("Next:")
+        results.print(f"  . {stack.env_file}                 # this shell uses the service")
+        results.print("  refseg service label run.yaml      # label now, and watch")
+        results.print('  refseg service schedule run.yaml --cron "0 2 * * *"')
+        own = "" if folder == DEFAULT_FOLDER else f" --folder {folder}"
+        results.print(f"  refseg service status{own}; refseg service down{own}")
+        if not foreground:
+            return
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # from here on being told to end is no failure
+        try:
+            while place.is_held():
+                time.sleep(1)
+        finally:
+            take_down(place)
+    raise SystemExit(1)  # the supervisor has ended, and nobody told it to through this process
+
+
+@service.command()
+@_folder_option
+def down(folder: str) -> None:
+    """Ends everything that `up` started. Data, runs and schedules are kept for the next `up`."""
+    from flows.local_stack.lifecycle import take_down
+
+    was_up = take_down(ServiceFolder(folder))
+    click.echo("Everything has ended." if was_up else "The service was not up.")
+
+
+@service.command("status")
+@_folder_option
+def service_status(folder: str) -> None:
+    """Says how the parts are, which workers are online and what ran last. Exit code 1 where a part does not run."""
+    from flows.local_stack.lifecycle import facts
+    from flows.service.api import answers
+    from flows.terminal import results
+
+    place = ServiceFolder(folder)
+    state = place.read_state()
+    if state is None or not place.is_held():
+        click.echo(f"The service of {place.path} is not up: refseg service up")
+        click.get_current_context().exit(1)
+    known = facts(place)
+    if "own_api_url" in known:
+        os.environ["PREFECT_API_URL"] = known["own_api_url"]
+    from flows.service.status import print_parts, print_server
+
+    print_parts(state.parts)
+    if "own_api_url" not in known or not answers(f"{known['own_api_url']}/health"):
+        results.print("The Prefect server does not answer (yet).")
+        click.get_current_context().exit(1)
+    results.print(f"UI {known['ui_url']}" + (f", S3 {known['s3_endpoint']}" if known["s3_endpoint"] else ""))
+    print_server()
+    if any(part.state != "running" for part in state.parts):
+        click.get_current_context().exit(1)
+
+
+@service.command()
+@click.option("--pool", default=GPU_POOL, show_default=True, help="Whose runs to take.")
+@click.option("--gpus", default="all", show_default=True, help="Which GPUs, one worker each: all, or 0,1.")
+@click.option("--name", help="What the workers are called; by default this machine's name.")
+def worker(pool: str, gpus: str, name: str | None) -> None:
+    """Has this machine work for the server that PREFECT_API_URL names, until Ctrl-C."""
+    from flows.local_stack.worker_machine import work_for
+    from flows.service.api import require_api
+
+    work_for(require_api(), pool, gpus, name)
+
+
+@service.command()
+@click.option("--notify", metavar="URL", help="Where automations send news, as a POST that Slack and others take.")
+def deploy(notify: str | None) -> None:
+    """Tells the server that PREFECT_API_URL names of refseg: work pools, deployments, automations."""
+    from flows.service.api import require_api
+
+    require_api()
+    from flows.service.deployments import deploy as tell
+
+    told = tell(notify)
+    click.echo(f"{len(told.deployments)} deployments, {len(told.automations)} automations are in place.")
+    for reason in told.left_out:
+        click.echo(f"Left out {reason}", err=True)
+
+
+@service.command()
+@_config_argument
+@click.option("--cron", required=True, help='When, for example "0 2 * * *": at two every night.')
+@click.option("--timezone", default="UTC", show_default=True, help="Whose clock, for example Europe/Berlin.")
+@click.option("--name", help="What it is called; by default as the folder of images.")
+def schedule(config_file: str, cron: str, timezone: str, name: str | None) -> None:
+    """Has the service run CONFIG.yaml again and again; what is labelled already is not labelled again."""
+    from flows.config.loading import load_config
+    from flows.service.api import require_api, ui_address
+
+    config = load_config(config_file)
+    api_url = require_api()
+    from flows.service.schedules import schedule as put_on_schedule
+
+    deployment = put_on_schedule(config, cron=cron, timezone=timezone, name=name)
+    click.echo(f"Scheduled {deployment}: {ui_address(api_url)}/deployments")
+    click.echo(f"To run it now: prefect deployment run {deployment}")
+
+
+@service.command("label")
+@_config_argument
+def label_by_service(config_file: str) -> None:
+    """Has the service label with CONFIG.yaml now, and shows how far it is."""
+    from flows.config.loading import load_config
+    from flows.service.api import require_api
+
+    config = load_config(config_file)
+    require_api()
+    from flows.service.follow import label_now
+
+    label_now(config)
+    click.echo(f"Done: refseg status {config.store}")

@@ -1,0 +1,169 @@
+"""The commands that look at a store, or take something out of it: they need no configuration, only its place.
+
+Heavy modules are imported by the command that needs them, so that `refseg --help` stays quick.
+"""
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from tasks.storage.uris import redact
+
+if TYPE_CHECKING:
+    from refseg_core.settings import Conventions
+    from tasks.outputs.export import Format
+    from tasks.store.label_store import LabelRun
+    from tasks.store.store import Store
+
+_FAILURE = 1
+
+
+def _choose_labels(store: "Store", key: str | None) -> "LabelRun":
+    """The labels of the given key, else the newest. Raises StoreError where there are none."""
+    from tasks.store.label_store import newest_labels, open_labels
+
+    if key is not None:
+        return open_labels(store, key)
+    run, others = newest_labels(store)
+    if others:
+        click.echo(f"Labels {run.key}, the newest of {others + 1}; choose others with --labels KEY.", err=True)
+    return run
+
+
+@click.command()
+@click.argument("store_uri", metavar="STORE")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["coco-results", "coco", "parquet"]),
+    default="coco-results",
+    show_default=True,
+)
+@click.option("--out", required=True, help="File or URI to write.")
+@click.option("--labels", "key", metavar="KEY", help="Which labels; by default the newest.")
+@click.option("--polygons", is_flag=True, help="Polygons instead of run lengths (coco only; holes are filled).")
+@click.option("--min-score", default=0.0, show_default=True, help="Leave out instances below this score.")
+@click.option(
+    "--conventions",
+    type=click.Choice(["corrected", "original"]),
+    default="corrected",
+    show_default=True,
+    help="'original' writes boxes as the published code does, one pixel small.",
+)
+def export(
+    *,
+    store_uri: str,
+    form: "Format",
+    out: str,
+    key: str | None,
+    polygons: bool,
+    min_score: float,
+    conventions: "Conventions",
+) -> None:
+    """Writes the current labels as COCO results, as a whole COCO dataset, or as one Parquet table.
+
+    Current are those of the images that were asked for last: labels of removed and changed images are left out.
+    """
+    from tasks.outputs.export import export_labels
+    from tasks.store.store import Store
+
+    run = _choose_labels(Store(store_uri), key)
+    export_labels(run, out, form=form, polygons=polygons, min_score=min_score, conventions=conventions)
+    click.echo(f"Wrote {redact(out)}")
+
+
+@click.command()
+@click.argument("store_uri", metavar="STORE")
+@click.option("--out", required=True, help="Folder or prefix to write the pictures to.")
+@click.option("--labels", "key", metavar="KEY", help="Which labels; by default the newest.")
+@click.option("--score", default=0.5, show_default=True, help="Show instances of at least this score.")
+@click.option("--limit", type=int, help="Draw only so many images.")
+def show(store_uri: str, out: str, key: str | None, score: float, limit: int | None) -> None:
+    """Draws the references, and ground truth beside predictions for every labelled image."""
+    from flows.terminal import progress_bars
+    from tasks.outputs.pictures import show_labels
+    from tasks.store.store import Store
+
+    run = _choose_labels(Store(store_uri), key)
+    with progress_bars():
+        number = show_labels(store_uri, run.key, out, score_thresh=score, limit=limit)
+    click.echo(f"Wrote {number} pictures to {redact(out)}")
+
+
+@click.command()
+@click.argument("store_uri", metavar="STORE")
+@click.option("--failed", is_flag=True, help="List every image that failed, not only the first few.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as json, for programs.")
+def status(store_uri: str, failed: bool, as_json: bool) -> None:
+    """Says what a store holds: what was made when, by whom and from what, and what is labelled, missing and failed."""
+    from flows.reports.store_report import report_status
+    from flows.terminal import progress_bars
+    from tasks.store.status import store_status
+    from tasks.store.store import Store
+
+    store = Store(store_uri)
+    store.folder.check_readable()
+    with progress_bars():
+        found = store_status(store)
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(found), indent=2))
+    else:
+        report_status(store_uri, found, all_failed=failed)
+
+
+@click.command()
+@click.argument("store_uri", metavar="STORE")
+def verify(store_uri: str) -> None:
+    """Checks every size, hash and row count of a store, and that every image is labelled once.
+
+    Lists what is wrong and ends with exit code 1 where anything is.
+    """
+    from flows.reports.store_report import report_verified
+    from flows.terminal import progress_bars
+    from tasks.store.store import Store
+    from tasks.store.verify import verify_store
+
+    store = Store(store_uri)
+    store.folder.check_readable()
+    with progress_bars():
+        verified = verify_store(store)
+    report_verified(verified)
+    if verified.faults:
+        click.get_current_context().exit(_FAILURE)
+
+
+@click.command()
+@click.argument("store_uri", metavar="STORE")
+@click.option("--gone", is_flag=True, help="Also shards all of whose images were removed or changed since.")
+@click.option("--labels", "keys", multiple=True, metavar="KEY", help="Also the whole labels of this key.")
+@click.option(
+    "--min-age",
+    default=24.0,
+    show_default=True,
+    metavar="HOURS",
+    help="Keep leftovers and unused artifacts that are younger: a run may be at work on them.",
+)
+@click.option("--yes", is_flag=True, help="Remove what is listed. Without it nothing is removed.")
+def gc(*, store_uri: str, gone: bool, keys: tuple[str, ...], min_age: float, yes: bool) -> None:
+    """Lists what nobody needs any more in a store, and with --yes removes it.
+
+    That is what killed processes left, and artifacts that no labels and metrics were made from.
+    """
+    from flows.reports.store_report import report_garbage
+    from flows.terminal import progress_bars
+    from tasks.store.garbage import find_garbage, remove
+    from tasks.store.store import Store
+
+    store = Store(store_uri)
+    store.folder.check_readable()
+    garbage = find_garbage(store, min_age_hours=min_age, gone=gone, labels=keys)
+    report_garbage(garbage, removing=yes)
+    if yes and garbage:
+        with progress_bars():
+            remove(store, garbage)
+        click.echo(f"Removed {len(garbage)} objects.")
+
+
+STORE_COMMANDS: tuple[click.Command, ...] = (export, show, status, verify, gc)

@@ -1,0 +1,116 @@
+"""Reads the file of a run, with flags over it, and tells everything that is wrong with it at once."""
+
+import difflib
+import re
+import reprlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from flows.config.run_config import PATHS, RunConfig, check_config, keys
+from refseg_core.errors import ConfigurationError
+from tasks.storage.uris import redact_text
+
+_BRIEF = reprlib.Repr()
+_BRIEF.maxstring = _BRIEF.maxother = 200
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(//|:)")  # a scheme, or chained ones
+
+
+def load_config(path: str, overrides: Mapping[str, Any] | None = None) -> RunConfig:
+    """Reads a configuration file; relative paths in it are relative to its folder. Overrides go by dotted key.
+
+    Raises ConfigurationError naming every wrong key and value at once.
+    """
+    file = Path(path)
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigurationError(
+            f"{path}: no such file. `refseg init {path}` writes one to fill in; `refseg demo` needs none."
+        ) from None
+    except (OSError, ValueError, AttributeError, RecursionError, yaml.YAMLError) as error:
+        # PyYAML raises ValueError and AttributeError for dates and numbers that are none.
+        raise ConfigurationError(f"{path}: cannot be read as YAML: {_reason(error)}.") from error
+    if not isinstance(content, dict):
+        raise ConfigurationError(
+            f"{path}: expected keys such as store, references and targets, got {type(content).__name__}."
+        )
+    return load_content(content, overrides or {}, source=path, base=file.resolve().parent)
+
+
+def load_content(content: dict[str, Any], overrides: Mapping[str, Any], *, source: str, base: Path) -> RunConfig:
+    """The configuration of a content whose relative paths are relative to `base`; overrides go by dotted key."""
+    _resolve_paths(content, base)
+    for name, value in overrides.items():
+        _override(content, name, value)
+    return parse_config(content, source=source)
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with a file and where, without repeating its lines: they may hold secrets."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"{error.problem} in line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
+    return redact_text(str(error) or type(error).__name__)
+
+
+def parse_config(content: Mapping[str, Any], *, source: str) -> RunConfig:
+    """Checks a configuration. Raises ConfigurationError naming every wrong key and value at once."""
+    try:
+        config = RunConfig.model_validate(content)
+    except ValidationError as error:
+        listed = "\n".join(f"  {_describe(problem)}" for problem in error.errors())
+        raise ConfigurationError(f"{source}: {error.error_count()} wrong:\n{listed}") from None
+    check_config(config, source=source)
+    return config
+
+
+def _describe(problem: Any) -> str:
+    name = ".".join(str(part) for part in problem["loc"] if not str(part).startswith(("tuple", "function")))
+    if problem["type"] == "extra_forbidden":
+        return f"{name}: no such key. {_nearest(name)}"
+    if problem["type"] == "missing":
+        return f"{name}: is missing and has no default."
+    return f"{name}: {problem['msg']}, got {_brief(problem['input'])}."
+
+
+def _brief(value: Any) -> str:
+    """A value as a message can hold it: not long, whatever YAML's references make of it, and without secrets."""
+    return redact_text(_BRIEF.repr(value))
+
+
+def _nearest(name: str) -> str:
+    known = [key.name for key in keys()] + list(RunConfig.model_fields)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"Did you mean {close[0]}?" if close else f"Known are {', '.join(RunConfig.model_fields)}."
+
+
+def _override(content: dict[str, Any], name: str, value: Any) -> None:
+    *sections, last = name.split(".")
+    for section in sections:
+        inner = content.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise ConfigurationError(f"{section}: expected keys below it, got {_brief(inner)}.")
+        content = inner
+    content[last] = value
+
+
+def _resolve_paths(content: dict[str, Any], folder: Path) -> None:
+    for name in PATHS:
+        *sections, last = name.split(".")
+        inner: Any = content
+        for section in sections:
+            inner = inner.get(section) if isinstance(inner, dict) else None
+        if isinstance(inner, dict) and isinstance(inner.get(last), str):
+            inner[last] = _below(folder, inner[last])
+
+
+def _below(folder: Path, path: str) -> str:
+    if not path or _URI.match(path):
+        return path
+    try:
+        return str(folder / Path(path).expanduser())
+    except RuntimeError as error:
+        raise ConfigurationError(f"{path}: nobody of that name has a home here. Give the whole path.") from error

@@ -1,0 +1,70 @@
+"""Finds what would stop a run before hours are spent: in the first seconds, without weights and without Prefect."""
+
+from flows.config.run_config import RunConfig, check_config
+from refseg_core.datasets.category_mapping import matching_ids
+from refseg_core.errors import DatasetError
+from refseg_core.images import IMAGE_SUFFIXES
+from refseg_core.tables import Categories
+from tasks.evaluate import check_protocol
+from tasks.index_dataset import index_dataset
+from tasks.models.loading import check_memory, pick_device
+from tasks.models.weights import locate_weights
+from tasks.outputs.pictures import check_apart
+from tasks.sample_references import sample_references
+from tasks.storage.folder import Folder
+from tasks.storage.uris import redact
+from tasks.store.store import Artifact, Store
+
+
+def check(config: RunConfig) -> None:
+    """Checks places, weights, device, references and targets; what it makes of them the run finds made.
+
+    Raises the RefsegError that names what is wrong.
+    """
+    check_config(config, source="configuration")
+    for model in (config.segmenter, config.encoder):
+        locate_weights(model.model, model.weights)
+    if config.execution.engine == "process":
+        pick_device(config.device)
+        check_memory(config.segmenter, config.encoder, config.device, config.labeling, config.batches)
+    if config.pictures is not None:
+        for images_uri in (config.targets.images, config.references.images):
+            check_apart(Folder(config.pictures), images_uri)
+    for written in (config.store, config.pictures):
+        if written is not None:
+            Folder(written).check_writable()
+    Folder(config.references.images).check_readable()
+    references = _check_references(config)
+    if config.targets.annotations is None:
+        _check_listing(config)
+    else:
+        _check_annotated_targets(config, references)
+
+
+def _check_references(config: RunConfig) -> Artifact:
+    dataset = index_dataset.fn(config.store, config.references.source)
+    sample_references.fn(
+        config.store,
+        dataset,
+        config.references.sampling,
+        config.references.annotation_ids,
+        conventions=config.conventions,
+    )
+    return dataset
+
+
+def _check_listing(config: RunConfig) -> None:
+    """A million names are listed once, by the run; here one image is enough."""
+    if not Folder(config.targets.images).holds_files(tuple(IMAGE_SUFFIXES)):
+        raise DatasetError(
+            f"targets.images: {redact(config.targets.images)} holds no image. Expected files ending in "
+            f"{', '.join(sorted(IMAGE_SUFFIXES))}."
+        )
+
+
+def _check_annotated_targets(config: RunConfig, references: Artifact) -> None:
+    Folder(config.targets.images).check_readable()
+    store = Store(config.store)
+    targets = index_dataset.fn(config.store, config.targets.source, conventions=config.conventions)
+    matching_ids(store.load(references, Categories), store.load(targets, Categories))
+    check_protocol(store, targets, config.evaluation, config.conventions)

@@ -1,0 +1,61 @@
+"""The file that `refseg init` writes: every key with its meaning, bounds and default."""
+
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from flows.config.run_config import RunConfig, section_of
+
+_COMMENT_WIDTH = 100
+_EXAMPLES = {
+    "store": "runs/boats",
+    "references.images": "references",
+    "references.annotations": "references.json",
+    "targets.images": "images",
+}
+
+
+def template() -> str:
+    """The file that `refseg init` writes: every key with its meaning, bounds and default."""
+    lines = [
+        "# refseg: one run. Fill in the paths; everything else has the published defaults.",
+        "# Paths are relative to this file, or URIs such as s3://bucket/prefix. `refseg run THIS_FILE` does the rest.",
+    ]
+    return "\n".join([*lines, *_lines(RunConfig, None)]) + "\n"
+
+
+def _lines(model: type[BaseModel], defaults: BaseModel | None, indent: int = 0, prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        section, dotted = section_of(field), f"{prefix}{name}"
+        default = field.default if defaults is None else getattr(defaults, name)
+        if section is None:
+            yield from _key_lines(dotted, field, default, " " * indent)
+            continue
+        if indent == 0:
+            yield ""
+        yield from _comment(str(field.description), " " * indent)
+        yield f"{' ' * indent}{name}:"
+        yield from _lines(section, default if isinstance(default, BaseModel) else None, indent + 2, f"{dotted}.")
+
+
+def _key_lines(name: str, field: FieldInfo, default: Any, space: str) -> Iterator[str]:
+    yield from _comment(f"{field.description}{_bounds(field)}", space)
+    written = yaml.safe_dump(_EXAMPLES.get(name, default), default_flow_style=True).removesuffix("...\n").strip()
+    yield f"{space}{name.rpartition('.')[2]}: {written}"
+
+
+def _comment(text: str, space: str) -> list[str]:
+    indent = f"{space}# "
+    return textwrap.wrap(text, _COMMENT_WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+
+
+def _bounds(field: FieldInfo) -> str:
+    limits = {type(limit).__name__: limit for limit in field.metadata}
+    low, high = getattr(limits.get("Ge"), "ge", None), getattr(limits.get("Le"), "le", None)
+    if low is None:
+        return ""
+    return f" At least {low}." if high is None else f" From {low} to {high}."

@@ -1,0 +1,131 @@
+"""What a stack is made of: programs, with what each needs, as the supervisor is told in a file."""
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+from flows.execution.work_pools import CPU_POOL
+from refseg_core.errors import ConfigurationError
+
+_RUNS_AT_ONCE = 8  # runs of the CPU pool mostly wait for GPU workers; each is a process of its own, 0.5 GB
+_WORKER_SETTINGS = {
+    "PREFECT_WORKER_QUERY_SECONDS": "2",
+    "PREFECT_WORKER_HEARTBEAT_SECONDS": "10",
+    "PREFECT_WORKER_ENABLE_CANCELLATION": "true",
+    "PREFECT_WORKER_CANCELLATION_POLL_SECONDS": "10",
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+    "PREFECT_CLIENT_MAX_RETRIES": "8",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "flows,tasks,refseg_core",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+}
+_NEVER_INHERITED = ("PREFECT_API_KEY", "PREFECT_PROFILE", "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A program that shall run. `environment` is added to the supervisor's, where None takes a variable away."""
+
+    name: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str | None] = field(default_factory=dict)
+    port: int | None = None
+    folder: str | None = None  # where it runs
+    log: str | None = None  # null: it writes where the supervisor does
+    waits_for: str | None = None  # a file that is there when it may start
+    leaves: tuple[str, ...] = ()  # files that it leaves behind when it is killed
+    grace_seconds: float = 6.0  # how long it may take to end
+    ends_first: bool = False  # before the others are asked to
+
+
+def to_json(parts: Sequence[Part]) -> str:
+    """The parts as text."""
+    return json.dumps([asdict(part) for part in parts], indent=2)
+
+
+def from_json(text: str) -> list[Part]:
+    """The parts that `to_json` wrote."""
+    return [
+        Part(**{**entry, "command": tuple(entry["command"]), "leaves": tuple(entry["leaves"])})
+        for entry in json.loads(text)
+    ]
+
+
+def server_part(*, host: str, port: int, api_url: str, home: str, database: str | None, log: str) -> Part:
+    """The Prefect server with its UI, on SQLite unless a database is named."""
+    database_settings = {} if database is None else {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database}
+    return Part(
+        name="server",
+        command=(sys.executable, "-m", "flows.local_stack.prefect_server", "--host", host, "--port", str(port)),
+        environment={
+            **dict.fromkeys((*_NEVER_INHERITED, "PREFECT_API_URL")),
+            "PREFECT_HOME": home,
+            # Left to itself the UI asks port 4200, whatever the server's is.
+            "PREFECT_SERVER_UI_API_URL": os.environ.get("PREFECT_SERVER_UI_API_URL", api_url),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            # Kept in memory, leases would be forgotten by a server that is started again, and their slots stay taken.
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+            "DO_NOT_TRACK": "1",
+            **database_settings,
+        },
+        port=port,
+        log=log,
+    )
+
+
+def worker_part(
+    name: str,
+    pool: str,
+    *,
+    environment: Mapping[str, str | None],
+    worker_name: str | None = None,
+    log: str | None = None,
+    waits_for: str | None = None,
+) -> Part:
+    """A process worker. One of the GPU pool does one run at a time, since a run fills its GPU."""
+    limit = _RUNS_AT_ONCE if pool == CPU_POOL else 1
+    options = ("--pool", pool, "--name", worker_name or f"{host_name()}-{name}", "--limit", str(limit))
+    return Part(
+        name=name,
+        command=(sys.executable, "-m", "prefect", "worker", "start", "--type", "process", *options),
+        environment={**worker_settings(), **environment},
+        log=log,
+        waits_for=waits_for,
+        ends_first=True,
+    )
+
+
+def worker_settings() -> dict[str, str | None]:
+    """What workers and their runs are told of Prefect; what the user has set already wins."""
+    return {name: os.environ.get(name, value) for name, value in _WORKER_SETTINGS.items()}
+
+
+def gpu_settings(gpu: str | None) -> dict[str, str | None]:
+    """What shows a process one GPU only; with None it sees what the supervisor sees."""
+    return {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
+
+
+def visible_gpus(environment: Mapping[str, str], count: int) -> list[str]:
+    """What CUDA_VISIBLE_DEVICES calls each GPU that this process sees."""
+    named = [gpu.strip() for gpu in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu.strip()]
+    return named[:count] if named else [str(index) for index in range(count)]
+
+
+def choose_gpus(wanted: str, visible: Sequence[str]) -> list[str | None]:
+    """The GPUs that `--gpus` names, one for each worker. Raises ConfigurationError for those that are not there."""
+    if wanted == "all":
+        return list(visible) or [None]
+    named = [gpu.strip() for gpu in wanted.split(",") if gpu.strip()]
+    unknown = [gpu for gpu in named if gpu not in visible]
+    if unknown or not named:
+        found = f"there are {', '.join(visible)}" if visible else "this machine shows none"
+        raise ConfigurationError(f"--gpus {wanted}: {found}. Use 'all', or numbers such as 0,1.")
+    return list(named)
+
+
+def host_name() -> str:
+    """What this machine calls itself."""
+    return socket.gethostname().split(".")[0] or "localhost"

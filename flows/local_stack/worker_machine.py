@@ -1,0 +1,45 @@
+"""The workers of a machine that joins a server elsewhere, looked after in the foreground."""
+
+import logging
+import os
+import sys
+import tempfile
+
+from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound
+
+from flows.execution.work_pools import CPU_POOL, GPU_POOL
+from flows.local_stack.programs import Part, choose_gpus, gpu_settings, host_name, visible_gpus, worker_part
+from flows.local_stack.supervisor import Supervisor
+from refseg_core.errors import ConfigurationError
+from tasks.models.loading import num_gpus
+
+
+def work_for(api_url: str, pool: str, gpus: str, name: str | None) -> None:
+    """Returns when it is told to end. Raises ConfigurationError where the server has no such pool."""
+    _check_pool(api_url, pool)
+    parts = worker_parts(pool, gpus, name or host_name(), visible_gpus(os.environ, num_gpus()))
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    with tempfile.TemporaryDirectory(prefix="refseg-worker-") as own:
+        Supervisor(parts, own).run()
+
+
+def worker_parts(pool: str, gpus: str, name: str, visible: list[str]) -> list[Part]:
+    """A worker for each GPU, which sees that one only; in the CPU pool, or without GPUs, one worker."""
+    chosen = [None] if pool == CPU_POOL else choose_gpus(gpus, visible)
+    kind = "cpu" if pool == CPU_POOL else "gpu"
+    return [
+        worker_part(f"{kind}{index}", pool, worker_name=f"{name}-{kind}{gpu or index}", environment=gpu_settings(gpu))
+        for index, gpu in enumerate(chosen)
+    ]
+
+
+def _check_pool(api_url: str, pool: str) -> None:
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_work_pool(pool)
+        except ObjectNotFound as error:
+            raise ConfigurationError(
+                f"--pool: the Prefect server at {api_url} has no work pool {pool!r}. `refseg service deploy` makes "
+                f"{CPU_POOL} and {GPU_POOL}."
+            ) from error

@@ -1,0 +1,38 @@
+"""What is said of benchmarks in the terminal: which there are, and what one of them gave."""
+
+from rich.table import Table as TextTable
+
+from flows.benchmarks.comparison import as_text
+from flows.benchmarks.spec import benchmark_names, load_benchmark
+from flows.reports.charts import draw_benchmark
+from flows.terminal import results
+from refseg_core.tables import BenchmarkNumbers
+from tasks.storage.objects import write_uri
+from tasks.storage.uris import redact
+from tasks.store.store import Artifact, Store
+
+
+def report_benchmarks() -> None:
+    """All benchmarks, and what each needs."""
+    table = TextTable("name", "what it is", "runs", "needs below --data", "verified", show_lines=True)
+    for name in benchmark_names():
+        benchmark = load_benchmark(name)
+        needs = "\n".join(need.path for need in benchmark.needs)
+        table.add_row(name, benchmark.title, str(len(benchmark.points({}))), needs, benchmark.verified)
+    results.print(table)
+    results.print("refseg benchmark NAME --data DIR")
+
+
+def report_benchmark(store_uri: str, artifact: Artifact) -> None:
+    """Ours beside the published numbers, and a chart of both with their spread."""
+    numbers = Store(store_uri).load(artifact, BenchmarkNumbers)
+    header, *rows = as_text(numbers)
+    title = f"{numbers.benchmark[0]}, {numbers.metric[0]} in percent, conventions {numbers.conventions[0]}"
+    table = TextTable(*header, title=title)
+    for row in rows:
+        table.add_row(*row)
+    results.print(table)
+    chart = f"{store_uri}/benchmark.png"
+    write_uri(chart, [draw_benchmark(numbers)])
+    results.print(f"Numbers:    {redact(store_uri)}/{artifact.name}/benchmark_numbers.parquet")
+    results.print(f"Chart:      {redact(chart)}")

@@ -1,0 +1,154 @@
+"""What a command says at its end: what was made, how good it is, where it lies and what to type next."""
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import islice
+
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.table import Table as TextTable
+
+from flows.config.run_config import RunConfig
+from flows.pipeline import RunResult
+from flows.terminal import messages, print_review, results
+from refseg_core.analysis.dataset_summary import Oddity, Overview, overview
+from refseg_core.tables import Images
+from tasks.datasets.indexed import load_dataset
+from tasks.models.download import pull_weights
+from tasks.models.weights import list_weights
+from tasks.outputs.dataset_overview import draw_overview
+from tasks.specs import DatasetSource
+from tasks.storage.uris import redact
+from tasks.store.label_store import LabelRun
+from tasks.store.reviews import load_review, protocol_of
+from tasks.store.shard_plans import LabelPlan
+from tasks.store.store import Artifact, Store
+
+_FAILURES_SHOWN = 10
+_CATEGORIES_SHOWN = 100  # LVIS has 1203
+
+
+def report_run(config: RunConfig, result: RunResult) -> None:
+    """The end of a whole run."""
+    report_labels(config.store, result.plan)
+    if result.metrics is not None:
+        report_metrics(config.store, result.metrics)
+    store = redact(config.store)
+    results.print("Next:")
+    results.print(f"  refseg show {store} --out pictures      # look at the labels")
+    results.print(f"  refseg export {store} --format coco --out labels.json")
+
+
+def report_labels(store_uri: str, plan: LabelPlan) -> None:
+    """How many images and instances there are, which images failed, and how to read the tables."""
+    store, shown = Store(store_uri), redact(store_uri)
+    counts: Counter[str] = Counter()
+    unreadable: list[str] = []
+    for labeled in LabelRun(store, plan.key).read_labeled_images(store.load(plan.dataset, Images)):
+        counts.update(labeled.status.tolist())
+        counts["instances"] += int(labeled.num_detections.sum())
+        failed = labeled[labeled.status == "unreadable"]
+        lines = (f"  {image_id}: {error}" for image_id, error in zip(failed.image_id, failed.error, strict=True))
+        unreadable += islice(lines, _FAILURES_SHOWN - len(unreadable))
+    num_images = counts["ok"] + counts["empty"] + counts["unreadable"]
+    results.print(
+        f"{num_images} images: {counts['instances']} instances in {counts['ok']}, none in {counts['empty']}, "
+        f"{counts['unreadable']} unreadable."
+    )
+    for line in unreadable:
+        results.print(line)
+    if counts["unreadable"] > len(unreadable):
+        more = counts["unreadable"] - len(unreadable)
+        results.print(f"  and {more} more (status 'unreadable' in labeled_images)")
+    if plan.gone is not None and plan.gone.num_rows["gone_labels"]:
+        number = plan.gone.num_rows["gone_labels"]
+        results.print(f"{number} labels are of images that were removed or changed: {shown}/{plan.gone.name}")
+    results.print(f"Read them:  pandas.read_parquet('{shown}/labels/{plan.key}/detections')")
+
+
+def report_metrics(store_uri: str, metrics: Artifact) -> None:
+    """The evaluation."""
+    store = Store(store_uri)
+    print_review(load_review(store, metrics), protocol_of(store, metrics))
+    names = ", ".join(f"{name}.parquet" for name in metrics.num_rows)
+    results.print(f"Metrics:    {redact(store_uri)}/{metrics.name}/: {names}")
+
+
+def report_dataset(
+    config: RunConfig, title: str, source: DatasetSource, artifact: Artifact, *, num_shots: int | None
+) -> None:
+    """What a dataset holds: numbers, categories, what is odd about it, and a picture of some annotated images.
+
+    `num_shots`: references wanted of each category, None where it is not to be told who has fewer.
+    """
+    store, shown = Store(config.store), redact(config.store)
+    dataset = load_dataset(store, artifact)
+    seen = overview(dataset, num_shots=num_shots)
+    results.print(f"{title}: {seen.num_images} images{_sizes(seen)}")
+    if len(dataset.annotations):
+        results.print(
+            f"{len(dataset.annotations)} annotations, read as {_format(store, artifact)}: {seen.num_masks} with mask, "
+            f"{seen.num_boxes_only} box only, {seen.num_crowds} crowds"
+        )
+        results.print(_category_table(seen))
+    _print_oddities(seen.oddities)
+    results.print(f"Tables:  {shown}/{artifact.name}")
+    if len(dataset.annotations):
+        results.print(f"Picture: {shown}/{draw_overview(store, artifact, dataset, source.images)}")
+
+
+def _print_oddities(oddities: Sequence[Oddity]) -> None:
+    for oddity in oddities:
+        results.print(f"Odd: {oddity.count} {oddity.what}")
+        for example in oddity.examples:
+            results.print(f"  {example}")
+        if oddity.count > len(oddity.examples):
+            results.print(f"  and {oddity.count - len(oddity.examples)} more")
+
+
+def _format(store: Store, artifact: Artifact) -> str:
+    manifest = store.manifest(artifact.name) or {}
+    return str(manifest.get("settings", {}).get("format", "coco"))
+
+
+def _sizes(seen: Overview) -> str:
+    if not seen.sizes:
+        return ""
+    smallest, middle, largest = (f"{width} x {height}" for width, height in seen.sizes)
+    return f" of {smallest} to {largest} px (width x height), in the middle {middle}"
+
+
+def _category_table(seen: Overview) -> TextTable:
+    table = TextTable("category", "id", "annotations", "with masks", "images", "median box, px")
+    for category in seen.categories[:_CATEGORIES_SHOWN]:
+        median = "-" if category.median_size is None else "{:.0f} x {:.0f}".format(*category.median_size)
+        counts = (category.category_id, category.num_instances, category.num_masks, category.num_images)
+        table.add_row(category.name, *map(str, counts), median)
+    if len(seen.categories) > _CATEGORIES_SHOWN:
+        table.add_row(f"and {len(seen.categories) - _CATEGORIES_SHOWN} more")
+    return table
+
+
+def report_weights() -> None:
+    """Every known model and whether its weights are here."""
+    table = TextTable("name", "kind", "size", "sha256", "here", "location")
+    for row in list_weights():
+        size = "-" if row.size is None else f"{row.size / 1e6:,.0f} MB"
+        table.add_row(row.model, row.kind, size, "pinned" if row.is_pinned else "not pinned", row.state, row.location)
+    results.print(table)
+
+
+def pull_with_bar(name: str, folder: str | None) -> None:
+    """Downloads weights with a progress bar."""
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=messages) as bars:
+        bar = bars.add_task(name, total=None)
+        path = pull_weights(
+            name, folder=folder, progress=lambda done, total: bars.update(bar, completed=done, total=total)
+        )
+    results.print(str(path))

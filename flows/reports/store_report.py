@@ -1,0 +1,93 @@
+"""What is said of a store: what it holds, whether it is whole, and what nobody needs in it."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+
+from rich.filesize import decimal
+from rich.table import Table as TextTable
+
+from flows.terminal import results
+from tasks.storage.uris import redact
+from tasks.store.garbage import Garbage
+from tasks.store.status import ArtifactStatus, LabelsStatus, StoreStatus
+from tasks.store.verify import Verified
+
+_SHOWN = 10
+
+
+def report_status(store_uri: str, status: StoreStatus, *, all_failed: bool) -> None:
+    """Artifacts by step, then each labelling with what is done, missing and failed."""
+    if not status.artifacts and not status.labels:
+        results.print(f"{redact(store_uri)} holds nothing of refseg.")
+        return
+    table = TextTable("step", "key", "rows", "size", "made", "by", "from", title=redact(store_uri))
+    for _, artifacts in groupby(status.artifacts, key=lambda artifact: artifact.step):
+        for artifact in artifacts:
+            table.add_row(*_artifact_row(artifact))
+        table.add_section()
+    results.print(table)
+    for labels in status.labels:
+        results.print()
+        for line in _labels_lines(labels, None if all_failed else _SHOWN):
+            results.print(line)
+
+
+def report_verified(verified: Verified) -> None:
+    """How much was checked, and every fault."""
+    for fault in verified.faults:
+        results.print(f"{fault.name}: {fault.what}", style="red")
+    verdict = f"{len(verified.faults)} faults" if verified.faults else "no faults"
+    results.print(
+        f"{verified.num_manifests} manifests, {verified.num_parts} parts, {verified.num_rows} rows, "
+        f"{decimal(verified.size)}: {verdict}"
+    )
+
+
+def report_garbage(garbage: Sequence[Garbage], *, removing: bool) -> None:
+    """Every object that could be removed, and how much that is."""
+    for one in garbage:
+        results.print(f"{one.why:9}{decimal(one.size):>10}  {one.name}")
+    counts = Counter(one.why for one in garbage)
+    total = ", ".join(f"{number} {why}" for why, number in counts.items()) or "nothing"
+    hint = "" if removing or not garbage else " Nothing was removed; --yes removes it."
+    results.print(f"To remove: {total}, {decimal(sum(one.size for one in garbage))}.{hint}")
+
+
+def _artifact_row(artifact: ArtifactStatus) -> Iterator[str]:
+    yield artifact.step
+    yield artifact.name.rpartition("/")[2]
+    yield ", ".join(f"{number} {table}" for table, number in artifact.num_rows.items())
+    yield decimal(artifact.size)
+    yield artifact.created
+    yield f"{artifact.created_by}, refseg {artifact.refseg_version}"
+    yield _made_from(artifact.inputs, artifact.weights)
+
+
+def _labels_lines(labels: LabelsStatus, most: int | None) -> Iterator[str]:
+    state = "complete" if labels.is_complete else "incomplete"
+    yield f"labels/{labels.key}: {state}, begun {labels.created} by {labels.created_by}, refseg {labels.refseg_version}"
+    yield f"  from     {_made_from(labels.inputs, labels.weights)}"
+    yield f"  images   {labels.num_labeled} of {labels.num_images} in {labels.dataset or 'no dataset'}: " + ", ".join(
+        f"{number} {status}" for status, number in labels.images.items()
+    )
+    num_done, last = labels.num_shards - len(labels.missing_shards), labels.last_commit or "-"
+    yield f"  shards   {num_done} of {labels.num_shards}, {decimal(labels.size)}, last committed {last}"
+    yield f"  found    {labels.num_detections} instances"
+    if labels.missing_shards:
+        yield f"  missing  {_some(labels.missing_shards)}"
+    for image in labels.failed[:most]:
+        yield f"  failed   {image.image_id}: {image.error}"
+    if most is not None and len(labels.failed) > most:
+        yield f"  failed   and {len(labels.failed) - most} more; --failed lists all"
+
+
+def _made_from(inputs: Mapping[str, str], weights: Mapping[str, str]) -> str:
+    named = [*(f"{name} {value}" for name, value in inputs.items())]
+    named += [f"{model} weights {sha256[:12]}" for model, sha256 in weights.items()]
+    return ", ".join(named)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

@@ -1,0 +1,159 @@
+"""What a Prefect server has to know of refseg: work pools, deployments, automations. Told twice, it knows it once."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from prefect.automations import Automation
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.exceptions import ObjectNotFound
+
+from flows.config.shipped_files import deployment_files
+from flows.errors import RunFailedError
+from flows.execution.work_pools import CPU_POOL, GPU_POOL
+from refseg_core.errors import ConfigurationError
+
+NOTIFY_BLOCK = "refseg-notify"
+_POOL_TYPE = "process"
+_DESCRIPTIONS = {
+    CPU_POOL: "Runs as a whole: they plan, hand out and evaluate.",
+    GPU_POOL: "Groups of shards and memory banks, one at a time for each GPU.",
+}
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What the server knows now."""
+
+    deployments: list[str]
+    automations: list[str]
+    left_out: list[str]
+
+
+def make_pools() -> None:
+    """Creates the work pools that are missing."""
+    with get_client(sync_client=True) as client:
+        for name, description in _DESCRIPTIONS.items():
+            try:
+                client.read_work_pool(name)
+            except ObjectNotFound:
+                pool = WorkPoolCreate(
+                    name=name, type=_POOL_TYPE, description=description, base_job_template=_template()
+                )
+                client.create_work_pool(pool)
+
+
+def _template() -> dict[str, Any]:
+    from prefect.workers.process import ProcessWorker
+
+    return ProcessWorker.get_default_base_job_template()
+
+
+def deploy(notify: str | None = None) -> Deployed:
+    """Tells the server everything. Raises RunFailedError where it does not take the deployments."""
+    make_pools()
+    if notify is not None:
+        _make_notification_block(notify)
+    folder = deployment_files()
+    names = _deploy_flows(folder / "prefect.yaml")
+    file = folder / "automations.yaml"
+    automations = yaml.safe_load(file.read_text()) if file.exists() else []
+    made, left_out = deploy_automations(automations or [])
+    return Deployed(names, made, left_out)
+
+
+def _deploy_flows(file: Path) -> list[str]:
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
+    done = subprocess.run(
+        command,
+        cwd=file.parent,
+        env={**os.environ, "PREFECT_LOGGING_LEVEL": "WARNING"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        told = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
+        raise RunFailedError(f"The Prefect server did not take the deployments of {file}:\n{told}")
+    content = yaml.safe_load(file.read_text())
+    return [str(entry["name"]) for entry in content["deployments"]]
+
+
+# --- automations -----------------------------------------------------------------------------------------------------
+
+
+def deploy_automations(entries: Any) -> tuple[list[str], list[str]]:
+    """Creates or replaces each by its name; returns the names of those, and of those that were left out, with why.
+
+    `block_document_id: refseg-notify` stands for where `--notify` sends news, `deployment_id: flow/name` for that
+    deployment. An action whose block is not there is left out, and so is an automation without any action.
+    """
+    if isinstance(entries, Mapping):
+        entries = entries.get("automations", [])
+    made, left_out = [], []
+    with get_client(sync_client=True) as client:
+        block_id = _notification_block_id(client)
+        for entry in entries:
+            actions = [action for action in entry.get("actions", []) if block_id or not _notifies(action)]
+            if entry.get("actions") and not actions:
+                left_out.append(f"{entry['name']}: it only notifies, and nobody is named to notify (--notify URL)")
+                continue
+            told = {**entry, "actions": [_resolved(client, action, block_id) for action in actions]}
+            _replace(client, told)
+            made.append(str(entry["name"]))
+    return made, left_out
+
+
+def _notifies(action: Mapping[str, Any]) -> bool:
+    return action.get("block_document_id") == NOTIFY_BLOCK
+
+
+def _resolved(client: SyncPrefectClient, action: Mapping[str, Any], block_id: str | None) -> dict[str, Any]:
+    resolved = dict(action)
+    if _notifies(action):
+        resolved["block_document_id"] = block_id
+    deployment = action.get("deployment_id")
+    if isinstance(deployment, str) and "/" in deployment:
+        try:
+            resolved["deployment_id"] = str(client.read_deployment_by_name(deployment).id)
+        except ObjectNotFound as error:
+            raise ConfigurationError(f"automations.yaml: there is no deployment {deployment!r}.") from error
+    return resolved
+
+
+def _replace(client: SyncPrefectClient, content: Mapping[str, Any]) -> None:
+    automation = Automation.model_validate(content)
+    known = client.read_automations_by_name(automation.name)
+    for doubled in known[1:]:
+        client.delete_automation(doubled.id)
+    if known:
+        automation.id = known[0].id
+        automation.update()
+    else:
+        automation.create()
+
+
+def _make_notification_block(url: str) -> None:
+    """What sends news: one POST of {"text": ...}, which Slack, Mattermost and Rocket.Chat take as it is."""
+    if not url.startswith(("http://", "https://")):
+        raise ConfigurationError("--notify: expected an address that takes a POST, beginning with https:// or http://.")
+    block = CustomWebhookNotificationBlock(
+        name=NOTIFY_BLOCK, url=url, json_data={"text": "{{subject}}\n{{body}}"}, allow_private_urls=True
+    )
+    block.save(NOTIFY_BLOCK, overwrite=True)
+
+
+def _notification_block_id(client: SyncPrefectClient) -> str | None:
+    slug = CustomWebhookNotificationBlock.get_block_type_slug()
+    try:
+        return str(client.read_block_document_by_name(NOTIFY_BLOCK, slug).id)
+    except ObjectNotFound:
+        return None

@@ -1,0 +1,89 @@
+"""Starts a labelling run on the service and follows it to its end."""
+
+import time
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterKey,
+    FlowRunFilter,
+    FlowRunFilterParentFlowRunId,
+)
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.sorting import ArtifactSort
+from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
+from prefect.utilities.urls import url_for
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from flows.config.run_config import RunConfig
+from flows.errors import RunFailedError
+from flows.service.schedules import for_workers
+from flows.service.status import workers_online
+from flows.terminal import messages
+from refseg_core.errors import ConfigurationError
+from tasks.outputs.prefect_ui.progress import progress_key
+
+LABEL_NOW = "refseg/label-now"
+_POLL_SECONDS = 2.0
+
+
+def label_now(config: RunConfig) -> None:
+    """Returns when the images are labelled. Raises RunFailedError where the run fails."""
+    run = _start(for_workers(config))
+    messages.print(f"Run {run.name}: {url_for('flow-run', obj_id=run.id)}")
+    for pool, number in workers_online().items():
+        if number == 0:
+            messages.print(
+                f"No worker of {pool} is online; the run waits for one (refseg service worker).", style="yellow"
+            )
+    try:
+        state, told = _follow(run.id, progress_key(config.store))
+    except KeyboardInterrupt:
+        messages.print(f"The run goes on. To end it: prefect flow-run cancel {run.id}")
+        raise
+    if state != "COMPLETED":
+        raise RunFailedError(f"The run ended as {state.lower()}: {told or 'its logs in the UI say more'}")
+
+
+def _start(parameters: dict[str, Any]) -> FlowRun:
+    try:
+        run = run_deployment(LABEL_NOW, parameters={"config": parameters}, timeout=0, as_subflow=False)
+    except ObjectNotFound as error:
+        raise ConfigurationError(
+            f"The Prefect server does not have the deployment {LABEL_NOW!r}: `refseg service deploy` makes it."
+        ) from error
+    assert isinstance(run, FlowRun)
+    return run
+
+
+def _follow(run_id: UUID, key: str) -> tuple[str, str]:
+    """The type of the run's last state and what this says, once it has ended; a bar moves until then."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=messages) as bars, get_client(sync_client=True) as client:
+        bar = bars.add_task("scheduled", total=None)
+        while True:
+            run = client.read_flow_run(run_id)
+            if run.state is not None and run.state.is_final():
+                return run.state.type.value, run.state.message or ""
+            share, told = _progress(client, run_id, key)
+            state = (run.state_name or "scheduled").lower()
+            bars.update(bar, description=told or state, total=None if share is None else 100, completed=share or 0)
+            time.sleep(_POLL_SECONDS)
+
+
+def _progress(client: SyncPrefectClient, run_id: UUID, key: str) -> tuple[float | None, str]:
+    """How far the run says it is, in percent; it says so in runs below it."""
+    below = client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run_id]))
+    )
+    ids = {run_id, *(run.id for run in below)}
+    found = client.read_artifacts(
+        artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])), sort=ArtifactSort.UPDATED_DESC, limit=10
+    )
+    for artifact in found:
+        if artifact.flow_run_id in ids and isinstance(artifact.data, int | float):
+            return float(artifact.data), artifact.description or ""
+    return None, ""
