@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from flows.cli.main import execute
 from flows.config.loading import load_config
+from flows.run import execute
 from flows.terminal import results
 from refseg_core.demo.dataset import DEMO_CATEGORIES, draw_demo_references, draw_demo_targets, image_name, to_coco
 from refseg_core.demo.scenes import Scene

@@ -10,8 +10,7 @@ from prefect import Task, flow, runtime
 from flows.config.preflight import check
 from flows.config.run_config import RunConfig
 from flows.errors import ShardsFailedError
-from flows.execution.cancellation import heeding_cancellation
-from flows.execution.cancelling import cancel_below
+from flows.execution.cancellation import cancel_below, heeding_cancellation
 from flows.execution.engines import build_bank_with_workers, label_with
 from tasks.evaluate import evaluate
 from tasks.fill_memory_bank import fill_memory_bank

@@ -1,18 +1,13 @@
 """The reference-set study: the pipeline for each number of references and each seed, and what that says together."""
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-
-from rich.table import Table as TextTable
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from flows import pipeline
 from flows.config.run_config import RunConfig
 from flows.pipeline import RunResult
-from flows.reports.charts import draw_study
-from flows.terminal import messages, results
-from refseg_core.analysis.reference_study import Outcome, Spread, answer, enough, spreads
+from flows.terminal import messages
+from refseg_core.analysis.reference_study import Outcome
 from refseg_core.errors import ConfigurationError, DatasetError, StoreError
 from refseg_core.tables import Metrics
 from tasks.index_dataset import index_dataset
@@ -20,7 +15,7 @@ from tasks.outputs.prefect_ui.throughput import duration
 from tasks.runtime import progress
 from tasks.storage.uris import redact
 from tasks.store.label_store import newest_labels
-from tasks.store.store import Artifact, Store, made_by
+from tasks.store.store import Artifact, Store
 
 
 @dataclass(frozen=True)
@@ -90,45 +85,6 @@ def _cost(configs: Sequence[RunConfig]) -> str:
         return ahead
     total = duration(seconds * num_images * len(configs))
     return f"{ahead} At {seconds:.2g} s an image, as the newest labels took, all are {total}."
-
-
-def report_study(runs: Sequence[StudyRun], folder: Path) -> None:
-    """The table, the answer, a JSON file to keep and a chart."""
-    by_metric = spreads([run.outcome for run in runs])
-    results.print(_table(by_metric))
-    metric, spread = list(by_metric.items())[-1]
-    results.print(answer(metric, spread))
-    folder.mkdir(parents=True, exist_ok=True)
-    content = {
-        "made_by": made_by(),
-        "runs": [asdict(run) for run in runs],
-        "spreads": {name: [_summary(one) for one in of_metric] for name, of_metric in by_metric.items()},
-        "enough": {name: enough(of_metric).shots for name, of_metric in by_metric.items()},
-        "answer": answer(metric, spread),
-    }
-    (folder / "study.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
-    draw_study(by_metric, folder / "study.png")
-    results.print(f"{folder / 'study.json'}, {folder / 'study.png'}")
-
-
-def _summary(spread: Spread) -> dict[str, float]:
-    return {"shots": spread.shots, "seeds": len(spread.values), "mean": spread.mean, "deviation": spread.deviation}
-
-
-def _table(by_metric: Mapping[str, Sequence[Spread]]) -> TextTable:
-    table = TextTable(
-        "references", "seeds", *by_metric, title="References per category: mean ± standard deviation (least to most)"
-    )
-    for of_shots in zip(*by_metric.values(), strict=True):
-        first, *_ = of_shots
-        table.add_row(str(first.shots), str(len(first.values)), *map(_cell, of_shots))
-    for column in table.columns:
-        column.justify = "right"
-    return table
-
-
-def _cell(spread: Spread) -> str:
-    return f"{spread.mean:.3f} ± {spread.deviation:.3f} ({min(spread.values):.3f} to {max(spread.values):.3f})"
 
 
 _HEADLINES = ("AP", "mIoU")

@@ -17,21 +17,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Task as Bar
-from rich.table import Table as TextTable
 from rich.text import Text
 
 from flows.errors import RunFailedError
 from refseg_core.errors import RefsegError
-from refseg_core.evaluation import (
-    HOW_COMPARED,
-    Review,
-    category_table,
-    confusion_table,
-    findings,
-    metrics_table,
-    score_table,
-)
-from refseg_core.settings import Protocol
 from tasks.runtime import progress
 from tasks.storage.retry import may_pass
 
@@ -40,8 +29,6 @@ results = Console(
     highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160
 )
 messages = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
-
-_CATEGORIES_SHOWN = 100  # LVIS has 1203
 
 
 class _Speed(ProgressColumn):
@@ -94,31 +81,3 @@ def _is_news(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
     is_told = isinstance(error, RefsegError | RunFailedError) or (error is not None and may_pass(error))
     return not (is_told and record.name.startswith("prefect."))
-
-
-def print_review(review: Review, protocol: Protocol) -> None:
-    """The evaluation: all categories together, at scores, then each, where they are not too many; then the mistakes."""
-    _print_table(f"All categories, {HOW_COMPARED[protocol]}", metrics_table(review.metrics))
-    _print_table("Labels of a score and above, IoU 0.5", score_table(review.metrics))
-    by_category = category_table(review.metrics)
-    num_categories = len(by_category) - 1
-    if num_categories <= _CATEGORIES_SHOWN:
-        _print_table("By category", by_category)
-    else:
-        results.print(f"By category: {num_categories}, in the file below (category_id is null for the mean of all).")
-    _print_table("Most frequent confusions", confusion_table(review))
-    for sentence in findings(review):
-        results.print(sentence)
-
-
-def _print_table(title: str, rows: list[tuple[str, ...]]) -> None:
-    """A table, unless it has no rows."""
-    header, *body = rows
-    if not body:
-        return
-    table = TextTable(*header, title=title)
-    for row in body:
-        table.add_row(*row)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    results.print(table)

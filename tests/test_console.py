@@ -7,7 +7,8 @@ import pytest
 
 from flows import terminal
 from flows.errors import ShardsFailedError
-from flows.terminal import one_line_faults, print_review
+from flows.reports.run_report import print_review
+from flows.terminal import one_line_faults
 from refseg_core.errors import StoreError
 from refseg_core.evaluation import Review
 from refseg_core.settings import Protocol

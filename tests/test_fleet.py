@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from flows.config.run_config import ExecutionConfig
 from flows.errors import ShardsFailedError
-from flows.execution.run_monitor import PATIENCE_SECONDS, ServerGoneError, Sighting, Watch
+from flows.execution.prefect_api import ServerGoneError
+from flows.execution.run_monitor import PATIENCE_SECONDS, Sighting, Watch
 from flows.execution.scheduler import Fleet
 from tasks.runtime import progress
 from tasks.specs import LabelJob, ModelSettings

@@ -15,9 +15,9 @@ from prefect.client.schemas.objects import Artifact, FlowRun, Worker, WorkerStat
 from prefect.states import Completed, Crashed, Pending, Running, Scheduled, State
 
 from flows import pipeline
-from flows.execution import cancelling
+from flows.execution import cancellation
 from flows.execution.gpu_workers import GpuPool
-from flows.execution.run_monitor import ServerGoneError
+from flows.execution.prefect_api import ServerGoneError
 
 _MOST = 200  # what Prefect hands out at once
 
@@ -80,8 +80,8 @@ def test_a_run_that_was_ended_ends_any_number_of_runs_below_it(monkeypatch: pyte
     def played(**_: Any) -> Iterator[Api]:
         yield api
 
-    monkeypatch.setattr(cancelling, "get_client", played)
-    cancelling.cancel_below(pipeline.run_pipeline, api.parent, Crashed())
+    monkeypatch.setattr(cancellation, "get_client", played)
+    cancellation.cancel_below(pipeline.run_pipeline, api.parent, Crashed())
     assert sorted(api.ended) == sorted(run.id for run in api.runs)
 
 
@@ -98,7 +98,7 @@ def test_a_run_that_was_ended_ends_any_number_of_runs_below_it(monkeypatch: pyte
 def test_only_who_is_at_work_has_to_be_stopped(state: State[Any], told: list[str]) -> None:
     api = Api()
     run = FlowRun(flow_id=uuid4(), deployment_id=uuid4(), state=state, state_type=state.type)
-    cancelling.end_run(cast(SyncPrefectClient, api), run, "for a test")
+    cancellation.end_run(cast(SyncPrefectClient, api), run, "for a test")
     assert api.states == told
 
 

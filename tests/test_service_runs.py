@@ -24,7 +24,7 @@ from flows import pipeline
 from flows.config.loading import load_config
 from flows.config.run_config import RunConfig
 from flows.demo import write_demo
-from flows.execution.cancelling import end_run
+from flows.execution.cancellation import end_run
 from flows.service.api import answers
 from flows.service.schedules import for_workers
 from tasks.store.label_store import newest_labels

@@ -11,9 +11,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from flows.config.run_config import ExecutionConfig
-from flows.execution.run_monitor import PATIENCE_SECONDS, ServerGoneError, Sighting, Watch
-from flows.execution.scheduler import Workers
-from flows.execution.single_run import done_by_worker
+from flows.execution.prefect_api import ServerGoneError
+from flows.execution.run_monitor import PATIENCE_SECONDS, Sighting, Watch, Workers, done_by_worker
 
 _RUN = uuid4()
 _TAKES_SECONDS = 100.0

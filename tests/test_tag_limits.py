@@ -14,7 +14,8 @@ import pytest
 from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 
 from flows.execution import concurrency_limits, label_shards
-from flows.execution.run_monitor import PATIENCE_SECONDS, ServerGoneError
+from flows.execution.prefect_api import ServerGoneError
+from flows.execution.run_monitor import PATIENCE_SECONDS
 from tasks.specs import LabelJob, ModelSettings
 
 _REFUSED = httpx.ConnectError("connection refused")

@@ -3,8 +3,7 @@
 Heavy modules are imported by the command that needs them, so that `refseg --help` stays quick.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,8 @@ from flows.config.loading import load_config
 from flows.config.run_config import Key, RunConfig, keys
 from flows.config.template import template
 from flows.errors import RunFailedError
-from flows.prefect_session import prefect_at_hand, prefect_settings
+from flows.prefect_session import prefect_settings
+from flows.run import execute, pipeline_of
 from refseg_core.errors import ConfigurationError, RefsegError
 from tasks.storage.retry import may_pass, reason
 
@@ -89,17 +89,6 @@ def _parse_flag(key: Key, value: str) -> Any:
         raise ConfigurationError(f"--{key.name}: {value!r} cannot be read: {str(error).splitlines()[0]}.") from error
 
 
-@contextmanager
-def _pipeline_of(config: RunConfig) -> Iterator[None]:
-    """Checks the configuration, then runs the block with Prefect at hand."""
-    prefect_settings()
-    from flows.config.preflight import check
-
-    check(config)
-    with prefect_at_hand():
-        yield
-
-
 @main.command()
 @click.argument("file", default="run.yaml", type=click.Path(dir_okay=False))
 @click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
@@ -126,17 +115,6 @@ def run(config_file: str, **flags: str | None) -> None:
     execute(_load(config_file, flags))
 
 
-def execute(config: RunConfig) -> None:
-    """Checks, runs and reports a configuration."""
-    with _pipeline_of(config):
-        from flows.pipeline import run_pipeline
-
-        result = run_pipeline(config)
-    from flows.reports.run_report import report_run
-
-    report_run(config, result)
-
-
 @main.command()
 @_config_flags
 def index(config_file: str, **flags: str | None) -> None:
@@ -160,7 +138,7 @@ def index(config_file: str, **flags: str | None) -> None:
 def bank(config_file: str, **flags: str | None) -> None:
     """Samples, segments and encodes the references into prototypes."""
     config = _load(config_file, flags)
-    with _pipeline_of(config):
+    with pipeline_of(config):
         from flows.pipeline import make_bank
 
         prototypes = make_bank(config)
@@ -172,7 +150,7 @@ def bank(config_file: str, **flags: str | None) -> None:
 def label(config_file: str, **flags: str | None) -> None:
     """Labels the images that are not labelled yet; makes the bank first where it is missing."""
     config = _load(config_file, flags)
-    with _pipeline_of(config):
+    with pipeline_of(config):
         from flows.pipeline import label_targets, make_bank
 
         plan = label_targets(config, make_bank(config))
@@ -188,7 +166,7 @@ def evaluate(config_file: str, **flags: str | None) -> None:
     config = _load(config_file, flags)
     if config.targets.annotations is None:
         raise click.UsageError("targets.annotations is null: there is no ground truth to compare with.")
-    with _pipeline_of(config):
+    with pipeline_of(config):
         from flows.pipeline import evaluate_run
 
         metrics = evaluate_run(config)
@@ -210,11 +188,12 @@ def study(config_file: str, seeds: str, shots: str, out: str, **flags: str | Non
     same command goes on, and further seeds and shots cost only what is new. Pictures are not drawn.
     """
     prefect_settings()
-    from flows.study import plan_study, report_study, run_study
+    from flows.reports.study_report import report_study
+    from flows.study import plan_study, run_study
 
     wanted = [_numbers(name, given, least) for name, given, least in (("--seeds", seeds, 0), ("--shots", shots, 1))]
     configs = plan_study(_load(config_file, flags), *wanted)
-    with _pipeline_of(configs[-1]):  # the most references: what is short is told at once
+    with pipeline_of(configs[-1]):  # the most references: what is short is told at once
         runs = run_study(configs)
     report_study(runs, Path(out))
 

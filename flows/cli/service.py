@@ -104,7 +104,8 @@ def service_status(folder: str) -> None:
     known = facts(place)
     if "own_api_url" in known:
         os.environ["PREFECT_API_URL"] = known["own_api_url"]
-    from flows.service.status import print_parts, print_server
+    from flows.local_stack.status import print_parts
+    from flows.service.status import print_server
 
     print_parts(state.parts)
     if "own_api_url" not in known or not answers(f"{known['own_api_url']}/health"):

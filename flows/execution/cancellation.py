@@ -1,8 +1,8 @@
-"""A run that a worker has notices by itself that it is cancelled.
+"""Cancelled runs end: those that a run has handed out, with it, and a run that a worker has, by itself.
 
-Prefect's worker tells it, with two exceptions: the server was away for half a minute while the run worked, then the
-worker has given up listening, for as long as that run lasts; or the run's process was just starting, and Prefect lets
-it begin a run that has ended.
+Prefect's worker tells its run that it is cancelled, with two exceptions: the server was away for half a minute while
+the run worked, then the worker has given up listening, for as long as that run lasts; or the run's process was just
+starting, and Prefect lets it begin a run that has ended.
 """
 
 import contextvars
@@ -11,18 +11,24 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from threading import Event, Thread
 from typing import Any
 from uuid import UUID
 
-from prefect import runtime
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import State, StateType
+from prefect import Flow, runtime
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterParentFlowRunId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import Abort, ObjectNotFound, TerminationSignal
-from prefect.states import Cancelled
+from prefect.states import Cancelled, Cancelling
 
-from flows.execution.prefect_api import asking
-from flows.execution.run_monitor import ServerGoneError
+from flows.execution.prefect_api import ServerGoneError, all_pages, asking
 
 log = logging.getLogger(__name__)
 
@@ -103,3 +109,37 @@ def _cancelled(run: UUID) -> Abort:
     ended = Abort("cancelled")
     ended.state = state  # type: ignore[attr-defined] # Prefect's engine leaves alone what has its last state already
     return ended
+
+
+_UNENDED = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED]
+
+
+def cancel_below(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """A hook of flows: cancels every run below this one that has not ended."""
+    with get_client(sync_client=True) as client:
+        _cancel_children(client, flow_run)
+
+
+def _cancel_children(client: SyncPrefectClient, parent: FlowRun) -> None:
+    # Each handed out group is the child of a subflow, which is no deployment's and has ended with its process.
+    unended = FlowRunFilter(
+        parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[parent.id]),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_UNENDED)),
+    )
+    # All are found before the first is ended, which would move the others to other pages.
+    for child in list(all_pages(partial(client.read_flow_runs, flow_run_filter=unended))):
+        _cancel_children(client, child)
+        end_run(client, child, f"{parent.name} was ended.")
+
+
+def end_run(client: SyncPrefectClient, run: FlowRun, why: str) -> None:
+    """Cancels a run that has not ended: the worker that is at it stops it; else it ends at once.
+
+    A worker that just starts its process misses what it would be told meanwhile; the process itself then finds that the
+    run has ended (`heeding_cancellation`).
+    """
+    if run.state is not None and run.state.is_final():
+        return
+    is_at_work = run.deployment_id is not None and run.state_type not in (StateType.SCHEDULED, StateType.PENDING)
+    state: State[Any] = (Cancelling if is_at_work else Cancelled)(message=why)
+    client.set_flow_run_state(run.id, state)

@@ -14,8 +14,8 @@ from prefect.client.orchestration import get_client
 from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import concurrency
 
-from flows.execution.prefect_api import asking
-from flows.execution.run_monitor import POLL_SECONDS, Patience, ServerGoneError
+from flows.execution.prefect_api import ServerGoneError, asking
+from flows.execution.run_monitor import POLL_SECONDS, Patience
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from flows.config.run_config import ExecutionConfig, RunConfig
 from flows.errors import BankFailedError
 from flows.execution.gpu_workers import BUILD_BANK, GpuPool
 from flows.execution.label_shards import label_shards
+from flows.execution.run_monitor import done_by_worker
 from flows.execution.scheduler import Fleet
-from flows.execution.single_run import done_by_worker
 from refseg_core.errors import ConfigurationError
 from tasks.models.loading import num_gpus
 from tasks.specs import LabelJob

@@ -23,9 +23,8 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 from prefect.utilities.slugify import slugify
 
-from flows.execution.cancelling import end_run
-from flows.execution.paging import all_pages
-from flows.execution.prefect_api import asking
+from flows.execution.cancellation import end_run
+from flows.execution.prefect_api import all_pages, asking
 from flows.execution.run_monitor import Sighting
 from flows.execution.work_pools import GPU_POOL
 from refseg_core.errors import ConfigurationError

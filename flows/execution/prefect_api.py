@@ -1,12 +1,22 @@
-"""Asking the Prefect server: a server that is gone, which may pass, is told from one that says no."""
+"""Asking the Prefect server: a server that is gone, which may pass, is told from one that says no.
 
-from collections.abc import Iterator
+Of what there is much it hands out 200 at a time, and refuses to be asked for more.
+"""
+
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Protocol, TypeVar
 
 import httpx
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from flows.execution.run_monitor import ServerGoneError
+T_co = TypeVar("T_co", covariant=True)
+
+MOST_AT_ONCE = 200
+
+
+class ServerGoneError(Exception):
+    """The Prefect server does not answer, which may pass."""
 
 
 @contextmanager
@@ -25,3 +35,17 @@ def asking() -> Iterator[None]:
         if status < httpx.codes.INTERNAL_SERVER_ERROR and status != httpx.codes.TOO_MANY_REQUESTS:
             raise
         raise ServerGoneError(f"status {status}") from error
+
+
+class _Read(Protocol[T_co]):
+    def __call__(self, *, limit: int, offset: int) -> Sequence[T_co]: ...
+
+
+def all_pages(read: _Read[T_co]) -> Iterator[T_co]:
+    """All that there is, page by page; `read` has to keep an order that stays."""
+    offset = 0
+    while page := read(limit=MOST_AT_ONCE, offset=offset):
+        yield from page
+        if len(page) < MOST_AT_ONCE:
+            return
+        offset += len(page)

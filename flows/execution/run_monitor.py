@@ -1,24 +1,29 @@
 """Whether a flow run that a worker has is still at work: told from what the Prefect server heard of it.
 
+Here: watching a run, having a worker do a single one, and what is needed of the workers for that. Not here: many at
+once (`scheduler.py`), and asking the server (`gpu_workers.py`).
+
 Only this process's clock is asked. Prefect's own states do not tell: the run of a killed worker stays Running.
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterator
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
+from uuid import UUID
 
 from flows.config.run_config import ExecutionConfig
+from flows.execution.prefect_api import ServerGoneError
+from tasks.specs import LabelJob
+from tasks.store.shard_plans import Shard
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 2.0
 PATIENCE_SECONDS = 900.0  # how long the server may be gone
 _ENDS = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-
-
-class ServerGoneError(Exception):
-    """The Prefect server does not answer, which may pass."""
 
 
 @dataclass(frozen=True)
@@ -116,3 +121,57 @@ def cancelled_on_error(cancel: Callable[[], None]) -> Iterator[None]:
         except ServerGoneError as error:
             log.warning("what was handed out could not be cancelled, and goes on: %s", error)
         raise
+
+
+class Workers(Protocol):
+    """The workers, as the Prefect server sees them. Every method raises ServerGoneError where it does not answer."""
+
+    def hand_out(self, name: str, job: LabelJob, shards: Sequence[Shard], token: str) -> UUID:
+        """Makes a flow run of a group; asked again with the same token it is the same run."""
+
+    def look_at(self, runs: Sequence[UUID]) -> dict[UUID, Sighting]:
+        """What is known of each run; those that are unknown are left out."""
+
+    def give_up(self, run: UUID) -> None:
+        """Marks a run as crashed, so that nobody takes it for being at work."""
+
+    def cancel(self, runs: Sequence[UUID]) -> None:
+        """Has whoever works at these runs stop."""
+
+    def online(self) -> Sequence[str]:
+        """The names of the workers that take runs now."""
+
+    def tell_lost(self, worker: str) -> None:
+        """Tells whoever waits for such news that a worker is not there any more."""
+
+
+def done_by_worker(
+    start: Callable[[], UUID],
+    workers: Workers,
+    settings: ExecutionConfig,
+    now: Callable[[], float] = time.monotonic,
+    pause: Callable[[float], None] = time.sleep,
+) -> Watch:
+    """Returns when the run that `start` makes has ended or is lost, which its watch tells.
+
+    A server that is gone is asked again, so called twice `start` has to make one run.
+    """
+    patience = Patience(now)
+    run = _started(start, patience, pause)
+    watch = Watch(settings, now())
+    with cancelled_on_error(lambda: workers.cancel([run])):
+        while True:
+            pause(POLL_SECONDS)
+            with patience.asking([watch]) as asked_at:
+                watch.hear(workers.look_at([run]).get(run, UNKNOWN), asked_at)
+                if watch.is_lost(asked_at):
+                    workers.give_up(run)
+                if watch.has_ended:
+                    return watch
+
+
+def _started(start: Callable[[], UUID], patience: Patience, pause: Callable[[float], None]) -> UUID:
+    while True:
+        with patience.asking():
+            return start()
+        pause(POLL_SECONDS)

@@ -9,12 +9,11 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 from uuid import UUID
 
 from flows.config.run_config import ExecutionConfig
 from flows.execution.label_shards import group_name, shards_failed
-from flows.execution.run_monitor import POLL_SECONDS, UNKNOWN, Patience, Sighting, Watch, cancelled_on_error
+from flows.execution.run_monitor import POLL_SECONDS, UNKNOWN, Patience, Sighting, Watch, Workers, cancelled_on_error
 from tasks.runtime.progress import report
 from tasks.specs import LabelJob
 from tasks.store.label_store import LabelRun
@@ -27,28 +26,6 @@ _GONE_SECONDS = 15.0  # between two looks at the workers: the server did not ans
 _GROUPS_PER_WORKER = 2  # one that is worked on and one that waits
 _SMALLEST_SHARE = 0.25  # of the time that a group should take: towards the end groups are smaller, down to this
 _SUSPECTS = 2  # shards that a process works on at once: one of them may be what kills it
-
-
-class Workers(Protocol):
-    """The workers, as the Prefect server sees them. Every method raises ServerGoneError where it does not answer."""
-
-    def hand_out(self, name: str, job: LabelJob, shards: Sequence[Shard], token: str) -> UUID:
-        """Makes a flow run of a group; asked again with the same token it is the same run."""
-
-    def look_at(self, runs: Sequence[UUID]) -> dict[UUID, Sighting]:
-        """What is known of each run; those that are unknown are left out."""
-
-    def give_up(self, run: UUID) -> None:
-        """Marks a run as crashed, so that nobody takes it for being at work."""
-
-    def cancel(self, runs: Sequence[UUID]) -> None:
-        """Has whoever works at these runs stop."""
-
-    def online(self) -> Sequence[str]:
-        """The names of the workers that take runs now."""
-
-    def tell_lost(self, worker: str) -> None:
-        """Tells whoever waits for such news that a worker is not there any more."""
 
 
 @dataclass

@@ -9,8 +9,18 @@ from rich.table import Table as TextTable
 
 from flows.config.run_config import RunConfig
 from flows.pipeline import RunResult
-from flows.terminal import messages, print_review, results
+from flows.terminal import messages, results
 from refseg_core.analysis.dataset_summary import Oddity, Overview, overview
+from refseg_core.evaluation import (
+    HOW_COMPARED,
+    Review,
+    category_table,
+    confusion_table,
+    findings,
+    metrics_table,
+    score_table,
+)
+from refseg_core.settings import Protocol
 from refseg_core.tables import Images
 from tasks.datasets.indexed import load_dataset
 from tasks.models.download import pull_weights
@@ -152,3 +162,31 @@ def pull_with_bar(name: str, folder: str | None) -> None:
             name, folder=folder, progress=lambda done, total: bars.update(bar, completed=done, total=total)
         )
     results.print(str(path))
+
+
+def print_review(review: Review, protocol: Protocol) -> None:
+    """The evaluation: all categories together, at scores, then each, where they are not too many; then the mistakes."""
+    _print_table(f"All categories, {HOW_COMPARED[protocol]}", metrics_table(review.metrics))
+    _print_table("Labels of a score and above, IoU 0.5", score_table(review.metrics))
+    by_category = category_table(review.metrics)
+    num_categories = len(by_category) - 1
+    if num_categories <= _CATEGORIES_SHOWN:
+        _print_table("By category", by_category)
+    else:
+        results.print(f"By category: {num_categories}, in the file below (category_id is null for the mean of all).")
+    _print_table("Most frequent confusions", confusion_table(review))
+    for sentence in findings(review):
+        results.print(sentence)
+
+
+def _print_table(title: str, rows: list[tuple[str, ...]]) -> None:
+    """A table, unless it has no rows."""
+    header, *body = rows
+    if not body:
+        return
+    table = TextTable(*header, title=title)
+    for row in body:
+        table.add_row(*row)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    results.print(table)

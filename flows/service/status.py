@@ -1,7 +1,5 @@
-"""How a stack is: its parts, its workers, and the latest runs, as a table for people."""
+"""What a Prefect server knows of refseg: its workers, and the latest runs, as a table for people."""
 
-import time
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -17,11 +15,9 @@ from prefect.exceptions import ObjectNotFound
 from rich.table import Table
 
 from flows.execution.work_pools import CPU_POOL, GPU_POOL
-from flows.local_stack.state_folder import PartState
 from flows.terminal import results
 
 _RUNS_SHOWN = 8
-_MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
 class Run(NamedTuple):
@@ -65,22 +61,6 @@ def latest_runs() -> list[Run]:
     ]
 
 
-def print_parts(parts: Sequence[PartState]) -> None:
-    """One line for each part."""
-    table = Table("part", "state", "pid", "since", "restarts", "port", "log")
-    for part in parts:
-        table.add_row(
-            part.name,
-            part.state,
-            _or_dash(part.pid),
-            f"{_duration(time.time() - part.since)} ago",
-            str(part.restarts),
-            _or_dash(part.port),
-            _or_dash(part.log),
-        )
-    results.print(table)
-
-
 def print_server() -> None:
     """What the Prefect server knows of workers and runs."""
     for pool, number in workers_online().items():
@@ -93,14 +73,3 @@ def print_server() -> None:
     for run in runs:
         table.add_row(*run)
     results.print(table)
-
-
-def _or_dash(value: object) -> str:
-    return "-" if value is None else str(value)
-
-
-def _duration(seconds: float) -> str:
-    for size, unit in ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(seconds, 0):.0f} s"

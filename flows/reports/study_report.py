@@ -1,0 +1,53 @@
+"""What a study says at its end: a table, an answer, a JSON file to keep and a chart."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.table import Table as TextTable
+
+from flows.reports.charts import draw_study
+from flows.study import StudyRun
+from flows.terminal import results
+from refseg_core.analysis.reference_study import Spread, answer, enough, spreads
+from tasks.store.store import made_by
+
+
+def report_study(runs: Sequence[StudyRun], folder: Path) -> None:
+    """The table, the answer, a JSON file to keep and a chart."""
+    by_metric = spreads([run.outcome for run in runs])
+    results.print(_table(by_metric))
+    metric, spread = list(by_metric.items())[-1]
+    results.print(answer(metric, spread))
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {
+        "made_by": made_by(),
+        "runs": [asdict(run) for run in runs],
+        "spreads": {name: [_summary(one) for one in of_metric] for name, of_metric in by_metric.items()},
+        "enough": {name: enough(of_metric).shots for name, of_metric in by_metric.items()},
+        "answer": answer(metric, spread),
+    }
+    (folder / "study.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+    draw_study(by_metric, folder / "study.png")
+    results.print(f"{folder / 'study.json'}, {folder / 'study.png'}")
+
+
+def _summary(spread: Spread) -> dict[str, float]:
+    return {"shots": spread.shots, "seeds": len(spread.values), "mean": spread.mean, "deviation": spread.deviation}
+
+
+def _table(by_metric: Mapping[str, Sequence[Spread]]) -> TextTable:
+    table = TextTable(
+        "references", "seeds", *by_metric, title="References per category: mean ± standard deviation (least to most)"
+    )
+    for of_shots in zip(*by_metric.values(), strict=True):
+        first, *_ = of_shots
+        table.add_row(str(first.shots), str(len(first.values)), *map(_cell, of_shots))
+    for column in table.columns:
+        column.justify = "right"
+    return table
+
+
+def _cell(spread: Spread) -> str:
+    return f"{spread.mean:.3f} ± {spread.deviation:.3f} ({min(spread.values):.3f} to {max(spread.values):.3f})"
