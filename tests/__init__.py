@@ -1,0 +1,1 @@
+"""Tests, in folders as the source; `system/` tries the whole, `support/` is what tests share."""

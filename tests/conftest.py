@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.counts import count, counted
+from tests.support.counts import count, counted
 
 # Tasks are also called without a flow here, and then have nowhere to send their logs.
 os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")

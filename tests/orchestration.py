@@ -27,9 +27,9 @@ from tasks.specs import LabelJob, ModelSettings
 from tasks.store.label_store import LabelRun
 from tasks.store.shard_plans import Shard
 from tasks.store.store import Recipe, Store
-from tests.prefect_server import PrefectServer, prefect_server
-from tests.samples import images_table
-from tests.sleeping import SECONDS_VARIABLE, SleepingLabeler, label_shards
+from tests.support.projects.sleeping import SECONDS_VARIABLE, SleepingLabeler, label_shards
+from tests.support.samples import images_table
+from tests.support.servers.prefect_server import PrefectServer, prefect_server
 
 _ROOT = Path(__file__).resolve().parents[1]
 _IMAGES_PER_SHARD = 64
@@ -102,7 +102,7 @@ def workers(folder: Path) -> None:
 
 def _deploy(folder: Path) -> None:
     file = folder / "prefect.yaml"
-    deployment = "{name: gpu, entrypoint: tests.sleeping.label_shards, work_pool: {name: refseg-gpu}}"
+    deployment = "{name: gpu, entrypoint: tests.support.projects.sleeping.label_shards, work_pool: {name: refseg-gpu}}"
     file.write_text(f"pull: []\ndeployments:\n- {deployment}\n")
     for command in (
         ["work-pool", "create", "--type", "process", "refseg-gpu"],

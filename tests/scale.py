@@ -36,9 +36,9 @@ from tasks.storage.folder import Folder
 from tasks.storage.listing import FileInfo
 from tasks.store.label_store import LabelRun
 from tasks.store.store import Recipe, Store
-from tests.coco_oracle import coco_numbers
-from tests.evaluation_cases import Document, dataset_of, detections_of
-from tests.samples import images_table
+from tests.support.oracles.coco import coco_numbers
+from tests.support.oracles.evaluation_cases import Document, dataset_of, detections_of
+from tests.support.samples import images_table
 
 _NUM_LISTED = 1_000_000
 _NUM_COCO_IMAGES, _NUM_COCO_ANNOTATIONS = 118_000, 860_000

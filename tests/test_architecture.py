@@ -230,7 +230,7 @@ _PLANTED = [
     ("refseg_core.tables", "import tasks.storage", against_the_layers),
     ("refseg_core.tables", "from tasks import storage", against_the_layers),
     ("tasks.store.label_store", "def load():\n    from flows.cli.main import main", against_the_layers),
-    ("flows.cli.main", "from tests.models import tiny_encoder", against_the_layers),
+    ("flows.cli.main", "from tests.support.models import tiny_encoder", against_the_layers),
     (
         "refseg_core.labeling.matching",
         "from refseg_core.labeling.merging import mask_boxes",

@@ -1,0 +1,1 @@
+"""The flows' tests, folder by folder as in `flows/`."""

@@ -1,0 +1,151 @@
+"""Slots of the Prefect server's limits on tags, where the server is gone now and then. The server is played; a real one
+is in `tests/system/test_service_runs.py`.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
+
+from flows.execution import concurrency_limits, label_shards
+from flows.execution.prefect_api import ServerGoneError
+from flows.execution.run_monitor import PATIENCE_SECONDS
+from tasks.specs import LabelJob, ModelSettings
+
+_REFUSED = httpx.ConnectError("connection refused")
+
+
+class Server:
+    """Limits on the tags gpu and bucket-a; what is asked of it is refused as often as `refusals` says."""
+
+    def __init__(self, slot_free_at: float = 0.0, **refusals: int) -> None:
+        self.refusals = refusals
+        self.slot_free_at = slot_free_at
+        self.taken: list[str] = []
+        self.now = 0.0
+
+    def read_global_concurrency_limits(self, limit: int) -> list[SimpleNamespace]:
+        self._answer("read")
+        return [SimpleNamespace(name=name) for name in ("tag:gpu", "tag:bucket-a", "else")][:limit]
+
+    @contextmanager
+    def concurrency(self, names: list[str], **_: Any) -> Iterator[None]:
+        self.now = max(self.now, self.slot_free_at)
+        try:
+            self._answer("take")
+        except httpx.ConnectError as error:
+            raise ConcurrencySlotAcquisitionError("Unable to acquire") from error
+        self.taken += names
+        try:
+            yield
+        finally:
+            self._answer("give back")
+            self.taken.clear()
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def _answer(self, what: str) -> None:
+        if self.refusals.get(what, 0):
+            self.refusals[what] -= 1
+            raise _REFUSED
+
+
+@pytest.fixture
+def play(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Has a server played."""
+
+    def played(server: Server, deployment: Any = uuid4()) -> None:  # noqa: B008 - any will do
+        monkeypatch.setattr(concurrency_limits, "get_client", lambda sync_client: nullcontext(server))
+        monkeypatch.setattr(concurrency_limits, "concurrency", server.concurrency)
+        monkeypatch.setattr(
+            concurrency_limits, "time", SimpleNamespace(monotonic=lambda: server.now, sleep=server.sleep)
+        )
+        run = SimpleNamespace(
+            deployment=SimpleNamespace(id=deployment), flow_run=SimpleNamespace(tags=["gpu", "mine", "bucket-a"])
+        )
+        monkeypatch.setattr(concurrency_limits, "runtime", run)
+
+    return played
+
+
+@pytest.mark.parametrize("refusals", [{}, {"read": 3}, {"take": 3}, {"read": 1, "take": 2}], ids=str)
+def test_slots_of_the_runs_tags_are_held_in_the_block_and_given_back(play: Any, refusals: dict[str, int]) -> None:
+    play(server := Server(**refusals))
+    with concurrency_limits.slots_of_tags():
+        assert server.taken == ["tag:gpu", "tag:bucket-a"]
+    assert server.taken == []
+
+
+def test_a_server_that_goes_after_hours_of_waiting_for_a_slot_is_borne_too(play: Any) -> None:
+    play(server := Server(slot_free_at=10 * PATIENCE_SECONDS, take=1))
+    with concurrency_limits.slots_of_tags():
+        assert server.taken == ["tag:gpu", "tag:bucket-a"]
+
+
+def test_a_run_that_no_worker_has_takes_none(play: Any) -> None:
+    play(server := Server(), deployment=None)
+    with concurrency_limits.slots_of_tags():
+        assert server.taken == []
+
+
+def test_work_that_is_done_does_not_fail_since_its_slots_cannot_be_given_back(
+    play: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    play(Server(**{"give back": 1}))
+    with caplog.at_level(logging.WARNING), concurrency_limits.slots_of_tags():
+        pass
+    assert "connection refused" in caplog.text and "90 s" in caplog.text
+
+
+def test_what_fails_in_the_block_is_told_and_its_slots_are_given_back(play: Any) -> None:
+    play(server := Server())
+    with pytest.raises(ValueError, match="the shard"), concurrency_limits.slots_of_tags():
+        raise ValueError("the shard")
+    assert server.taken == []
+
+
+def test_a_server_that_stays_away_is_told(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(concurrency_limits, "POLL_SECONDS", PATIENCE_SECONDS / 9)
+    play(server := Server(take=10_000))
+    with pytest.raises(ServerGoneError, match="connection refused"), concurrency_limits.slots_of_tags():
+        pass
+    assert server.now > PATIENCE_SECONDS
+
+
+def test_a_server_that_says_no_is_not_asked_again(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    play(server := Server())
+
+    @contextmanager
+    def refused(names: list[str], **_: Any) -> Iterator[None]:
+        raise ConcurrencySlotAcquisitionError("no such limit")
+        yield
+
+    monkeypatch.setattr(concurrency_limits, "concurrency", refused)
+    with pytest.raises(ConcurrencySlotAcquisitionError, match="no such limit"), concurrency_limits.slots_of_tags():
+        pass
+    assert server.now == 0
+
+
+def test_a_group_that_waits_for_a_slot_gives_signs_of_life(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    play(server := Server(slot_free_at=PATIENCE_SECONDS))
+    shown_at: list[float] = []
+
+    @contextmanager
+    def progress(*_: Any) -> Iterator[None]:
+        shown_at.append(server.now)
+        yield
+
+    monkeypatch.setattr(label_shards, "_progress", progress)
+    model = ModelSettings(model="m")
+    label_shards.label_shards.fn(
+        LabelJob(store="s", key="k", prototypes="prototypes/p", images="i", segmenter=model, encoder=model), []
+    )
+    assert server.now == PATIENCE_SECONDS
+    assert shown_at == [0.0]

@@ -1,0 +1,342 @@
+"""Shards in the hands of workers: how they are grouped, who is given up, and what happens to what is left.
+
+The workers and the clock are played; real ones are in `tests/system/test_service_runs.py`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flows.config.run_config import ExecutionConfig
+from flows.errors import ShardsFailedError
+from flows.execution.prefect_api import ServerGoneError
+from flows.execution.run_monitor import PATIENCE_SECONDS, Sighting, Watch
+from flows.execution.scheduler import Fleet
+from tasks.runtime import progress
+from tasks.specs import LabelJob, ModelSettings
+from tasks.store.label_store import LabelRun
+from tasks.store.shard_plans import Shard
+
+_IMAGES_PER_SHARD = 10
+
+
+def _shards(number: int) -> list[Shard]:
+    return [
+        Shard(0, index, "part", index * _IMAGES_PER_SHARD, (index + 1) * _IMAGES_PER_SHARD) for index in range(number)
+    ]
+
+
+def _job() -> LabelJob:
+    model = ModelSettings(model="m")
+    return LabelJob(
+        store="s", key="k", prototypes="prototypes/p", images="s3://bucket/boats", segmenter=model, encoder=model
+    )
+
+
+@dataclass
+class _Played:
+    """A run in the play: what it was given, and when a worker took it."""
+
+    shards: list[Shard]
+    name: str
+    worker: int | None = None
+    done: float = 0.0  # images
+    end: Sighting | None = None
+
+
+@dataclass
+class Play:
+    """A server, its workers and a clock. A worker labels images at its speed, and does what its role says."""
+
+    num_workers: int = 2
+    seconds_per_image: float = 1.0
+    dies_at: Callable[[Shard, int], bool] = lambda shard, attempt: False
+    fails_at: Callable[[Shard], bool] = lambda shard: False
+    silent_after: Callable[[Shard], bool] = lambda shard: False
+    is_offline: Callable[[int, float], bool] = lambda index, time: False
+    gone_between: tuple[float, float] = (0.0, 0.0)
+    time: float = 0.0
+    labelled: list[Shard] = field(default_factory=list)
+    runs: dict[UUID, _Played] = field(default_factory=dict)
+    tokens: dict[str, UUID] = field(default_factory=dict)
+    given_up: list[UUID] = field(default_factory=list)
+    attempts: dict[Shard, int] = field(default_factory=dict)
+    cancelled: set[str] = field(default_factory=set)
+    told_lost: list[str] = field(default_factory=list)
+
+    # What the fleet asks.
+
+    def hand_out(self, name: str, job: LabelJob, shards: Sequence[Shard], token: str) -> UUID:
+        self._ask()
+        run = self.tokens.setdefault(token, uuid4())
+        self.runs.setdefault(run, _Played(list(shards), name))
+        return run
+
+    def look_at(self, runs: Sequence[UUID]) -> dict[UUID, Sighting]:
+        self._ask()
+        return {run: self._sighting(self.runs[run]) for run in runs}
+
+    def give_up(self, run: UUID) -> None:
+        self._ask()
+        self.given_up.append(run)
+        self.runs[run].end = Sighting("CRASHED")
+
+    def cancel(self, runs: Sequence[UUID]) -> None:
+        self._ask()
+        for run in runs:
+            self.runs[run].end = Sighting("CANCELLED")
+
+    def online(self) -> list[str]:
+        self._ask()
+        return [f"gpu{index}" for index in range(self.num_workers) if not self.is_offline(index, self.time)]
+
+    def tell_lost(self, worker: str) -> None:
+        self._ask()
+        self.told_lost.append(worker)
+
+    def pending(self, shards: Sequence[Shard]) -> list[Shard]:
+        return [shard for shard in shards if shard not in self.labelled]
+
+    def _ask(self) -> None:
+        if self.gone_between[0] <= self.time < self.gone_between[1]:
+            raise ServerGoneError("connection refused")
+
+    def _sighting(self, run: _Played) -> Sighting:
+        if run.end is not None:
+            return run.end
+        if run.worker is None:
+            return Sighting("SCHEDULED")
+        is_dead = run.worker < 0
+        share = run.done / (_IMAGES_PER_SHARD * len(run.shards))
+        return Sighting("RUNNING", "", "long ago" if is_dead else str(self.time), share)
+
+    # How time goes by.
+
+    def pause(self, seconds: float) -> None:
+        self.time += seconds
+        free = set(range(self.num_workers)) - {run.worker for run in self.runs.values() if run.end is None}
+        for run in self.runs.values():
+            if run.end is None and run.worker is None and free:
+                run.worker = free.pop()
+            if run.end is None and run.worker is not None and run.worker >= 0:
+                self._work(run, seconds)
+
+    def _work(self, run: _Played, seconds: float) -> None:
+        if run.name in self.cancelled:
+            run.end = Sighting("CANCELLED", "by somebody")
+            return
+        run.done += seconds / self.seconds_per_image
+        for shard in run.shards[: int(run.done // _IMAGES_PER_SHARD)]:
+            if shard in self.labelled:
+                continue
+            self.attempts[shard] = self.attempts.get(shard, 0) + 1
+            if self.dies_at(shard, self.attempts[shard]):
+                run.worker = -1
+                return
+            if not self.fails_at(shard):
+                self.labelled.append(shard)
+        if run.done >= _IMAGES_PER_SHARD * len(run.shards) and self.silent_after(run.shards[-1]):
+            run.worker = -1
+        elif run.done >= _IMAGES_PER_SHARD * len(run.shards):
+            is_failed = any(shard not in self.labelled for shard in run.shards)
+            took = self.seconds_per_image * run.done
+            run.end = Sighting(
+                "FAILED" if is_failed else "COMPLETED", "the disk is full" if is_failed else "", seconds=took
+            )
+
+    def label(self, number: int, **execution: Any) -> list[Shard]:
+        shards = _shards(number)
+        settings = ExecutionConfig(**{"minutes_per_group": 1, "lost_after_seconds": 30, **execution})
+        Fleet(_job(), cast(LabelRun, self), self, settings, now=lambda: self.time, pause=self.pause).label(shards)
+        return shards
+
+
+def test_every_shard_is_labelled_once_and_the_groups_grow_with_what_is_known_of_the_speed() -> None:
+    play = Play(num_workers=2, seconds_per_image=0.5)
+    play.label(60)
+    assert sorted(play.labelled, key=lambda shard: shard.number) == _shards(60)
+    sizes = [len(run.shards) for run in play.runs.values()]
+    assert sizes[0] == 1
+    assert max(sizes) > 5
+    assert max(sizes) * _IMAGES_PER_SHARD * play.seconds_per_image <= 90  # a minute was asked for
+
+
+def test_near_the_end_groups_are_smaller_so_that_workers_end_together() -> None:
+    play = Play(num_workers=4, seconds_per_image=0.2)
+    play.label(200)
+    sizes = [len(run.shards) for run in play.runs.values()]
+    assert sizes[-1] < max(sizes)
+
+
+def test_what_a_lost_worker_leaves_is_taken_over_after_the_stated_time() -> None:
+    play = Play(dies_at=lambda shard, attempt: shard.number == 3 and attempt == 1)
+    shards = play.label(8)
+    assert sorted(play.labelled, key=lambda shard: shard.number) == shards
+    assert len(play.given_up) == 1
+    calm = Play()
+    calm.label(8)
+    assert play.time <= calm.time + 30 + 40
+
+
+@pytest.mark.parametrize(
+    ("seen", "lost_after"),
+    [(Sighting("RUNNING", heartbeat="1"), 30), (Sighting("RUNNING"), 30), (Sighting("PENDING"), 60)],
+    ids=["at work", "killed before its first heartbeat", "its process starts"],
+)
+def test_a_run_is_lost_when_nothing_was_heard_of_it_for_the_stated_time(seen: Sighting, lost_after: float) -> None:
+    watch = Watch(ExecutionConfig(lost_after_seconds=30, start_within_seconds=60), heard_at=0)
+    watch.hear(seen, now=1000)
+    watch.hear(seen, now=1000 + lost_after)
+    assert not watch.is_lost(1000 + lost_after)
+    assert watch.is_lost(1001 + lost_after)
+    assert watch.sighting.state == "CRASHED"
+    assert watch.told == f"crashed: nothing was heard of it for {lost_after} seconds"
+
+
+def test_a_run_that_no_worker_has_is_not_lost_however_long_it_waits() -> None:
+    watch = Watch(ExecutionConfig(lost_after_seconds=30, start_within_seconds=60), heard_at=0)
+    watch.hear(Sighting("SCHEDULED"), now=100_000)
+    assert not watch.is_lost(100_001)
+
+
+def test_a_shard_that_kills_every_worker_is_given_up_and_all_others_are_labelled() -> None:
+    play = Play(dies_at=lambda shard, attempt: shard.number == 5)
+    with pytest.raises(ShardsFailedError, match=r"of 12 shards could not be labelled: .*0000-00005"):
+        play.label(12)
+    assert len(set(_shards(12)) - set(play.labelled)) <= 2  # it, and perhaps the one that was at work beside it
+    assert play.attempts[_shards(12)[5]] == 3
+
+
+def test_a_shard_that_fails_is_tried_by_others_and_named_at_the_end() -> None:
+    play = Play(fails_at=lambda shard: shard.number == 2)
+    with pytest.raises(ShardsFailedError, match=r"1 of 6 shards .*: 0000-00002\. The first: label boats.*disk is full"):
+        play.label(6)
+    assert set(play.labelled) == set(_shards(6)) - {_shards(6)[2]}
+
+
+def test_while_the_server_is_gone_nobody_is_given_up() -> None:
+    play = Play(gone_between=(10, 100))
+    shards = play.label(20)
+    assert sorted(play.labelled, key=lambda shard: shard.number) == shards
+    assert play.given_up == []
+
+
+def test_while_the_server_hangs_nobody_is_given_up_either() -> None:
+    @dataclass
+    class Hanging(Play):
+        hung: float = 0.0
+
+        def look_at(self, runs: Sequence[UUID]) -> dict[UUID, Sighting]:
+            if self.time >= 10 and not self.hung:
+                self.hung = 100.0
+                self.time += self.hung
+            heartbeat = str((self.time - self.hung) // 5)  # meanwhile nobody could tell that he lives
+            return {run: replace(seen, heartbeat=heartbeat) for run, seen in super().look_at(runs).items()}
+
+    play = Hanging(seconds_per_image=3)
+    shards = play.label(20)
+    assert sorted(play.labelled, key=lambda shard: shard.number) == shards
+    assert play.given_up == []
+
+
+def test_a_group_that_is_labelled_is_not_lost_though_its_end_is_not_told() -> None:
+    play = Play(silent_after=lambda shard: shard.number == 1)
+    shards = play.label(8)
+    assert sorted(play.labelled, key=lambda shard: shard.number) == shards
+    assert play.given_up == []
+
+
+def test_a_server_that_stays_away_ends_the_run() -> None:
+    play = Play(gone_between=(10, 1e9))
+    with pytest.raises(ServerGoneError):
+        play.label(200)
+    assert play.time > PATIENCE_SECONDS
+
+
+def test_a_group_that_somebody_cancels_is_not_handed_out_again() -> None:
+    play = Play(cancelled={"label boats 0000-00001"})
+    with pytest.raises(ShardsFailedError, match=r"0000-00001\. The first: label boats 0000-00001 cancelled"):
+        play.label(6)
+    assert len([run for run in play.runs.values() if _shards(6)[1] in run.shards]) == 1
+
+
+def test_whoever_ends_the_run_ends_the_groups_that_are_at_work() -> None:
+    class Ended(Play):
+        def pause(self, seconds: float) -> None:
+            super().pause(seconds)
+            if self.time > 10:
+                raise KeyboardInterrupt
+
+    play = Ended()
+    with pytest.raises(KeyboardInterrupt):
+        play.label(20)
+    assert all(run.end is not None for run in play.runs.values())
+
+
+def test_without_workers_runs_wait_and_that_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    class Late(Play):
+        def online(self) -> list[str]:
+            self.num_workers = 2 if self.time > 300 else 0
+            return super().online()
+
+    play = Late()
+    shards = play.label(4)
+    assert len(play.labelled) == len(shards)
+    assert [record.message for record in caplog.records if "No worker" in record.message] == [
+        "No worker takes runs of the GPU pool. Start one: refseg service worker"
+    ]
+    assert play.given_up == []
+
+
+def test_a_worker_that_goes_offline_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    play = Play(num_workers=3, is_offline=lambda index, time: index == 1 and time > 20)
+    play.label(60)
+    assert play.time > 60
+    assert play.told_lost == ["gpu1"]
+    assert [record.message for record in caplog.records] == [
+        "The worker gpu1 is not online any more; the others go on."
+    ]
+
+
+def test_a_worker_that_is_offline_for_a_moment_is_not_lost() -> None:
+    play = Play(is_offline=lambda index, time: 20 < time < 45)
+    play.label(40)
+    assert play.told_lost == []
+
+
+def test_workers_that_come_back_long_after_the_server_are_not_lost() -> None:
+    play = Play(gone_between=(20, 80), is_offline=lambda index, time: 80 <= time < 130)
+    play.label(60)
+    assert play.told_lost == []
+
+
+def test_progress_only_grows_and_ends_at_all_images() -> None:
+    heard: list[int] = []
+    play = Play(dies_at=lambda shard, attempt: shard.number == 4 and attempt == 1)
+    with progress.listening(lambda told: heard.append(told.advanced)):
+        play.label(10)
+    assert min(heard) >= 0
+    assert sum(heard) <= 10 * _IMAGES_PER_SHARD
+
+
+@given(
+    num_shards=st.integers(1, 60),
+    num_workers=st.integers(1, 6),
+    speed=st.floats(0.05, 20),
+    deaths=st.sets(st.integers(0, 59), max_size=8),
+)
+@settings(max_examples=40, deadline=None)
+def test_whoever_dies_once_anywhere_all_is_labelled(
+    num_shards: int, num_workers: int, speed: float, deaths: set[int]
+) -> None:
+    play = Play(num_workers=num_workers, seconds_per_image=speed)
+    play.dies_at = lambda shard, attempt: shard.number in deaths and attempt == 1
+    assert sorted(play.label(num_shards), key=lambda shard: shard.number) == sorted(
+        play.labelled, key=lambda shard: shard.number
+    )
+    assert len(play.given_up) <= len(deaths)

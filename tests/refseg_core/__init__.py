@@ -1,0 +1,1 @@
+"""The method's tests, folder by folder as in `refseg_core/`."""

@@ -1,0 +1,76 @@
+"""The grid of points lies as published, and cutting it into batches changes nothing."""
+
+import pytest
+import torch
+
+from refseg_core.labeling.batching import BatchSize
+from refseg_core.labeling.proposals import Proposals, point_grid, propose
+from refseg_core.models.segmenter import ImageEmbedding, Segmenter
+from tests.support.closeness import assert_close
+from tests.support.models import random_tensor, tiny_segmenter
+
+_CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> Segmenter:
+    return tiny_segmenter()
+
+
+@pytest.fixture(scope="module")
+def embedding(segmenter: Segmenter) -> ImageEmbedding:
+    return segmenter.embed(random_tensor(1, 3, 64, 64))
+
+
+def _propose(
+    segmenter: Segmenter, embedding: ImageEmbedding, *, per_side: int = 4, batch: int = 64, thresh: float = 0
+) -> Proposals:
+    points = point_grid(per_side, segmenter.architecture.image_size, segmenter.device)
+    return propose(segmenter, embedding, points, batch=BatchSize(batch), pred_iou_thresh=thresh)
+
+
+def test_the_published_grid_steps_by_33_pixels_with_x_slow() -> None:
+    grid = point_grid(32, 1024, _CPU)
+    expected = [(33 * x + 0.5, 33 * y + 0.5) for x in range(32) for y in range(32)]
+    assert_close(grid, torch.tensor(expected), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("points_per_side", [2, 3, 7, 256])
+def test_a_grid_spans_from_the_first_to_the_last_pixel(points_per_side: int) -> None:
+    grid = point_grid(points_per_side, 64, _CPU)
+    assert grid.shape == (points_per_side**2, 2)
+    assert len(grid.unique(dim=0)) == points_per_side**2
+    assert grid.amin(dim=0).tolist() == [0.5, 0.5]
+    assert grid.amax(dim=0).tolist() == [63.5, 63.5]
+
+
+def test_a_single_point_lies_in_the_middle() -> None:
+    assert point_grid(1, 64, _CPU).tolist() == [[32.0, 32.0]]
+
+
+@pytest.mark.parametrize("batch", [1, 3, 16, 17, 1000])
+def test_the_batch_size_changes_nothing_even_where_it_does_not_divide_the_points(
+    segmenter: Segmenter, embedding: ImageEmbedding, batch: int
+) -> None:
+    expected, proposals = _propose(segmenter, embedding), _propose(segmenter, embedding, batch=batch)
+    assert len(proposals) == 16
+    assert_close(proposals.logits_NGG, expected.logits_NGG, atol=1e-4, rtol=1e-4)
+    assert_close(proposals.predicted_iou_N, expected.predicted_iou_N, atol=1e-5, rtol=0)
+
+
+def test_a_threshold_keeps_a_part_of_the_proposals_in_point_order(
+    segmenter: Segmenter, embedding: ImageEmbedding
+) -> None:
+    everything = _propose(segmenter, embedding)
+    thresh = float(everything.predicted_iou_N.sort().values[[7, 8]].mean())
+    kept = everything.predicted_iou_N > thresh
+    assert kept.sum() == 8
+    some = _propose(segmenter, embedding, batch=5, thresh=thresh)
+    assert_close(some.predicted_iou_N, everything.predicted_iou_N[kept], atol=1e-5, rtol=0)
+    assert_close(some.logits_NGG, everything.logits_NGG[kept], atol=1e-4, rtol=1e-4)
+
+
+def test_nothing_may_be_proposed(segmenter: Segmenter, embedding: ImageEmbedding) -> None:
+    nothing = _propose(segmenter, embedding, batch=5, thresh=1)
+    assert len(nothing) == 0
+    assert nothing.logits_NGG.shape == (0, 16, 16)

@@ -1,0 +1,145 @@
+"""References are cut out as published, and kept as the mean feature under their mask."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from refseg_core.models.encoder import Encoder
+from refseg_core.references.memory_bank import Crop, crop_reference, encode_references, patch_weights
+from refseg_core.tables import MemoryBank
+from tasks.store.parquet import table_to_parquet
+from tests.support.models import random_tensor, tiny_encoder
+from tests.support.oracles import original
+
+_HEIGHT, _WIDTH = 60, 90
+
+Bounds = tuple[int, int, int, int]
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return tiny_encoder()
+
+
+def _scene() -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(7)
+    image = generator.integers(0, 256, (_HEIGHT, _WIDTH, 3), dtype=np.uint8)
+    return image, generator.random((_HEIGHT, _WIDTH)) < 0.5
+
+
+def _crop(box: tuple[float, float, float, float], *, size: int = 14, context_ratio: float = 0.2) -> Crop | None:
+    return crop_reference(*_scene(), np.array(box, dtype=np.float64), context_ratio=context_ratio, size=size)
+
+
+def _assert_shows(crop: Crop | None, bounds: Bounds, size: int) -> None:
+    """The crop is this part of the scene (x1, y1, x2, y2, ends exclusive), stretched to `size` by the plain filters."""
+    assert crop is not None
+    left, top, right, bottom = bounds
+    image, mask = (pixels[top:bottom, left:right].astype(np.float64) for pixels in _scene())
+    expected = original.interpolate(image / 255, (size, size), original.cubic).transpose(2, 0, 1)
+    np.testing.assert_allclose(crop.image_3EE.numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        crop.mask_EE.numpy(), original.interpolate(mask, (size, size), original.linear), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("box", "bounds"),
+    [
+        ((30, 20, 50, 30), (28, 13, 52, 37)),  # 24 px around (40, 25)
+        ((30.9, 20.9, 50.9, 30.9), (28, 13, 52, 37)),  # corners are truncated first
+        ((30, 20, 45, 25), (28, 13, 46, 31)),  # 18 px around (37.5, 22.5); ends truncated
+        ((0, 0, 20, 10), (0, 0, 22, 17)),  # cut at the corner, no longer square
+        ((70, 40, 90, 60), (68, 38, 90, 60)),  # cut at the opposite corner
+        ((0, 0, 90, 60), (0, 0, 90, 60)),  # the whole image
+        ((-30, -30, 20, 10), (0, 0, 25, 20)),  # reaching out of the image
+    ],
+)
+def test_crops_follow_the_box_and_are_cut_at_borders(box: tuple[float, float, float, float], bounds: Bounds) -> None:
+    _assert_shows(_crop(box), bounds, 14)
+
+
+def test_a_crop_of_the_frames_size_is_not_resampled() -> None:
+    crop = _crop((30, 20, 50, 30), size=24)
+    assert crop is not None
+    image, mask = _scene()
+    expected = image[13:37, 28:52].transpose(2, 0, 1).astype(np.float32) / np.float32(255)
+    np.testing.assert_array_equal(crop.image_3EE.numpy(), expected)
+    np.testing.assert_array_equal(crop.mask_EE.numpy(), mask[13:37, 28:52].astype(np.float32))
+
+
+def _naive_bounds(box: Bounds, context_ratio: float) -> Bounds:
+    x1, y1, x2, y2 = box
+    side = max(x2 - x1, y2 - y1) * (1 + context_ratio)
+    columns = [x for x in range(_WIDTH) if int((x1 + x2) / 2 - side / 2) <= x < int((x1 + x2) / 2 + side / 2)]
+    rows = [y for y in range(_HEIGHT) if int((y1 + y2) / 2 - side / 2) <= y < int((y1 + y2) / 2 + side / 2)]
+    return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.tuples(st.integers(0, 80), st.integers(0, 50), st.integers(2, 40), st.integers(2, 40)),
+    st.sampled_from((0.0, 0.2, 1.0, 4.0)),
+)
+def test_any_crop_equals_the_oracles(corner_and_size: Bounds, context_ratio: float) -> None:
+    x, y, width, height = corner_and_size
+    box = (x, y, x + width, y + height)
+    _assert_shows(_crop(box, size=5, context_ratio=context_ratio), _naive_bounds(box, context_ratio), 5)
+
+
+@pytest.mark.parametrize("box", [(200, 10, 240, 40), (10, -80, 30, -60), (5, 5, 5, 5), (-50, 10, -30, 30)])
+def test_a_box_that_holds_nothing_of_the_image_gives_no_crop(box: tuple[float, float, float, float]) -> None:
+    assert _crop(box) is None
+
+
+def test_a_patchs_weight_is_the_mask_at_its_top_left_pixel() -> None:
+    mask = torch.arange(70.0 * 70).view(70, 70)
+    expected = [[14 * row * 70 + 14 * column for column in range(5)] for row in range(5)]
+    assert patch_weights(mask, 5).view(5, 5).tolist() == expected
+    assert patch_weights(torch.stack((mask, 2 * mask)), 5)[1].tolist() == (2 * patch_weights(mask, 5)).tolist()
+
+
+def test_features_are_averaged_under_the_soft_mask(encoder: Encoder) -> None:
+    crops = [Crop(random_tensor(3, 70, 70, seed=seed), random_tensor(70, 70, seed=seed + 9)) for seed in range(3)]
+    encoded = encode_references(encoder, crops)
+    for crop, reference in zip(crops, encoded, strict=True):
+        features = encoder(crop.image_3EE[None])[0].double().numpy()
+        total, weight = np.zeros(32), 0.0
+        for patch in range(25):
+            value = float(crop.mask_EE[patch // 5 * 14, patch % 5 * 14])
+            total, weight = total + value * features[patch], weight + value
+        np.testing.assert_allclose(reference.feature_C, total / weight, atol=1e-5)
+        assert reference.foreground_weight == pytest.approx(weight, abs=1e-5)
+        assert reference.feature_C.dtype == np.float32
+
+
+def test_a_mask_that_vanishes_on_the_patch_grid_weighs_nothing(encoder: Encoder) -> None:
+    thin = torch.zeros(70, 70)
+    thin[:, 7] = 1  # between the columns that count
+    image = random_tensor(3, 70, 70)
+    vanished, whole = encode_references(encoder, [Crop(image, thin), Crop(image, torch.ones(70, 70))])
+    assert vanished.foreground_weight == 0
+    assert (vanished.feature_C == 0).all()
+    assert whole.foreground_weight == 25
+    assert np.isfinite(whole.feature_C).all()
+    assert whole.feature_C.any()
+
+
+@pytest.mark.parametrize(
+    ("categories", "shots", "limit"),
+    [
+        pytest.param(80, 30, 20_000_000, id="COCO"),
+        pytest.param(1203, 10, 60_000_000, id="LVIS", marks=pytest.mark.slow),
+    ],
+)
+def test_a_bank_on_disk_is_a_thousandth_of_all_patch_features(categories: int, shots: int, limit: int) -> None:
+    """Random vectors of DINOv2 L's width, which no compression helps."""
+    bank = MemoryBank(
+        category_id=np.repeat(np.arange(categories), shots),
+        shot=np.tile(np.arange(shots), categories),
+        foreground_weight=np.ones(categories * shots),
+        feature=np.random.default_rng(0).standard_normal((categories * shots, 1024), dtype=np.float32),
+    )
+    assert len(table_to_parquet(bank)) < limit

