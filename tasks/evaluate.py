@@ -6,11 +6,7 @@ from refseg_core import evaluation
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.errors import StoreError
 from refseg_core.settings import Conventions, EvaluationSettings, Protocol
-from refseg_core.tables import (
-    Annotations,
-    Detections,
-    Images,
-)
+from refseg_core.tables import Annotations, Detections, Images
 from tasks.datasets.indexed import ground_truth, is_federated
 from tasks.runtime.retried_task import retried_task
 from tasks.storage.uris import redact

@@ -6,13 +6,7 @@ import numpy as np
 
 from refseg_core.datasets.category_mapping import numbered_as
 from refseg_core.datasets.dataset import Dataset
-from refseg_core.tables import (
-    Annotations,
-    Categories,
-    FederatedLabels,
-    Images,
-    Prototypes,
-)
+from refseg_core.tables import Annotations, Categories, FederatedLabels, Images, Prototypes
 from tasks.store.lineage import reference_dataset
 from tasks.store.store import Artifact, Store, table_name
 

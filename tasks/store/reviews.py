@@ -2,11 +2,7 @@
 
 from refseg_core import evaluation
 from refseg_core.settings import Protocol
-from refseg_core.tables import (
-    Confusion,
-    Metrics,
-    Misses,
-)
+from refseg_core.tables import Confusion, Metrics, Misses
 from tasks.store.store import Artifact, Store, table_name
 
 

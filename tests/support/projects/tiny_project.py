@@ -13,6 +13,7 @@ import torch
 from refseg_core.models.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
 from tests.support.models import TINY_ENCODER, TINY_SEGMENTER
 from tests.support.projects.project import Project, save_tiny_weights, write_project
+from tests.support.projects.steps import Steps
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +39,9 @@ def tiny_models(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def project(tmp_path: Path, tiny_weights: Path, tiny_models: None) -> Project:
     """A project in a folder of its own."""
     return write_project(tmp_path, tiny_weights)
+
+
+@pytest.fixture
+def steps(project: Project) -> Steps:
+    """Its steps, each to be called on its own."""
+    return Steps(project)

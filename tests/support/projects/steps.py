@@ -1,0 +1,152 @@
+"""The steps of a run, each to be called on its own: what a task makes, from what, and that it makes it once."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from refseg_core.settings import Conventions, EvaluationSettings, SamplingSettings
+from refseg_core.tables import Detections, LabeledImages
+from tasks.evaluate import evaluate
+from tasks.fill_memory_bank import fill_memory_bank
+from tasks.index_dataset import index_dataset
+from tasks.label_shard import ShardSummary, label_shard
+from tasks.plan_shards import plan_shards
+from tasks.postprocess_memory_bank import postprocess_memory_bank
+from tasks.sample_references import sample_references
+from tasks.segment_references import segment_references
+from tasks.specs import DatasetSource, LabelJob
+from tasks.store.label_store import LabelRun
+from tasks.store.shard_plans import LabelPlan
+from tasks.store.store import Artifact, Store
+from tests.support.projects.project import Project, read_coco
+
+
+class Steps:
+    """The steps of a project's run, each callable on its own with something changed."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self.config = project.config
+        self.store = Store(self.config.store)
+
+    def elsewhere(self) -> "Steps":
+        """The same in another store, where nothing is made yet."""
+        content = self.project.content | {"store": str(self.project.folder / "elsewhere")}
+        return Steps(Project(self.project.folder, content))
+
+    def dataset(self, source: DatasetSource | None = None) -> Artifact:
+        return index_dataset.fn(self.store.uri, source or self.config.references.source)
+
+    def references(
+        self,
+        settings: SamplingSettings | None = None,
+        ids: list[str] | None = None,
+        conventions: Conventions = "corrected",
+    ) -> Artifact:
+        settings = settings or SamplingSettings()
+        return sample_references.fn(self.store.uri, self.dataset(), settings, ids, conventions=conventions)
+
+    def boxes_only(self) -> tuple[Artifact, Artifact]:
+        source = DatasetSource(
+            images=self.config.references.images, annotations=str(self.project.folder / "boxes.json")
+        )
+        dataset = self.dataset(source)
+        return dataset, sample_references.fn(self.store.uri, dataset, SamplingSettings())
+
+    def segment(self, dataset: Artifact, references: Artifact, conventions: Conventions = "corrected") -> Artifact:
+        return segment_references.fn(
+            self.store.uri,
+            dataset=dataset,
+            references=references,
+            images_uri=self.config.references.images,
+            segmenter=self.config.segmenter,
+            device="cpu",
+            conventions=conventions,
+        )
+
+    def fill(self, dataset: Artifact, references: Artifact) -> Artifact:
+        return fill_memory_bank.fn(
+            self.store.uri,
+            dataset=dataset,
+            references=references,
+            images_uri=self.config.references.images,
+            settings=self.config.references.crop,
+            encoder=self.config.encoder,
+            device="cpu",
+        )
+
+    def prototypes(self) -> Artifact:
+        references = self.references()
+        return postprocess_memory_bank.fn(self.store.uri, references, self.fill(self.dataset(), references))
+
+    def plan(self, prototypes: Artifact, **changes: Any) -> LabelPlan:
+        given: dict[str, Any] = {
+            "dataset": self.dataset(self.config.targets.source),
+            "prototypes": prototypes,
+            "images_uri": self.config.targets.images,
+            "labeling": self.config.labeling,
+            "batches": self.config.batches,
+            "segmenter": self.config.segmenter,
+            "encoder": self.config.encoder,
+        }
+        return plan_shards.fn(self.store.uri, **given | changes)
+
+    def label(self, prototypes: Artifact, plan: LabelPlan, **changes: Any) -> list[ShardSummary]:
+        given: dict[str, Any] = {
+            "store": self.store.uri,
+            "key": plan.key,
+            "prototypes": prototypes.name,
+            "images": self.config.targets.images,
+            "labeling": self.config.labeling,
+            "batches": self.config.batches,
+            "segmenter": self.config.segmenter,
+            "encoder": self.config.encoder,
+            "device": "cpu",
+        }
+        job = LabelJob(**given | changes)
+        return [label_shard.fn(job, shard) for shard in plan.pending]
+
+    def labels(self, plan: LabelPlan) -> tuple[Detections, LabeledImages]:
+        parts = list(LabelRun(self.store, plan.key).read())
+        return Detections.concatenate([part for part, _ in parts]), LabeledImages.concatenate([p for _, p in parts])
+
+    def evaluate(
+        self,
+        prototypes: Artifact,
+        plan: LabelPlan,
+        conventions: Conventions = "corrected",
+        settings: EvaluationSettings | None = None,
+        *,
+        is_novel: bool = False,
+    ) -> Artifact:
+        return evaluate.fn(
+            self.store.uri,
+            dataset=plan.dataset,
+            prototypes=prototypes,
+            labels_key=plan.key,
+            settings=settings or EvaluationSettings(),
+            conventions=conventions,
+            is_novel=is_novel,
+        )
+
+    def manifest(self, artifact: Artifact) -> dict[str, Any]:
+        manifest = self.store.manifest(artifact.name)
+        assert manifest is not None
+        return manifest
+
+
+def forbid(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> None:
+    def again(*_: object, **__: object) -> None:
+        raise AssertionError(f"{name} was called again")
+
+    monkeypatch.setattr(module, name, again)
+
+
+def make_federated(path: Path) -> None:
+    content = read_coco(path)
+    for image in content["images"]:
+        image |= {"neg_category_ids": [8], "not_exhaustive_category_ids": [3]}
+    content["categories"][0]["frequency"] = "r"
+    path.write_text(json.dumps(content))

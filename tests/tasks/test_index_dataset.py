@@ -1,0 +1,124 @@
+"""Datasets are indexed: from annotations or a listing, once for the same content, with no secret kept."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from refseg_core.errors import DatasetError, StoreError
+from refseg_core.tables import Annotations, Categories, FederatedLabels, Images
+from tasks.index_dataset import index_dataset
+from tasks.specs import DatasetSource
+from tests.support.projects.project import read_coco, write_coco
+from tests.support.projects.steps import Steps, make_federated
+
+pytest_plugins = ["tests.support.projects.tiny_project"]
+
+
+def test_an_annotation_file_becomes_images_annotations_and_categories(steps: Steps) -> None:
+    dataset = steps.dataset()
+    assert dataset.num_rows == {"images": 2, "annotations": 4, "categories": 2}
+    assert steps.store.load(dataset, Images).file_name.tolist() == ["r0.png", "r1.png"]
+    assert steps.store.load(dataset, Categories).name.tolist() == ["box", "bar"]
+    assert steps.store.load(dataset, Annotations).category_id.tolist() == [3, 8, 3, 8]
+
+
+def test_a_folder_becomes_images_with_sizes_and_versions(steps: Steps) -> None:
+    dataset = steps.dataset(DatasetSource(images=steps.config.targets.images))
+    images = steps.store.load(dataset, Images)
+    assert images.image_id.tolist() == images.file_name.tolist() == [f"t{number}.png" for number in range(5)]
+    folder = Path(steps.config.targets.images)
+    assert images.size.tolist() == [(folder / name).stat().st_size for name in images.file_name]
+    assert all(images.version)
+    assert dataset.num_rows == {"images": 5, "annotations": 0, "categories": 0}
+
+
+def test_files_that_are_no_images_are_not_listed(steps: Steps) -> None:
+    folder = Path(steps.config.targets.images)
+    (folder / "notes.txt").write_text("no image")
+    (folder / "deep").mkdir()
+    (folder / "t0.png").rename(folder / "deep" / "T0.PNG")
+    dataset = steps.dataset(DatasetSource(images=str(folder)))
+    names = steps.store.load(dataset, Images).file_name.tolist()
+    assert names == ["deep/T0.PNG", "t1.png", "t2.png", "t3.png", "t4.png"]
+
+
+def test_the_same_content_is_the_same_dataset_and_another_is_another(steps: Steps) -> None:
+    listed = DatasetSource(images=steps.config.targets.images)
+    first = steps.dataset(), steps.dataset(listed)
+    assert (steps.dataset(), steps.dataset(listed)) == first
+    steps.project.add_target("t9.png", 9)
+    write_coco(steps.project.folder / "references.json", ["r0.png"], with_masks=True)
+    assert steps.dataset() != first[0]
+    assert steps.dataset(listed) != first[1]
+
+
+def test_what_lvis_says_of_categories_is_a_fourth_table_and_others_keep_their_keys(steps: Steps) -> None:
+    plain = steps.dataset()
+    assert steps.manifest(plain)["version"] == 1
+    make_federated(steps.project.folder / "references.json")
+    dataset = steps.dataset()
+    assert steps.manifest(dataset)["version"] == 2
+    assert dataset.num_rows == plain.num_rows | {"federated_labels": 4}
+    assert steps.store.load(dataset, FederatedLabels).kind.tolist() == ["negative", "not_exhaustive"] * 2
+
+
+def test_masks_of_another_file_make_a_dataset_of_their_own_by_their_content_and_how_they_are_found(
+    steps: Steps,
+) -> None:
+    boxes = DatasetSource(images=steps.config.references.images, annotations=str(steps.project.folder / "boxes.json"))
+    full = steps.project.folder / "references.json"
+    source = boxes.model_copy(update={"masks_from": str(full)})
+    borrowed = steps.dataset(source)
+    annotations = steps.store.load(borrowed, Annotations)
+    assert annotations.equals(steps.store.load(steps.dataset(), Annotations))
+    manifest = steps.manifest(borrowed)
+    assert manifest["settings"]["masks_from"] == str(full)
+    assert set(manifest["inputs"]) == {"content", "masks"}
+    assert set(steps.manifest(steps.dataset(boxes))["settings"]) == {"images", "annotations", "image_ids"}
+
+    content = read_coco(full)
+    content["annotations"].insert(0, content["annotations"][0] | {"id": 99})
+    full.write_text(json.dumps(content))
+    original = index_dataset.fn(steps.store.uri, source, conventions="original")
+    assert len({steps.dataset(boxes).key, borrowed.key, steps.dataset(source).key, original.key}) == 4
+    assert steps.store.load(original, Annotations).equals(annotations), "here an id is a position"
+
+
+def test_chosen_images_are_a_dataset_of_their_own(steps: Steps) -> None:
+    source = steps.config.targets.source.model_copy(update={"image_ids": ("4", "2")})
+    dataset = steps.dataset(source)
+    assert steps.store.load(dataset, Images).image_id.tolist() == ["2", "4"]
+    assert dataset != steps.dataset(steps.config.targets.source)
+    with pytest.raises(DatasetError, match="77"):
+        steps.dataset(source.model_copy(update={"image_ids": ("2", "77")}))
+
+
+def test_a_folder_without_images_is_an_error_that_says_what_is_expected(steps: Steps, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match=r"empty: no images.*\.jpg"):
+        steps.dataset(DatasetSource(images=str(tmp_path / "empty")))
+
+
+@pytest.mark.parametrize("place", ["images", "annotations"])
+def test_what_is_absent_is_named(place: str, steps: Steps) -> None:
+    source = DatasetSource(images=steps.config.targets.images).model_copy(update={place: "/nowhere/at/all"})
+    with pytest.raises(StoreError, match="/nowhere/at/all: not found"):
+        steps.dataset(source)
+
+
+def test_a_manifest_of_a_dataset_shows_where_it_came_from_but_no_secret(
+    steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = (steps.project.folder / "references.json").read_bytes()
+    for module in ("tasks.datasets.annotation_files", "tasks.index_dataset"):
+        monkeypatch.setattr(f"{module}.read_uri", lambda _: data)
+    source = DatasetSource(
+        images="s3://user:hunter2@bucket/images",
+        annotations="https://user:hunter2@host/refs.json?X-Amz-Signature=hunter2",
+    )
+    manifest = steps.manifest(steps.dataset(source))
+    assert manifest["settings"]["images"] == "s3://bucket/images"
+    assert manifest["settings"]["annotations"] == "https://host/refs.json"
+    for file in steps.store.folder.list_files():
+        assert b"hunter2" not in steps.store.folder.read(file.name)

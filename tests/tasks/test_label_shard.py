@@ -1,0 +1,136 @@
+"""A shard is labelled once, whatever is wrong with single images, and its labels depend on no other shard."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from refseg_core.masks.rle import decode_mask
+from refseg_core.settings import BatchSettings, LabelingSettings
+from refseg_core.tables import Images
+from tasks import label_shard as label_module
+from tasks.datasets.image_reader import ReadImage
+from tasks.label_shard import ShardSummary
+from tasks.runtime.progress import Progress, listening
+from tasks.storage.folder import Folder
+from tasks.store.shard_plans import LabelPlan
+from tests.support.projects.project import CATEGORIES, scene
+from tests.support.projects.steps import Steps, forbid
+from tests.support.samples import table_rows, write_images
+
+pytest_plugins = ["tests.support.projects.tiny_project"]
+
+
+def test_every_image_is_labelled_once_in_the_plans_order(steps: Steps) -> None:
+    prototypes = steps.prototypes()
+    plan = steps.plan(prototypes)
+    heard: list[Progress] = []
+    with listening(heard.append):
+        summaries = steps.label(prototypes, plan)
+    assert [summary.num_images for summary in summaries] == [2, 2, 1]
+    assert [summary.num_unreadable for summary in summaries] == [0, 0, 0]
+    assert heard == [Progress("label", 1)] * 5
+    detections, labeled = steps.labels(plan)
+    assert labeled.image_id.tolist() == ["1", "2", "3", "4", "5"]
+    assert sum(summary.num_detections for summary in summaries) == len(detections) > 0
+    assert labeled.num_detections.tolist() == [int((detections.image_id == i).sum()) for i in labeled.image_id]
+    assert set(labeled.height.tolist()) == {96}
+    assert set(labeled.width.tolist()) == {128}
+    assert set(detections.category_id.tolist()) <= set(CATEGORIES)
+    assert all(decode_mask(rle).shape == (96, 128) for rle in detections.mask_rle)
+
+
+@pytest.mark.slow
+def test_labels_do_not_depend_on_how_the_work_is_cut_up(steps: Steps) -> None:
+    prototypes = steps.prototypes()
+    plan = steps.plan(prototypes)
+    steps.label(prototypes, plan)
+    elsewhere = steps.elsewhere()
+    assert elsewhere.prototypes() == prototypes
+    batches = BatchSettings(points_per_batch=2, images_per_shard=5)
+    again = elsewhere.plan(prototypes, batches=batches)
+    elsewhere.label(prototypes, again, batches=batches)
+    assert again.key == plan.key
+    ours, theirs = steps.labels(plan), elsewhere.labels(again)
+    near = ("score", "predicted_iou")
+    assert table_rows(ours[0], without=near) == table_rows(theirs[0], without=near)
+    for name in near:
+        np.testing.assert_allclose(getattr(ours[0], name), getattr(theirs[0], name), rtol=1e-3, atol=1e-5)
+    assert table_rows(ours[1], without=["seconds"]) == table_rows(theirs[1], without=["seconds"])
+
+
+def test_a_labelled_shard_is_neither_planned_nor_labelled_again(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
+    prototypes = steps.prototypes()
+    plan = steps.plan(prototypes)
+    steps.label(prototypes, plan)
+    assert steps.plan(prototypes).pending == ()
+    forbid(monkeypatch, label_module, "Labeler")
+    assert steps.label(prototypes, plan) == [ShardSummary(2, 0, 0), ShardSummary(2, 0, 0), ShardSummary(1, 0, 0)]
+
+
+def test_images_that_cannot_be_read_become_rows_with_their_reasons(steps: Steps) -> None:
+    targets = Path(steps.config.targets.images)
+    (targets / "t1.png").write_bytes(b"no image")
+    (targets / "t2.png").unlink()
+    write_images(targets, {"t3.png": scene(3)[:50]})
+    prototypes = steps.prototypes()
+    plan = steps.plan(prototypes)
+    summaries = steps.label(prototypes, plan)
+    assert [summary.num_unreadable for summary in summaries] == [1, 2, 0]
+    detections, labeled = steps.labels(plan)
+    assert [status == "unreadable" for status in labeled.status] == [False, True, True, True, False]
+    for row, reason in ((1, "not an image"), (2, "t2.png: not found"), (3, "declare 96 x 128")):
+        assert reason in labeled.error[row]
+        assert labeled.num_detections[row] == labeled.height[row] == 0
+    assert not set(detections.image_id) & {"2", "3", "4"}
+
+
+def test_an_image_in_which_nothing_is_found_is_empty(steps: Steps) -> None:
+    prototypes = steps.prototypes()
+    labeling = LabelingSettings(points_per_side=1, pred_iou_thresh=1)
+    plan = steps.plan(prototypes, labeling=labeling)
+    steps.label(prototypes, plan, labeling=labeling)
+    detections, labeled = steps.labels(plan)
+    assert labeled.status.tolist() == ["empty"] * 5
+    assert len(detections) == 0
+
+
+def test_a_fault_of_the_world_leaves_the_shard_to_be_labelled_again(
+    steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prototypes = steps.prototypes()
+    plan = steps.plan(prototypes)
+    read = Folder.read
+
+    def faulty(folder: Folder, name: str) -> bytes:
+        if name == "t3.png":
+            raise TimeoutError("the network sleeps")
+        return read(folder, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "read", faulty)
+        with pytest.raises(TimeoutError, match="the network sleeps"):
+            steps.label(prototypes, plan)
+    pending = steps.plan(prototypes).pending
+    assert pending == plan.pending[1:]
+    steps.label(prototypes, LabelPlan(plan.dataset, plan.key, pending))
+    assert len(steps.labels(plan)[1]) == 5
+
+
+def test_pictures_are_written_while_labelling_when_asked(steps: Steps, tmp_path: Path) -> None:
+    prototypes = steps.prototypes()
+    steps.label(prototypes, steps.plan(prototypes), pictures=str(tmp_path / "pictures"))
+    names = [file.name for file in Folder(str(tmp_path / "pictures")).list_files()]
+    assert names == [f"t{number}.png.jpg" for number in range(5)]
+
+
+def test_a_shard_is_committed_though_an_image_vanished_meanwhile(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_readable(_: Folder, images: Images, *, max_pixels: int) -> Iterator[ReadImage]:
+        return iter([ReadImage(row, None, f"gone ({max_pixels})") for row in range(len(images))])
+
+    prototypes = steps.prototypes()
+    plan = steps.plan(prototypes)
+    monkeypatch.setattr(label_module, "read_images", none_readable)
+    assert steps.label(prototypes, plan)[0] == ShardSummary(2, 2, 0)
+    assert steps.labels(plan)[1].error.tolist() == ["gone (100000000)"] * 5
