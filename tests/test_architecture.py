@@ -1,21 +1,24 @@
-"""Who may import whom, and through which single door the outside comes in.
+"""Where everything belongs: who may import whom, what lies where, and through which single door the outside comes in.
 
     flows -> tasks -> refseg_core          never back
     inside refseg_core step modules never import each other; only labeling composes proposals, matching, merging
+    at the top of tasks/ are tasks, which never import each other, and their specs
+    no circles between files, nor between the entries of a folder, of which none has more than fifteen
 
-Every rule takes a module and returns what it breaks, as a sentence, so that a failing test says which arrow it is.
-New modules need no entry here: what is not a step, nor made of steps, is shared, and may be imported by all above it.
+A rule takes a module, or all of them, and returns what breaks it, as a sentence, so that a failing test says which
+arrow it is. New modules need no entry here: what is not a step, nor made of steps, is shared, and may be imported by
+all above it. An import for types only counts for who may know whom, but makes no circle (see `shape.py`).
 """
 
 import ast
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-_ROOT = Path(__file__).resolve().parents[1]
-_LAYERS = ("refseg_core", "tasks", "flows")  # each may import those before it
+from tests.shape import LAYERS, Module, circles, entries, folder_graphs, import_graph, imports, read_modules
+
+_MOST_ENTRIES = 15  # of a folder: files and folders
 
 _LABELING = {f"refseg_core.labeling.{step}" for step in ("proposals", "matching", "merging")}
 _STEPS = {
@@ -47,9 +50,32 @@ _DOORS: dict[str, tuple[str, ...]] = {
     "pycocotools": ("refseg_core.masks.rle",),
     "pycocotools.coco": (),  # an oracle of tests, like the next
     "pycocotools.cocoeval": (),
-    "prefect": ("flows", "tasks"),
+    "prefect": ("flows", "tasks.runtime", "tasks.outputs.prefect_ui"),
+    "dask": ("flows.execution.engines",),
+    "distributed": ("flows.execution.engines",),
+    "prefect_dask": ("flows.execution.engines",),
+    "click": ("flows.cli",),
+    "rich": ("flows",),
+    "xml": ("refseg_core.datasets",),
 }
-_KEPT_OUT = {"tasks.storage": ("prefect",), "tasks.store.parquet": ("prefect",), "flows": ("torch", "torchvision")}
+_KEPT_OUT = {"flows": ("torch", "torchvision")}
+
+# What of its own layer a folder may import, besides itself.
+_STANDS_ON = {
+    "refseg_core.masks": ("refseg_core.errors",),
+    "refseg_core.models": ("refseg_core.errors",),
+    "refseg_core.visualization": ("refseg_core.errors", "refseg_core.masks"),
+    "tasks.runtime": (),
+    "tasks.storage": (),
+    "tasks.store": ("tasks.storage", "tasks.runtime"),
+    "tasks.datasets": ("tasks.storage", "tasks.store", "tasks.specs"),
+    "tasks.models": ("tasks.storage", "tasks.store", "tasks.datasets", "tasks.runtime", "tasks.specs"),
+    "tasks.outputs": ("tasks.storage", "tasks.store", "tasks.datasets", "tasks.runtime"),
+    "flows.config": (),
+    "flows.execution": ("flows.config", "flows.errors"),
+}
+# What of its own layer may import these, besides themselves; all of local_stack/ could go without touching the rest.
+_KNOWN_BY: dict[str, tuple[str, ...]] = {"flows.cli": (), "flows.local_stack": ("flows.cli",)}
 
 # refseg_core has no paths, URIs, clock or processes.
 _WORLD = {
@@ -65,44 +91,7 @@ _LOCAL_GENERATORS = {
 _TORCH_GLOBAL = {"torch.manual_seed", "torch.seed", "torch.random.manual_seed", "torch.cuda.manual_seed_all"}
 
 
-class Module(NamedTuple):
-    """A source file: its dotted name and its syntax tree."""
-
-    name: str
-    tree: ast.Module
-    is_package: bool = False
-
-    @property
-    def layer(self) -> str:
-        return self.name.split(".")[0]
-
-
-def _modules() -> Iterator[Module]:
-    for path in sorted(path for layer in _LAYERS for path in (_ROOT / layer).rglob("*.py")):
-        parts = path.relative_to(_ROOT).with_suffix("").parts
-        is_package = parts[-1] == "__init__"
-        yield Module(".".join(parts[:-1] if is_package else parts), ast.parse(path.read_text("utf-8")), is_package)
-
-
-_MODULES = list(_modules())
-
-
-def _imports(module: Module) -> Iterator[str]:
-    """Dotted names, `from a import b` as a.b, relative ones resolved; at any depth of the file."""
-    for node in ast.walk(module.tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = _base_of(module, node)
-            yield from (f"{base}.{alias.name}" for alias in node.names)
-
-
-def _base_of(module: Module, node: ast.ImportFrom) -> str:
-    if not node.level:
-        return node.module or ""
-    parents = module.name.split(".")
-    parents = parents[: len(parents) - node.level + module.is_package]
-    return ".".join([*parents, *([node.module] if node.module else [])])
+_MODULES = read_modules()
 
 
 def _is_within(name: str, outer: str) -> bool:
@@ -117,10 +106,10 @@ def _dotted(node: ast.AST) -> str:
 
 def against_the_layers(module: Module) -> Iterator[str]:
     """flows -> tasks -> refseg_core, never back; the source never imports its tests."""
-    above = (*_LAYERS[_LAYERS.index(module.layer) + 1 :], "tests")
-    for name in _imports(module):
+    above = (*LAYERS[LAYERS.index(module.layer) + 1 :], "tests")
+    for name in imports(module):
         if any(_is_within(name, layer) for layer in above):
-            yield f"{module.name} imports {name}: arrows go {' -> '.join(reversed(_LAYERS))}, never back"
+            yield f"{module.name} imports {name}: arrows go {' -> '.join(reversed(LAYERS))}, never back"
 
 
 def steps_that_know_each_other(module: Module) -> Iterator[str]:
@@ -128,7 +117,7 @@ def steps_that_know_each_other(module: Module) -> Iterator[str]:
     if module.layer != "refseg_core":
         return
     own = _part(module.name)
-    for name in _imports(module):
+    for name in imports(module):
         part = _part(name)
         if part == own:
             continue
@@ -144,9 +133,58 @@ def _part(name: str) -> str:
     return max(parts, key=len, default="")
 
 
+def _of_layer(module: Module) -> Iterator[str]:
+    """What the module imports of its own layer."""
+    return (name for name in imports(module) if _is_within(name, module.layer))
+
+
+def past_what_a_folder_stands_on(module: Module) -> Iterator[str]:
+    """A folder imports of its layer only what it stands on, and some are known only by what is above all."""
+    for folder, allowed in _STANDS_ON.items():
+        if not _is_within(module.name, folder):
+            continue
+        for name in _of_layer(module):
+            if not any(_is_within(name, one) for one in (folder, *allowed)):
+                yield f"{module.name} imports {name}: {folder} stands on {', '.join(allowed) or 'nothing of its layer'}"
+    for folder, knowing in _KNOWN_BY.items():
+        if any(_is_within(module.name, one) for one in (folder, *knowing)):
+            continue
+        for name in _of_layer(module):
+            if _is_within(name, folder):
+                yield f"{module.name} imports {name}: only {', '.join(knowing) or 'nobody'} may know {folder}"
+
+
+def tasks_that_know_each_other(module: Module) -> Iterator[str]:
+    """Flows alone bring tasks together; what several tasks need lies in a folder below."""
+    if module.layer != "tasks":
+        return
+    for name in imports(module):
+        task = ".".join(name.split(".")[:2])
+        if task in _TASKS - {module.name}:
+            yield f"{module.name} imports the task {task}: what both need belongs in a folder of tasks/"
+
+
+def strangers_among_the_tasks(module: Module) -> Iterator[str]:
+    """At the top of tasks/ are only Prefect tasks and `specs.py`, what they are told."""
+    if _is_at_the_top_of_tasks(module) and not _has_a_task(module):
+        yield f"{module.name} has no @retried_task: what tasks stand on belongs in a folder of tasks/"
+
+
+def _is_at_the_top_of_tasks(module: Module) -> bool:
+    return module.folder == "tasks" and not module.is_package and module.name != "tasks.specs"
+
+
+def _has_a_task(module: Module) -> bool:
+    functions = (node for node in module.tree.body if isinstance(node, ast.FunctionDef))
+    return any("retried_task" in ast.unparse(one) for function in functions for one in function.decorator_list)
+
+
+_TASKS = {module.name for module in _MODULES if _is_at_the_top_of_tasks(module)}
+
+
 def outside_past_its_door(module: Module) -> Iterator[str]:
     """Each third-party name is imported where _DOORS says, and nowhere else."""
-    for name in _imports(module):
+    for name in imports(module):
         for outside, doors in _DOORS.items():
             if _is_within(name, outside) and not any(_is_within(module.name, door) for door in doors):
                 yield f"{module.name} imports {name}: the door to {outside} is {', '.join(doors) or 'in tests'}"
@@ -159,7 +197,7 @@ def world_in_the_core(module: Module) -> Iterator[str]:
     """refseg_core is pure: no paths, URIs, clock, files, nor a global random generator."""
     if module.layer != "refseg_core":
         return
-    for name in _imports(module):
+    for name in imports(module):
         if name.split(".")[0] in _WORLD:
             yield f"{module.name} imports {name}: refseg_core has no paths, URIs, clock or processes"
     forked = {id(node) for block in ast.walk(module.tree) if _forks_torch(block) for node in ast.walk(block)}
@@ -180,7 +218,7 @@ def _forks_torch(node: ast.AST) -> bool:
 
 def pickles(module: Module) -> Iterator[str]:
     """Nothing is unpickled but weights, by torch.load in tasks/models/weights.py."""
-    for name in _imports(module):
+    for name in imports(module):
         if name.split(".")[0] in _PICKLES:
             yield f"{module.name} imports {name}: pickles run whatever they hold"
         if name == "torch.load":
@@ -203,9 +241,32 @@ def silence_about_itself(module: Module) -> Iterator[str]:
         yield f"{module.name} has no docstring: say what belongs in it and what does not"
 
 
+def files_in_circles(modules: Sequence[Module]) -> Iterator[str]:
+    """No file imports, by whatever way, one that imports it."""
+    for group in circles(import_graph(modules)):
+        yield f"{', '.join(group)} import each other: let what they share be a module of its own"
+
+
+def entries_in_circles(modules: Sequence[Module]) -> Iterator[str]:
+    """In no folder do two entries, files or folders with all that they hold, import each other."""
+    for folder, graph in folder_graphs(import_graph(modules)).items():
+        for group in circles(graph):
+            yield f"{', '.join(group)} of {folder or 'the checkout'} import each other: one has to be below the other"
+
+
+def crowded_folders(root: Path) -> Iterator[str]:
+    """A folder that holds too much says nothing about where a thing belongs."""
+    for folder, number in entries(root).items():
+        if number > _MOST_ENTRIES:
+            yield f"{folder} has {number} entries; more than {_MOST_ENTRIES} are a heap: some need their own folder"
+
+
 _RULES: tuple[Callable[[Module], Iterator[str]], ...] = (
     against_the_layers,
     steps_that_know_each_other,
+    past_what_a_folder_stands_on,
+    tasks_that_know_each_other,
+    strangers_among_the_tasks,
     outside_past_its_door,
     world_in_the_core,
     pickles,
@@ -220,12 +281,24 @@ def test_no_module_goes(rule: Callable[[Module], Iterator[str]]) -> None:
     assert not broken, "\n" + "\n".join(broken)
 
 
-def test_every_step_of_the_table_exists() -> None:
+@pytest.mark.parametrize("rule", [files_in_circles, entries_in_circles], ids=lambda rule: rule.__name__)
+def test_there_are_no(rule: Callable[[Sequence[Module]], Iterator[str]]) -> None:
+    broken = list(rule(_MODULES))
+    assert not broken, "\n" + "\n".join(broken)
+
+
+def test_no_folder_is_a_heap() -> None:
+    broken = list(crowded_folders(Path(__file__).resolve().parents[1]))
+    assert not broken, "\n" + "\n".join(broken)
+
+
+def test_everything_that_a_rule_names_exists() -> None:
     names = {module.name for module in _MODULES}
-    assert {*_STEPS, *_COMPOSED_OF} <= names
-    assert set(_DOORS["fsspec"]) | set(_DOORS["sam2"]) | {"tasks.models.weights"} <= names
+    assert {*_STEPS, *_COMPOSED_OF, *_STANDS_ON, *_KNOWN_BY, "tasks.specs", "tasks.models.weights"} <= names
+    assert {door for doors in (*_DOORS.values(), *_STANDS_ON.values(), *_KNOWN_BY.values()) for door in doors} <= names
 
 
+_A_TASK = "@retried_task('x')\ndef x() -> None:\n    return None\n"
 _PLANTED = [
     ("refseg_core.tables", "import tasks.storage", against_the_layers),
     ("refseg_core.tables", "from tasks import storage", against_the_layers),
@@ -239,8 +312,8 @@ _PLANTED = [
     ("refseg_core.labeling.matching", "from refseg_core.labeling import merging", steps_that_know_each_other),
     ("refseg_core.labeling.matching", "from . import merging", steps_that_know_each_other),
     ("refseg_core.labeling.matching", "from .merging import mask_boxes", steps_that_know_each_other),
-    ("refseg_core.masks.rle", "from refseg_core.datasets.coco import parse_coco", steps_that_know_each_other),
-    ("refseg_core.visualization.panels", "import refseg_core.evaluation", steps_that_know_each_other),
+    ("refseg_core.images", "from refseg_core.datasets.coco import parse_coco", steps_that_know_each_other),
+    ("refseg_core.analysis.label_agreement", "import refseg_core.evaluation", steps_that_know_each_other),
     (
         "refseg_core.labeling.labeler",
         "from refseg_core.references.sampling import sample_references",
@@ -252,6 +325,17 @@ _PLANTED = [
         steps_that_know_each_other,
     ),
     ("refseg_core.datasets.coco.writer", "from refseg_core.demo.scenes import draw", steps_that_know_each_other),
+    ("refseg_core.masks.rle", "from refseg_core.tables import Images", past_what_a_folder_stands_on),
+    ("refseg_core.models.encoder", "from refseg_core import images", past_what_a_folder_stands_on),
+    ("tasks.storage.retry", "from tasks.store.store import Store", past_what_a_folder_stands_on),
+    ("tasks.store.store", "from tasks.outputs import export", past_what_a_folder_stands_on),
+    ("tasks.datasets.indexed", "def load():\n    import tasks.models.loading", past_what_a_folder_stands_on),
+    ("flows.execution.engines", "from flows.pipeline import run_pipeline", past_what_a_folder_stands_on),
+    ("flows.demo", "from flows.cli.main import main", past_what_a_folder_stands_on),
+    ("flows.service.status", "from flows.local_stack import options", past_what_a_folder_stands_on),
+    ("tasks.label_shard", f"{_A_TASK}from tasks.evaluate import evaluate", tasks_that_know_each_other),
+    ("tasks.label_shard", f"{_A_TASK}from tasks import evaluate", tasks_that_know_each_other),
+    ("tasks.helpers", "def help_out() -> None:\n    return None", strangers_among_the_tasks),
     ("tasks.datasets.image_reader", "import fsspec.core", outside_past_its_door),
     ("tasks.store.label_store", "import pyarrow.parquet as pq", outside_past_its_door),
     ("tasks.store.label_store", "from pyarrow import parquet", outside_past_its_door),
@@ -260,7 +344,11 @@ _PLANTED = [
     ("refseg_core.masks.rle", "from pycocotools.coco import COCO", outside_past_its_door),
     ("refseg_core.evaluation.curves", "from pycocotools import cocoeval", outside_past_its_door),
     ("refseg_core.labeling.labeler", "from prefect import task", outside_past_its_door),
-    ("tasks.storage", "from prefect import task", outside_past_its_door),
+    ("tasks.storage.folder", "from prefect import task", outside_past_its_door),
+    ("tasks.store.parquet", "from prefect import task", outside_past_its_door),
+    ("tasks.models.loading", "import click", outside_past_its_door),
+    ("flows.pipeline", "from click import echo", outside_past_its_door),
+    ("flows.pipeline", "import prefect_dask", outside_past_its_door),
     ("flows.pipeline", "import torch", outside_past_its_door),
     ("refseg_core.datasets.coco", "from pathlib import Path", world_in_the_core),
     ("refseg_core.labeling.labeler", "import time", world_in_the_core),
@@ -294,7 +382,11 @@ def test_what_breaks_a_rule_is_found_by_that_rule_and_named(
             "flows.pipeline",
             "from prefect import flow\nfrom tasks.evaluate import evaluate\nimport refseg_core.settings",
         ),
-        ("tasks.storage", "import fsspec"),
+        ("tasks.storage.folder", "import fsspec"),
+        ("tasks.specs", "from refseg_core.settings import Settings"),
+        ("tasks.label_shard", f"{_A_TASK}from tasks.store import lineage\nfrom tasks.specs import LabelJob"),
+        ("tasks.outputs.prefect_ui.progress", "from prefect.artifacts import create_progress_artifact"),
+        ("flows.cli.service", "from flows.local_stack.options import Wishes\nimport click"),
         ("tasks.store.parquet", "import pyarrow.parquet as pq"),
         ("tasks.models.weights", "import torch\ntorch.load('a.pt', weights_only=True)"),
         ("refseg_core.labeling.labeler", "from refseg_core.labeling import matching, merging"),
@@ -310,3 +402,36 @@ def test_what_breaks_a_rule_is_found_by_that_rule_and_named(
 def test_what_breaks_no_rule_is_let_through(name: str, source: str) -> None:
     module = Module(name, ast.parse(f'"""A module."""\n{source}'))
     assert [sentence for rule in _RULES for sentence in rule(module)] == []
+
+
+def _planted(*sources: tuple[str, str]) -> list[Module]:
+    return [Module(name, ast.parse(source)) for name, source in sources]
+
+
+def test_circles_are_found_and_named_between_files_and_between_folders() -> None:
+    a_circle = _planted(("flows.a", "def f():\n    import flows.b"), ("flows.b", "from flows.c.d import e"))
+    a_circle += _planted(("flows.c.d", "from flows import a"), ("flows.c.other", "import flows.a"))
+    assert [sentence.split(" import ")[0] for sentence in files_in_circles(a_circle)] == ["flows.a, flows.b, flows.c.d"]
+    assert [sentence.split(" import ")[0] for sentence in entries_in_circles(a_circle)] == ["a, b, c of flows"]
+    between_folders = _planted(("tasks.a.one", "import tasks.b.two"), ("tasks.b.two", ""))
+    between_folders += _planted(("tasks.b.three", "import tasks.a.four"), ("tasks.a.four", ""))
+    assert not list(files_in_circles(between_folders))
+    assert [sentence.split(" import ")[0] for sentence in entries_in_circles(between_folders)] == ["a, b of tasks"]
+
+
+def test_an_import_for_types_makes_no_circle_and_yet_goes_against_the_layers() -> None:
+    for_types = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from flows.b import B"
+    assert not list(files_in_circles(_planted(("flows.a", for_types), ("flows.b", "import flows.a"))))
+    assert list(against_the_layers(*_planted(("tasks.a", for_types))))
+
+
+def test_a_heap_is_found_and_named(tmp_path: Path) -> None:
+    folder = tmp_path / "tasks" / "store"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "left_behind" / "__pycache__").mkdir(parents=True)
+    (folder / "left_behind" / "__pycache__" / "gone.pyc").touch()
+    for name in ("inner/__init__", "__init__", *(f"file{number}" for number in range(_MOST_ENTRIES - 1))):
+        (folder / f"{name}.py").touch()
+    assert not list(crowded_folders(tmp_path))
+    (folder / "notes.md").touch()
+    assert [sentence.split(" entries")[0] for sentence in crowded_folders(tmp_path)] == ["tasks/store has 16"]

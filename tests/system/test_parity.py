@@ -47,7 +47,7 @@ def segmenter(golden: Golden) -> Segmenter:
 
 @pytest.fixture(scope="module", params=[pytest.param("reference", marks=pytest.mark.slow), "exact"])
 def decoder(request: pytest.FixtureRequest, segmenter: Segmenter) -> Segmenter | PointDecoder:
-    """Both paths owe the original's numbers; that they agree is also tested in `test_point_decoder.py`."""
+    """Both paths owe the original's numbers; that they agree is also tested in refseg_core/models/."""
     return segmenter if request.param == "reference" else PointDecoder(segmenter)
 
 
