@@ -16,7 +16,11 @@ from tasks.evaluate import evaluate
 from tasks.fill_memory_bank import fill_memory_bank
 from tasks.index_dataset import index_dataset
 from tasks.models.loading import load_models
-from tasks.outputs.prefect_ui import ProgressArtifact, is_shown, publish_bank, publish_labels, publish_metrics
+from tasks.outputs.prefect_ui.labels import publish_labels
+from tasks.outputs.prefect_ui.metrics import publish_metrics
+from tasks.outputs.prefect_ui.progress import ProgressArtifact
+from tasks.outputs.prefect_ui.publishing import is_shown
+from tasks.outputs.prefect_ui.references import publish_bank
 from tasks.plan_shards import find_gone_labels, plan_shards
 from tasks.postprocess_memory_bank import postprocess_memory_bank
 from tasks.sample_references import sample_references

@@ -15,7 +15,8 @@ from flows.config.run_config import RunConfig
 from flows.execution.cancellation import heeding_cancellation
 from flows.pipeline import run_pipeline
 from refseg_core.tables import Images, Metrics
-from tasks.outputs.prefect_ui import is_shown, publish_benchmark
+from tasks.outputs.prefect_ui.benchmark import publish_benchmark
+from tasks.outputs.prefect_ui.publishing import is_shown
 from tasks.runtime.progress import report
 from tasks.store.label_store import LabelRun
 from tasks.store.shard_plans import LabelPlan

@@ -15,7 +15,8 @@ from flows.execution.cancellation import heeding_cancellation
 from flows.execution.concurrency_limits import slots_of_tags
 from refseg_core.errors import ConfigurationError, WeightsError
 from tasks.label_shard import ShardSummary, label_shard
-from tasks.outputs.prefect_ui import ProgressArtifact, is_shown
+from tasks.outputs.prefect_ui.progress import ProgressArtifact
+from tasks.outputs.prefect_ui.publishing import is_shown
 from tasks.runtime.cancellation import stopping_with_this
 from tasks.runtime.progress import report
 from tasks.specs import LabelJob

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from refseg_core.analysis.label_statistics import CategoryTally, LabelTally
-from tasks.outputs.prefect_ui import ProgressArtifact, artifact_name, is_shown, progress_key
+from tasks.outputs.prefect_ui.keys import artifact_name
 from tasks.outputs.prefect_ui.markdown import code, escaped, listed
-from tasks.outputs.prefect_ui.publishing import MOST_BYTES, Cell, fitting
+from tasks.outputs.prefect_ui.progress import ProgressArtifact, progress_key
+from tasks.outputs.prefect_ui.publishing import MOST_BYTES, Cell, fitting, is_shown
 from tasks.outputs.prefect_ui.rows import ShardRow, category_rows, failed_rows, shard_rows, text_rows
 from tasks.outputs.prefect_ui.summary import LabelSummary, headline, summary_text
 from tasks.outputs.prefect_ui.throughput import Pace, duration

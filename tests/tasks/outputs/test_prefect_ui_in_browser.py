@@ -15,7 +15,7 @@ from prefect.client.schemas.sorting import ArtifactSort
 
 from flows.config.loading import load_config
 from flows.demo import write_demo
-from tasks.outputs.prefect_ui import artifact_name
+from tasks.outputs.prefect_ui.keys import artifact_name
 from tests.support.commands import refseg_process
 from tests.support.servers.browser import Page, find_browser, open_browser
 from tests.support.servers.prefect_server import PrefectServer, prefect_server

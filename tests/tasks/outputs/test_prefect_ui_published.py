@@ -19,15 +19,11 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import Artifact as Published
 
 from flows.pipeline import run_pipeline
-from tasks.outputs.prefect_ui import (
-    ProgressArtifact,
-    artifact_name,
-    is_shown,
-    progress_key,
-    publish_labels,
-)
 from tasks.outputs.prefect_ui import labels as labels_module
-from tasks.outputs.prefect_ui.publishing import MOST_BYTES
+from tasks.outputs.prefect_ui.keys import artifact_name
+from tasks.outputs.prefect_ui.labels import publish_labels
+from tasks.outputs.prefect_ui.progress import ProgressArtifact, progress_key
+from tasks.outputs.prefect_ui.publishing import MOST_BYTES, is_shown
 from tasks.runtime.progress import report
 from tasks.store.shard_plans import LabelPlan
 from tests.support.label_stores import LabelStore
