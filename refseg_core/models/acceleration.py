@@ -12,21 +12,23 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from refseg_core.models.processor import this_processor
+
 _Result = TypeVar("_Result")
 
-_HAS_ONEDNN = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 _ONEDNN_PAYS = 4_000_000  # multiplications in one product; below, the calls cost more than they save
 
 
 def products(left_NMK: Tensor, right_NKC: Tensor, plus: Tensor | None = None) -> Tensor:
     """left @ right + plus, [N, M, C]; `plus` broadcasts to that.
 
-    On CPUs with AVX-512 large products are oneDNN's, one by one: 200 to 240 GFLOP/s per core of an AMD EPYC (Zen 5),
-    where torch.bmm, which asks MKL, reaches 95. oneDNN sums in one chain, so K should be some hundreds at most.
+    Where the processor has vectors that oneDNN knows, large products are oneDNN's, one by one: 200 to 240 GFLOP/s per
+    core of an AMD EPYC (Zen 5) with AVX-512 and 110 with AVX2, where torch.bmm, which asks MKL, reaches 95. oneDNN sums
+    in one chain, so K should be some hundreds at most.
     """
     multiplications = left_NMK.shape[1] * left_NMK.shape[2] * right_NKC.shape[2]
-    quicker = _HAS_ONEDNN and left_NMK.device.type == "cpu" and multiplications >= _ONEDNN_PAYS
-    if not quicker or len(left_NMK) == 0:
+    is_large = left_NMK.device.type == "cpu" and multiplications >= _ONEDNN_PAYS and len(left_NMK) > 0
+    if not (is_large and this_processor().has_onednn_products):
         return torch.bmm(left_NMK, right_NKC) if plus is None else torch.baddbmm(plus, left_NMK, right_NKC)
     multiply = torch.ops.mkldnn._linear_pointwise
     each = [multiply(left, right.T, None, "none", [], "") for left, right in zip(left_NMK, right_NKC, strict=True)]

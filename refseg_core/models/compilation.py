@@ -9,10 +9,22 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
+from refseg_core.models.processor import this_processor
+
 log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether compiled functions can be quicker there; says so where they cannot."""
+    if device.type != "cpu" or this_processor().can_compile:
+        return True
+    log.warning(
+        "batches.compiled: this processor has no vector instructions to compile for; labelling goes on without."
+    )
+    return False
 
 
 def compiled(function: Callable[P, R], *, wanted: bool) -> Callable[P, R]:

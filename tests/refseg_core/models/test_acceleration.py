@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from refseg_core.models import acceleration as cpu
 from refseg_core.models.acceleration import map_on_threads, products
+from refseg_core.models.processor import this_processor
 from tests.support.closeness import assert_close
 from tests.support.models import random_tensor
 
@@ -22,9 +24,10 @@ def _as_many_threads_as_before() -> Iterator[None]:
 
 @pytest.fixture(params=[True, False], ids=["oneDNN", "BLAS"])
 def _library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param and not cpu._HAS_ONEDNN:
-        pytest.skip("this CPU has no AVX-512")
-    monkeypatch.setattr(cpu, "_HAS_ONEDNN", request.param)
+    if request.param and not this_processor().has_onednn_products:
+        pytest.skip("this processor leaves large products to its BLAS")
+    chosen = replace(this_processor(), has_onednn_products=request.param)
+    monkeypatch.setattr(cpu, "this_processor", lambda: chosen)
     monkeypatch.setattr(cpu, "_ONEDNN_PAYS", 0)
 
 
