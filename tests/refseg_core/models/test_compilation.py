@@ -1,6 +1,7 @@
 """Compiled functions give what they give as they are, and a machine that cannot compile goes on without."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from refseg_core.labeling.labeler import Labeler
 from refseg_core.models.compilation import compiled
 from refseg_core.settings import BatchSettings, LabelingSettings
 from refseg_core.tables import Prototypes
-from tests.support.models import TINY_ENCODER, tiny_encoder, tiny_segmenter
+from tests.support.models import TINY_ENCODER, random_tensor, tiny_encoder, tiny_segmenter
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # of torch's own compiler
 
@@ -55,8 +56,29 @@ def test_errors_of_the_function_itself_are_its_own() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_a_compiled_path_finds_the_same() -> None:
+def test_what_is_compiled_computes_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """For this machine, and small: a product, a norm, an activation and a softmax. The compiler itself is torch's."""
+
+    def small(values: Tensor) -> Tensor:
+        mixed = torch.nn.functional.layer_norm(values @ values.mT, (len(values),))
+        return torch.nn.functional.gelu(mixed).softmax(dim=-1)
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    values = random_tensor(7, 5)
+    torch.testing.assert_close(compiled(small, wanted=True)(values), small(values))
+
+
+@pytest.mark.slow
+def test_a_path_that_is_compiled_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both encoders and the previews are traced, each as one graph, and run without code being made of them."""
+    graphs: list[str] = []
+
+    def trace(function: Callable[..., object]) -> Callable[..., object]:
+        graphs.append(getattr(function, "__name__", type(function).__name__))
+        return compile_with(function, backend="eager", fullgraph=True)
+
+    compile_with = torch.compile
+    monkeypatch.setattr(torch, "compile", trace)
     settings = LabelingSettings(path="turbo", points_per_side=6, pred_iou_thresh=0, box_nms_thresh=1.0)
     prototypes = np.random.default_rng(0).normal(size=(2, TINY_ENCODER.embed_dim))
     table = Prototypes(
@@ -71,6 +93,7 @@ def test_a_compiled_path_finds_the_same() -> None:
         .detections
         for is_compiled in (False, True)
     )
+    assert graphs == ["embed", "Encoder", "_preview_plainly"]
     assert len(plain) > 3
     np.testing.assert_array_equal(quick.category_id, plain.category_id)
     np.testing.assert_array_equal(quick.box_xyxy, plain.box_xyxy)
