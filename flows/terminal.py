@@ -2,7 +2,9 @@
 
 import logging
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -30,6 +32,8 @@ results = Console(
 )
 messages = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
+_SECONDS_BETWEEN_LINES = 25.0
+
 
 class _Speed(ProgressColumn):
     """Units a second since the step began."""
@@ -40,7 +44,65 @@ class _Speed(ProgressColumn):
 
 @contextmanager
 def progress_bars() -> Iterator[None]:
-    """Within the block every step that reports its progress has a bar."""
+    """Within the block every step that reports its progress has a bar; where no terminal is, a line now and again."""
+    with _bars() if messages.is_terminal else progress_lines(messages.print):
+        yield
+
+
+@contextmanager
+def progress_lines(show: Callable[[str], None], *, seconds: float = _SECONDS_BETWEEN_LINES) -> Iterator[None]:
+    """Within the block the step that is at work has a line so often, whether anything was reported or not."""
+    latest: dict[str, _Line] = {}
+
+    def listen(heard: progress.Progress) -> None:
+        line = latest.pop(heard.step, None) or _Line(heard.step)
+        line.hear(heard)
+        latest[heard.step] = line  # the last one is at work
+
+    def show_now_and_again() -> None:
+        while not ended.wait(seconds):
+            if latest:
+                show(str(list(latest.values())[-1]))
+
+    ended = threading.Event()
+    shower = threading.Thread(target=show_now_and_again, name="progress lines", daemon=True)
+    with progress.listening(listen):
+        shower.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            shower.join()
+
+
+class _Line:
+    """How far a step is, in words."""
+
+    def __init__(self, step: str) -> None:
+        self._step = step
+        self._began = self._doing_since = time.monotonic()
+        self._done, self._total, self._doing = 0, 0, ""
+
+    def hear(self, heard: progress.Progress) -> None:
+        self._done += heard.advanced
+        self._total += heard.total or 0
+        if heard.doing is not None:
+            self._doing, self._doing_since = heard.doing, time.monotonic()
+
+    def __str__(self) -> str:
+        now = time.monotonic()
+        of_total = f" of {self._total}" if self._total else ""
+        parts = [f"{self._step}: {self._done}{of_total} after {now - self._began:.0f} s"]
+        if 0 < self._done < self._total:
+            speed = self._done / (now - self._began)
+            parts.append(f"{speed:.3g}/s, {(self._total - self._done) / speed:.0f} s left")
+        if self._doing:
+            parts.append(f"{self._doing} for {now - self._doing_since:.0f} s")
+        return "; ".join(parts)
+
+
+@contextmanager
+def _bars() -> Iterator[None]:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -58,7 +120,8 @@ def progress_bars() -> Iterator[None]:
                 bar_of[heard.step] = bars.add_task(heard.step, total=None)
             bar = bars.tasks[bar_of[heard.step]]
             total = bar.total if heard.total is None else (bar.completed + heard.total)
-            bars.update(bar.id, total=total, advance=heard.advanced)
+            doing = bar.description if heard.doing is None else f"{heard.step}: {heard.doing}"
+            bars.update(bar.id, total=total, advance=heard.advanced, description=doing)
 
         with progress.listening(listen):
             yield

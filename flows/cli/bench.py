@@ -76,7 +76,7 @@ def bench(context: click.Context, /, *, paths: str, num_images: int, out: str, *
     from tasks.models.profiling.compare_paths import compare_paths
 
     chosen = _chosen(paths)
-    with _inputs(**what, num_images=num_images) as inputs, progress_bars():
+    with progress_bars(), _inputs(**what, num_images=num_images) as inputs:
         comparison = compare_paths(inputs, chosen)
     report_comparison(comparison, Path(out))
 
@@ -101,7 +101,7 @@ def scale(*, out: str, **what: Any) -> None:
     from flows.terminal import progress_bars
     from tasks.models.profiling.scaling import measure_growth
 
-    with _inputs(**what, num_images=1) as inputs, progress_bars():
+    with progress_bars(), _inputs(**what, num_images=1) as inputs:
         growth = measure_growth(inputs)
     report_growth(growth, Path(out))
 

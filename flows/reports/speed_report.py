@@ -11,6 +11,7 @@ from rich.table import Table as TextTable
 from flows.reports.charts import draw_growth, draw_stages
 from flows.terminal import results
 from tasks.models.profiling.compare_paths import STAGES, Comparison, PathResult
+from tasks.models.profiling.machine_limits import Ceilings
 from tasks.models.profiling.scaling import Growth
 from tasks.store.store import made_by
 
@@ -23,10 +24,7 @@ def report_comparison(comparison: Comparison, folder: Path) -> None:
     ceilings = comparison.ceilings
     compiled = "; fast and turbo compiled" if comparison.is_compiled else ""
     results.print(f"{ceilings.machine}; {comparison.num_images} images, {comparison.num_points} points{compiled}")
-    results.print(
-        f"Ceilings: {ceilings.float32_flops / 1e9:,.0f} GFLOP/s float32, {ceilings.bfloat16_flops / 1e9:,.0f} bfloat16,"
-        f" {ceilings.copied_bytes / 1e9:,.0f} GB/s copied"
-    )
+    results.print(f"Ceilings: {describe_ceilings(ceilings)}")
     results.print(_times(comparison))
     results.print(_summary(comparison))
     for result in comparison.results[1:]:
@@ -50,6 +48,13 @@ def report_growth(growth: Sequence[Growth], folder: Path) -> None:
     _write_json(folder / "scale.json", {"made_by": made_by(), "series": [asdict(series) for series in growth]})
     draw_growth(growth, folder / "scale.png")
     results.print(f"{folder / 'scale.json'}, {folder / 'scale.png'}")
+
+
+def describe_ceilings(ceilings: Ceilings) -> str:
+    """What the machine does at most, and what was left out, in a line."""
+    products = [f"{flops / 1e9:,.0f} GFLOP/s {name}" for name, flops in ceilings.product_flops.items()]
+    left_out = [f"{name} not measured: this processor emulates it" for name in ceilings.emulated]
+    return ", ".join([*products, f"{ceilings.copied_bytes / 1e9:,.0f} GB/s copied", *left_out])
 
 
 def _times(comparison: Comparison) -> TextTable:

@@ -19,6 +19,17 @@ class ImageLabels(NamedTuple):
     num_proposals: int
 
 
+class PromptCounts(NamedTuple):
+    """Prompts of an image by what was computed of them: the transformer, a small preview, and a mask in full.
+
+    One that is previewed and then decoded went through the transformer twice.
+    """
+
+    transformed: int
+    previewed: int
+    upscaled: int
+
+
 @dataclass(frozen=True)
 class Squashed:
     """An image in the segmenter frame, uint8 [S, S, 3], and its own (height, width)."""
@@ -36,6 +47,7 @@ class Found:
     category_id_n: npt.NDArray[np.int64]
     predicted_iou_n: Tensor
     num_proposals: int
+    prompts: PromptCounts
 
     def labels(self, image_id: str) -> ImageLabels:
         """Boxes and masks of the image's own frame, pixels."""

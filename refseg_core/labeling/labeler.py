@@ -21,6 +21,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,12 +30,12 @@ from torch import Tensor
 
 from refseg_core.errors import ConfigurationError
 from refseg_core.labeling.batching import UPSAMPLED_AT_ONCE, Batches, in_batches
-from refseg_core.labeling.image_labels import Found, ImageLabels, Squashed
+from refseg_core.labeling.image_labels import Found, ImageLabels, PromptCounts, Squashed
 from refseg_core.labeling.matching import Matches, match, match_plainly
 from refseg_core.labeling.merging import Merged, mask_boxes, merge_plainly, merge_softly, non_maximum_suppression
 from refseg_core.labeling.previews import Previews, SparseSearch, preview_points
 from refseg_core.labeling.proposals import DecodesPoints, Prepared, Proposals, point_grid, propose
-from refseg_core.models.compilation import compiled
+from refseg_core.models.compilation import can_compile, compiled
 from refseg_core.models.encoder import Encoder
 from refseg_core.models.point_decoder import PointDecoder, PreparedImage
 from refseg_core.models.precision import half, tensor_cores
@@ -65,6 +66,14 @@ _PATHS: dict[LabelingPath, _Path] = {
     "fast": _Path(is_half=True, previews=True),
     "turbo": _Path(is_half=True, previews=True, sparse=True),
 }
+
+
+class _Proposed(NamedTuple):
+    """Masks to choose from; how many there were before their previews said which are duplicates; what it took."""
+
+    proposals: Proposals
+    num_proposals: int
+    prompts: PromptCounts
 
 
 class Labeler:
@@ -101,7 +110,7 @@ class Labeler:
             self.settings.points_per_side**2,
         )
         self._path = _PATHS[self.settings.path]
-        is_compiled = batches.compiled and self._path.previews
+        is_compiled = batches.compiled and self._path.previews and can_compile(segmenter.device)
         self._embed = compiled(segmenter.embed, wanted=is_compiled)
         self._encode: Callable[[Tensor], Tensor] = compiled(encoder, wanted=is_compiled)
         self._point_decoder = PointDecoder(segmenter, is_compiled=is_compiled)
@@ -150,7 +159,7 @@ class Labeler:
 
     def _find(self, image: Squashed, embedding: ImageEmbedding, features_PC: Tensor) -> Found:
         with self._stage("decoder"), tensor_cores(self.segmenter.device, wanted=self._path.is_half):
-            proposals, num_proposals = self._propose(embedding, features_PC)
+            proposals, num_proposals, prompts = self._propose(embedding, features_PC)
         merged, class_index_n = match_and_merge(
             proposals,
             features_PC,
@@ -162,31 +171,32 @@ class Labeler:
         )
         category_id_n = self.category_id_K[class_index_n.cpu().numpy()]
         predicted_iou_n = proposals.predicted_iou_N[merged.row_n]
-        return Found(merged.masks, merged.score_n, category_id_n, predicted_iou_n, num_proposals)
+        return Found(merged.masks, merged.score_n, category_id_n, predicted_iou_n, num_proposals, prompts)
 
-    def _propose(self, embedding: ImageEmbedding, features_PC: Tensor) -> tuple[Proposals, int]:
-        """Masks to choose from, and how many there were before their previews said which are duplicates."""
+    def _propose(self, embedding: ImageEmbedding, features_PC: Tensor) -> _Proposed:
         if self._path.is_plain:
-            proposals = self._decode(self.segmenter, embedding, self._prompts)
-            return proposals, len(proposals)
+            return self._decode(self.segmenter, embedding)
         image = self._point_decoder.prepare(embedding)
         if not self._path.previews:
-            proposals = self._decode(self._point_decoder, image, self._prompts)
-            return proposals, len(proposals)
+            return self._decode(self._point_decoder, image)
         previews = self._preview(image, features_PC)
         row_n = previews.row_n[self._distinct(previews, features_PC)].sort().values
         # Previews have told whose predicted IoU passes.
         decode = partial(self._point_decoder.decode_points, image, pred_iou_thresh=None)
-        return Proposals.joined(in_batches(self._prompts[row_n], self._batches.points, decode)), len(previews)
+        proposals = Proposals.joined(in_batches(self._prompts[row_n], self._batches.points, decode))
+        prompts = PromptCounts(previews.num_asked + len(row_n), previews.num_asked, len(row_n))
+        return _Proposed(proposals, len(previews), prompts)
 
-    def _decode(self, decoder: DecodesPoints[Prepared], image: Prepared, prompts: Tensor) -> Proposals:
-        return propose(
+    def _decode(self, decoder: DecodesPoints[Prepared], image: Prepared) -> _Proposed:
+        """Of all points."""
+        proposals = propose(
             decoder,
             image,
-            prompts,
+            self._prompts,
             batch=self._batches.points,
             pred_iou_thresh=self.settings.pred_iou_thresh,
         )
+        return _Proposed(proposals, len(proposals), PromptCounts(len(self._prompts), 0, len(proposals)))
 
     def _preview(self, image: PreparedImage, features_PC: Tensor) -> Previews:
         """Previews of all points, or of those that a sparse search asks."""

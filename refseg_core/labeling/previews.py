@@ -22,12 +22,13 @@ _CONFIDENT = 0.95  # predicted IoU of a preview whose pixels need no further poi
 class Previews:
     """Small masks of points: the points' rows in the grid, int64 [n]; masks bool [n, h, h]; predicted IoU float32 [n].
 
-    In point order, which is that of the rows.
+    In point order, which is that of the rows. `num_asked`: how many points were asked for them.
     """
 
     row_n: Tensor
     masks_nhh: Tensor
     predicted_iou_n: Tensor
+    num_asked: int
 
     def __len__(self) -> int:
         return len(self.row_n)
@@ -40,6 +41,7 @@ class Previews:
             row_n[order_n],
             torch.cat((self.masks_nhh, others.masks_nhh))[order_n],
             torch.cat((self.predicted_iou_n, others.predicted_iou_n))[order_n],
+            self.num_asked + others.num_asked,
         )
 
 
@@ -50,7 +52,7 @@ def preview_points(
     parts = in_batches(prompts[row_n], batch, preview)
     logits_nhh, predicted_iou_n = (torch.cat(part) for part in zip(*parts, strict=True))
     kept_n = torch.nonzero(predicted_iou_n > pred_iou_thresh)[:, 0]
-    return Previews(row_n[kept_n], logits_nhh[kept_n] > 0, predicted_iou_n[kept_n])
+    return Previews(row_n[kept_n], logits_nhh[kept_n] > 0, predicted_iou_n[kept_n], len(row_n))
 
 
 class SparseSearch:

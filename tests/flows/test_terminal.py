@@ -1,6 +1,7 @@
 """What people see of an evaluation, whatever the protocol and the number of categories, and of errors."""
 
 import logging
+import threading
 
 import numpy as np
 import pytest
@@ -8,11 +9,12 @@ import pytest
 from flows import terminal
 from flows.errors import ShardsFailedError
 from flows.reports.run_report import print_review
-from flows.terminal import one_line_faults
+from flows.terminal import one_line_faults, progress_lines
 from refseg_core.errors import StoreError
 from refseg_core.evaluation import Review
 from refseg_core.settings import Protocol
 from refseg_core.tables import Metrics
+from tasks.runtime.progress import report
 
 
 def metrics_of(num_categories: int, iou_type: str, metric: str) -> Metrics:
@@ -63,3 +65,38 @@ def test_what_the_command_line_tells_in_a_line_comes_without_prefects_traceback(
     assert caplog.messages == ["ZeroDivisionError('a bug')", "finished as failed", "our own"]
     log.error("afterwards", exc_info=told[0])
     assert caplog.messages[-1] == "afterwards"
+
+
+def test_where_no_terminal_is_the_step_at_work_has_a_line_now_and_again() -> None:
+    shown: list[str] = []
+    several = threading.Event()
+
+    def show(line: str) -> None:
+        shown.append(line)
+        if len(shown) == 3:
+            several.set()
+
+    with progress_lines(show, seconds=0.01):
+        report("bank", total=2)
+        report("label", total=4, doing="waiting for images")
+        report("label", advanced=1)
+        assert several.wait(60), "lines come by themselves, though nothing more is reported"
+    assert shown[-1].startswith("label: 1 of 4 after 0 s; ")
+    assert " s left; waiting for images for 0 s" in shown[-1]
+    number = len(shown)
+    report("label", advanced=1)
+    assert len(shown) == number
+
+
+def test_a_step_of_unknown_length_says_how_much_is_done() -> None:
+    shown: list[str] = []
+    seen = threading.Event()
+
+    def show(line: str) -> None:
+        shown.append(line)
+        seen.set()
+
+    with progress_lines(show, seconds=0.01):
+        report("index", advanced=7)
+        assert seen.wait(60)
+    assert shown[0] == "index: 7 after 0 s"

@@ -2,19 +2,22 @@
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from refseg_core import evaluation
 from refseg_core.analysis.label_agreement import Agreement, compare_labels
 from refseg_core.images import decode_image
-from refseg_core.labeling.labeler import Labeler, Stage
-from refseg_core.settings import BatchSettings, EvaluationSettings, LabelingPath, LabelingSettings
+from refseg_core.labeling.image_labels import PromptCounts
+from refseg_core.labeling.labeler import Labeler
+from refseg_core.settings import EvaluationSettings, LabelingPath
 from refseg_core.tables import Detections
+from tasks.models.profiling.arithmetic import Arithmetic, count_arithmetic
 from tasks.models.profiling.inputs import Inputs
 from tasks.models.profiling.machine_limits import Ceilings, measure_ceilings
-from tasks.models.profiling.stopwatch import Arithmetic, Stopwatch, forget_peak, one_thread, peak_bytes
+from tasks.models.profiling.stopwatch import Stopwatch, forget_peak, peak_bytes
 from tasks.runtime.progress import report
 from tasks.storage.folder import Folder
 from tasks.store.parquet import table_to_parquet
@@ -22,16 +25,15 @@ from tasks.store.parquet import table_to_parquet
 STAGES = (
     "read", "decode image", "resize", "segmenter", "encoder", "decoder", "matching", "merging", "run lengths", "write",
 )  # fmt: skip
-_COUNTED = ("segmenter", "encoder", "decoder")
-_FEW = 8  # points along one side
+_FEW = 8  # points along one side, for warming up
 
 
 @dataclass(frozen=True)
 class PathResult:
     """What a path took and gave.
 
-    `seconds`: of each stage, an entry an image. `flops`: operations of each stage on one image. `agreement`: with the
-    first path. `average_precision`: by kind of IoU, where there is ground truth.
+    `seconds`: of each stage, an entry an image. `flops`: operations of each stage, the mean over the images.
+    `agreement`: with the first path. `average_precision`: by kind of IoU, where there is ground truth.
     """
 
     path: LabelingPath
@@ -67,9 +69,10 @@ class Comparison:
 def compare_paths(inputs: Inputs, paths: Sequence[LabelingPath]) -> Comparison:
     """Labels every image on every path, a batch at a time, in an order that turns; warms up before it measures."""
     runs = {path: _Run(inputs, path) for path in paths}
-    size = next(iter(runs.values())).labeler.images_per_batch
+    size = runs[paths[0]].labeler.images_per_batch
     batches = [range(start, min(start + size, len(inputs.names))) for start in range(0, len(inputs.names), size)]
-    report("bench", total=len(paths) * len(inputs.names))
+    report("bench", total=len(paths) * len(inputs.names), doing="counting operations")
+    arithmetic = count_arithmetic(inputs.segmenter, inputs.encoder)
     with tempfile.TemporaryDirectory() as place:
         target = Folder(place)
         _warm_up(runs, target)
@@ -84,7 +87,7 @@ def compare_paths(inputs: Inputs, paths: Sequence[LabelingPath]) -> Comparison:
         len(inputs.names),
         inputs.labeling.points_per_side**2,
         inputs.batches.compiled,
-        tuple(run.result(first.detections) for run in runs.values()),
+        tuple(run.result(first.detections, arithmetic) for run in runs.values()),
     )
 
 
@@ -94,28 +97,29 @@ def _turned(paths: Sequence[LabelingPath], number: int) -> list[LabelingPath]:
 
 
 def _warm_up(runs: dict[LabelingPath, "_Run"], target: Folder) -> None:
-    """One image each, but for the plain path, which takes minutes on a CPU and has nothing to get warm."""
+    """A few points of an image each, so that libraries and memory are ready; what is compiled, at its full size."""
     for path, run in runs.items():
-        if path != "reference" or run.inputs.device.type != "cpu":
-            run.label(range(1), target)
-            run.forget()
+        inputs = run.inputs
+        if not inputs.batches.compiled:
+            few = min(_FEW, inputs.labeling.points_per_side)
+            inputs = replace(inputs, labeling=inputs.labeling.model_copy(update={"points_per_side": few}))
+        _Run(inputs, path, doing="warming up").label(range(1), target)
 
 
 class _Run:
     """A path at work, and what was measured of it."""
 
-    def __init__(self, inputs: Inputs, path: LabelingPath) -> None:
+    def __init__(self, inputs: Inputs, path: LabelingPath, *, doing: str = "labelling") -> None:
         self.inputs = inputs
         self.path = path
-        self._settings = inputs.labeling.model_copy(update={"path": path})
-        self.watch = Stopwatch(inputs.device)
-        self.labeler = self._labeler(self.watch, self._settings, inputs.batches)
-        self.forget()
-
-    def forget(self) -> None:
-        """Begins anew."""
-        self.watch.seconds.clear()
+        self._doing = doing
+        self._watch = Stopwatch(inputs.device)
+        settings = inputs.labeling.model_copy(update={"path": path})
+        self.labeler = Labeler(
+            inputs.segmenter, inputs.encoder, inputs.prototypes, settings, inputs.batches, stage=self._stage
+        )
         self._found: list[Detections] = []
+        self._prompts: list[PromptCounts] = []
         self._peak = 0
 
     @property
@@ -126,39 +130,43 @@ class _Run:
     def label(self, rows: range, target: Folder) -> None:
         """Labels images of these rows, from the bytes of their files to those of the table."""
         forget_peak(self.inputs.device)
-        found = list(_label(self.inputs, self.labeler, self.watch, rows))
-        with self.watch("write"):
+        found = list(self._label(rows))
+        with self._stage("write"):
             target.replace(f"{self.path}.parquet", table_to_parquet(Detections.concatenate(found)))
-        self.watch.next_images(len(rows))
+        self._watch.next_images(len(rows))
         self._found += found
         self._peak = max(self._peak, peak_bytes(self.inputs.device))
 
-    def result(self, expected: Detections) -> PathResult:
+    def result(self, expected: Detections, arithmetic: Arithmetic) -> PathResult:
         """What was measured, and how the labels compare."""
         return PathResult(
             self.path,
-            {stage: self.watch.seconds[stage] for stage in STAGES},
-            self._flops(),
+            {stage: self._watch.seconds[stage] for stage in STAGES},
+            arithmetic.per_image(self._prompts, is_plain=self.path == "reference"),
             self._peak,
             compare_labels(expected, self.detections),
             self._average_precision(),
         )
 
-    def _labeler(self, stage: Stage, settings: LabelingSettings, batches: BatchSettings) -> Labeler:
-        inputs = self.inputs
-        return Labeler(inputs.segmenter, inputs.encoder, inputs.prototypes, settings, batches, stage=stage)
+    @contextmanager
+    def _stage(self, stage: str) -> Iterator[None]:
+        report("bench", doing=f"{self._doing}, {self.path}: {stage}")
+        with self._watch(stage):
+            yield
 
-    def _flops(self) -> dict[str, int]:
-        """Of the first image. The plain path's are counted for few points: each costs it the same."""
-        counter = Arithmetic()
-        many = self._settings.points_per_side
-        few = min(_FEW, many) if self.path == "reference" else many
-        settings = self._settings.model_copy(update={"points_per_side": few})
-        eager = self.inputs.batches.model_copy(update={"compiled": False})  # what is compiled cannot be counted
-        with one_thread():
-            list(_label(self.inputs, self._labeler(counter, settings, eager), counter, range(1)))
-        counter.flops["decoder"] = counter.flops["decoder"] * many**2 // few**2
-        return {stage: counter.flops[stage] for stage in _COUNTED}
+    def _label(self, rows: range) -> Iterator[Detections]:
+        inputs = self.inputs
+        with self._stage("read"):
+            files = [inputs.folder.read(inputs.names[row]) for row in rows]
+        with self._stage("decode image"):
+            images = [decode_image(data, max_pixels=inputs.labeling.max_image_pixels) for data in files]
+        with self._stage("resize"):
+            squashed = [self.labeler.squash(image) for image in images]
+        found = self.labeler.find(squashed)
+        self._prompts += [each.prompts for each in found]
+        with self._stage("run lengths"):
+            labels = [each.labels(inputs.image_ids[row]) for row, each in zip(rows, found, strict=True)]
+        yield from (each.detections for each in labels)
 
     def _average_precision(self) -> dict[str, float]:
         truth = self.inputs.truth
@@ -174,16 +182,3 @@ class _Run:
             conventions="corrected",
         )
         return metrics.overall("AP")
-
-
-def _label(inputs: Inputs, labeler: Labeler, stage: Stage, rows: range) -> Iterator[Detections]:
-    with stage("read"):
-        files = [inputs.folder.read(inputs.names[row]) for row in rows]
-    with stage("decode image"):
-        images = [decode_image(data, max_pixels=inputs.labeling.max_image_pixels) for data in files]
-    with stage("resize"):
-        squashed = [labeler.squash(image) for image in images]
-    found = labeler.find(squashed)
-    with stage("run lengths"):
-        labels = [each.labels(inputs.image_ids[row]) for row, each in zip(rows, found, strict=True)]
-    yield from (each.detections for each in labels)

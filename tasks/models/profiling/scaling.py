@@ -47,9 +47,11 @@ def measure_growth(inputs: Inputs) -> list[Growth]:
 
 
 def _measured(name: str, values: Sequence[int], seconds_of: Callable[[int], float]) -> Growth:
-    seconds_of(values[0])  # warms up
+    report("bench scale", doing=f"{name}: warming up")
+    seconds_of(values[0])
     seconds = []
     for value in values:
+        report("bench scale", doing=f"{name}: {value}")
         seconds.append(seconds_of(value))
         report("bench scale", advanced=1)
     shown = [value**2 for value in values] if name == "points" else values

@@ -1,16 +1,14 @@
-"""Takes the time of stages, the memory that they need at most, and the arithmetic in them."""
+"""Takes the time of stages, and the memory that they need at most."""
 
 import resource
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 _FORGET_THE_PEAK = "5"
 
@@ -63,47 +61,3 @@ def peak_bytes(device: torch.device) -> int:
         return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) << 10
     unit = 1 if sys.platform == "darwin" else 1 << 10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-class Arithmetic:
-    """Operations of each stage; a multiply-add counts two. On a CPU only what its own thread does is seen."""
-
-    def __init__(self) -> None:
-        self.flops: dict[str, int] = defaultdict(int)
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        """A stage."""
-        with FlopCounterMode(display=False, custom_mapping=_CUSTOM) as counter:
-            yield
-        self.flops[stage] += counter.get_total_flops()
-
-
-def _linear_flops(left: Any, right: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
-    """Of left [.., K] times right [C, K] transposed; shapes."""
-    rows = 1
-    for length in left[:-1]:
-        rows *= length
-    return 2 * rows * int(right[0]) * int(right[1])
-
-
-def _attention_flops(query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
-    """Of scaled dot products, which torch counts on GPUs only; shapes [B, H, T, D]."""
-    return int(sdpa_flop_count(query, key, value))
-
-
-_CUSTOM: dict[Any, Callable[..., int]] = {
-    torch.ops.mkldnn._linear_pointwise: _linear_flops,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
-}
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Inside, this thread does all the work of a CPU."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

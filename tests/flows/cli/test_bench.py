@@ -1,16 +1,29 @@
 """`refseg bench`: measures what it says, on the paths it is told to, and leaves files to keep."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
 
 from flows.cli.main import main
-from tasks.models.profiling.machine_limits import measure_ceilings
-from tasks.models.profiling.stopwatch import Arithmetic, Stopwatch
+from flows.reports.speed_report import describe_ceilings
+from refseg_core.labeling.labeler import Labeler
+from refseg_core.models.processor import this_processor
+from refseg_core.settings import BatchSettings, LabelingPath, LabelingSettings
+from tasks.models.profiling.arithmetic import CPU_OPERATIONS, count_arithmetic
+from tasks.models.profiling.inputs import random_prototypes
+from tasks.models.profiling.machine_limits import _SIDES, measure_ceilings
+from tasks.models.profiling.stopwatch import Stopwatch
+from tasks.runtime.progress import Progress, listening
+from tests.support.models import tiny_encoder, tiny_segmenter
 
 _SMALL = ["--random", "sam2_demo,dinov2_demo", "--images", "2"]
 
@@ -81,19 +94,83 @@ def test_a_stopwatch_adds_up_what_happens_in_a_stage_and_shares_it_among_images(
     assert first == second > 0
 
 
+@pytest.mark.parametrize("path", ["reference", "exact", "fast", "turbo"])
+def test_operations_are_those_of_an_image_that_is_labelled(path: LabelingPath) -> None:
+    """Counted while one is labelled, which takes as long as that; at what the prompts had, which is counted ahead."""
+    counted: dict[str, FlopCounterMode] = {}
+
+    @contextmanager
+    def stage(name: str) -> Iterator[None]:
+        with FlopCounterMode(display=False, custom_mapping=CPU_OPERATIONS) as counted[name]:
+            yield
+
+    segmenter, encoder = tiny_segmenter(), tiny_encoder()
+    settings = LabelingSettings(path=path, points_per_side=6, pred_iou_thresh=0.4)
+    prototypes = random_prototypes(3, encoder.architecture.embed_dim)
+    # Batches of one prompt: with more, sparse searches and thresholds leave products of other shapes.
+    labeler = Labeler(segmenter, encoder, prototypes, settings, BatchSettings(points_per_batch=1), stage=stage)
+    image = np.random.default_rng(1).integers(0, 256, (48, 80, 3), dtype=np.uint8)
+    (found,) = labeler.find([labeler.squash(image)])
+    ahead = count_arithmetic(segmenter, encoder).per_image([found.prompts], is_plain=path == "reference")
+    assert ahead["segmenter"] == counted["segmenter"].get_total_flops() > 0
+    assert ahead["encoder"] == counted["encoder"].get_total_flops() > 0
+    # The quick paths match previews while they decode, which is not counted ahead.
+    assert ahead["decoder"] == pytest.approx(counted["decoder"].get_total_flops(), rel=0.001)
+
+
 @pytest.mark.slow
-def test_arithmetic_counts_a_multiply_add_as_two_also_in_attention_and_in_onednns_products() -> None:
-    counter = Arithmetic()
-    left, right = torch.ones(6, 8), torch.ones(10, 8)
-    with counter("product"):
-        left @ right.T
-    with counter("attention"):
+def test_a_multiply_add_counts_two_also_in_attention_and_in_onednns_products() -> None:
+    with FlopCounterMode(display=False, custom_mapping=CPU_OPERATIONS) as product:
+        torch.ones(6, 8) @ torch.ones(10, 8).T
+    with FlopCounterMode(display=False, custom_mapping=CPU_OPERATIONS) as attention:
         torch.nn.functional.scaled_dot_product_attention(*(torch.ones(1, 2, 4, 8) for _ in range(3)))
-    assert counter.flops == {"product": 2 * 6 * 8 * 10, "attention": 2 * 2 * 2 * 4 * 4 * 8}
+    assert product.get_total_flops() == 2 * 6 * 8 * 10
+    assert attention.get_total_flops() == 2 * 2 * 2 * 4 * 4 * 8
+
+
+def _told(progress: list[Progress]) -> list[str]:
+    return [each.doing for each in progress if each.doing]
 
 
 @pytest.mark.slow
-def test_ceilings_are_measured() -> None:
-    ceilings = measure_ceilings(torch.device("cpu"))
-    assert min(ceilings.float32_flops, ceilings.bfloat16_flops, ceilings.copied_bytes) > 1e6
+def test_ceilings_are_measured_in_the_precisions_that_the_processor_has() -> None:
+    told: list[Progress] = []
+    with listening(told.append):
+        ceilings = measure_ceilings(torch.device("cpu"), seconds=1)
+    assert min(*ceilings.product_flops.values(), ceilings.copied_bytes) > 1e6
+    assert "float32" in ceilings.product_flops
+    assert ceilings.product_flops.keys() | set(ceilings.emulated) == {"float32", "bfloat16", "float16"}
+    assert ("bfloat16" in ceilings.product_flops) == this_processor().has_bfloat16
     assert "torch" in ceilings.machine
+    assert "float32 products of 256 rows" in _told(told)
+    assert sum(each.advanced for each in told) == told[0].total
+
+
+def test_what_is_emulated_is_left_out_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    emulating = replace(this_processor(), has_bfloat16=False, has_float16=False)
+    monkeypatch.setattr("tasks.models.profiling.machine_limits.this_processor", lambda: emulating)
+    monkeypatch.setitem(_SIDES, "cpu", (8, 16))
+    ceilings = measure_ceilings(torch.device("cpu"), seconds=0)
+    assert list(ceilings.product_flops) == ["float32"]
+    assert ceilings.emulated == ("bfloat16", "float16")
+    assert "bfloat16 not measured: this processor emulates it" in describe_ceilings(ceilings)
+
+
+def test_a_ceiling_whose_time_is_up_is_that_of_the_smallest_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(_SIDES, "cpu", (8, 16, 32))
+    told: list[Progress] = []
+    with listening(told.append):
+        measure_ceilings(torch.device("cpu"), seconds=0)
+    assert [doing for doing in _told(told) if "float32" in doing] == ["float32 products of 8 rows"]
+
+
+@pytest.mark.slow
+def test_every_stage_of_a_benchmark_says_what_it_does(tmp_path: Path) -> None:
+    told: list[Progress] = []
+    with listening(told.append):
+        ran = CliRunner().invoke(main, ["bench", *_SMALL, "--paths", "exact", "--out", str(tmp_path)])
+    assert ran.exit_code == 0, ran.output
+    doing = _told(told)
+    assert doing[0] == "counting operations"
+    assert {"warming up, exact: decoder", "labelling, exact: segmenter", "labelling, exact: write"} <= set(doing)
+    assert sum(each.advanced for each in told if each.step == "bench") == 2

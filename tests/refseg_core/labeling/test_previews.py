@@ -26,7 +26,7 @@ def _previews(row_n: Tensor, thresh: float = 0) -> Previews:
 
 def _covering(masks_nhh: Tensor, predicted_iou: float) -> Previews:
     number = len(masks_nhh)
-    return Previews(torch.arange(number), masks_nhh, torch.full((number,), predicted_iou))
+    return Previews(torch.arange(number), masks_nhh, torch.full((number,), predicted_iou), number)
 
 
 def _places(row_n: Tensor) -> set[tuple[int, int]]:
