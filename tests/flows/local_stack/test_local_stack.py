@@ -196,7 +196,7 @@ def test_what_does_not_end_when_asked_to_is_killed(supervise: Callable[..., Supe
     _until(ready.exists)
     begun = time.monotonic()
     supervisor.stop()
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 30  # and not the 60 s that it would go on
     assert of_part(str(tmp_path)) == []
 
 
