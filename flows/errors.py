@@ -8,7 +8,7 @@ class RunFailedError(RuntimeError):
 
 
 class ShardsFailedError(RunFailedError):
-    """Some shards could not be labelled; the others are. `reason_of` says why, by the shards' names."""
+    """Some shards could not be labeled; the others are. `reason_of` says why, by the shards' names."""
 
     def __init__(self, message: str, reason_of: Mapping[str, str] | None = None) -> None:
         super().__init__(message)

@@ -142,7 +142,7 @@ def _call(task: Task[P, R], by_prefect: bool) -> Callable[P, R]:
 
 @flow(name="label", flow_run_name=_run_name, persist_result=False)
 def label_targets(config: RunConfig, prototypes: Artifact) -> LabelPlan:
-    """Labels every image that is not labelled yet, shard by shard; a shard that fails does not stop the others."""
+    """Labels every image that is not labeled yet, shard by shard; a shard that fails does not stop the others."""
     if config.execution.engine == "process":  # what is wrong with the weights is told before anything is planned
         load_models(config.segmenter, config.encoder, config.device)
     plan = plan_labels(config, prototypes)
@@ -150,7 +150,7 @@ def label_targets(config: RunConfig, prototypes: Artifact) -> LabelPlan:
         with _progress(config, "label", "images", total=sum(len(shard) for shard in plan.pending)):
             label_with(config.execution, _job(config, prototypes, plan), plan.pending)
     except ShardsFailedError as error:
-        _publish(config, plan, error.reason_of)  # what is labelled is worth a look all the more
+        _publish(config, plan, error.reason_of)  # what is labeled is worth a look all the more
         raise
     if config.targets.image_ids is None:  # else the others are not gone, they were not asked for
         plan = replace(plan, gone=find_gone_labels(config.store, dataset=plan.dataset, labels_key=plan.key))

@@ -79,8 +79,8 @@ def decode_image(data: bytes, *, max_pixels: int, declared_size: tuple[int, int]
     picture turned upright by its EXIF orientation, they are turned. Without it they are turned as people see them.
 
     The first frame of an animation and the first page of a document count. Alpha and transparency are dropped, as
-    Pillow's `convert("RGB")` does, whatever colour lies below. 16-bit grayscale (0..65535) is divided by 257 and
-    rounded. Colour profiles are not applied.
+    Pillow's `convert("RGB")` does, whatever color lies below. 16-bit grayscale (0..65535) is divided by 257 and
+    rounded. Color profiles are not applied.
 
     Raises ImageError with a short reason for everything that is not completely and faithfully decoded: empty,
     damaged and truncated files, other formats, more than `max_pixels` pixels (seen in the header, before anything
@@ -115,7 +115,7 @@ def image_size(data: bytes) -> tuple[int, int]:
 def decode_values(data: bytes, *, max_pixels: int) -> npt.NDArray[np.int32]:
     """The pixels of a PNG file as the numbers that they stand for, int32 [H, W]: palette indices, gray values.
 
-    Of colours, r * 65536 + g * 256 + b, and a gray value where all three are equal. Alpha is dropped. Raises ImageError
+    Of colors, r * 65536 + g * 256 + b, and a gray value where all three are equal. Alpha is dropped. Raises ImageError
     where it is no PNG file, damaged, or has more than `max_pixels` pixels.
     """
     kind = _format_of(data)

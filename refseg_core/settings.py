@@ -62,7 +62,7 @@ class ReferenceSettings(Settings):
 
 
 class LabelingSettings(Settings):
-    """How an image is labelled. Method, section 6. Everything here changes the labels."""
+    """How an image is labeled. Method, section 6. Everything here changes the labels."""
 
     path: LabelingPath = Field(
         "exact",

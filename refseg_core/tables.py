@@ -98,7 +98,7 @@ class MemoryBank(Table):
     category_id: Array = column(pa.int64(), "the category")
     shot: Array = column(pa.int32(), "the reference's number within the category")
     foreground_weight: Array = column(pa.float32(), "sum of the mask over the patch grid", unit="patches")
-    feature: Array = column(VECTOR_TYPE, "mask-weighted mean of the patch features, not normalised")
+    feature: Array = column(VECTOR_TYPE, "mask-weighted mean of the patch features, not normalized")
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +114,7 @@ class Prototypes(Table):
 
 @dataclass(frozen=True, eq=False)
 class Detections(Table):
-    """The labelled instances, by image, then by falling score."""
+    """The labeled instances, by image, then by falling score."""
 
     KEY: ClassVar = ("image_id", "category_id", "score")
 
@@ -133,11 +133,11 @@ class LabeledImages(Table):
     KEY: ClassVar = ("image_id",)
 
     image_id: Array = column(pa.string(), "the image")
-    version: Array = column(pa.string(), "the version of its content that was labelled")
+    version: Array = column(pa.string(), "the version of its content that was labeled")
     status: Array = column(pa.string(), "'ok', 'empty' (no instance found) or 'unreadable'")
     error: Array = column(pa.string(), "why it could not be read", nullable=True)
-    height: Array = column(pa.int32(), "rows of the labelled frame; 0 if unreadable", unit="px")
-    width: Array = column(pa.int32(), "columns of the labelled frame; 0 if unreadable", unit="px")
+    height: Array = column(pa.int32(), "rows of the labeled frame; 0 if unreadable", unit="px")
+    width: Array = column(pa.int32(), "columns of the labeled frame; 0 if unreadable", unit="px")
     num_proposals: Array = column(pa.int32(), "masks proposed for it")
     num_detections: Array = column(pa.int32(), "instances found in it")
     seconds: Array = column(
@@ -147,12 +147,12 @@ class LabeledImages(Table):
 
 @dataclass(frozen=True, eq=False)
 class GoneLabels(Table):
-    """The labels that no longer belong to any image: it was removed, or changed and was labelled again."""
+    """The labels that no longer belong to any image: it was removed, or changed and was labeled again."""
 
     KEY: ClassVar = ("image_id", "version")
 
     image_id: Array = column(pa.string(), "the image")
-    version: Array = column(pa.string(), "the version of its content that was labelled, or was to be")
+    version: Array = column(pa.string(), "the version of its content that was labeled, or was to be")
     reason: Array = column(pa.string(), "'removed' or 'changed'")
     shard: Array = column(pa.string(), "the shard whose parts hold its labels")
 

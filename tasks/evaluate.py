@@ -92,7 +92,7 @@ def _detections(store: Store, labels_key: str, images: Images) -> Detections:
         num_labeled += len(labeled)
     if num_labeled < len(images):
         raise StoreError(
-            f"{redact(store.uri)}: only {num_labeled} of {len(images)} images are labelled. "
+            f"{redact(store.uri)}: only {num_labeled} of {len(images)} images are labeled. "
             "Run `refseg label` to the end first."
         )
     return Detections.concatenate(detections)

@@ -39,7 +39,7 @@ class ShardSummary:
 
 @retried_task("label {shard.name}")
 def label_shard(job: LabelJob, shard: Shard) -> ShardSummary:
-    """Labels a shard, unless it is labelled already. An image that cannot be read becomes a row that says why.
+    """Labels a shard, unless it is labeled already. An image that cannot be read becomes a row that says why.
 
     Several may be at work in a process: while one has the model, others read their first images and write labels.
     """

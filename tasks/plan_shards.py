@@ -1,6 +1,6 @@
 """Compares the dataset as it is now with the labels that there are.
 
-Images that are not labelled yet are cut into shards; labels of images that are gone, removed from the folder or changed
+Images that are not labeled yet are cut into shards; labels of images that are gone, removed from the folder or changed
 since, are found and named.
 """
 
@@ -34,7 +34,7 @@ def plan_shards(
     segmenter: ModelSettings,
     encoder: ModelSettings,
 ) -> LabelPlan:
-    """Plans new images, and finds the shards that are not labelled yet."""
+    """Plans new images, and finds the shards that are not labeled yet."""
     store = Store(store_uri)
     recipe = Recipe(
         "label_shard",

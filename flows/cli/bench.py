@@ -63,9 +63,9 @@ def _what_is_measured(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--paths", default=",".join(_PATHS), show_default=True, help="Others are held against the first.")
 @click.pass_context
 def bench(context: click.Context, /, *, paths: str, num_images: int, out: str, **what: Any) -> None:
-    """Measures the paths of labelling side by side: time of every stage, memory, agreement, share of the machine.
+    """Measures the paths of labeling side by side: time of every stage, memory, agreement, share of the machine.
 
-    Each image is labelled on every path in turn, in one process. On two CPU cores the plain path takes two minutes an
+    Each image is labeled on every path in turn, in one process. On two CPU cores the plain path takes two minutes an
     image with SAM2 tiny; `--paths exact,fast,turbo` leaves it out.
     """
     if context.invoked_subcommand is not None:
@@ -116,7 +116,7 @@ def _chosen(paths: str) -> list[LabelingPath]:
 
 @contextmanager
 def _inputs(*, compiled: bool, **what: Any) -> Iterator["Inputs"]:
-    """What is labelled with what, for as long as the block lasts."""
+    """What is labeled with what, for as long as the block lasts."""
     with _chosen_inputs(**what) as inputs:
         yield inputs if not compiled else replace(inputs, batches=inputs.batches.model_copy(update={"compiled": True}))
 

@@ -148,7 +148,7 @@ def bank(config_file: str, **flags: str | None) -> None:
 @main.command()
 @_config_flags
 def label(config_file: str, **flags: str | None) -> None:
-    """Labels the images that are not labelled yet; makes the bank first where it is missing."""
+    """Labels the images that are not labeled yet; makes the bank first where it is missing."""
     config = _load(config_file, flags)
     with pipeline_of(config):
         from flows.pipeline import label_targets, make_bank

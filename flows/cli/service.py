@@ -150,7 +150,7 @@ def deploy(notify: str | None) -> None:
 @click.option("--timezone", default="UTC", show_default=True, help="Whose clock, for example Europe/Berlin.")
 @click.option("--name", help="What it is called; by default as the folder of images.")
 def schedule(config_file: str, cron: str, timezone: str, name: str | None) -> None:
-    """Has the service run CONFIG.yaml again and again; what is labelled already is not labelled again."""
+    """Has the service run CONFIG.yaml again and again; what is labeled already is not labeled again."""
     from flows.config.loading import load_config
     from flows.service.api import require_api, ui_address
 

@@ -81,7 +81,7 @@ def export(
 @click.option("--score", default=0.5, show_default=True, help="Show instances of at least this score.")
 @click.option("--limit", type=int, help="Draw only so many images.")
 def show(store_uri: str, out: str, key: str | None, score: float, limit: int | None) -> None:
-    """Draws the references, and ground truth beside predictions for every labelled image."""
+    """Draws the references, and ground truth beside predictions for every labeled image."""
     from flows.terminal import progress_bars
     from tasks.outputs.pictures import show_labels
     from tasks.store.store import Store
@@ -97,7 +97,7 @@ def show(store_uri: str, out: str, key: str | None, score: float, limit: int | N
 @click.option("--failed", is_flag=True, help="List every image that failed, not only the first few.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as json, for programs.")
 def status(store_uri: str, failed: bool, as_json: bool) -> None:
-    """Says what a store holds: what was made when, by whom and from what, and what is labelled, missing and failed."""
+    """Says what a store holds: what was made when, by whom and from what, and what is labeled, missing and failed."""
     from flows.reports.store_report import report_status
     from flows.terminal import progress_bars
     from tasks.store.status import store_status
@@ -116,7 +116,7 @@ def status(store_uri: str, failed: bool, as_json: bool) -> None:
 @click.command()
 @click.argument("store_uri", metavar="STORE")
 def verify(store_uri: str) -> None:
-    """Checks every size, hash and row count of a store, and that every image is labelled once.
+    """Checks every size, hash and row count of a store, and that every image is labeled once.
 
     Lists what is wrong and ends with exit code 1 where anything is.
     """

@@ -148,14 +148,14 @@ class ExecutionConfig(Settings):
 
 
 class RunConfig(Settings):
-    """A labelling run: what to look for, where, with which models."""
+    """A labeling run: what to look for, where, with which models."""
 
     store: str = Field(description="Folder or prefix for everything that is made: a path or any fsspec URI.")
     references: ReferencesConfig = Field(description="The annotated examples.")
     targets: TargetsConfig = Field(description="The images to label.")
     segmenter: SegmenterConfig = Field(SegmenterConfig(), description="SAM2, which proposes masks.")
     encoder: EncoderConfig = Field(EncoderConfig(), description="DINOv2, which compares masks with references.")
-    labeling: LabelingSettings = Field(LabelingSettings(), description="How images are labelled.")
+    labeling: LabelingSettings = Field(LabelingSettings(), description="How images are labeled.")
     batches: BatchSettings = Field(BatchSettings(), description="How the work is cut up; never changes labels.")
     evaluation: EvaluationSettings = Field(
         EvaluationSettings(), description="How labels are compared with ground truth."
@@ -169,9 +169,7 @@ class RunConfig(Settings):
         "mean is over five of twenty categories; targets.masks_from is looked up by position.",
     )
     device: str = Field("auto", description="'auto', 'cpu', 'cuda' or 'cuda:1'.")
-    pictures: str | None = Field(
-        None, description="Folder or prefix for a picture of every labelled image; null: none."
-    )
+    pictures: str | None = Field(None, description="Folder or prefix for a picture of every labeled image; null: none.")
     execution: ExecutionConfig = Field(ExecutionConfig(), description="Who labels; never changes labels.")
 
 

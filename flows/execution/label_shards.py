@@ -51,9 +51,9 @@ def group_name(job: LabelJob, shards: list[Shard]) -> str:
     persist_result=False,
 )
 def label_shards(job: LabelJob, shards: list[Shard], elsewhere: bool = False) -> None:
-    """Labels the shards, each unless it is labelled already. One that fails does not stop the others.
+    """Labels the shards, each unless it is labeled already. One that fails does not stop the others.
 
-    With `elsewhere` the flow's task runner has them labelled in other processes, as many at once as these are.
+    With `elsewhere` the flow's task runner has them labeled in other processes, as many at once as these are.
     Raises ShardsFailedError where some failed, and at once what would stop all of them.
     """
     # Who waits for a slot is not lost, and may be cancelled.
@@ -76,8 +76,8 @@ def shards_failed(reason_of: Mapping[Shard, str], num_shards: int) -> ShardsFail
     """The error that names some of the shards that failed, and why the first of them did."""
     named = {shard.name: why for shard, why in reason_of.items()}
     return ShardsFailedError(
-        f"{len(named)} of {num_shards} shards could not be labelled: {', '.join(list(named)[:_NAMES_SHOWN])}. "
-        f"The first: {next(iter(named.values()))}. What is labelled is kept; the same command goes on from there.",
+        f"{len(named)} of {num_shards} shards could not be labeled: {', '.join(list(named)[:_NAMES_SHOWN])}. "
+        f"The first: {next(iter(named.values()))}. What is labeled is kept; the same command goes on from there.",
         named,
     )
 
@@ -93,7 +93,7 @@ def _progress(job: LabelJob, shards: list[Shard]) -> AbstractContextManager[obje
 def _few_at_once(
     job: LabelJob, shards: list[Shard], at_once: int
 ) -> Iterator[tuple[Shard, PrefectFuture[ShardSummary]]]:
-    """Each shard and its labelling to come, in order; only few are begun before the caller has awaited the first."""
+    """Each shard and its labeling to come, in order; only few are begun before the caller has awaited the first."""
     waiting: deque[tuple[Shard, PrefectFuture[ShardSummary]]] = deque()
     for shard in shards:
         waiting.append((shard, label_shard.submit(job, shard)))

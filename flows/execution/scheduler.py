@@ -43,7 +43,7 @@ class _Group:
 
 @dataclass
 class Fleet:
-    """Has the shards of one job labelled by workers."""
+    """Has the shards of one job labeled by workers."""
 
     job: LabelJob
     labels: LabelRun
@@ -66,7 +66,7 @@ class Fleet:
     _lonely_since: float | None = None
 
     def label(self, shards: Sequence[Shard]) -> None:
-        """Returns when all are labelled. Raises ShardsFailedError where some are not, whoever tried."""
+        """Returns when all are labeled. Raises ShardsFailedError where some are not, whoever tried."""
         self._waiting.extend(shards)
         patience = Patience(self.now)
         with cancelled_on_error(lambda: self.workers.cancel(list(self._groups))):

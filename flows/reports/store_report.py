@@ -17,7 +17,7 @@ _SHOWN = 10
 
 
 def report_status(store_uri: str, status: StoreStatus, *, all_failed: bool) -> None:
-    """Artifacts by step, then each labelling with what is done, missing and failed."""
+    """Artifacts by step, then each labeling with what is done, missing and failed."""
     if not status.artifacts and not status.labels:
         results.print(f"{redact(store_uri)} holds nothing of refseg.")
         return

@@ -1,4 +1,4 @@
-"""Starts a labelling run on the service and follows it to its end."""
+"""Starts a labeling run on the service and follows it to its end."""
 
 import time
 from typing import Any
@@ -31,7 +31,7 @@ _POLL_SECONDS = 2.0
 
 
 def label_now(config: RunConfig) -> None:
-    """Returns when the images are labelled. Raises RunFailedError where the run fails."""
+    """Returns when the images are labeled. Raises RunFailedError where the run fails."""
     run = _start(for_workers(config))
     messages.print(f"Run {run.name}: {url_for('flow-run', obj_id=run.id)}")
     for pool, number in workers_online().items():

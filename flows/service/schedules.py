@@ -20,7 +20,7 @@ def schedule(config: RunConfig, *, cron: str, timezone: str, name: str | None) -
     """Creates or changes the deployment of this name, and returns its whole one.
 
     One run at a time: a night that begins while the one before still works is left out (CANCEL_NEW). Whatever it would
-    have labelled is still missing the night after, and is labelled then; runs that queued up instead would each find
+    have labeled is still missing the night after, and is labeled then; runs that queued up instead would each find
     next to nothing to do, and one that hangs would have them pile up behind it.
     """
     deployment = nightly(config, cron=cron, timezone=timezone, name=name)

@@ -1,4 +1,4 @@
-"""How far two labellings of the same images agree: which instances are in both, and how alike those are."""
+"""How far two labelings of the same images agree: which instances are in both, and how alike those are."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ class Agreement:
 
     `num_same`: pairs of the same category whose masks have an IoU above 0.999. `mean_iou`, `min_iou`: of all pairs.
     `max_score_difference`: between the scores of a pair. `differences`: the instances without an equal one, as
-    (image_id, category_id, score, IoU with the nearest one of its category in the other labelling).
+    (image_id, category_id, score, IoU with the nearest one of its category in the other labeling).
     """
 
     num_expected: int
@@ -32,7 +32,7 @@ class Agreement:
 
     @property
     def share(self) -> float:
-        """Equal decisions among all of both labellings; 1 where both are empty."""
+        """Equal decisions among all of both labelings; 1 where both are empty."""
         decisions = self.num_expected + self.num_found - self.num_paired
         return self.num_same / decisions if decisions else 1.0
 
@@ -71,7 +71,7 @@ _Rows = npt.NDArray[np.int64]
 
 
 def _groups(expected: Detections, found: Detections) -> list[tuple[_Rows, _Rows]]:
-    """Rows of both labellings, of each image and category that both have."""
+    """Rows of both labelings, of each image and category that both have."""
     first, second = _by_group(expected), _by_group(found)
     return [(rows, second[group]) for group, rows in first.items() if group in second]
 

@@ -31,7 +31,7 @@ _NO_CATEGORY = (
 _EMPTY = "a mask is empty: expected pixels other than 0; remove the file"
 _BAD_VALUE = (
     "a map holds a value that stands for no category: expected 0 to 254, and no more than the list of classes has "
-    "names; 255 is void. Is it a coloured picture of a map?"
+    "names; 255 is void. Is it a colored picture of a map?"
 )
 _VOID = 255
 _MAX_PIXELS = 400_000_000

@@ -1,6 +1,6 @@
 """YOLO: a text file for each image, with a line for each instance; coordinates are fractions of the image's sides.
 
-    class x_centre y_centre width height          a box
+    class x_center y_center width height          a box
     class x1 y1 x2 y2 x3 y3 ...                   a polygon; with four points also an oriented box
 
 Classes count from 0, and are the categories' ids. An image without a file has no instance, as the format has it.
@@ -15,7 +15,7 @@ from refseg_core.datasets.image_lookup import ImageNames
 
 _NOT_TEXT = "a file is not text: expected a line for each instance"
 _BAD_LINE = (
-    "a line is neither 'class x_centre y_centre width height' nor 'class x1 y1 x2 y2 x3 y3 ...', all of them numbers: "
+    "a line is neither 'class x_center y_center width height' nor 'class x1 y1 x2 y2 x3 y3 ...', all of them numbers: "
     "correct it"
 )
 _BAD_CLASS = "a line's class is not the number, from 0, of a name in the list of classes: correct it or the list"
@@ -95,8 +95,8 @@ def _shape(fractions: list[float], size: tuple[int, int]) -> Shape:
     pixels = [value * (height if axis % 2 else width) for axis, value in enumerate(fractions)]
     if len(pixels) != _BOX:
         return Shape(polygons=(pixels,))
-    x_centre, y_centre, box_width, box_height = pixels
-    return Shape(box=(x_centre - box_width / 2, y_centre - box_height / 2, box_width, box_height))
+    x_center, y_center, box_width, box_height = pixels
+    return Shape(box=(x_center - box_width / 2, y_center - box_height / 2, box_width, box_height))
 
 
 def _numbers(line: str) -> list[float]:

@@ -16,7 +16,7 @@ from refseg_core.demo.fields import Array
 from refseg_core.demo.silhouettes import SILHOUETTES
 from refseg_core.demo.textures import TEXTURES
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Texture:
     phase: float = 0.0
 
     def value(self, u: Array, v: Array) -> Array:
-        """The share of the accent colour, in [0, 1]."""
+        """The share of the accent color, in [0, 1]."""
         cos, sin = np.float32(np.cos(self.angle)), np.float32(np.sin(self.angle))
         along, across = cos * u + sin * v, cos * v - sin * u
         frequency, phase = np.float32(self.frequency), np.float32(self.phase)
@@ -50,11 +50,11 @@ class Texture:
 
 @dataclass(frozen=True)
 class Palette:
-    """The colours of a look, RGB: the texture mixes base and accent, the rim follows the outline."""
+    """The colors of a look, RGB: the texture mixes base and accent, the rim follows the outline."""
 
-    base: Colour
-    accent: Colour
-    rim: Colour
+    base: Color
+    accent: Color
+    rim: Color
 
 
 @dataclass(frozen=True)

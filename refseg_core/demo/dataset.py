@@ -2,7 +2,7 @@
 
 What is held out: the silhouettes of the demo's categories (`DEMO_SILHOUETTES`) are drawn nowhere in training,
 neither in scenes nor as references, and therefore none of its combinations of silhouette, texture and palette.
-Texture families are shared (with other frequencies, directions and colours); training palettes are random colours.
+Texture families are shared (with other frequencies, directions and colors); training palettes are random colors.
 Settings were chosen on `VALIDATION_CATEGORIES`, whose silhouettes occur neither in training nor in the demo.
 
 Pure: scenes go out as arrays and as COCO dictionaries; writing them down is the caller's matter.

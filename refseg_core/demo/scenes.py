@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from refseg_core.demo.appearance import Category, Colour, Palette, Texture
+from refseg_core.demo.appearance import Category, Color, Palette, Texture
 from refseg_core.demo.fields import Array
 from refseg_core.demo.textures import TEXTURES
 
@@ -75,7 +75,7 @@ class _Sprite:
     mask_hw: npt.NDArray[np.bool_]
     halo_hw: npt.NDArray[np.bool_]
     alpha_hw: Array
-    colour_hw3: Array
+    color_hw3: Array
     shadow_hw: Array
 
     @property
@@ -109,7 +109,7 @@ def draw_scene(
 
 
 def random_palette(generator: np.random.Generator) -> Palette:
-    """Colours for a look: accent and rim stand out against the base."""
+    """Colors for a look: accent and rim stand out against the base."""
     base = _vivid(generator)
     return Palette(base, _against(base, generator), _against(base, generator))
 
@@ -118,16 +118,16 @@ def _sides(settings: SceneSettings) -> tuple[int, int]:
     return settings.smallest_side, settings.largest_side + 1
 
 
-def _vivid(generator: np.random.Generator) -> Colour:
+def _vivid(generator: np.random.Generator) -> Color:
     red, green, blue = (int(c) for c in generator.integers(15, 250, size=3))
     return red, green, blue
 
 
-def _against(base: Colour, generator: np.random.Generator) -> Colour:
+def _against(base: Color, generator: np.random.Generator) -> Color:
     while True:
-        colour = _vivid(generator)
-        if sum(abs(a - b) for a, b in zip(base, colour, strict=True)) > 200:  # noqa: PLR2004
-            return colour
+        color = _vivid(generator)
+        if sum(abs(a - b) for a, b in zip(base, color, strict=True)) > 200:  # noqa: PLR2004
+            return color
 
 
 # --- objects ---------------------------------------------------------------------------------------------------
@@ -145,11 +145,11 @@ def _sprite(
     u, v = _pose(x_hw, y_hw, generator)
     level = category.silhouette.level(u, v)
     alpha = np.clip(level * np.float32(radius) + np.float32(0.5), 0, 1)
-    colour = _colours(category, u, v, level, generator) * _light(x_hw, y_hw, generator)[..., None]
+    color = _colors(category, u, v, level, generator) * _light(x_hw, y_hw, generator)[..., None]
     cast = np.clip(np.float32(0.5) + level * np.float32(4), 0, 1)
     shadow = np.float32(_SHADOW) * np.roll(cast, (4, 3), axis=(0, 1))
     halo = level > np.float32(-_CLEARANCE / radius)
-    return _Sprite(top, left, level > 0, halo, alpha, colour, shadow)
+    return _Sprite(top, left, level > 0, halo, alpha, color, shadow)
 
 
 def _pose(x: Array, y: Array, generator: np.random.Generator) -> tuple[Array, Array]:
@@ -162,12 +162,12 @@ def _pose(x: Array, y: Array, generator: np.random.Generator) -> tuple[Array, Ar
     return bent * np.float32(max(1.0, stretch)), v * np.float32(max(1.0, 1 / stretch))
 
 
-def _colours(
+def _colors(
     category: Category, u: Array, v: Array, level: Array, generator: np.random.Generator
 ) -> npt.NDArray[np.float32]:
     palette = category.palette
-    colours = np.array([palette.base, palette.accent, palette.rim], np.float32)
-    base, accent, rim = colours + generator.normal(0, 7, size=(3, 3)).astype(np.float32)
+    colors = np.array([palette.base, palette.accent, palette.rim], np.float32)
+    base, accent, rim = colors + generator.normal(0, 7, size=(3, 3)).astype(np.float32)
     share = category.texture.value(u, v)[..., None]
     painted: npt.NDArray[np.float32] = base + share * (accent - base)
     if not category.rim_width:
@@ -208,7 +208,7 @@ def _fits(
 def _paste(sprite: _Sprite, canvas: Array, owner_HW: npt.NDArray[np.int16], index: int) -> None:
     here = canvas[sprite.window]
     here *= 1 - sprite.shadow_hw[..., None]
-    here += sprite.alpha_hw[..., None] * (sprite.colour_hw3 - here)
+    here += sprite.alpha_hw[..., None] * (sprite.color_hw3 - here)
     owner_HW[sprite.window][sprite.mask_hw] = index
 
 
@@ -228,8 +228,8 @@ def _background(height: int, width: int, generator: np.random.Generator, setting
 
 
 def _muted(generator: np.random.Generator) -> Array:
-    grey = generator.uniform(45, 215)
-    return np.asarray(np.clip(grey + generator.normal(0, 28, size=3), 10, 245), np.float32)
+    gray = generator.uniform(45, 215)
+    return np.asarray(np.clip(gray + generator.normal(0, 28, size=3), 10, 245), np.float32)
 
 
 def _gradient(height: int, width: int, generator: np.random.Generator) -> Array:
@@ -249,9 +249,9 @@ def _texture_patch(canvas: Array, generator: np.random.Generator) -> None:
     """A region of faint texture with a feathered edge."""
     height, width = canvas.shape[:2]
     y_HW, x_HW = np.mgrid[0:height, 0:width].astype(np.float32)
-    centre_x, centre_y = generator.uniform(0, width), generator.uniform(0, height)
+    center_x, center_y = generator.uniform(0, width), generator.uniform(0, height)
     reach = np.float32(generator.uniform(50, 160))
-    x, y = (x_HW - np.float32(centre_x)) / reach, (y_HW - np.float32(centre_y)) / reach
+    x, y = (x_HW - np.float32(center_x)) / reach, (y_HW - np.float32(center_y)) / reach
     family = sorted(TEXTURES)[int(generator.integers(len(TEXTURES)))]
     texture = Texture(family, float(generator.uniform(1.5, 7)), float(generator.uniform(0, 3.14)))
     opacity = np.clip(np.float32(1.2) - np.hypot(x, y), 0, 1) * np.float32(generator.uniform(0.15, 0.5))

@@ -99,10 +99,10 @@ def _letter(u: Array, v: Array, which: int) -> Array:
     """Block letters T, L, E, F, Z, I."""
     stem, top = (-0.72, -0.85, -0.2, 0.85), (-0.72, -0.85, 0.72, -0.38)
     middle, bottom = (-0.72, -0.22, 0.55, 0.22), (-0.72, 0.38, 0.72, 0.85)
-    centre = (-0.26, -0.85, 0.26, 0.85)
+    center = (-0.26, -0.85, 0.26, 0.85)
     slash = ((0.12, -0.5), (0.72, -0.5), (-0.12, 0.5), (-0.72, 0.5))
-    bars = ((centre, top), (stem, bottom), (stem, top, middle, bottom), (stem, top, middle), (top, bottom))
-    letters = (*bars, (centre, top, bottom))
+    bars = ((center, top), (stem, bottom), (stem, top, middle, bottom), (stem, top, middle), (top, bottom))
+    letters = (*bars, (center, top, bottom))
     level = union(*(_rectangle(u, v, bar) for bar in letters[which]))
     return union(level, _convex(u, v, *slash)) if which == len(bars) - 1 else level
 

@@ -1,4 +1,4 @@
-"""The families of patterns: each the share of the accent colour, in [0, 1].
+"""The families of patterns: each the share of the accent color, in [0, 1].
 
 Shapes: every function takes float32 arrays `x`, `y` of one shape, an object's coordinates turned and counted in
 periods, and returns one of that shape.

@@ -91,7 +91,7 @@ class Instances:
         if differing:
             shown = ", ".join(self.image_ids[place - 1] for place in differing[:_NAMED_IN_WARNINGS])
             logger.warning(
-                "%d images were labelled at another size than the annotations declare, so that nothing is sure to "
+                "%d images were labeled at another size than the annotations declare, so that nothing is sure to "
                 "match there: %s%s. Check that width and height in the annotations are those of the image files.",
                 len(differing),
                 shown,

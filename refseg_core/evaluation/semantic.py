@@ -47,9 +47,9 @@ def evaluate_semantic(
     instances = Instances.select(images, annotations, categories, detections)
     require_masks(instances.annotations)
     instances.warn_of_other_sizes()
-    labelling = _Labelling.by(conventions, categories)
-    ious = _ious(instances, labelling, score_thresh)
-    return metrics_of(_rows(instances, categories, labelling, ious))
+    labeling = _Labeling.by(conventions, categories)
+    ious = _ious(instances, labeling, score_thresh)
+    return metrics_of(_rows(instances, categories, labeling, ious))
 
 
 def require_masks(annotations: Annotations) -> None:
@@ -62,7 +62,7 @@ def require_masks(annotations: Annotations) -> None:
 
 
 @dataclass(frozen=True)
-class _Labelling:
+class _Labeling:
     """Which label a category's pixels get, which labels are averaged, and which detection wins an overlap."""
 
     label_of: dict[int, int]
@@ -70,7 +70,7 @@ class _Labelling:
     best_wins: bool
 
     @classmethod
-    def by(cls, conventions: Conventions, categories: Categories) -> "_Labelling":
+    def by(cls, conventions: Conventions, categories: Categories) -> "_Labeling":
         """Label 0 is the background."""
         ids = categories.category_id.tolist()
         if conventions == "original":
@@ -85,34 +85,32 @@ class _Labelling:
         return max(self.averaged.stop - 1, 0, *self.label_of.values()) + 1
 
 
-def _ious(instances: Instances, labelling: _Labelling, score_thresh: float) -> Floats:
+def _ious(instances: Instances, labeling: _Labeling, score_thresh: float) -> Floats:
     """IoU by label, over all images; -1 where no pixel has the label."""
-    shared, either = (np.zeros(labelling.num_labels, dtype=np.int64) for _ in range(2))
-    for true, found in _label_maps(instances, labelling, score_thresh):
+    shared, either = (np.zeros(labeling.num_labels, dtype=np.int64) for _ in range(2))
+    for true, found in _label_maps(instances, labeling, score_thresh):
         num_true, num_found, num_both = (
-            np.bincount(labels, minlength=labelling.num_labels) for labels in (true, found, true[true == found])
+            np.bincount(labels, minlength=labeling.num_labels) for labels in (true, found, true[true == found])
         )
         shared += num_both
         either += num_true + num_found - num_both
     return np.where(either > 0, shared / np.maximum(either, 1), NO_VALUE)
 
 
-def _label_maps(
-    instances: Instances, labelling: _Labelling, score_thresh: float
-) -> Iterator[tuple[LabelMap, LabelMap]]:
+def _label_maps(instances: Instances, labeling: _Labeling, score_thresh: float) -> Iterator[tuple[LabelMap, LabelMap]]:
     """The true and the found map of each image whose size is known, as one row of pixels."""
     annotations, detections = instances.annotations, instances.detections
     true_rows = _by_image(instances.annotation_image, np.flatnonzero(~annotations.is_crowd))
     painted = np.flatnonzero(detections.score >= score_thresh)
     order = painted[np.argsort(-detections.score[painted], kind="stable")]
-    found_rows = _by_image(instances.detection_image, order[::-1] if labelling.best_wins else order)
+    found_rows = _by_image(instances.detection_image, order[::-1] if labeling.best_wins else order)
     for place, size in sorted(instances.sizes.items()):
         true = [
-            (instances.true_mask(row), labelling.label_of[int(annotations.category_id[row])])
+            (instances.true_mask(row), labeling.label_of[int(annotations.category_id[row])])
             for row in true_rows.get(place, ())
         ]
         found = [
-            (detections.mask_rle[row], labelling.label_of[int(detections.category_id[row])])
+            (detections.mask_rle[row], labeling.label_of[int(detections.category_id[row])])
             for row in found_rows.get(place, ())
         ]
         yield _paint(true, size).ravel(order="K"), _paint(found, size).ravel(order="K")
@@ -135,9 +133,9 @@ def _paint(instances: Iterable[tuple[Rle, int]], size: tuple[int, int]) -> Label
     return labels
 
 
-def _rows(instances: Instances, categories: Categories, labelling: _Labelling, ious: Floats) -> Iterator[Row]:
-    yield Row(_IOU_TYPE, "mIoU", None, None, instances.num_instances, known_mean(ious[labelling.averaged]))
+def _rows(instances: Instances, categories: Categories, labeling: _Labeling, ious: Floats) -> Iterator[Row]:
+    yield Row(_IOU_TYPE, "mIoU", None, None, instances.num_instances, known_mean(ious[labeling.averaged]))
     for category_id, name in zip(categories.category_id.tolist(), categories.name, strict=True):
-        label = labelling.label_of[category_id]
-        value = float(ious[label]) if label in labelling.averaged else NO_VALUE
+        label = labeling.label_of[category_id]
+        value = float(ious[label]) if label in labeling.averaged else NO_VALUE
         yield Row(_IOU_TYPE, "IoU", category_id, name, instances.num_of(category_id), value)

@@ -1,4 +1,4 @@
-"""What labelling an image begins with and ends with. Not here: the models' work between the two."""
+"""What labeling an image begins with and ends with. Not here: the models' work between the two."""
 
 from dataclasses import dataclass
 from typing import NamedTuple

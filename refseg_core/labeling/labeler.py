@@ -47,7 +47,7 @@ from refseg_core.tables import Prototypes
 Stage = Callable[[str], AbstractContextManager[object]]
 """Wraps a stage of the work, by its name: for whoever wants to know how long each takes."""
 
-_ROUNDS, _BEST = 2, 48  # of a sparse search: how often neighbours are asked, and of how many previews
+_ROUNDS, _BEST = 2, 48  # of a sparse search: how often neighbors are asked, and of how many previews
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ def _box_iou(box_4: npt.NDArray[np.float32], boxes_N4: npt.NDArray[np.float32]) 
 
 
 def _upsample(logits_NGG: Tensor, size: tuple[int, int], pixels_at_once: int) -> PackedMasks:
-    """Brings logits to the original frame and binarises them at 0."""
+    """Brings logits to the original frame and binarizes them at 0."""
     chunk = max(1, pixels_at_once // (size[0] * size[1]))
     parts = [PackedMasks.of(_resize(part[:, None], size)[:, 0] > 0) for part in logits_NGG.split(chunk)]
     return PackedMasks.concatenate(parts)

@@ -82,7 +82,7 @@ class SparseSearch:
         return self._ask(~covered_hh[cells_N2[:, 1], cells_N2[:, 0]])
 
     def beside(self, row_n: Tensor) -> Tensor:
-        """The neighbours of these points, eight of each."""
+        """The neighbors of these points, eight of each."""
         is_best_11ss = self._is_asked_N.new_zeros(1, 1, self._side, self._side, dtype=torch.float32)
         is_best_11ss.view(-1)[row_n] = 1
         return self._ask(F.max_pool2d(is_best_11ss, kernel_size=3, stride=1, padding=1).flatten() > 0)

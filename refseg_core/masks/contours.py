@@ -3,8 +3,8 @@
 `polygons_of_mask` goes along the edges of pixels: the same mask is made from them again, with holes filled.
 
 `outer_polygons` goes as the published code traces masks, which is as OpenCV's `findContours` does: outer outlines
-through the centres of pixels, holes left out, as corners only (RETR_EXTERNAL, CHAIN_APPROX_SIMPLE; Suzuki and Abe,
-1985). A mask made from them again is not the same mask: it has no holes, and to COCO's rasteriser these numbers are the
+through the centers of pixels, holes left out, as corners only (RETR_EXTERNAL, CHAIN_APPROX_SIMPLE; Suzuki and Abe,
+1985). A mask made from them again is not the same mask: it has no holes, and to COCO's rasterizer these numbers are the
 upper left corners of pixels, so that it ends a pixel earlier to the right and below.
 
 Not here: making masks of polygons (`rle.py`).
@@ -24,7 +24,7 @@ _STAYS, _LEAVES = 1, 2  # whether one step to the right of an outline's pixel is
 def outer_polygons(mask_HW: Masks) -> list[list[int]]:
     """One polygon [x0, y0, x1, y1, ...] for each 8-connected part of a boolean mask [H, W], by its first pixel.
 
-    Points are the centres of pixels, x from 0 to W - 1 and y from 0 to H - 1. A part that lies in a hole of another has
+    Points are the centers of pixels, x from 0 to W - 1 and y from 0 to H - 1. A part that lies in a hole of another has
     none. A single pixel is one point, a straight line two.
     """
     padded = np.pad(mask_HW, 1)
@@ -48,7 +48,7 @@ def _is_inside(sides: bytearray, position: int, width: int) -> bool:
 def _trace(pixels: bytes, sides: bytearray, start: int, width: int) -> list[int]:
     """Goes around a part from its first pixel; returns where it turns, and writes into `sides` where one leaves it."""
     steps = (1, 1 - width, -width, -width - 1, -1, width - 1, width, width + 1)
-    # The way around ends with the neighbour of the first pixel that is met first going clockwise from its left.
+    # The way around ends with the neighbor of the first pixel that is met first going clockwise from its left.
     back = next((turn for turn in (3, 2, 1, 0, 7, 6, 5) if pixels[start + steps[turn]]), None)
     if back is None:
         sides[start] = _LEAVES
@@ -57,7 +57,7 @@ def _trace(pixels: bytes, sides: bytearray, start: int, width: int) -> list[int]
     here, corners = start, []
     while True:
         turn = next(turn for turn in range(back + 1, back + 9) if pixels[here + steps[turn % _NUM_DIRECTIONS]])
-        passed_right = turn > _NUM_DIRECTIONS  # its right neighbour was looked at, and is outside
+        passed_right = turn > _NUM_DIRECTIONS  # its right neighbor was looked at, and is outside
         sides[here] = _LEAVES if passed_right else sides[here] or _STAYS
         if turn % _NUM_DIRECTIONS != heading:
             corners.append(here)
@@ -72,7 +72,7 @@ def polygons_of_mask(mask_HW: Masks) -> list[list[int]]:
     """The outer outlines of a boolean mask [H, W]: one polygon [x0, y0, x1, y1, ...] per 4-connected component.
 
     Corners lie on pixel corners, x from 0 to W and y from 0 to H, and every edge runs along a row or a column, so that
-    COCO's rasteriser gives back the mask, with holes filled. Polygons are ordered by their topmost, then leftmost
+    COCO's rasterizer gives back the mask, with holes filled. Polygons are ordered by their topmost, then leftmost
     corner and start there.
     """
     points, across, down = _corners(mask_HW)
@@ -94,7 +94,7 @@ def polygons_of_mask(mask_HW: Masks) -> list[list[int]]:
 
 
 def _corners(mask_HW: Masks) -> tuple[Integers, Integers, Integers]:
-    """The corners (y, x) [N, 2] of a mask's outlines, sorted, and each one's neighbour along its row and its column.
+    """The corners (y, x) [N, 2] of a mask's outlines, sorted, and each one's neighbor along its row and its column.
 
     A point is a corner if an odd number of its four pixels is in the mask. Where only two diagonal ones are, two
     outlines touch and the point is two corners, each between the edges of one pixel, so that pixels that touch at a

@@ -68,7 +68,7 @@ def mask_ious(
 
 
 def rle_from_polygons(polygons: Sequence[Sequence[float]], height: int, width: int) -> Rle:
-    """Rasterises the polygons of one instance, [x0, y0, x1, y1, ...] each, as COCO does."""
+    """Rasterizes the polygons of one instance, [x0, y0, x1, y1, ...] each, as COCO does."""
     return _to_rle(coco_mask.merge(coco_mask.frPyObjects([list(p) for p in polygons], height, width)))
 
 

@@ -21,9 +21,7 @@ def can_compile(device: torch.device) -> bool:
     """Whether compiled functions can be quicker there; says so where they cannot."""
     if device.type != "cpu" or this_processor().can_compile:
         return True
-    log.warning(
-        "batches.compiled: this processor has no vector instructions to compile for; labelling goes on without."
-    )
+    log.warning("batches.compiled: this processor has no vector instructions to compile for; labeling goes on without.")
     return False
 
 
@@ -46,7 +44,7 @@ def compiled(function: Callable[P, R], *, wanted: bool) -> Callable[P, R]:
             except TorchDynamoException as error:
                 failures.append(error)
                 log.warning(
-                    "batches.compiled: this machine cannot compile (%s); labelling goes on without.",
+                    "batches.compiled: this machine cannot compile (%s); labeling goes on without.",
                     str(error).strip().partition("\n")[0],
                 )
         return function(*args, **kwargs)

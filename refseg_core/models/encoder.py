@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from refseg_core.models.architectures import EncoderArchitecture
 from refseg_core.models.checkpoints import load_state
-from refseg_core.models.preprocessing import normalise
+from refseg_core.models.preprocessing import normalize
 
 _LAYER_NORM_EPS = 1e-6
 _MLP_RATIO = 4
@@ -47,12 +47,12 @@ class Encoder(nn.Module):
         """Encodes images; float32 [B, 3, H, W], RGB in [0, 1], any square size -> float32 [B, P, C].
 
         The images are resized to the encoder frame (bicubic, a = -0.75, no antialiasing, not clamped: method,
-        section 3.1) and normalised here. Features are those after the last LayerNorm, not normalised.
+        section 3.1) and normalized here. Features are those after the last LayerNorm, not normalized.
         """
         size = self.architecture.image_size
         if images_B3EE.shape[-1] != size or images_B3EE.shape[-2] != size:
             images_B3EE = F.interpolate(images_B3EE, size=(size, size), mode="bicubic", align_corners=False)
-        tokens_BTC = self._embed(normalise(images_B3EE))
+        tokens_BTC = self._embed(normalize(images_B3EE))
         for block in self.blocks:
             tokens_BTC = block(tokens_BTC)
         return cast(Tensor, self.norm(tokens_BTC)[:, 1 + self.architecture.num_registers :])

@@ -1,4 +1,4 @@
-"""Pixel values between a decoded image and the models: scaling, resizing to the segmenter frame, normalising.
+"""Pixel values between a decoded image and the models: scaling, resizing to the segmenter frame, normalizing.
 
 Frames: original (the image's own pixels), segmenter (a square of `image_size`, 1024 in the published models; the
 aspect ratio is not kept: quirk Q8).
@@ -14,7 +14,7 @@ _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 
 
-def normalise(images_B3HW: Tensor) -> Tensor:
+def normalize(images_B3HW: Tensor) -> Tensor:
     """Subtracts ImageNet's mean and divides by its deviation; RGB in [0, 1]. Method, section 3."""
     mean = images_B3HW.new_tensor(_MEAN).view(3, 1, 1)
     std = images_B3HW.new_tensor(_STD).view(3, 1, 1)

@@ -28,7 +28,7 @@ class PublishedWeights(NamedTuple):
     url: str | None
     size: int | None
     sha256: str | None
-    licence: str = "Apache-2.0"
+    license: str = "Apache-2.0"
 
     @property
     def is_packaged(self) -> bool:

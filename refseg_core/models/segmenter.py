@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from refseg_core.models.architectures import SegmenterArchitecture
 from refseg_core.models.checkpoints import load_state
-from refseg_core.models.preprocessing import normalise
+from refseg_core.models.preprocessing import normalize
 
 # What a video needs and an image does not: may be absent from our modules (extra in the file).
 _VIDEO_PARAMETERS = (
@@ -78,8 +78,8 @@ class Segmenter(nn.Module):
         return self.no_mem_embed.device
 
     def embed(self, images_B3SS: Tensor) -> ImageEmbedding:
-        """Embeds images; float32 [B, 3, S, S], RGB in [0, 1], in the segmenter frame; normalised here."""
-        pyramid: list[Tensor] = self.image_encoder(normalise(images_B3SS))["backbone_fpn"]
+        """Embeds images; float32 [B, 3, S, S], RGB in [0, 1], in the segmenter frame; normalized here."""
+        pyramid: list[Tensor] = self.image_encoder(normalize(images_B3SS))["backbone_fpn"]
         stride4, stride8, stride16 = pyramid
         decoder = self.sam_mask_decoder
         return ImageEmbedding(stride16, decoder.conv_s1(stride8), decoder.conv_s0(stride4))

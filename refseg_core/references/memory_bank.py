@@ -49,10 +49,10 @@ def crop_reference(
     """
     height, width = mask_HW.shape
     x1, y1, x2, y2 = (int(corner) for corner in box_xyxy)
-    centre_x, centre_y = (x1 + x2) / 2, (y1 + y2) / 2
+    center_x, center_y = (x1 + x2) / 2, (y1 + y2) / 2
     half = max(x2 - x1, y2 - y1) * (1 + context_ratio) / 2
-    left, right = max(0, int(centre_x - half)), min(width, int(centre_x + half))
-    top, bottom = max(0, int(centre_y - half)), min(height, int(centre_y + half))
+    left, right = max(0, int(center_x - half)), min(width, int(center_x + half))
+    top, bottom = max(0, int(center_y - half)), min(height, int(center_y + half))
     if left >= right or top >= bottom:
         return None
     image = to_unit_range(image_HW3[top:bottom, left:right])

@@ -6,9 +6,9 @@ from refseg_core.tables import MemoryBank, Prototypes
 
 
 def postprocess_memory_bank(bank: MemoryBank) -> Prototypes:
-    """The normalised mean of each category's features, by ascending category id.
+    """The normalized mean of each category's features, by ascending category id.
 
-    The features themselves are not normalised before the mean, so a reference with larger features weighs more.
+    The features themselves are not normalized before the mean, so a reference with larger features weighs more.
     """
     category_ids, class_indices, counts = np.unique(bank.category_id, return_inverse=True, return_counts=True)
     sums = np.zeros((len(category_ids), bank.feature.shape[1]))

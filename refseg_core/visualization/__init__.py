@@ -10,14 +10,14 @@ from refseg_core.visualization.annotate import draw_instances
 from refseg_core.visualization.contact_sheet import contact_sheet
 from refseg_core.visualization.drawing import Picture
 from refseg_core.visualization.encoding import to_jpeg, to_png, to_small_jpeg
-from refseg_core.visualization.palette import category_colours
+from refseg_core.visualization.palette import category_colors
 from refseg_core.visualization.panels import instance_panel, reference_panel, side_by_side
 from refseg_core.visualization.text import Typeface
 
 __all__ = [
     "Picture",
     "Typeface",
-    "category_colours",
+    "category_colors",
     "contact_sheet",
     "draw_instances",
     "instance_panel",

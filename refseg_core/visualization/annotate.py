@@ -1,4 +1,4 @@
-"""Instances over their image: fill, contour, box and label, in the colour of their category.
+"""Instances over their image: fill, contour, box and label, in the color of their category.
 
 Frames: original (H x W pixels; where masks and boxes are given), picture (what is drawn, at a size that can be
 read). Everything is drawn at the picture's size, one instance at a time.
@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from refseg_core.masks.rle import Masks, Rle, boxes_of_masks
-from refseg_core.visualization.drawing import Boxes, Colour, Picture, Strokes, draw_box, draw_mask, resized
+from refseg_core.visualization.drawing import Boxes, Color, Picture, Strokes, draw_box, draw_mask, resized
 from refseg_core.visualization.label_placement import draw_labels
 from refseg_core.visualization.mask_coverage import Coverage, cover, picture_size
-from refseg_core.visualization.palette import category_colours
+from refseg_core.visualization.palette import category_colors
 from refseg_core.visualization.text import BUNDLED, Typeface
 
 Numbers = npt.NDArray[np.floating[Any]] | npt.NDArray[np.integer[Any]]
@@ -27,7 +27,7 @@ def draw_instances(
     masks: Masks | Sequence[Rle | None],
     boxes_xyxy: Numbers | None,
     labels: Sequence[str],
-    colour_indices: Sequence[int] | npt.NDArray[np.integer[Any]],
+    color_indices: Sequence[int] | npt.NDArray[np.integer[Any]],
     *,
     scores: Sequence[float] | Numbers | None = None,
     min_side: int = MIN_SIDE,
@@ -39,7 +39,7 @@ def draw_instances(
     `image`: uint8 RGB [H, W, 3]. `masks`: bool [N, H, W], or run lengths of that size, None for an instance that has
     only a box; run lengths are not decoded where the picture is smaller than the image. `boxes_xyxy`: [N, 4], along
     pixel edges of the original frame; None draws only those around specks, which could be overlooked. `labels`:
-    names in any script. `colour_indices`: class indices from 0. `scores`: in [0, 1], written behind the names; the
+    names in any script. `color_indices`: class indices from 0. `scores`: in [0, 1], written behind the names; the
     labels of the best find their places first.
 
     Returns uint8 RGB, its longer side between `min_side` and `max_side` pixels, its size a function of the image's
@@ -47,21 +47,21 @@ def draw_instances(
     the text gets smaller, and a label that finds no room near its instance without covering another is left out.
     Raises ValueError naming whatever has the wrong shape or length.
     """
-    columns = {"labels": labels, "colour indices": colour_indices, "scores": scores}
+    columns = {"labels": labels, "color indices": color_indices, "scores": scores}
     _check(image, masks, boxes_xyxy, columns)
     size = picture_size(*image.shape[:2], min_side=min_side, max_side=max_side)
     canvas = resized(image, size)
     strokes = Strokes.suiting(size)
     coverages = [None if mask is None else cover(mask, size) for mask in masks]
-    colours = _colours(colour_indices)
+    colors = _colors(color_indices)
     for index in _largest_first(coverages):
-        draw_mask(canvas, coverages[index], colours[index], strokes.contour)
+        draw_mask(canvas, coverages[index], colors[index], strokes.contour)
     boxes_N4 = _extents(coverages) if boxes_xyxy is None else _in_picture(boxes_xyxy, image.shape[:2], size)
     boxes_N4, is_speck_N = _around_specks(boxes_N4, strokes.speck)
     for index in np.flatnonzero(is_speck_N | (boxes_xyxy is not None)).tolist():
-        draw_box(canvas, boxes_N4[index], colours[index], strokes.box)
+        draw_box(canvas, boxes_N4[index], colors[index], strokes.box)
     order = _largest_first(coverages) if scores is None else np.argsort(-np.asarray(scores), kind="stable").tolist()
-    draw_labels(canvas, _texts(labels, scores), boxes_N4, colours, order, text_size=strokes.text, face=typeface)
+    draw_labels(canvas, _texts(labels, scores), boxes_N4, colors, order, text_size=strokes.text, face=typeface)
     return np.array(canvas)
 
 
@@ -80,16 +80,16 @@ def _check(
         faults.append(f"boxes of shape {list(boxes_xyxy.shape)}")
     sizes = {mask.size if isinstance(mask, Rle) else mask.shape for mask in masks if mask is not None}
     faults += [f"a mask of {list(size)}" for size in sizes if tuple(size) != image.shape[:2]]
-    if min(columns["colour indices"], default=0) < 0:
-        faults.append("a negative colour index")
+    if min(columns["color indices"], default=0) < 0:
+        faults.append("a negative color index")
     if faults:
         there = f"{len(masks)} masks on an image of {list(image.shape[:2])}"
         raise ValueError(f"{there} do not go with " + ", ".join(faults))
 
 
-def _colours(colour_indices: Sequence[int] | npt.NDArray[np.integer[Any]]) -> list[Colour]:
-    palette = category_colours(max(map(int, colour_indices), default=-1) + 1)
-    return [(int(red), int(green), int(blue)) for red, green, blue in palette[[int(i) for i in colour_indices]]]
+def _colors(color_indices: Sequence[int] | npt.NDArray[np.integer[Any]]) -> list[Color]:
+    palette = category_colors(max(map(int, color_indices), default=-1) + 1)
+    return [(int(red), int(green), int(blue)) for red, green, blue in palette[[int(i) for i in color_indices]]]
 
 
 def _texts(labels: Sequence[str], scores: Sequence[float] | Numbers | None) -> list[tuple[str, str]]:
@@ -125,6 +125,6 @@ def _around_specks(boxes_N4: Boxes, smallest: float) -> tuple[Boxes, npt.NDArray
     """The boxes, none shorter than `smallest` on both sides, and which ones were."""
     sides_N2 = boxes_N4[:, 2:] - boxes_N4[:, :2]
     is_speck_N: npt.NDArray[np.bool_] = np.all(sides_N2 < smallest, axis=1)
-    centres_N2 = (boxes_N4[:, :2] + boxes_N4[:, 2:]) / 2
-    grown_N4 = np.concatenate([centres_N2 - smallest / 2, centres_N2 + smallest / 2], axis=1)
+    centers_N2 = (boxes_N4[:, :2] + boxes_N4[:, 2:]) / 2
+    grown_N4 = np.concatenate([centers_N2 - smallest / 2, centers_N2 + smallest / 2], axis=1)
     return np.asarray(np.where(is_speck_N[:, None], grown_N4, boxes_N4)), is_speck_N

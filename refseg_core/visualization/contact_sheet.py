@@ -42,7 +42,7 @@ def contact_sheet(
     head, foot = (grid.text * 2 if heading else 0), (grid.text * 2 if grid.num < len(tiles) else 0)
     sheet = Image.new("RGB", (grid.width, head + grid.height + foot), _PAPER)
     line = (grid.gap, grid.width - 2 * grid.gap)
-    write(sheet, heading, (line[0], grid.gap, line[1]), size=grid.text + 2, colour=_INK, face=typeface)
+    write(sheet, heading, (line[0], grid.gap, line[1]), size=grid.text + 2, color=_INK, face=typeface)
     for index in range(grid.num):
         row, column = divmod(index, grid.columns)
         left = grid.gap + column * (grid.cell_width + grid.gap)
@@ -51,10 +51,10 @@ def contact_sheet(
         sheet.paste(tile, (left + (grid.cell_width - tile.width) // 2, top + (grid.cell_height - tile.height) // 2))
         if titles is not None:
             place = (left, top + grid.cell_height + grid.text // 5, grid.cell_width)
-            write(sheet, titles[index], place, size=grid.text, colour=_INK, face=typeface)
+            write(sheet, titles[index], place, size=grid.text, color=_INK, face=typeface)
     if foot:
         more = f"and {len(tiles) - grid.num} more"
-        write(sheet, more, (line[0], sheet.height - foot, line[1]), size=grid.text, colour=_FAINT, face=typeface)
+        write(sheet, more, (line[0], sheet.height - foot, line[1]), size=grid.text, color=_FAINT, face=typeface)
     return np.array(sheet)
 
 

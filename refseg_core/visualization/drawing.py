@@ -1,4 +1,4 @@
-"""Brush strokes: one mask or one box in a colour on a canvas, with sizes that suit the picture."""
+"""Brush strokes: one mask or one box in a color on a canvas, with sizes that suit the picture."""
 
 import itertools
 import math
@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from refseg_core.visualization.mask_coverage import Alpha, Coverage
 
 Picture = npt.NDArray[np.uint8]
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 Boxes = npt.NDArray[np.float64]
 
 FILL_OPACITY = 0.36
@@ -49,7 +49,7 @@ def resized(image: Picture, size: tuple[int, int]) -> Image.Image:
 def draw_mask(
     canvas: Image.Image,
     coverage: Coverage | None,
-    colour: Colour,
+    color: Color,
     thickness: float,
     *,
     fill_opacity: float = FILL_OPACITY,
@@ -59,9 +59,9 @@ def draw_mask(
         return
     soft = _soft(coverage.alpha)
     corner = (coverage.left, coverage.top)
-    canvas.paste(colour, corner, Image.fromarray(_scaled(soft, fill_opacity)))
+    canvas.paste(color, corner, Image.fromarray(_scaled(soft, fill_opacity)))
     canvas.paste(_BLACK, corner, Image.fromarray(_shadow(soft)))
-    canvas.paste(_lighter(colour), corner, Image.fromarray(_contour(soft, thickness)))
+    canvas.paste(_lighter(color), corner, Image.fromarray(_contour(soft, thickness)))
 
 
 def _soft(alpha: Alpha) -> Alpha:
@@ -74,12 +74,12 @@ def _soft(alpha: Alpha) -> Alpha:
 
 
 def _shadow(soft: Alpha) -> Alpha:
-    """A dark rim around the mask: parts neighbours of one colour, and shows on a background of that colour."""
+    """A dark rim around the mask: parts neighbors of one color, and shows on a background of that color."""
     return _scaled(_spread(soft, 1, outside=0) - soft, _SHADOW_OPACITY)
 
 
-def _lighter(colour: Colour) -> Colour:
-    red, green, blue = (round(level + (_OPAQUE - level) * _CONTOUR_WHITE) for level in colour)
+def _lighter(color: Color) -> Color:
+    red, green, blue = (round(level + (_OPAQUE - level) * _CONTOUR_WHITE) for level in color)
     return red, green, blue
 
 
@@ -119,7 +119,7 @@ def _disc(radius: float) -> tuple[tuple[float, tuple[tuple[int, int], ...]], ...
     return tuple((weight, tuple(pixels)) for weight, pixels in shifts.items())
 
 
-def draw_box(canvas: Image.Image, box: Boxes, colour: Colour, thickness: int) -> None:
+def draw_box(canvas: Image.Image, box: Boxes, color: Color, thickness: int) -> None:
     """Draws a box [4], xyxy along pixel edges of the picture; nothing where it is not a number."""
     if np.isnan(box).any():
         return
@@ -127,4 +127,4 @@ def draw_box(canvas: Image.Image, box: Boxes, colour: Colour, thickness: int) ->
     frame = Image.new("L", (max(right - left, 1), max(bottom - top, 1)))
     corners = (0, 0, frame.width - 1, frame.height - 1)
     ImageDraw.Draw(frame).rectangle(corners, outline=round(_OPAQUE * _BOX_OPACITY), width=thickness)
-    canvas.paste(colour, (left, top), frame)
+    canvas.paste(color, (left, top), frame)

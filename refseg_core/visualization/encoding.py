@@ -12,7 +12,7 @@ _SMALLER = 0.8
 
 
 def to_jpeg(picture: Picture, quality: int = 90) -> bytes:
-    """The picture, uint8 RGB [H, W, 3], as a JPEG file; colours at full resolution, so that letters stay sharp."""
+    """The picture, uint8 RGB [H, W, 3], as a JPEG file; colors at full resolution, so that letters stay sharp."""
     return _encoded(picture, "JPEG", quality=quality, subsampling=0)
 
 

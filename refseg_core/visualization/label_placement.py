@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from refseg_core.visualization.drawing import Boxes, Colour
+from refseg_core.visualization.drawing import Boxes, Color
 from refseg_core.visualization.palette import letters_on
 from refseg_core.visualization.text import Typeface
 
@@ -40,7 +40,7 @@ def draw_labels(
     canvas: Image.Image,
     texts: Sequence[tuple[str, str]],
     boxes_N4: Boxes,
-    colours: Sequence[Colour],
+    colors: Sequence[Color],
     order: Sequence[int],
     *,
     text_size: int,
@@ -52,9 +52,9 @@ def draw_labels(
     corners = place_plates(plates, boxes_N4, order, picture)
     placed = [(index, corner) for index, corner in enumerate(corners) if corner is not None]
     for index, corner in placed:
-        _draw_leader(canvas, plates[index], corner, boxes_N4[index], colours[index])
+        _draw_leader(canvas, plates[index], corner, boxes_N4[index], colors[index])
     for index, corner in placed:
-        _draw_plate(canvas, plates[index], corner, colours[index], face)
+        _draw_plate(canvas, plates[index], corner, colors[index], face)
 
 
 def make_plates(
@@ -93,7 +93,7 @@ def place_plates(
     return corners
 
 
-def _draw_leader(canvas: Image.Image, plate: Plate, corner: tuple[int, int], box: Boxes, colour: Colour) -> None:
+def _draw_leader(canvas: Image.Image, plate: Plate, corner: tuple[int, int], box: Boxes, color: Color) -> None:
     """Joins a plate that had to move off its box with the nearest point of the box."""
     ends = []
     for low, length, first, last in zip(corner, (plate.width, plate.height), box[:2], box[2:], strict=True):
@@ -101,16 +101,16 @@ def _draw_leader(canvas: Image.Image, plate: Plate, corner: tuple[int, int], box
         ends.append((round(nearest), round(min(max(nearest, first), last))))
     (x0, x1), (y0, y1) = ends
     if max(abs(x1 - x0), abs(y1 - y0)) > plate.height * _ADJOINING:
-        ImageDraw.Draw(canvas).line((x0, y0, x1, y1), fill=colour, width=max(1, plate.height // 14))
+        ImageDraw.Draw(canvas).line((x0, y0, x1, y1), fill=color, width=max(1, plate.height // 14))
 
 
-def _draw_plate(canvas: Image.Image, plate: Plate, corner: tuple[int, int], colour: Colour, face: Typeface) -> None:
-    """Draws a plate in the colour, its text in black or white, its top left at `corner`."""
-    canvas.paste(colour, corner, _rounded(plate.width, plate.height))
+def _draw_plate(canvas: Image.Image, plate: Plate, corner: tuple[int, int], color: Color, face: Typeface) -> None:
+    """Draws a plate in the color, its text in black or white, its top left at `corner`."""
+    canvas.paste(color, corner, _rounded(plate.width, plate.height))
     font = face.at(plate.text_size)
     baseline = corner[1] + plate.height - _padding(plate.text_size)[1] - _descent(plate.text_size)
     start = (corner[0] + _padding(plate.text_size)[0], baseline)
-    ImageDraw.Draw(canvas).text(start, plate.text, fill=letters_on(colour), font=font, anchor="ls")
+    ImageDraw.Draw(canvas).text(start, plate.text, fill=letters_on(color), font=font, anchor="ls")
 
 
 def _plate(name_and_score: tuple[str, str], text_size: int, picture: tuple[int, int], face: Typeface) -> Plate:

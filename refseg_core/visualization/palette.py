@@ -1,6 +1,6 @@
-"""The colours of categories: told apart by most eyes, the same in every picture of every run.
+"""The colors of categories: told apart by most eyes, the same in every picture of every run.
 
-Colours are picked greedily: each is the candidate farthest from all before it, so a longer list begins with the
+Colors are picked greedily: each is the candidate farthest from all before it, so a longer list begins with the
 shorter one. Distance is measured in OKLab as seen with normal sight, with deuteranopia and with protanopia, and the
 nearest of the three counts.
 """
@@ -10,10 +10,10 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-Colours = npt.NDArray[np.uint8]
+Colors = npt.NDArray[np.uint8]
 _Floats = npt.NDArray[np.float64]
 
-# Paul Tol's "vibrant" scheme with a yellow and a violet: pleasant over photographs, made for colour-blind readers.
+# Paul Tol's "vibrant" scheme with a yellow and a violet: pleasant over photographs, made for color-blind readers.
 _FIRST = (
     (51, 187, 238),
     (238, 119, 51),
@@ -24,7 +24,7 @@ _FIRST = (
     (204, 51, 17),
     (150, 90, 230),
 )
-# Candidates are neither nearly black, white nor grey: such a tint cannot be told from light and shadow.
+# Candidates are neither nearly black, white nor gray: such a tint cannot be told from light and shadow.
 _LIGHTNESS, _LEAST_CHROMA, _CANDIDATE_LEVELS = (0.48, 0.93), 0.09, 14
 # Lists are computed in these lengths, so that few ever are: 128 take 50 ms, 1280 half a second.
 _LIST_STEP = 128
@@ -58,23 +58,23 @@ _LINEAR_END = 0.04045
 _LIGHT_PLATE = 0.179
 
 
-def category_colours(num: int) -> Colours:
-    """Colours [num, 3] by class_index, uint8 RGB; those of the first classes do not depend on `num`.
+def category_colors(num: int) -> Colors:
+    """Colors [num, 3] by class_index, uint8 RGB; those of the first classes do not depend on `num`.
 
-    Some 3,300 colours differ; after them they repeat.
+    Some 3,300 colors differ; after them they repeat.
     """
-    colours = _picked(_LIST_STEP * -(-num // _LIST_STEP))
-    return colours[np.arange(num) % max(len(colours), 1)]
+    colors = _picked(_LIST_STEP * -(-num // _LIST_STEP))
+    return colors[np.arange(num) % max(len(colors), 1)]
 
 
-def letters_on(colour: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Black or white, whichever is easier to read on the colour."""
-    luminance = float(_to_linear(np.array(colour, dtype=np.float64)) @ _LUMINANCE)
+def letters_on(color: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Black or white, whichever is easier to read on the color."""
+    luminance = float(_to_linear(np.array(color, dtype=np.float64)) @ _LUMINANCE)
     return (0, 0, 0) if luminance > _LIGHT_PLATE else (255, 255, 255)
 
 
 @lru_cache(maxsize=8)
-def _picked(num: int) -> Colours:
+def _picked(num: int) -> Colors:
     candidates = np.concatenate([np.array(_FIRST, dtype=np.uint8), _candidates()])
     views = _views(candidates)
     nearest = np.full(len(candidates), np.inf)
@@ -87,7 +87,7 @@ def _picked(num: int) -> Colours:
     return candidates[picked]
 
 
-def _candidates() -> Colours:
+def _candidates() -> Colors:
     levels = np.linspace(0, 255, _CANDIDATE_LEVELS).round().astype(np.uint8)
     grid = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
     lab = _to_lab(_to_linear(grid))
@@ -95,15 +95,15 @@ def _candidates() -> Colours:
     return grid[usable & (np.hypot(lab[:, 1], lab[:, 2]) >= _LEAST_CHROMA)]
 
 
-def _views(colours: Colours) -> _Floats:
+def _views(colors: Colors) -> _Floats:
     """OKLab coordinates [3, N, 3] as seen with normal sight, deuteranopia and protanopia."""
-    linear = _to_linear(colours)
+    linear = _to_linear(colors)
     seen = [linear, linear @ np.transpose(_DEUTERANOPIA), linear @ np.transpose(_PROTANOPIA)]
     return np.stack([_to_lab(view.clip(0, 1)) for view in seen])
 
 
-def _to_linear(colours: npt.NDArray[np.uint8] | _Floats) -> _Floats:
-    scaled = colours / 255.0
+def _to_linear(colors: npt.NDArray[np.uint8] | _Floats) -> _Floats:
+    scaled = colors / 255.0
     return np.where(scaled <= _LINEAR_END, scaled / 12.92, ((scaled + 0.055) / 1.055) ** 2.4)
 
 

@@ -10,9 +10,9 @@ from PIL import Image, ImageEnhance
 
 from refseg_core.masks.rle import Masks, Rle, decode_mask
 from refseg_core.visualization.annotate import Numbers
-from refseg_core.visualization.drawing import Boxes, Colour, Picture, Strokes, draw_box, draw_mask, resized
+from refseg_core.visualization.drawing import Boxes, Color, Picture, Strokes, draw_box, draw_mask, resized
 from refseg_core.visualization.mask_coverage import cover
-from refseg_core.visualization.palette import category_colours
+from refseg_core.visualization.palette import category_colors
 from refseg_core.visualization.text import BUNDLED, Typeface, write
 
 _PAPER, _INK, _FAINT, _EMPTY = (255, 255, 255), (25, 25, 25), (105, 105, 105), (236, 236, 236)
@@ -37,7 +37,7 @@ def side_by_side(left: Picture, right: Picture, titles: tuple[str, str], *, type
     sheet = Image.new("RGB", (sum(widths) + 3 * text, top + height + text), _PAPER)
     x = text
     for panel, width, title in zip(panels, widths, titles, strict=True):
-        write(sheet, title, (x, round(0.45 * text), width), size=text, colour=_INK, face=typeface)
+        write(sheet, title, (x, round(0.45 * text), width), size=text, color=_INK, face=typeface)
         sheet.paste(panel, (x + (width - panel.width) // 2, top))
         x += width + text
     return np.array(sheet)
@@ -49,7 +49,7 @@ def reference_panel(
     mask: Masks | Rle | None,
     *,
     category_name: str,
-    colour_index: int,
+    color_index: int,
     shot: int,
     mask_source: str,
     mask_score: float | None = None,
@@ -65,7 +65,7 @@ def reference_panel(
     score = "" if mask_score is None else f" {mask_score:.2f}"
     details = f"shot {shot}, {source}{score}"
     return instance_panel(
-        image, box_xyxy, mask, name=category_name, details=details, colour_index=colour_index, side=side, face=typeface
+        image, box_xyxy, mask, name=category_name, details=details, color_index=color_index, side=side, face=typeface
     )
 
 
@@ -76,7 +76,7 @@ def instance_panel(
     *,
     name: str,
     details: str,
-    colour_index: int,
+    color_index: int,
     side: int = 224,
     face: Typeface = BUNDLED,
 ) -> Picture:
@@ -93,7 +93,7 @@ def instance_panel(
     crop = image[top:bottom, left:right]
     scale = side / max(crop.shape[:2])
     size = (max(1, round(crop.shape[0] * scale)), max(1, round(crop.shape[1] * scale)))
-    red, green, blue = (int(level) for level in category_colours(colour_index + 1)[colour_index])
+    red, green, blue = (int(level) for level in category_colors(color_index + 1)[color_index])
     canvas = resized(crop, size)
     if mask is None:
         box = (np.asarray(box_xyxy, dtype=np.float64) - (left, top, left, top)) * scale
@@ -120,7 +120,7 @@ def _surroundings(box_xyxy: Boxes, shape: tuple[int, ...]) -> tuple[int, int, in
     return left, top, right, bottom
 
 
-def _spotlit(canvas: Image.Image, mask_HW: Masks, colour: Colour) -> Image.Image:
+def _spotlit(canvas: Image.Image, mask_HW: Masks, color: Color) -> Image.Image:
     """The canvas with all but the mask dimmed, and the mask's contour."""
     coverage = cover(mask_HW, (canvas.height, canvas.width))
     light = Image.new("L", canvas.size)
@@ -129,7 +129,7 @@ def _spotlit(canvas: Image.Image, mask_HW: Masks, colour: Colour) -> Image.Image
     dimmed = ImageEnhance.Brightness(canvas).enhance(_SURROUNDINGS_BRIGHTNESS)
     spotlit = Image.composite(canvas, dimmed, light)
     thickness = Strokes.suiting((canvas.height, canvas.width)).contour + 0.5
-    draw_mask(spotlit, coverage, colour, thickness, fill_opacity=_INSTANCE_OPACITY)
+    draw_mask(spotlit, coverage, color, thickness, fill_opacity=_INSTANCE_OPACITY)
     return spotlit
 
 
@@ -138,6 +138,6 @@ def _captioned(picture: Image.Image, side: int, name: str, details: str, typefac
     panel = Image.new("RGB", (side, side + round(1.4 * (large + small))), _PAPER)
     panel.paste(_EMPTY, (0, 0, side, side))
     panel.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
-    write(panel, name, (0, side + 1, side), size=large, colour=_INK, face=typeface)
-    write(panel, details, (0, side + 1 + round(1.3 * large), side), size=small, colour=_FAINT, face=typeface)
+    write(panel, name, (0, side + 1, side), size=large, color=_INK, face=typeface)
+    write(panel, details, (0, side + 1 + round(1.3 * large), side), size=small, color=_FAINT, face=typeface)
     return np.array(panel)

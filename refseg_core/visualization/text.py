@@ -146,11 +146,11 @@ def write(
     place: tuple[int, int, int],
     *,
     size: int,
-    colour: tuple[int, int, int],
+    color: tuple[int, int, int],
     face: Typeface,
 ) -> None:
-    """Writes one line centred in `place`: (left, top, width), cut to fit; it is 1.25 times `size` high."""
+    """Writes one line centered in `place`: (left, top, width), cut to fit; it is 1.25 times `size` high."""
     left, top, width = place
     line = face.fit(text, size, width)
     middle = left + width / 2
-    ImageDraw.Draw(canvas).text((middle, top + size), line, fill=colour, font=face.at(size), anchor="ms")
+    ImageDraw.Draw(canvas).text((middle, top + size), line, fill=color, font=face.at(size), anchor="ms")

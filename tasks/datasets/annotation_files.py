@@ -183,8 +183,8 @@ def _reader(files: _Files, kind: Format, images: ImageNames, source: DatasetSour
     if kind == "masks":
         return partial(read_masks, by_category=is_by_category(files.names, images))
     if kind == "yolo":
-        labelled = sorted({image for name in files.names for image in images.candidates(name)})
-        return partial(read_yolo, sizes=_measure(Folder(source.images), labelled))
+        labeled = sorted({image for name in files.names for image in images.candidates(name)})
+        return partial(read_yolo, sizes=_measure(Folder(source.images), labeled))
     return read_voc if kind == "voc" else read_labelme
 
 

@@ -33,7 +33,7 @@ from refseg_core.demo.dataset import (
 from refseg_core.demo.scenes import Scene, SceneSettings
 from refseg_core.demo.training import (
     EncoderTraining,
-    OptimiserSettings,
+    OptimizerSettings,
     Report,
     SegmenterTraining,
     train_encoder,
@@ -61,9 +61,9 @@ _VALIDATION_SEEDS = 77, 78
 
 _CROWDED = SceneSettings(fewest_objects=3, occluding=1.0, clutter_contrast=1.0)
 SEGMENTER_ROUNDS = (
-    SegmenterTraining(OptimiserSettings(num_steps=3600), scenes=_CROWDED),
+    SegmenterTraining(OptimizerSettings(num_steps=3600), scenes=_CROWDED),
     SegmenterTraining(
-        OptimiserSettings(num_steps=1600, learning_rate=5e-4),
+        OptimizerSettings(num_steps=1600, learning_rate=5e-4),
         num_scenes=6,
         object_points=6,
         background_points=3,
@@ -73,7 +73,7 @@ SEGMENTER_ROUNDS = (
         outside_weight=0.5,
     ),
 )
-ENCODER_TRAINING = EncoderTraining(OptimiserSettings(num_steps=700), scenes=_CROWDED)
+ENCODER_TRAINING = EncoderTraining(OptimizerSettings(num_steps=700), scenes=_CROWDED)
 
 
 class Measurement(NamedTuple):
@@ -97,7 +97,7 @@ def train_and_save(
     settings: SegmenterTraining | EncoderTraining,
 ) -> None:
     """Trains one model, logging its progress and leaving checkpoints, and notes what was done beside the weights."""
-    started, num_steps = time.monotonic(), settings.optimiser.num_steps
+    started, num_steps = time.monotonic(), settings.optimizer.num_steps
     sums: dict[str, float] = {}
     means: dict[str, float] = {}
 
@@ -192,7 +192,7 @@ def train_the_segmenter(folder: Path, seed: int, first_round: int) -> None:
     """Trains the segmenter in its rounds, each going on where the one before stopped."""
     architecture = SEGMENTER_ARCHITECTURES[_SEGMENTER]
     for index, settings in enumerate(SEGMENTER_ROUNDS[first_round:], start=first_round):
-        seeded = replace(settings, optimiser=replace(settings.optimiser, seed=seed + index))
+        seeded = replace(settings, optimizer=replace(settings.optimizer, seed=seed + index))
         start = load_weights(_SEGMENTER, str(folder / f"{_SEGMENTER}.pt")).state if index else None
         train = partial(train_segmenter, architecture, seeded, start=start)
         train_and_save(train, f"{_SEGMENTER}, round {index}", folder / f"{_SEGMENTER}.pt", seeded)
@@ -201,7 +201,7 @@ def train_the_segmenter(folder: Path, seed: int, first_round: int) -> None:
 def train_the_encoder(folder: Path, seed: int) -> None:
     """Trains the encoder."""
     architecture = ENCODER_ARCHITECTURES[_ENCODER]
-    settings = replace(ENCODER_TRAINING, optimiser=replace(ENCODER_TRAINING.optimiser, seed=seed))
+    settings = replace(ENCODER_TRAINING, optimizer=replace(ENCODER_TRAINING.optimizer, seed=seed))
     train_and_save(partial(train_encoder, architecture, settings), _ENCODER, folder / f"{_ENCODER}.pt", settings)
 
 

@@ -51,7 +51,7 @@ class ListedWeights:
     kind: Kind
     size: int | None
     is_pinned: bool
-    licence: str
+    license: str
     url: str | None
     state: Literal["packaged", "present", "wrong size", "missing"]
     location: str
@@ -153,7 +153,7 @@ def _listed(published: PublishedWeights) -> ListedWeights:
         kind=published.kind,
         size=size if published.is_packaged else published.size,
         is_pinned=published.sha256 is not None,
-        licence=published.licence,
+        license=published.license,
         url=published.url,
         state=state,
         location=redact(location),

@@ -21,7 +21,7 @@ def export_labels(
 ) -> None:
     """Writes the labels of the images that were asked for last to a file or URI, whole or not at all.
 
-    Labels of images that are gone, or were labelled again since they changed, are left out.
+    Labels of images that are gone, or were labeled again since they changed, are left out.
     """
     images = run.images()
     detections = (part for part, _ in run.read(images))

@@ -28,14 +28,14 @@ _STEP = "draw pictures"
 
 
 class Palette:
-    """The names and colours of the prototypes' categories."""
+    """The names and colors of the prototypes' categories."""
 
     def __init__(self, store: Store, prototypes: Artifact) -> None:
         categories = store.load(reference_dataset(store, prototypes), Categories)
         names = dict(zip(categories.category_id.tolist(), categories.name, strict=True))
         ids = store.load(prototypes, Prototypes).category_id.tolist()
         self._name = {category_id: str(names[category_id]) for category_id in ids}
-        self._colour = {category_id: index for index, category_id in enumerate(ids)}
+        self._color = {category_id: index for index, category_id in enumerate(ids)}
 
     def __contains__(self, category_id: int) -> bool:
         return category_id in self._name
@@ -49,13 +49,13 @@ class Palette:
         """The names of categories."""
         return [self._name[category_id] for category_id in category_ids.tolist()]
 
-    def colours(self, category_ids: npt.NDArray[np.int64]) -> list[int]:
-        """The colour indices of categories."""
-        return [self._colour[category_id] for category_id in category_ids.tolist()]
+    def colors(self, category_ids: npt.NDArray[np.int64]) -> list[int]:
+        """The color indices of categories."""
+        return [self._color[category_id] for category_id in category_ids.tolist()]
 
 
 class LabelPictures:
-    """Writes a picture of each labelled image while it is at hand."""
+    """Writes a picture of each labeled image while it is at hand."""
 
     def __init__(self, store: Store, prototypes: Artifact, pictures_uri: str) -> None:
         self._folder = Folder(pictures_uri)
@@ -93,7 +93,7 @@ def draw_detections(image: Picture, detections: Detections, palette: Palette, sc
         list(shown.mask_rle),
         None,
         palette.names(shown.category_id),
-        palette.colours(shown.category_id),
+        palette.colors(shown.category_id),
         scores=shown.score,
     )
 
@@ -109,12 +109,12 @@ def draw_ground_truth(image: Picture, annotations: Annotations, palette: Palette
         list(shown.mask_rle),
         corners,
         palette.names(shown.category_id),
-        palette.colours(shown.category_id),
+        palette.colors(shown.category_id),
     )
 
 
 def show_labels(store_uri: str, labels_key: str, out_uri: str, *, score_thresh: float, limit: int | None) -> int:
-    """Writes `references.jpg` and, per labelled image, ground truth (where known) beside predictions.
+    """Writes `references.jpg` and, per labeled image, ground truth (where known) beside predictions.
 
     Returns the number of pictures written.
     """
@@ -198,7 +198,7 @@ def _reference_panel(folder: Folder, references: References, row: int, palette: 
         references.box_xyxy[row],
         references.mask_rle[row],
         category_name=palette.names(category)[0],
-        colour_index=palette.colours(category)[0],
+        color_index=palette.colors(category)[0],
         shot=int(references.shot[row]),
         mask_source=str(references.mask_source[row]),
         mask_score=references.mask_score[row],

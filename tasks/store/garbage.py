@@ -95,7 +95,7 @@ def _check_shards(store: Store, leftovers: Collection[str]) -> None:
         if name.startswith(f"{FOLDER}/") and "/shards/" in name and name.endswith(".json"):
             raise StoreError(
                 f"{redact(store.folder.join(name))}: has no plan, or no recipe. Restore what is lost, as "
-                "`refseg verify` tells, or remove the object to have its images labelled again; nothing was removed."
+                "`refseg verify` tells, or remove the object to have its images labeled again; nothing was removed."
             )
 
 
@@ -163,7 +163,7 @@ def _fixed_objects(run: LabelRun) -> Iterator[str]:
 
 
 def _shard_objects(run: LabelRun) -> Iterator[tuple[str, bool]]:
-    """The objects of every labelled shard, and whether all its images are gone."""
+    """The objects of every labeled shard, and whether all its images are gone."""
     wanted = Wanted(run.images())
     for part in run.plans.parts():
         is_wanted = wanted.rows_of(part.images) >= 0

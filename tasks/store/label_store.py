@@ -6,11 +6,11 @@
                       /plans/parts/<hash>.parquet        the images that plans name
                       /detections/0000-00012.parquet     one part per shard; the whole folder reads as one table
                       /labeled_images/0000-00012.parquet
-                      /shards/0000-00012.json            a shard's manifest: the shard is labelled when it exists
+                      /shards/0000-00012.json            a shard's manifest: the shard is labeled when it exists
 
 A plan is never changed, so whoever resumes finds the same shards. What exists is found by asking for it by name;
 listings only tell what to ask for. Every image lies in one shard in each of its versions, so that no image is lost and
-none is labelled twice, whoever plans and labels at the same time.
+none is labeled twice, whoever plans and labels at the same time.
 """
 
 import json
@@ -105,7 +105,7 @@ class LabelRun:
         return Images.empty()
 
     def check_plans(self, num_plans: int) -> None:
-        """Raises StoreError where shards are labelled whose plan is not among the given number of plans."""
+        """Raises StoreError where shards are labeled whose plan is not among the given number of plans."""
         planned_in = [name.partition("-")[0] for name in self.store.listed(f"{self.root}/shards", ".json")]
         last = max((int(plan) for plan in planned_in if plan.isdecimal()), default=-1)
         if last >= num_plans and last >= self.plans.count():  # it may have been made since they were counted
@@ -113,7 +113,7 @@ class LabelRun:
 
     def _lost(self, name: str) -> StoreError:
         return StoreError(
-            f"{redact(self.store.folder.join(name))}: missing, though shards are labelled that need it. Restore the "
+            f"{redact(self.store.folder.join(name))}: missing, though shards are labeled that need it. Restore the "
             "object; `refseg verify` finds all that are missing."
         )
 
@@ -144,7 +144,7 @@ class LabelRun:
     # Shards.
 
     def pending(self, shards: Sequence[Shard]) -> list[Shard]:
-        """The shards that are not labelled yet, as far as can be told without asking for each.
+        """The shards that are not labeled yet, as far as can be told without asking for each.
 
         A listing says which manifests to ask for. Who labels a shard asks again, so a stale one costs a request.
         """
@@ -167,11 +167,11 @@ class LabelRun:
         return self.shard_manifest(shard) is not None
 
     def shard_manifest(self, shard: Shard) -> dict[str, Any] | None:
-        """What is known of a shard's labels, or None where it is not labelled."""
+        """What is known of a shard's labels, or None where it is not labeled."""
         return self.store.read_json(self._manifest(shard), SHARD)
 
     def shard_manifests(self, shards: Sequence[Shard]) -> Iterator[dict[str, Any] | None]:
-        """What is known of each shard's labels, in order; None for each that is not labelled."""
+        """What is known of each shard's labels, in order; None for each that is not labeled."""
         return self.store.read_jsons([self._manifest(shard) for shard in shards], SHARD)
 
     def commit(self, shard: Shard, detections: Detections, labeled: LabeledImages) -> None:
@@ -205,7 +205,7 @@ class LabelRun:
         yield from map(wanted.among, self._of_shards(self.read_labeled_images_of, wanted))
 
     def read_shard(self, shard: Shard) -> Labels | None:
-        """One shard's labels, or None where it is not labelled. Raises StoreError where they are damaged."""
+        """One shard's labels, or None where it is not labeled. Raises StoreError where they are damaged."""
         manifest = self.shard_manifest(shard)
         if manifest is None:
             return None
@@ -216,14 +216,14 @@ class LabelRun:
         )
 
     def read_labeled_images_of(self, shard: Shard) -> LabeledImages | None:
-        """What became of one shard's images, or None where it is not labelled."""
+        """What became of one shard's images, or None where it is not labeled."""
         manifest = self.shard_manifest(shard)
         if manifest is None:
             return None
         return self.store.read_part(f"{self.root}/labeled_images", manifest["tables"][1], LabeledImages)
 
     def seconds_per_image(self) -> float | None:
-        """How long the model took for an image, in one of the labelled shards; None where there is none yet."""
+        """How long the model took for an image, in one of the labeled shards; None where there is none yet."""
         for name in self.store.listed(f"{self.root}/shards", ".json")[-1:]:
             manifest = self.store.read_json(f"{self.root}/shards/{name}", SHARD)
             if manifest is not None:
@@ -232,7 +232,7 @@ class LabelRun:
         return None
 
     def _of_shards(self, read: Callable[[Shard], Result | None], wanted: Wanted | None) -> Iterator[Result]:
-        """What is read of each labelled shard that holds a wanted image, a few shards ahead."""
+        """What is read of each labeled shard that holds a wanted image, a few shards ahead."""
         for part in self.plans.parts():
             shards = part.shards if wanted is None else part.holding(wanted.rows_of(part.images) >= 0)
             for content in ahead(read, shards, _SHARDS_AHEAD):

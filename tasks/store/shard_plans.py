@@ -25,7 +25,7 @@ _IMAGES_PER_PART = 16_384  # about a megabyte: what a worker holds of a plan, ho
 
 @dataclass(frozen=True)
 class Shard:
-    """Some images of a plan, labelled and committed together: rows `start` to `stop` of the plan's part."""
+    """Some images of a plan, labeled and committed together: rows `start` to `stop` of the plan's part."""
 
     plan: int
     number: int
@@ -141,7 +141,7 @@ class Plans:
 
 @lru_cache(maxsize=2)
 def _cached_part(uri: str, name: str) -> Images:
-    """A plan's part, which neighbouring shards share; parts never change, so the last ones are kept."""
+    """A plan's part, which neighboring shards share; parts never change, so the last ones are kept."""
     folder = Store(uri).folder
     data = folder.read(name)
     if not name.endswith(f"/{_content_name(data)}"):
@@ -158,7 +158,7 @@ def _content_name(data: bytes) -> str:
 
 @dataclass(frozen=True)
 class LabelPlan:
-    """What is to be labelled: the images, the labels' key, and the shards still to do.
+    """What is to be labeled: the images, the labels' key, and the shards still to do.
 
     `gone`, once it is known, is the table of labels whose images were removed or changed.
     """

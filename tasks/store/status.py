@@ -1,4 +1,4 @@
-"""Says what a store holds: what was made, by whom and from what, and how far each labelling is. Changes nothing."""
+"""Says what a store holds: what was made, by whom and from what, and how far each labeling is. Changes nothing."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ class ArtifactStatus(Provenance):
 
 @dataclass(frozen=True)
 class FailedImage:
-    """An image that could not be labelled, and why."""
+    """An image that could not be labeled, and why."""
 
     image_id: str
     error: str
@@ -142,7 +142,7 @@ class _Found:
     failed: list[FailedImage] = field(default_factory=list)
 
     def add(self, run: LabelRun, shard: Shard, manifest: Mapping[str, Any], wanted: Wanted | None) -> None:
-        """Counts a labelled shard; where only some of its images are wanted, `wanted` says which."""
+        """Counts a labeled shard; where only some of its images are wanted, `wanted` says which."""
         self.num_done += 1
         self.size += size_of(manifest)
         self.last_commit = max(self.last_commit or "", str(manifest["created"]))

@@ -64,8 +64,8 @@ def listed(project: Project) -> RunConfig:
 
 
 @pytest.fixture
-def labelled_names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The images that are read to be labelled, as they are."""
+def labeled_names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The images that are read to be labeled, as they are."""
     names: list[str] = []
 
     def watched(folder: Folder, images: Images, *, max_pixels: int) -> Iterator[ReadImage]:
@@ -80,7 +80,7 @@ def labelled_names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_a_run_makes_prototypes_labels_and_metrics_and_again_it_makes_nothing(
-    project: Project, labelled_names: list[str]
+    project: Project, labeled_names: list[str]
 ) -> None:
     config = project.config
     result = run_pipeline(config)
@@ -93,29 +93,29 @@ def test_a_run_makes_prototypes_labels_and_metrics_and_again_it_makes_nothing(
     detections, labeled = _labels(config, result)
     assert labeled.image_id.tolist() == ["1", "2", "3", "4", "5"]
     assert labeled.num_detections.sum() == len(detections) > 0
-    assert sorted(labelled_names) == [f"t{number}.png" for number in range(5)]
+    assert sorted(labeled_names) == [f"t{number}.png" for number in range(5)]
 
     before = _contents(config)
-    labelled_names.clear()
+    labeled_names.clear()
     again = run_pipeline(config)
     assert (again.prototypes, again.metrics, again.plan.key) == (result.prototypes, result.metrics, result.plan.key)
     assert again.plan.pending == ()
-    assert labelled_names == []
+    assert labeled_names == []
     assert _contents(config) == before
 
 
-def test_new_and_changed_images_are_labelled_and_no_others(
-    project: Project, listed: RunConfig, labelled_names: list[str]
+def test_new_and_changed_images_are_labeled_and_no_others(
+    project: Project, listed: RunConfig, labeled_names: list[str]
 ) -> None:
     first = run_pipeline(listed)
     assert first.metrics is None
     before = _contents(listed)
-    labelled_names.clear()
+    labeled_names.clear()
     project.add_target("new.png", 50)
     project.add_target("t2.png", 51)
     second = run_pipeline(listed)
     assert second.plan.key == first.plan.key
-    assert sorted(labelled_names) == ["new.png", "t2.png"]
+    assert sorted(labeled_names) == ["new.png", "t2.png"]
     after = _contents(listed)
     assert {name: after[name] for name in before} == before
     _, labeled = _labels(listed, second)
@@ -166,7 +166,7 @@ def test_categories_that_conflict_are_an_error_that_names_them(project: Project)
 
 @pytest.mark.parametrize("lost", ["manifest", "manifest and detections", "manifest and labeled_images"])
 def test_a_shard_that_was_killed_before_its_manifest_is_finished_and_no_other(
-    lost: str, listed: RunConfig, labelled_names: list[str]
+    lost: str, listed: RunConfig, labeled_names: list[str]
 ) -> None:
     result = run_pipeline(listed)
     labels = _labels(listed, result)
@@ -176,9 +176,9 @@ def test_a_shard_that_was_killed_before_its_manifest_is_finished_and_no_other(
         if table in lost:
             (root / table / "0000-00001.parquet").unlink()
     before = _contents(listed)
-    labelled_names.clear()
+    labeled_names.clear()
     assert [shard.name for shard in run_pipeline(listed).plan.pending] == ["0000-00001"]
-    assert labelled_names == ["t2.png", "t3.png"]
+    assert labeled_names == ["t2.png", "t3.png"]
     after = _contents(listed)
     assert {name: after[name] for name in before} == before
     again = _labels(listed, result)
@@ -218,7 +218,7 @@ def test_a_passing_fault_is_retried(listed: RunConfig, monkeypatch: pytest.Monke
 
 @pytest.mark.usefixtures("no_waiting")
 def test_a_shard_that_keeps_failing_stops_no_other_and_is_finished_later(
-    listed: RunConfig, monkeypatch: pytest.MonkeyPatch, labelled_names: list[str]
+    listed: RunConfig, monkeypatch: pytest.MonkeyPatch, labeled_names: list[str]
 ) -> None:
     with monkeypatch.context() as patch:
         failures = _fail_to_read(patch, "t0.png", float("inf"))
@@ -227,9 +227,9 @@ def test_a_shard_that_keeps_failing_stops_no_other_and_is_finished_later(
             run_pipeline(listed)
         assert list(caught.value.reason_of) == ["0000-00000"]
     assert len(failures) == 4
-    labelled_names.clear()
+    labeled_names.clear()
     _, labeled = _labels(listed, run_pipeline(listed))
-    assert labelled_names == ["t0.png", "t1.png"]
+    assert labeled_names == ["t0.png", "t1.png"]
     assert labeled.image_id.tolist() == [f"t{number}.png" for number in range(5)]
 
 
@@ -339,7 +339,7 @@ def test_a_run_whose_shards_fail_says_so_without_a_traceback(
     with pytest.raises(SystemExit) as caught:
         main(["run", str(project.write_config())])
     assert caught.value.code == 1
-    assert "1 of 3 shards could not be labelled: 0000-00000" in capsys.readouterr().err
+    assert "1 of 3 shards could not be labeled: 0000-00000" in capsys.readouterr().err
 
 
 def test_all_of_a_run_may_lie_in_a_bucket(
@@ -374,13 +374,13 @@ def test_the_steps_are_flows_of_their_own(listed: RunConfig) -> None:
     assert label_targets(listed, prototypes).pending == ()
 
 
-def test_evaluating_before_labelling_says_what_is_missing(project: Project) -> None:
+def test_evaluating_before_labeling_says_what_is_missing(project: Project) -> None:
     config = project.config
     prototypes = build_bank(config)
     plan = label_targets(config, prototypes)
     for manifest in (Path(config.store) / "labels" / plan.key / "shards").iterdir():
         manifest.unlink()
-    with pytest.raises(Exception, match="only 0 of 5 images are labelled"):
+    with pytest.raises(Exception, match="only 0 of 5 images are labeled"):
         evaluate_labels(config, prototypes, plan)
 
 

@@ -118,7 +118,7 @@ def test_a_study_tells_the_spread_answers_and_leaves_files_to_keep(plain: Projec
         ({}, ["--shots", "1,3"], "fewer than 3 valid annotations"),
     ],
 )
-def test_what_cannot_be_studied_is_refused_before_anything_is_labelled(
+def test_what_cannot_be_studied_is_refused_before_anything_is_labeled(
     changes: dict[str, object], flags: list[str], expected: str, plain: Project
 ) -> None:
     assert expected in refused(refseg("study", plain.write_config(**changes), *flags))

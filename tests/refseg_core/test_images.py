@@ -97,7 +97,7 @@ LOSSLESS: dict[str, tuple[Callable[[], bytes], Pixels]] = {
         lambda: _encode(_palette_image(GRAY, PALETTE), "GIF", transparency=GRAY[0, 0]),
         PALETTE[GRAY],
     ),
-    "RGB PNG, transparent colour": (
+    "RGB PNG, transparent color": (
         lambda: _encode(Image.fromarray(RGB), "PNG", transparency=tuple(RGB[0, 0].tolist())),
         RGB,
     ),
@@ -171,7 +171,7 @@ def test_a_jpeg_decodes_as_pillow_decodes_it(options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "TIFF"])
-def test_cmyk_inks_become_their_colours(file_format: str) -> None:
+def test_cmyk_inks_become_their_colors(file_format: str) -> None:
     inks = {
         (255, 0, 0, 0): (0, 255, 255),
         (0, 255, 0, 0): (255, 0, 255),
@@ -179,11 +179,11 @@ def test_cmyk_inks_become_their_colours(file_format: str) -> None:
         (0, 0, 0, 255): (0, 0, 0),
         (0, 0, 0, 0): (255, 255, 255),
     }
-    for ink, colour in inks.items():
+    for ink, color in inks.items():
         data = _encode(Image.new("CMYK", (16, 8), ink), file_format)
         pixels = decode_image(data, max_pixels=MAX_PIXELS)
         assert pixels.shape == (8, 16, 3)
-        assert np.abs(pixels.astype(int) - colour).max() <= 2
+        assert np.abs(pixels.astype(int) - color).max() <= 2
 
 
 def test_16_bit_grayscale_keeps_its_ends_and_its_8_bit_levels() -> None:

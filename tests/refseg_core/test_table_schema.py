@@ -230,7 +230,7 @@ def test_chunked_tables_are_read_as_one() -> None:
 
 def test_the_order_of_stored_columns_and_further_ones_do_not_matter() -> None:
     table = _boats().to_arrow()
-    shuffled = table.select(table.column_names[::-1]).append_column("colour", pa.array(["red"] * 3))
+    shuffled = table.select(table.column_names[::-1]).append_column("color", pa.array(["red"] * 3))
     assert Boats.from_arrow(shuffled).equals(_boats())
 
 

@@ -35,7 +35,7 @@ def assert_exact(store_uri: str, expected: LabelRows) -> None:
     images = Counter(row["image_id"] for row in found.labeled_images)
     wanted = {row["image_id"] for row in expected.labeled_images}
     count("S3: stores compared with the local run's labels")
-    count("S3: images labelled", len(images))
+    count("S3: images labeled", len(images))
     count("S3: images lost", len(wanted - images.keys()))
     count("S3: images doubled", images.total() - len(images))
     assert found == expected

@@ -21,13 +21,13 @@ Model = TypeVar("Model", bound=nn.Module)
 def tiny_segmenter(architecture: SegmenterArchitecture = TINY_SEGMENTER, *, seed: int = 0) -> Segmenter:
     """A segmenter of a 64 px frame (16 x 16 logits) unless asked otherwise."""
     with seeded(seed):
-        return _randomised(Segmenter(architecture))
+        return _randomized(Segmenter(architecture))
 
 
 def tiny_encoder(architecture: EncoderArchitecture = TINY_ENCODER, *, seed: int = 0) -> Encoder:
     """An encoder of a 70 px frame (5 x 5 patches) unless asked otherwise."""
     with seeded(seed):
-        return _randomised(Encoder(architecture))
+        return _randomized(Encoder(architecture))
 
 
 def random_tensor(*shape: int, seed: int = 0) -> Tensor:
@@ -43,7 +43,7 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def _randomised(model: Model) -> Model:
+def _randomized(model: Model) -> Model:
     for parameter in model.parameters():
         if parameter.dim() > 1 or not parameter.any():
             nn.init.normal_(parameter, std=_SPREAD)

@@ -29,7 +29,7 @@ def images_table(*names: str, version: str = "1", **versions: str) -> Images:
 
 
 def labels_of(images: Images, *, detections_each: int = 1, seconds: float = 0.5) -> tuple[Detections, LabeledImages]:
-    """What labelling could have found in these images."""
+    """What labeling could have found in these images."""
     (rle,) = encode_masks(np.eye(4, dtype=bool)[None])
     found = [
         Detections.row(
@@ -59,9 +59,9 @@ def picture(seed: int, height: int = 96, width: int = 128) -> npt.NDArray[np.uin
     """Some pixels, uint8 RGB [H, W, 3]: two rectangles on noise."""
     generator = np.random.default_rng(seed)
     pixels = generator.integers(0, 60, (height, width, 3), dtype=np.uint8)
-    for colour in generator.integers(120, 255, (2, 3)):
+    for color in generator.integers(120, 255, (2, 3)):
         top, left = generator.integers(10, (height - 50, width - 50))
-        pixels[top : top + 40, left : left + 40] = colour
+        pixels[top : top + 40, left : left + 40] = color
     return pixels
 
 

@@ -42,7 +42,7 @@ def _rows(store: Path, *, without: tuple[str, ...] = ()) -> dict[str, Any]:
         LabeledImages.concatenate([part for _, part in parts]), without=["seconds", "version", *without]
     )
     found: dict[str, Any] = {row["image_id"]: (row, []) for row in labeled}
-    assert len(found) == len(labeled), "an image was labelled twice"
+    assert len(found) == len(labeled), "an image was labeled twice"
     for row in detections:
         found[row["image_id"]][1].append(row)
     return found
@@ -151,7 +151,7 @@ def _cuts_and_flips() -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-def test_bad_images_become_rows_and_the_others_of_their_shards_are_labelled_exactly_as_without_them(
+def test_bad_images_become_rows_and_the_others_of_their_shards_are_labeled_exactly_as_without_them(
     project: Project,
 ) -> None:
     listed = {"targets__annotations": None, "batches__images_per_shard": 7}
@@ -206,7 +206,7 @@ def test_annotated_images_that_are_missing_or_of_another_size_become_rows(projec
 
 
 @pytest.mark.slow
-def test_odd_names_are_labelled_drawn_and_exported_as_any_others(project: Project) -> None:
+def test_odd_names_are_labeled_drawn_and_exported_as_any_others(project: Project) -> None:
     _put(project.folder / "targets", dict.fromkeys(_ODD_NAMES, _PNG))
     changes = {"targets__annotations": None, "pictures": str(project.folder / "pictures")}
     done(refseg("run", project.write_config(**changes)))

@@ -175,7 +175,7 @@ def test_a_killed_removal_of_gone_labels_loses_nothing_else_and_is_finished_by_t
         assert _last_night(killed) == ["b", "d", "e"]
 
 
-def test_after_a_killed_removal_of_gone_labels_images_that_come_back_are_labelled_again(
+def test_after_a_killed_removal_of_gone_labels_images_that_come_back_are_labeled_again(
     labels: LabelStore, on_disk: Crashes
 ) -> None:
     for killed, _ in _killed_removals(labels, on_disk, gone=True):
@@ -199,7 +199,7 @@ def test_a_killed_removal_of_labels_is_finished_by_the_same_command(labels: Labe
         assert contents(killed.store.uri) == contents(whole.uri)
 
 
-def test_after_a_killed_removal_of_labels_other_images_are_labelled_as_in_a_new_store(
+def test_after_a_killed_removal_of_labels_other_images_are_labeled_as_in_a_new_store(
     labels: LabelStore, on_disk: Crashes
 ) -> None:
     """They are planned anew, into shards of the same names."""

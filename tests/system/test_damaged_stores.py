@@ -91,7 +91,7 @@ def plain_commands(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def finished(project: Project) -> Project:
-    """A project whose store is finished, evaluated, and then labelled once more with one more image."""
+    """A project whose store is finished, evaluated, and then labeled once more with one more image."""
     done(refseg("run", project.write_config()))
     listed = project.write_config(targets__annotations=None)
     done(refseg("run", listed))

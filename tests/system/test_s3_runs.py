@@ -161,13 +161,13 @@ def _ended_by_a_storm(file: Path) -> int:
     result = _refseg("run", file)
     if result.exit_code:
         assert re.fullmatch(
-            r"Error: (s3://.*This may pass.*|\d of \d shards could not be labelled: .* The first: .*)",
+            r"Error: (s3://.*This may pass.*|\d of \d shards could not be labeled: .* The first: .*)",
             result.stderr.splitlines()[-1],
         )
     return result.exit_code
 
 
-def test_an_outage_of_ten_seconds_amid_labelling_is_waited_out(
+def test_an_outage_of_ten_seconds_amid_labeling_is_waited_out(
     bucket_project: Project, fault_proxy: FaultProxy, local_labels: LabelRows
 ) -> None:
     fault_proxy.level = replace(CALM, outage_seconds=10)
@@ -205,7 +205,7 @@ def test_whose_reply_is_lost_put_it_once(
     assert fault_proxy.fault_counts == {Fault.LOSE_REPLY: 1}
     attempts = [request for request in fault_proxy.requests if request.method == "PUT" and re.search(put, request.path)]
     assert [request.status for request in attempts] == [200, 412]
-    assert fault_proxy.count_requests("GET", "/targets/t") == 5  # no image is labelled again
+    assert fault_proxy.count_requests("GET", "/targets/t") == 5  # no image is labeled again
     assert_exact(bucket_project.config.store, local_labels)
     assert _count_kinds(_objects(seaweedfs, bucket_project)) == _MADE_BY_A_RUN
     count("S3: lost replies to what decides something")
@@ -252,7 +252,7 @@ def test_a_shard_costs_two_small_requests_its_two_parts_and_its_images(
     for shard in plan.pending:
         label_shard.fn(pipeline._job(config, prototypes, plan), shard)
     assert fault_proxy.request_counts == {
-        ("GET", "/*/store/labels/*/shards/*.json"): num_shards,  # is it labelled?
+        ("GET", "/*/store/labels/*/shards/*.json"): num_shards,  # is it labeled?
         ("PUT", "/*/store/labels/*/shards/*.json"): num_shards,  # now it is
         ("PUT", "/*/store/labels/*/detections/*.parquet"): num_shards,
         ("PUT", "/*/store/labels/*/labeled_images/*.parquet"): num_shards,
@@ -400,7 +400,7 @@ def test_a_process_that_cannot_write_its_labels_ends_with_a_line_and_keeps_the_s
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
     error = done.stderr.splitlines()[-1]
-    assert error.startswith("Error: 1 of 1 shards could not be labelled: 0000-00000. The first: s3://bucket-")
+    assert error.startswith("Error: 1 of 1 shards could not be labeled: 0000-00000. The first: s3://bucket-")
     assert "We encountered an internal error" in error
     assert fault_proxy.fault_counts == {Fault.INTERNAL_ERROR: 4}  # with three retries of the task
     fault_proxy.rules = []

@@ -266,7 +266,7 @@ def test_a_schedule_fires_and_labels_what_is_new(
     told = stack.refseg("service", "schedule", file, "--cron", "* * * * *", "--name", "boats")
     assert told.returncode == 0, told.stderr
     try:
-        _await("the night", lambda: _num_labelled(config) == 2, 200)
+        _await("the night", lambda: _num_labeled(config) == 2, 200)
         _await("its run has ended", lambda: _nights(server, "COMPLETED"), 60)
     finally:
         server.delete_deployment(server.read_deployment_by_name("refseg/boats-nightly").id)
@@ -277,7 +277,7 @@ def _nights(server: SyncPrefectClient, state: str) -> list[FlowRun]:
     return [run for run in runs if run.auto_scheduled and run.state_type and run.state_type.value == state]
 
 
-def _num_labelled(config: RunConfig) -> int:
+def _num_labeled(config: RunConfig) -> int:
     if _num_done(config) == 0:
         return 0
     run, _ = newest_labels(Store(config.store))

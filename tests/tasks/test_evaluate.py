@@ -21,22 +21,20 @@ pytest_plugins = ["tests.support.projects.tiny_project"]
 
 
 @pytest.fixture
-def labelled(steps: Steps) -> tuple[Artifact, LabelPlan]:
+def labeled(steps: Steps) -> tuple[Artifact, LabelPlan]:
     prototypes = steps.prototypes()
     plan = steps.plan(prototypes)
     steps.label(prototypes, plan)
     return prototypes, plan
 
 
-def test_labels_are_evaluated_over_the_prototypes_categories(
-    steps: Steps, labelled: tuple[Artifact, LabelPlan]
-) -> None:
-    made = load_review(steps.store, steps.evaluate(*labelled))
+def test_labels_are_evaluated_over_the_prototypes_categories(steps: Steps, labeled: tuple[Artifact, LabelPlan]) -> None:
+    made = load_review(steps.store, steps.evaluate(*labeled))
     metrics = made.metrics
     assert set(metrics.iou_type) == {"bbox", "segm"}
     assert {name for name in metrics.category_name if name is not None} == set(CATEGORIES.values())
-    detections, _ = steps.labels(labelled[1])
-    dataset = labelled[1].dataset
+    detections, _ = steps.labels(labeled[1])
+    dataset = labeled[1].dataset
     expected = evaluation.review(
         steps.store.load(dataset, Images),
         steps.store.load(dataset, Annotations),
@@ -55,31 +53,29 @@ def test_metrics_that_were_made_before_there_was_more_than_numbers_are_all_there
 
 
 def test_ap_over_a_benchmarks_novel_categories_is_told_as_nap(
-    steps: Steps, labelled: tuple[Artifact, LabelPlan]
+    steps: Steps, labeled: tuple[Artifact, LabelPlan]
 ) -> None:
-    metrics = steps.evaluate(*labelled, is_novel=True)
+    metrics = steps.evaluate(*labeled, is_novel=True)
     assert {"nAP", "nAP50"} <= set(steps.store.load(metrics, Metrics).metric)
 
 
 def test_the_evaluation_is_made_once_for_each_convention(
-    steps: Steps, labelled: tuple[Artifact, LabelPlan], monkeypatch: pytest.MonkeyPatch
+    steps: Steps, labeled: tuple[Artifact, LabelPlan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    corrected = steps.evaluate(*labelled)
-    original = steps.evaluate(*labelled, "original")
+    corrected = steps.evaluate(*labeled)
+    original = steps.evaluate(*labeled, "original")
     assert corrected.key != original.key
     forbid(monkeypatch, evaluation, "review")
-    assert steps.evaluate(*labelled) == corrected
+    assert steps.evaluate(*labeled) == corrected
 
 
-def test_only_what_decides_the_numbers_is_in_the_metrics_key(
-    steps: Steps, labelled: tuple[Artifact, LabelPlan]
-) -> None:
-    coco = steps.evaluate(*labelled)
+def test_only_what_decides_the_numbers_is_in_the_metrics_key(steps: Steps, labeled: tuple[Artifact, LabelPlan]) -> None:
+    coco = steps.evaluate(*labeled)
     chosen = EvaluationSettings(protocol="coco", semantic_score_thresh=0.1, score_threshes=(0.7, 0.3, 0.5))
-    assert steps.evaluate(*labelled, settings=chosen) == coco
-    assert steps.evaluate(*labelled, settings=EvaluationSettings(score_threshes=(0.3,))) != coco
+    assert steps.evaluate(*labeled, settings=chosen) == coco
+    assert steps.evaluate(*labeled, settings=EvaluationSettings(score_threshes=(0.3,))) != coco
     semantic = [
-        steps.evaluate(*labelled, settings=EvaluationSettings(protocol="semantic", semantic_score_thresh=thresh))
+        steps.evaluate(*labeled, settings=EvaluationSettings(protocol="semantic", semantic_score_thresh=thresh))
         for thresh in (0.0, 0.5)
     ]
     assert len({artifact.key for artifact in (coco, *semantic)}) == 3
@@ -107,14 +103,12 @@ def test_incomplete_labels_are_not_evaluated(steps: Steps) -> None:
     prototypes = steps.prototypes()
     plan = steps.plan(prototypes)
     steps.label(prototypes, LabelPlan(plan.dataset, plan.key, plan.pending[:1]))
-    with pytest.raises(StoreError, match="only 2 of 5 images are labelled"):
+    with pytest.raises(StoreError, match="only 2 of 5 images are labeled"):
         steps.evaluate(prototypes, plan)
 
 
-def test_an_evaluation_may_be_of_some_of_the_labelled_images(
-    steps: Steps, labelled: tuple[Artifact, LabelPlan]
-) -> None:
-    prototypes, plan = labelled
+def test_an_evaluation_may_be_of_some_of_the_labeled_images(steps: Steps, labeled: tuple[Artifact, LabelPlan]) -> None:
+    prototypes, plan = labeled
     some = steps.dataset(steps.config.targets.source.model_copy(update={"image_ids": ("2", "3")}))
     metrics = steps.store.load(steps.evaluate(prototypes, LabelPlan(some, plan.key, ())), Metrics)
     overall = metrics[np.array([category is None for category in metrics.category_id])]
@@ -165,6 +159,6 @@ def test_messages_show_no_secret(project: Project) -> None:
     steps = Steps(project)
     steps.store = Store(f"memory://user:hunter2@{uuid.uuid4().hex}/store")
     prototypes = steps.prototypes()
-    with pytest.raises(StoreError, match="only 0 of 5 images are labelled") as caught:
+    with pytest.raises(StoreError, match="only 0 of 5 images are labeled") as caught:
         steps.evaluate(prototypes, steps.plan(prototypes))
     assert "hunter2" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Night after night: only what is new or changed is labelled, and what is gone is known and kept."""
+"""Night after night: only what is new or changed is labeled, and what is gone is known and kept."""
 
 import io
 import json
@@ -32,14 +32,14 @@ def test_a_second_night_labels_only_what_is_new(labels: LabelStore) -> None:
     assert labels.night("a", "b", "c", "d") == ["d"]
 
 
-def test_an_image_that_changed_is_labelled_again_and_its_old_labels_are_known_as_gone(labels: LabelStore) -> None:
+def test_an_image_that_changed_is_labeled_again_and_its_old_labels_are_known_as_gone(labels: LabelStore) -> None:
     labels.night("a", "b", "c")
     assert labels.night("a", "b", "c", b="2") == ["b"]
     assert _gone(labels) == [("b", "1", "changed")]
     assert sorted(labels.labels()[1].image_id) == ["a", "b", "c"]
 
 
-def test_an_image_that_changed_back_is_not_labelled_a_third_time(labels: LabelStore) -> None:
+def test_an_image_that_changed_back_is_not_labeled_a_third_time(labels: LabelStore) -> None:
     labels.night("a")
     labels.night("a", a="2")
     assert labels.night("a") == []
@@ -83,7 +83,7 @@ _NIGHTS = st.lists(
 @pytest.mark.slow
 @given(_NIGHTS, st.integers(1, 3))
 @settings(max_examples=25, deadline=None)
-def test_after_any_nights_every_image_of_the_last_is_labelled_once_and_the_rest_is_gone(
+def test_after_any_nights_every_image_of_the_last_is_labeled_once_and_the_rest_is_gone(
     nights: list[dict[str, str]], images_per_shard: int
 ) -> None:
     labels = LabelStore(images_per_shard=images_per_shard)

@@ -1,4 +1,4 @@
-"""A shard is labelled once, whatever is wrong with single images, and its labels depend on no other shard."""
+"""A shard is labeled once, whatever is wrong with single images, and its labels depend on no other shard."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +22,7 @@ from tests.support.samples import table_rows, write_images
 pytest_plugins = ["tests.support.projects.tiny_project"]
 
 
-def test_every_image_is_labelled_once_in_the_plans_order(steps: Steps) -> None:
+def test_every_image_is_labeled_once_in_the_plans_order(steps: Steps) -> None:
     prototypes = steps.prototypes()
     plan = steps.plan(prototypes)
     heard: list[Progress] = []
@@ -60,7 +60,7 @@ def test_labels_do_not_depend_on_how_the_work_is_cut_up(steps: Steps) -> None:
     assert table_rows(ours[1], without=["seconds"]) == table_rows(theirs[1], without=["seconds"])
 
 
-def test_a_labelled_shard_is_neither_planned_nor_labelled_again(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_labeled_shard_is_neither_planned_nor_labeled_again(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
     prototypes = steps.prototypes()
     plan = steps.plan(prototypes)
     steps.label(prototypes, plan)
@@ -96,7 +96,7 @@ def test_an_image_in_which_nothing_is_found_is_empty(steps: Steps) -> None:
     assert len(detections) == 0
 
 
-def test_a_fault_of_the_world_leaves_the_shard_to_be_labelled_again(
+def test_a_fault_of_the_world_leaves_the_shard_to_be_labeled_again(
     steps: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prototypes = steps.prototypes()
@@ -118,7 +118,7 @@ def test_a_fault_of_the_world_leaves_the_shard_to_be_labelled_again(
     assert len(steps.labels(plan)[1]) == 5
 
 
-def test_pictures_are_written_while_labelling_when_asked(steps: Steps, tmp_path: Path) -> None:
+def test_pictures_are_written_while_labeling_when_asked(steps: Steps, tmp_path: Path) -> None:
     prototypes = steps.prototypes()
     steps.label(prototypes, steps.plan(prototypes), pictures=str(tmp_path / "pictures"))
     names = [file.name for file in Folder(str(tmp_path / "pictures")).list_files()]

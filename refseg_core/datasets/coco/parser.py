@@ -77,7 +77,7 @@ def _read(reader: JsonReader, sections: Mapping[str, Columns], problems: Problem
     """Adds the items of the document's lists to their columns.
 
     Returns whether annotations were passed over because the images come after them: polygons cannot be
-    rasterised before the size of their image is known.
+    rasterized before the size of their image is known.
     """
     if reader.peek() != "{":
         kind = type(reader.value()).__name__

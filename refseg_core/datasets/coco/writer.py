@@ -70,7 +70,7 @@ def coco_dataset(
     `detections`: tables in the order to write, such as one per shard. Annotations carry their score besides COCO's
     keys. Their ids count all detections from 1, before any is left out, so that neither another `min_score` nor
     another `segmentation` renumbers them. Left out are the same as in `coco_results`.
-    `labeled` gives the size that an image was labelled at, which is the frame of its masks; an image that could not be
+    `labeled` gives the size that an image was labeled at, which is the frame of its masks; an image that could not be
     read has the size the dataset declares, else 0.
     `segmentation` "polygons" writes the outlines of each mask along pixel edges, from which COCO's tools make exactly
     the mask again, but COCO's polygons cannot have holes: these are filled. "rle" writes masks exactly.

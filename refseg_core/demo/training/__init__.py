@@ -13,11 +13,11 @@ of a prompt, K categories of an episode or points of a prompt, P cells or patche
 from refseg_core.demo.training.encoder import encoder_losses, train_encoder
 from refseg_core.demo.training.loop import Report
 from refseg_core.demo.training.segmenter import pointing_losses, segmenter_losses, train_segmenter
-from refseg_core.demo.training.settings import EncoderTraining, OptimiserSettings, SegmenterTraining
+from refseg_core.demo.training.settings import EncoderTraining, OptimizerSettings, SegmenterTraining
 
 __all__ = [
     "EncoderTraining",
-    "OptimiserSettings",
+    "OptimizerSettings",
     "Report",
     "SegmenterTraining",
     "encoder_losses",

@@ -29,12 +29,12 @@ def train_encoder(
     architecture: EncoderArchitecture, settings: EncoderTraining, report: Report | None = None
 ) -> dict[str, Tensor]:
     """Trains an encoder and returns its state dict, float32. `report` gets step, losses and model each step."""
-    generator = np.random.default_rng(settings.optimiser.seed)
+    generator = np.random.default_rng(settings.optimizer.seed)
 
     def losses(encoder: Encoder, _: int) -> dict[str, Tensor]:
         return encoder_losses(encoder, draw_scenes(settings, generator), settings, generator)
 
-    return train(lambda: _fresh_encoder(architecture), losses, settings.optimiser, report)
+    return train(lambda: _fresh_encoder(architecture), losses, settings.optimizer, report)
 
 
 def _fresh_encoder(architecture: EncoderArchitecture) -> Encoder:
@@ -94,9 +94,9 @@ def _episode(
     scene_N, region_NGG, label_N = zip(*(r for r in regions if r[1].any()), strict=True)
     images = images_of(scenes)
     return _Episode(
-        _recoloured(torch.stack(crops), generator),
+        _recolored(torch.stack(crops), generator),
         patch_weights(torch.stack(masks), architecture.grid_size),
-        _recoloured(images, generator),
+        _recolored(images, generator),
         torch.tensor(scene_N),
         torch.from_numpy(np.stack(region_NGG)),
         torch.tensor(label_N),
@@ -129,11 +129,11 @@ def _background_regions(scene: Scene, number: int, generator: np.random.Generato
     free = ~np.any([shrink(i.mask, _REGION_SIDE) > 0 for i in scene.instances], axis=0)
     y, x = np.mgrid[:_REGION_SIDE, :_REGION_SIDE]
     for _ in range(number):
-        (centre_x, centre_y), (rx, ry) = generator.uniform(0, _REGION_SIDE, 2), generator.uniform(3, 14, 2)
-        yield free & (((x - centre_x) / rx) ** 2 + ((y - centre_y) / ry) ** 2 < 1)
+        (center_x, center_y), (rx, ry) = generator.uniform(0, _REGION_SIDE, 2), generator.uniform(3, 14, 2)
+        yield free & (((x - center_x) / rx) ** 2 + ((y - center_y) / ry) ** 2 < 1)
 
 
-def _recoloured(images_B3HW: Tensor, generator: np.random.Generator) -> Tensor:
+def _recolored(images_B3HW: Tensor, generator: np.random.Generator) -> Tensor:
     """Another light on every image: gains per channel."""
     gains = generator.uniform(0.88, 1.12, size=(len(images_B3HW), 3, 1, 1)).astype(np.float32)
     return (images_B3HW * torch.from_numpy(gains)).clamp(0, 1)

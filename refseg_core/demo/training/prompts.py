@@ -65,8 +65,8 @@ def _point_in(mask_HW: BoolMask, generator: np.random.Generator) -> npt.NDArray[
 
 def ellipses(corners_NK2: Tensor) -> Tensor:
     """What lies around a point or within the corners of a box, float32 [N, L, L] in {0, 1}."""
-    centre_N2 = corners_NK2.mean(dim=1)
+    center_N2 = corners_NK2.mean(dim=1)
     radius_N2 = ((corners_NK2.amax(dim=1) - corners_NK2.amin(dim=1)) / 2).clamp(min=_POINTING_RADIUS)
     cells_L = torch.arange(FRAME // 2) * 2 + 1.0
-    across_NL, down_NL = ((cells_L - centre_N2[..., None]) / radius_N2[..., None]).square().unbind(dim=1)
+    across_NL, down_NL = ((cells_L - center_N2[..., None]) / radius_N2[..., None]).square().unbind(dim=1)
     return (down_NL[:, :, None] + across_NL[:, None, :] < 1).to(torch.float32)

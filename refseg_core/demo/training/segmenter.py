@@ -35,7 +35,7 @@ def train_segmenter(
 
     `report` gets step, losses and model each step. Training goes on from the state dict `start`, if there is one.
     """
-    generator = np.random.default_rng(settings.optimiser.seed)
+    generator = np.random.default_rng(settings.optimizer.seed)
 
     def losses(segmenter: Segmenter, step: int) -> dict[str, Tensor]:
         task = pointing_losses if step < settings.pointing_steps else segmenter_losses
@@ -46,7 +46,7 @@ def train_segmenter(
             return _fresh_segmenter(architecture)
         return build_segmenter(architecture, start, model="start").train().requires_grad_(True)
 
-    return train(build, losses, settings.optimiser, report)
+    return train(build, losses, settings.optimizer, report)
 
 
 def _fresh_segmenter(architecture: SegmenterArchitecture) -> Segmenter:

@@ -6,7 +6,7 @@ from refseg_core.demo.scenes import SceneSettings
 
 
 @dataclass(frozen=True)
-class OptimiserSettings:
+class OptimizerSettings:
     """How long and how fast a model learns: AdamW, linear warm-up, then a half cosine down to nothing."""
 
     num_steps: int
@@ -22,7 +22,7 @@ class OptimiserSettings:
 class SegmenterTraining:
     """One step of the segmenter: scenes, and prompts in each of them."""
 
-    optimiser: OptimiserSettings
+    optimizer: OptimizerSettings
     num_scenes: int = 4
     num_categories: int = 12
     scenes: SceneSettings = field(default_factory=SceneSettings)
@@ -39,7 +39,7 @@ class SegmenterTraining:
 class EncoderTraining:
     """One step of the encoder: an episode of categories, one reference each, and scenes to find them in."""
 
-    optimiser: OptimiserSettings
+    optimizer: OptimizerSettings
     num_scenes: int = 8
     num_categories: int = 10
     scenes: SceneSettings = field(default_factory=SceneSettings)

@@ -64,8 +64,8 @@ class PointDecoder:
         stride4_SXC = _by_position(_by_position(embedding.stride4_Bchw[0]).flatten(0, 1)).flatten(2)
         return PreparedImage(
             products(self._image_RW[None], image_WC[None])[0],
-            tuple((layer.update.centre_WW @ image_WC).square().sum(dim=0) for layer in self._layers),
-            self._upscaling.centre_UU @ stride8_SUC + self._upscaling.first_bias_SU1,
+            tuple((layer.update.center_WW @ image_WC).square().sum(dim=0) for layer in self._layers),
+            self._upscaling.center_UU @ stride8_SUC + self._upscaling.first_bias_SU1,
             stride4_SXC + self._upscaling.second_bias_X1,
         )
 

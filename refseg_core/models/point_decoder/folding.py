@@ -34,12 +34,12 @@ class Update(NamedTuple):
 
     `weight_HDW`: from the tokens' values to the vectors added; one channel more, always 1, brings the constants.
     `image_rows`: where the image's products with these vectors lie, and those with the vectors of earlier layers.
-    `centre_WW`: the image as the norm finds it, less its mean. `gain_W`, `eps`: the norm's.
+    `center_WW`: the image as the norm finds it, less its mean. `gain_W`, `eps`: the norm's.
     """
 
     weight_HDW: Tensor
     image_rows: tuple[slice, ...]
-    centre_WW: Tensor
+    center_WW: Tensor
     gain_W: Tensor
     eps: float
 
@@ -54,12 +54,12 @@ class Layer(NamedTuple):
 
 
 class Upscaling(NamedTuple):
-    """The two transposed convolutions as products; the first one centred over its channels, as its norm will ask."""
+    """The two transposed convolutions as products; the first one centered over its channels, as its norm will ask."""
 
     first_SUW: Tensor
     first_bias_SU1: Tensor
     image_rows: slice
-    centre_UU: Tensor
+    center_UU: Tensor
     second_XU: Tensor
     second_bias_X1: Tensor
 
@@ -96,14 +96,14 @@ class Folding:
         """Folds both transposed convolutions."""
         first, _, _, second, _ = modules
         first_SUW, second_SVU = (_double(conv.weight).permute(2, 3, 1, 0).flatten(0, 1) for conv in (first, second))
-        centre_UU = _centring(first_SUW.shape[1])
-        first_SUW = centre_UU @ first_SUW
-        first_bias_SU = centre_UU @ _double(first.bias) + first_SUW @ self._bias_W
+        center_UU = _centering(first_SUW.shape[1])
+        first_SUW = center_UU @ first_SUW
+        first_bias_SU = center_UU @ _double(first.bias) + first_SUW @ self._bias_W
         return Upscaling(
             self._single(first_SUW),
             self._single(first_bias_SU[..., None]),
             self._read_of_image(first_SUW.flatten(0, 1)),
-            self._single(centre_UU),
+            self._single(center_UU),
             self._single(second_SVU.flatten(0, 1)),
             self._single(_double(second.bias).repeat(4)[:, None]),
         )
@@ -126,17 +126,17 @@ class Folding:
         weight_HDW = self._by_head(_double(projection.weight).T)
         weight_HDW = torch.cat((weight_HDW, constant_W.expand(self._num_heads, 1, -1)), dim=1)
         self._added.append(weight_HDW.flatten(0, 1))
-        centre_WW = _centring(len(constant_W))
+        center_WW = _centering(len(constant_W))
         update = Update(
             self._single(weight_HDW),
-            tuple(self._read_of_image(added @ centre_WW) for added in self._added),
-            self._single(centre_WW @ self._through_WW.T),
+            tuple(self._read_of_image(added @ center_WW) for added in self._added),
+            self._single(center_WW @ self._through_WW.T),
             norm.weight,
             norm.eps,
         )
-        normalise_WW = centre_WW * _double(norm.weight)
-        self._through_WW = self._through_WW @ normalise_WW
-        self._added = [added @ normalise_WW for added in self._added]
+        normalize_WW = center_WW * _double(norm.weight)
+        self._through_WW = self._through_WW @ normalize_WW
+        self._added = [added @ normalize_WW for added in self._added]
         self._bias_W = _double(norm.bias)
         return update
 
@@ -157,6 +157,6 @@ def _double(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", torch.float64)
 
 
-def _centring(size: int) -> Tensor:
+def _centering(size: int) -> Tensor:
     """The symmetric matrix that takes a vector's mean from it."""
     return torch.eye(size, dtype=torch.float64) - 1 / size

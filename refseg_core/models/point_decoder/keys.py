@@ -92,7 +92,7 @@ class Keys:
             torch.cat((self.basis_NKW, added_NAW), dim=1),
             (*self.values_HVD, values_HVD),
         )
-        return longer._normalised(update)
+        return longer._normalized(update)
 
     def _scores(self, vectors_HVD: Tensor, reader: Reader) -> Tensor:
         """Products of T vectors per head and prompt with the projected keys, [N, A, C]."""
@@ -106,11 +106,11 @@ class Keys:
         vectors_NAW = _prompts_first(torch.bmm(vectors_HVD, reader.weight_HDW), num_prompts)
         return products(vectors_NAW @ self.basis_NKW.mT, self.rows_NKC, scores_NAC)
 
-    def _normalised(self, update: Update) -> "Keys":
-        """Divides by the deviation over the channels: |image|^2 + 2 image . rest + |rest|^2, all centred."""
+    def _normalized(self, update: Update) -> "Keys":
+        """Divides by the deviation over the channels: |image|^2 + 2 image . rest + |rest|^2, all centered."""
         num_prompts, num_cells = self.scale_NC.shape
-        centred_NKW = self.basis_NKW - self.basis_NKW.mean(dim=-1, keepdim=True)
-        gram_NKK = centred_NKW @ centred_NKW.mT
+        centered_NKW = self.basis_NKW - self.basis_NKW.mean(dim=-1, keepdim=True)
+        gram_NKK = centered_NKW @ centered_NKW.mT
         square_NC = self.scale_NC.square() * self.image.square_lengths_C[len(self.values_HVD) - 1]
         layer_rows = gram_NKK.shape[-1] // len(self.values_HVD)
         for index, (values_HVD, image_rows) in enumerate(zip(self.values_HVD, update.image_rows, strict=True)):
@@ -122,12 +122,12 @@ class Keys:
                 gram_NKK[:, start:end, :end], self.rows_NKC[:, :end], _prompts_first(with_image_HVC, num_prompts)
             )
             square_NC += with_all_NAC.mul_(self.rows_NKC[:, start:end]).sum(dim=1)
-        factor_NC = (square_NC.clamp_min_(0) / centred_NKW.shape[-1]).add_(update.eps).rsqrt_()
+        factor_NC = (square_NC.clamp_min_(0) / centered_NKW.shape[-1]).add_(update.eps).rsqrt_()
         return Keys(
             self.image,
             self.scale_NC * factor_NC,
             self.rows_NKC.mul_(factor_NC[:, None]),
-            centred_NKW * update.gain_W,
+            centered_NKW * update.gain_W,
             self.values_HVD,
         )
 

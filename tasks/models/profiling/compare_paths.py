@@ -109,7 +109,7 @@ def _warm_up(runs: dict[LabelingPath, "_Run"], target: Folder) -> None:
 class _Run:
     """A path at work, and what was measured of it."""
 
-    def __init__(self, inputs: Inputs, path: LabelingPath, *, doing: str = "labelling") -> None:
+    def __init__(self, inputs: Inputs, path: LabelingPath, *, doing: str = "labeling") -> None:
         self.inputs = inputs
         self.path = path
         self._doing = doing

@@ -95,7 +95,7 @@ def _publish_tables(name: str, labels: _Labels) -> dict[str, UUID]:
         "shards": publish_table(
             f"{name}-shards",
             shard_rows(shards),
-            f"{len(shards) - num_open:,} of {len(shards):,} shards are labelled. Those that are not come first, then "
+            f"{len(shards) - num_open:,} of {len(shards):,} shards are labeled. Those that are not come first, then "
             "the newest.",
         ),
         "categories": publish_table(
@@ -107,7 +107,7 @@ def _publish_tables(name: str, labels: _Labels) -> dict[str, UUID]:
         "failed images": publish_table(
             f"{name}-failed",
             failed_rows(tally.failed),
-            f"{num_failed:,} of {tally.images.total():,} labelled images could not be read."
+            f"{num_failed:,} of {tally.images.total():,} labeled images could not be read."
             + (f" {len(tally.failed):,} of them are shown." if len(tally.failed) < num_failed else ""),
         ),
     }
@@ -155,6 +155,6 @@ def _panel(labels: _Labels, image: Picture, file_name: str, detection: Detection
         detection.mask_rle[0],
         name=f"{labels.palette.names(detection.category_id)[0]} {detection.score[0]:.2f}",
         details=file_name,
-        colour_index=labels.palette.colours(detection.category_id)[0],
+        color_index=labels.palette.colors(detection.category_id)[0],
         side=PANEL_SIDE,
     )

@@ -14,7 +14,7 @@ Row = dict[str, Cell]
 
 @dataclass(frozen=True)
 class ShardRow:
-    """A shard, and its manifest once it is labelled; `error` says why it could not be, where that is known."""
+    """A shard, and its manifest once it is labeled; `error` says why it could not be, where that is known."""
 
     name: str
     num_images: int
@@ -23,8 +23,8 @@ class ShardRow:
 
     @property
     def state(self) -> str:
-        """'labelled', 'failed' or 'missing'."""
-        return "labelled" if self.manifest is not None else "missing" if self.error is None else "failed"
+        """'labeled', 'failed' or 'missing'."""
+        return "labeled" if self.manifest is not None else "missing" if self.error is None else "failed"
 
 
 def shard_rows(shards: Sequence[ShardRow]) -> list[Row]:
@@ -32,9 +32,9 @@ def shard_rows(shards: Sequence[ShardRow]) -> list[Row]:
     open_ones = sorted(
         (shard for shard in shards if shard.manifest is None), key=lambda shard: (shard.state, shard.name)
     )
-    labelled = [shard for shard in shards if shard.manifest is not None]
-    labelled.sort(key=lambda shard: (str((shard.manifest or {})["created"]), shard.name), reverse=True)
-    return [_shard_row(shard) for shard in (*open_ones, *labelled)]
+    labeled = [shard for shard in shards if shard.manifest is not None]
+    labeled.sort(key=lambda shard: (str((shard.manifest or {})["created"]), shard.name), reverse=True)
+    return [_shard_row(shard) for shard in (*open_ones, *labeled)]
 
 
 def category_rows(names: Mapping[int, str], tallies: Mapping[int, CategoryTally], certain_score: float) -> list[Row]:
@@ -75,7 +75,7 @@ def _shard_row(shard: ShardRow) -> Row:
         "images": shard.num_images,
         "instances": manifest["tables"][0]["num_rows"] if manifest else None,
         "unreadable": images.get("unreadable"),
-        "labelled at": str(manifest.get("created", ""))[: len("2026-01-01T00:00:00")].replace("T", " "),
+        "labeled at": str(manifest.get("created", ""))[: len("2026-01-01T00:00:00")].replace("T", " "),
         "by, or reason": _short(shard.error or str(manifest.get("created_by", ""))),
     }
 

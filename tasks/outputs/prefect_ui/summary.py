@@ -1,4 +1,4 @@
-"""One page about labels: what was labelled and found, from what, and how to go on with it."""
+"""One page about labels: what was labeled and found, from what, and how to go on with it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,9 +38,9 @@ def summary_text(summary: LabelSummary) -> str:
 
 
 def headline(summary: LabelSummary) -> str:
-    """'4,096 of 4,096 images labelled: 12,345 instances'."""
+    """'4,096 of 4,096 images labeled: 12,345 instances'."""
     tally = summary.tally
-    return f"{tally.images.total():,} of {summary.num_images:,} images labelled: {tally.num_instances:,} instances"
+    return f"{tally.images.total():,} of {summary.num_images:,} images labeled: {tally.num_instances:,} instances"
 
 
 def _findings(summary: LabelSummary) -> Sequence[str]:
@@ -51,7 +51,7 @@ def _findings(summary: LabelSummary) -> Sequence[str]:
         f"{counts['unreadable']:,} unreadable."
     ]
     if summary.num_open_shards:
-        lines.append(f"**{summary.num_open_shards:,} shards are not labelled.** The next run goes on with them.")
+        lines.append(f"**{summary.num_open_shards:,} shards are not labeled.** The next run goes on with them.")
     if summary.missed:
         lines.append(f"Nothing was found of {listed(summary.missed, _NAMES_SHOWN)}.")
     if summary.num_gone:

@@ -95,8 +95,8 @@ def test_a_stopwatch_adds_up_what_happens_in_a_stage_and_shares_it_among_images(
 
 
 @pytest.mark.parametrize("path", ["reference", "exact", "fast", "turbo"])
-def test_operations_are_those_of_an_image_that_is_labelled(path: LabelingPath) -> None:
-    """Counted while one is labelled, which takes as long as that; at what the prompts had, which is counted ahead."""
+def test_operations_are_those_of_an_image_that_is_labeled(path: LabelingPath) -> None:
+    """Counted while one is labeled, which takes as long as that; at what the prompts had, which is counted ahead."""
     counted: dict[str, FlopCounterMode] = {}
 
     @contextmanager
@@ -172,5 +172,5 @@ def test_every_stage_of_a_benchmark_says_what_it_does(tmp_path: Path) -> None:
     assert ran.exit_code == 0, ran.output
     doing = _told(told)
     assert doing[0] == "counting operations"
-    assert {"warming up, exact: decoder", "labelling, exact: segmenter", "labelling, exact: write"} <= set(doing)
+    assert {"warming up, exact: decoder", "labeling, exact: segmenter", "labeling, exact: write"} <= set(doing)
     assert sum(each.advanced for each in told if each.step == "bench") == 2

@@ -102,7 +102,7 @@ def test_a_place_that_cannot_be_written_is_named(name: str, project: Project) ->
 def test_a_store_that_became_read_only_is_refused_though_all_but_labels_is_made(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else the first shard would be labelled, and then be lost."""
+    """Else the first shard would be labeled, and then be lost."""
     check(project.config)
     monkeypatch.setattr(Path, "open", _refuse)
     assert "access denied" in _message(project, {})
@@ -158,7 +158,7 @@ def test_a_protocol_that_the_ground_truth_does_not_fit_is_named(project: Project
 
 
 def test_annotated_targets_in_another_folder_are_named(project: Project) -> None:
-    """Else every image would be labelled as unreadable."""
+    """Else every image would be labeled as unreadable."""
     (project.folder / "elsewhere").mkdir()
     message = _message(project, {"targets.images": str(project.folder / "elsewhere")})
     assert "elsewhere: holds none of the 5 images that the annotations list; expected t0.png" in message

@@ -61,7 +61,7 @@ class Play:
     is_offline: Callable[[int, float], bool] = lambda index, time: False
     gone_between: tuple[float, float] = (0.0, 0.0)
     time: float = 0.0
-    labelled: list[Shard] = field(default_factory=list)
+    labeled: list[Shard] = field(default_factory=list)
     runs: dict[UUID, _Played] = field(default_factory=dict)
     tokens: dict[str, UUID] = field(default_factory=dict)
     given_up: list[UUID] = field(default_factory=list)
@@ -100,7 +100,7 @@ class Play:
         self.told_lost.append(worker)
 
     def pending(self, shards: Sequence[Shard]) -> list[Shard]:
-        return [shard for shard in shards if shard not in self.labelled]
+        return [shard for shard in shards if shard not in self.labeled]
 
     def _ask(self) -> None:
         if self.gone_between[0] <= self.time < self.gone_between[1]:
@@ -132,18 +132,18 @@ class Play:
             return
         run.done += seconds / self.seconds_per_image
         for shard in run.shards[: int(run.done // _IMAGES_PER_SHARD)]:
-            if shard in self.labelled:
+            if shard in self.labeled:
                 continue
             self.attempts[shard] = self.attempts.get(shard, 0) + 1
             if self.dies_at(shard, self.attempts[shard]):
                 run.worker = -1
                 return
             if not self.fails_at(shard):
-                self.labelled.append(shard)
+                self.labeled.append(shard)
         if run.done >= _IMAGES_PER_SHARD * len(run.shards) and self.silent_after(run.shards[-1]):
             run.worker = -1
         elif run.done >= _IMAGES_PER_SHARD * len(run.shards):
-            is_failed = any(shard not in self.labelled for shard in run.shards)
+            is_failed = any(shard not in self.labeled for shard in run.shards)
             took = self.seconds_per_image * run.done
             run.end = Sighting(
                 "FAILED" if is_failed else "COMPLETED", "the disk is full" if is_failed else "", seconds=took
@@ -156,10 +156,10 @@ class Play:
         return shards
 
 
-def test_every_shard_is_labelled_once_and_the_groups_grow_with_what_is_known_of_the_speed() -> None:
+def test_every_shard_is_labeled_once_and_the_groups_grow_with_what_is_known_of_the_speed() -> None:
     play = Play(num_workers=2, seconds_per_image=0.5)
     play.label(60)
-    assert sorted(play.labelled, key=lambda shard: shard.number) == _shards(60)
+    assert sorted(play.labeled, key=lambda shard: shard.number) == _shards(60)
     sizes = [len(run.shards) for run in play.runs.values()]
     assert sizes[0] == 1
     assert max(sizes) > 5
@@ -176,7 +176,7 @@ def test_near_the_end_groups_are_smaller_so_that_workers_end_together() -> None:
 def test_what_a_lost_worker_leaves_is_taken_over_after_the_stated_time() -> None:
     play = Play(dies_at=lambda shard, attempt: shard.number == 3 and attempt == 1)
     shards = play.label(8)
-    assert sorted(play.labelled, key=lambda shard: shard.number) == shards
+    assert sorted(play.labeled, key=lambda shard: shard.number) == shards
     assert len(play.given_up) == 1
     calm = Play()
     calm.label(8)
@@ -204,11 +204,11 @@ def test_a_run_that_no_worker_has_is_not_lost_however_long_it_waits() -> None:
     assert not watch.is_lost(100_001)
 
 
-def test_a_shard_that_kills_every_worker_is_given_up_and_all_others_are_labelled() -> None:
+def test_a_shard_that_kills_every_worker_is_given_up_and_all_others_are_labeled() -> None:
     play = Play(dies_at=lambda shard, attempt: shard.number == 5)
-    with pytest.raises(ShardsFailedError, match=r"of 12 shards could not be labelled: .*0000-00005"):
+    with pytest.raises(ShardsFailedError, match=r"of 12 shards could not be labeled: .*0000-00005"):
         play.label(12)
-    assert len(set(_shards(12)) - set(play.labelled)) <= 2  # it, and perhaps the one that was at work beside it
+    assert len(set(_shards(12)) - set(play.labeled)) <= 2  # it, and perhaps the one that was at work beside it
     assert play.attempts[_shards(12)[5]] == 3
 
 
@@ -216,13 +216,13 @@ def test_a_shard_that_fails_is_tried_by_others_and_named_at_the_end() -> None:
     play = Play(fails_at=lambda shard: shard.number == 2)
     with pytest.raises(ShardsFailedError, match=r"1 of 6 shards .*: 0000-00002\. The first: label boats.*disk is full"):
         play.label(6)
-    assert set(play.labelled) == set(_shards(6)) - {_shards(6)[2]}
+    assert set(play.labeled) == set(_shards(6)) - {_shards(6)[2]}
 
 
 def test_while_the_server_is_gone_nobody_is_given_up() -> None:
     play = Play(gone_between=(10, 100))
     shards = play.label(20)
-    assert sorted(play.labelled, key=lambda shard: shard.number) == shards
+    assert sorted(play.labeled, key=lambda shard: shard.number) == shards
     assert play.given_up == []
 
 
@@ -240,14 +240,14 @@ def test_while_the_server_hangs_nobody_is_given_up_either() -> None:
 
     play = Hanging(seconds_per_image=3)
     shards = play.label(20)
-    assert sorted(play.labelled, key=lambda shard: shard.number) == shards
+    assert sorted(play.labeled, key=lambda shard: shard.number) == shards
     assert play.given_up == []
 
 
-def test_a_group_that_is_labelled_is_not_lost_though_its_end_is_not_told() -> None:
+def test_a_group_that_is_labeled_is_not_lost_though_its_end_is_not_told() -> None:
     play = Play(silent_after=lambda shard: shard.number == 1)
     shards = play.label(8)
-    assert sorted(play.labelled, key=lambda shard: shard.number) == shards
+    assert sorted(play.labeled, key=lambda shard: shard.number) == shards
     assert play.given_up == []
 
 
@@ -286,7 +286,7 @@ def test_without_workers_runs_wait_and_that_is_said_once(caplog: pytest.LogCaptu
 
     play = Late()
     shards = play.label(4)
-    assert len(play.labelled) == len(shards)
+    assert len(play.labeled) == len(shards)
     assert [record.message for record in caplog.records if "No worker" in record.message] == [
         "No worker takes runs of the GPU pool. Start one: refseg service worker"
     ]
@@ -331,12 +331,12 @@ def test_progress_only_grows_and_ends_at_all_images() -> None:
     deaths=st.sets(st.integers(0, 59), max_size=8),
 )
 @settings(max_examples=40, deadline=None)
-def test_whoever_dies_once_anywhere_all_is_labelled(
+def test_whoever_dies_once_anywhere_all_is_labeled(
     num_shards: int, num_workers: int, speed: float, deaths: set[int]
 ) -> None:
     play = Play(num_workers=num_workers, seconds_per_image=speed)
     play.dies_at = lambda shard, attempt: shard.number in deaths and attempt == 1
     assert sorted(play.label(num_shards), key=lambda shard: shard.number) == sorted(
-        play.labelled, key=lambda shard: shard.number
+        play.labeled, key=lambda shard: shard.number
     )
     assert len(play.given_up) <= len(deaths)

@@ -1,4 +1,4 @@
-"""Two labellings agree where the same category has the same mask, each instance once."""
+"""Two labelings agree where the same category has the same mask, each instance once."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def _labels(*instances: tuple[str, int, float, tuple[int, int]]) -> Detections:
     )
 
 
-def test_a_labelling_agrees_with_itself_whatever_its_order() -> None:
+def test_a_labeling_agrees_with_itself_whatever_its_order() -> None:
     labels = _labels(("a", 1, 0.9, (0, 50)), ("a", 1, 0.8, (0, 60)), ("b", 2, 0.7, (3, 9)))
     agreement = compare_labels(labels, labels[np.array([2, 0, 1])])
     assert (agreement.num_paired, agreement.num_same, agreement.share) == (3, 3, 1.0)

@@ -208,7 +208,7 @@ class TestLabelme:
         annotations = read_shapes(mask, shape("polygon", TRIANGLE, group_id=1)).annotations
         alone = read_shapes(shape("polygon", TRIANGLE)).annotations.area[0]
         assert annotations.area.tolist() == [24 + alone]
-        assert annotations.box_xywh.tolist() == [[10, 10, 36, 19]]  # COCO's rasteriser ends the triangle a row early
+        assert annotations.box_xywh.tolist() == [[10, 10, 36, 19]]  # COCO's rasterizer ends the triangle a row early
 
     def test_a_rectangle_is_a_box_whichever_corners_are_given(self) -> None:
         annotations = read_shapes(shape("rectangle", [[30, 4], [10, 24]])).annotations
@@ -374,7 +374,7 @@ class TestMasks:
     def test_background_and_void_are_nothing(self) -> None:
         assert len(read_maps(values([0, 255, 0])).annotations) == 0
 
-    def test_gray_as_colours_and_palettes_are_read_as_their_numbers(self) -> None:
+    def test_gray_as_colors_and_palettes_are_read_as_their_numbers(self) -> None:
         gray = np.zeros((2, 3, 3), dtype=np.uint8)
         gray[0, 1] = 7
         assert decode_values(png(gray), max_pixels=10).tolist() == [[0, 7, 0], [0, 0, 0]]
@@ -387,7 +387,7 @@ class TestMasks:
             (b"\xff\xd8\xff\xe0", "is a JPEG file"),
             (values([1])[:40], "cannot be read"),
             (values([3]), "stands for no category"),
-            (png(np.array([[[250, 0, 0]]], dtype=np.uint8)), "coloured picture of a map"),
+            (png(np.array([[[250, 0, 0]]], dtype=np.uint8)), "colored picture of a map"),
         ],
     )
     def test_a_malformed_map_is_refused_by_name(self, data: bytes, kind: str) -> None:

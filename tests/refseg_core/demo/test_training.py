@@ -14,7 +14,7 @@ import refseg_core.demo
 from refseg_core.demo.dataset import VALIDATION_CATEGORIES, draw_targets
 from refseg_core.demo.training import (
     EncoderTraining,
-    OptimiserSettings,
+    OptimizerSettings,
     SegmenterTraining,
     encoder_losses,
     pointing_losses,
@@ -35,7 +35,7 @@ from tasks.models.train_demo_models import ENCODER_TRAINING, SEGMENTER_ROUNDS, s
 WEIGHTS = Path(refseg_core.demo.__file__).parent / "weights"
 SMALL_SEGMENTER = SegmenterArchitecture(8, 1, (1, 1, 2, 1), (3,), window_sizes=(8, 4, 8, 4), width=32, image_size=256)
 SMALL_ENCODER = EncoderArchitecture(32, 1, 2, image_size=96, patch_size=8)
-QUICK = OptimiserSettings(num_steps=10, learning_rate=3e-3, warmup_steps=2, averaging=0.0)
+QUICK = OptimizerSettings(num_steps=10, learning_rate=3e-3, warmup_steps=2, averaging=0.0)
 FEW_PROMPTS = SegmenterTraining(QUICK, num_scenes=1, object_points=3, background_points=2, boxes=2, pointing_steps=0)
 FEW_SCENES = EncoderTraining(replace(QUICK, num_steps=20, learning_rate=5e-4), num_scenes=3, num_categories=4)
 
@@ -63,8 +63,8 @@ def _equal(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
 def test_a_few_steps_teach_the_segmenter_something() -> None:
     log, scenes = _Log(), draw_targets(VALIDATION_CATEGORIES, 1, np.random.default_rng(0))
 
-    def loss(steps: OptimiserSettings) -> float:
-        state = train_segmenter(SMALL_SEGMENTER, replace(FEW_PROMPTS, optimiser=steps), log)
+    def loss(steps: OptimizerSettings) -> float:
+        state = train_segmenter(SMALL_SEGMENTER, replace(FEW_PROMPTS, optimizer=steps), log)
         segmenter = build_segmenter(SMALL_SEGMENTER, state, model="small")
         return _total(segmenter_losses(segmenter, scenes, FEW_PROMPTS, np.random.default_rng(1)))
 
@@ -76,19 +76,19 @@ def test_a_few_steps_teach_the_segmenter_something() -> None:
 def test_a_few_steps_teach_the_encoder_something() -> None:
     log, scenes = _Log(), draw_targets(VALIDATION_CATEGORIES, 3, np.random.default_rng(0))
 
-    def loss(steps: OptimiserSettings) -> float:
-        state = train_encoder(SMALL_ENCODER, replace(FEW_SCENES, optimiser=steps), log)
+    def loss(steps: OptimizerSettings) -> float:
+        state = train_encoder(SMALL_ENCODER, replace(FEW_SCENES, optimizer=steps), log)
         encoder = build_encoder(SMALL_ENCODER, state, model="small")
         return _total(encoder_losses(encoder, scenes, FEW_SCENES, np.random.default_rng(1)))
 
-    few = FEW_SCENES.optimiser
+    few = FEW_SCENES.optimizer
     assert loss(few) < loss(replace(few, num_steps=1))
     assert log.steps == [*range(few.num_steps), 0]
 
 
-@pytest.mark.slow  # the first optimiser brings torch's whole compiler
+@pytest.mark.slow  # the first optimizer brings torch's whole compiler
 def test_equal_seeds_give_equal_models_and_leave_the_global_generator_alone() -> None:
-    settings = EncoderTraining(OptimiserSettings(num_steps=2, seed=3), num_scenes=2, num_categories=3)
+    settings = EncoderTraining(OptimizerSettings(num_steps=2, seed=3), num_scenes=2, num_categories=3)
     torch.manual_seed(0)
     first = train_encoder(SMALL_ENCODER, settings)
     drawn = torch.rand(1)
@@ -100,7 +100,7 @@ def test_equal_seeds_give_equal_models_and_leave_the_global_generator_alone() ->
 
 @pytest.mark.slow
 def test_trained_states_build_models(tmp_path: Path) -> None:
-    one_step = OptimiserSettings(num_steps=1)
+    one_step = OptimizerSettings(num_steps=1)
     segmenter = train_segmenter(
         SMALL_SEGMENTER, SegmenterTraining(one_step, num_scenes=1, object_points=2, background_points=1, boxes=1)
     )
@@ -158,7 +158,7 @@ def test_the_committed_weights_were_trained_with_the_settings_in_the_code() -> N
     assert trained == {
         "sam2_demo, round 0": asdict(SEGMENTER_ROUNDS[0]),
         "sam2_demo, round 1": asdict(
-            replace(SEGMENTER_ROUNDS[1], optimiser=replace(SEGMENTER_ROUNDS[1].optimiser, seed=1))
+            replace(SEGMENTER_ROUNDS[1], optimizer=replace(SEGMENTER_ROUNDS[1].optimizer, seed=1))
         ),
         "dinov2_demo": asdict(ENCODER_TRAINING),
     }

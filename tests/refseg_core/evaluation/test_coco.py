@@ -73,9 +73,9 @@ class TestAgainstPycocotools:
         for row, (x, y, width, height) in enumerate(dataset.annotations.box_xywh.tolist()):
             error = generator.normal(0, 2, 4)
             box = tuple((np.array([x, y, x + width, y + height]) + error).tolist())
-            neighbour = min(row + int(generator.random() < 0.3), len(dataset.annotations) - 1)
-            same_image = dataset.annotations.image_id[neighbour] == dataset.annotations.image_id[row]
-            mask = dataset.annotations.mask_rle[neighbour if same_image else row]
+            neighbor = min(row + int(generator.random() < 0.3), len(dataset.annotations) - 1)
+            same_image = dataset.annotations.image_id[neighbor] == dataset.annotations.image_id[row]
+            mask = dataset.annotations.mask_rle[neighbor if same_image else row]
             image_id, category_id = dataset.annotations.image_id[row], int(dataset.annotations.category_id[row])
             rows.append((image_id, category_id, round(generator.random(), 1) + 0.05, box, mask))
         assert_equals_plain_pycocotools(document, detections_of(rows), conventions)
@@ -241,13 +241,13 @@ class TestMissingThings:
         own = numbers(dataset_of(document), detections_of(rows))
         assert own["segm", "AR100", None] == pytest.approx(2 / 3)
 
-    def test_images_labelled_at_another_size_are_named(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_images_labeled_at_another_size_are_named(self, caplog: pytest.LogCaptureFixture) -> None:
         document = tiny([[0, 0, 50, 100]])
         document["images"][0] |= {"height": 200, "width": 100}
         with caplog.at_level(logging.WARNING):
             own = numbers(dataset_of(document), detections_of([found(1, 1, 0.9, (0, 0, 50, 100))]))
         assert own["segm", "AP", None] == 0
-        assert "1 images were labelled at another size" in caplog.text
+        assert "1 images were labeled at another size" in caplog.text
         assert ": 1. Check that width and height" in caplog.text
 
     @pytest.mark.parametrize("limits", [(1, 1, 100), (0, 1, 2)])

@@ -172,7 +172,7 @@ def test_masks_of_another_size_lie_nowhere(caplog: pytest.LogCaptureFixture) -> 
     turned = dataset.images.replace(height=dataset.images.width, width=dataset.images.height)
     own = numbers(Dataset(turned, dataset.annotations[:0], dataset.categories), detections_of([found(1, 1, 0.9, LEFT)]))
     assert own[1] == -1
-    assert "labelled at another size" in caplog.text
+    assert "labeled at another size" in caplog.text
 
 
 def test_maps_of_one_image_stand_in_memory_at_a_time() -> None:

@@ -1,4 +1,4 @@
-"""A labelled image: everything after the decoder against the slow oracle, and what holds for any image."""
+"""A labeled image: everything after the decoder against the slow oracle, and what holds for any image."""
 
 import numpy as np
 import pytest
@@ -226,7 +226,7 @@ def _detect(
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 700), (3, 500), (2000, 10), (64, 64), (240, 180)])
-def test_images_of_any_size_are_labelled_in_their_own_frame(
+def test_images_of_any_size_are_labeled_in_their_own_frame(
     segmenter: Segmenter, encoder: Encoder, prototypes: Prototypes, size: tuple[int, int]
 ) -> None:
     detections = _detect(segmenter, encoder, prototypes, _image(*size))

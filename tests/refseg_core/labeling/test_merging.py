@@ -95,7 +95,7 @@ def test_only_the_same_class_suppresses() -> None:
 
 
 def test_a_suppressed_box_suppresses_nothing() -> None:
-    chain = torch.tensor([[0, 0, 10, 4], [3, 0, 13, 4], [6, 0, 16, 4]])  # each overlaps its neighbour by 7 / 13
+    chain = torch.tensor([[0, 0, 10, 4], [3, 0, 13, 4], [6, 0, 16, 4]])  # each overlaps its neighbor by 7 / 13
     assert _suppress(chain, [0.9, 0.8, 0.7], [0, 0, 0]) == [0, 2]
 
 

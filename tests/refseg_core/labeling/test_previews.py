@@ -76,7 +76,7 @@ def test_only_a_confident_mask_covers_points(predicted_iou: float, num_columns: 
     assert {x for x, _ in _places(asked)} == set(range(_SIDE - num_columns, _SIDE))
 
 
-def test_the_neighbours_of_points_end_at_the_grids_border() -> None:
+def test_the_neighbors_of_points_end_at_the_grids_border() -> None:
     search = SparseSearch(_GRID, _IMAGE)
     corner, inside = 0, 3 * _SIDE + 4
     around = {(x, y) for x in (2, 3, 4) for y in (3, 4, 5)} | {(0, 0), (0, 1), (1, 0), (1, 1)}

@@ -56,7 +56,7 @@ def _flood(free: np.ndarray, start: tuple[int, ...], *, diagonally: bool) -> np.
         *("a diamond", "two legs"),
     ],
 )
-def test_outlines_turn_at_corners_through_the_centres_of_pixels(lines: list[str], polygons: list[list[int]]) -> None:
+def test_outlines_turn_at_corners_through_the_centers_of_pixels(lines: list[str], polygons: list[list[int]]) -> None:
     assert outer_polygons(_mask(*lines)) == polygons
 
 

@@ -23,10 +23,10 @@ VARIANTS = {
 }
 
 
-def _normalised(tokens: Tensor, state: dict[str, Tensor], name: str) -> Tensor:
-    centred = tokens - tokens.mean(dim=-1, keepdim=True)
-    deviation = (centred.pow(2).mean(dim=-1, keepdim=True) + 1e-6).sqrt()
-    return centred / deviation * state[f"{name}.weight"] + state[f"{name}.bias"]
+def _normalized(tokens: Tensor, state: dict[str, Tensor], name: str) -> Tensor:
+    centered = tokens - tokens.mean(dim=-1, keepdim=True)
+    deviation = (centered.pow(2).mean(dim=-1, keepdim=True) + 1e-6).sqrt()
+    return centered / deviation * state[f"{name}.weight"] + state[f"{name}.bias"]
 
 
 def _linear(tokens: Tensor, state: dict[str, Tensor], name: str) -> Tensor:
@@ -71,12 +71,12 @@ def _restated(encoder: Encoder, image_3EE: Tensor) -> Tensor:
     tokens = torch.cat((positioned[:1], registers, positioned[1:]))
     for block in (f"blocks.{index}" for index in range(architecture.depth)):
         attended = _attention(
-            _normalised(tokens, state, f"{block}.norm1"), state, f"{block}.attn", architecture.num_heads
+            _normalized(tokens, state, f"{block}.norm1"), state, f"{block}.attn", architecture.num_heads
         )
         tokens = tokens + state[f"{block}.ls1.gamma"] * attended
-        mixed = _mlp(_normalised(tokens, state, f"{block}.norm2"), state, f"{block}.mlp", gated=architecture.gated_mlp)
+        mixed = _mlp(_normalized(tokens, state, f"{block}.norm2"), state, f"{block}.mlp", gated=architecture.gated_mlp)
         tokens = tokens + state[f"{block}.ls2.gamma"] * mixed
-    return _normalised(tokens, state, "norm")[1 + architecture.num_registers :]
+    return _normalized(tokens, state, "norm")[1 + architecture.num_registers :]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

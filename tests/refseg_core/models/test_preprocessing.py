@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from refseg_core.models.preprocessing import normalise, squash, to_unit_range
+from refseg_core.models.preprocessing import normalize, squash, to_unit_range
 from tests.support.closeness import assert_close
 from tests.support.oracles import original
 
@@ -58,9 +58,9 @@ def test_squashing_a_square_of_the_right_size_changes_nothing() -> None:
     np.testing.assert_array_equal(squash(image, 16), image)
 
 
-def test_normalising_takes_imagenets_mean_to_zero_and_its_deviation_to_one() -> None:
+def test_normalizing_takes_imagenets_mean_to_zero_and_its_deviation_to_one() -> None:
     mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
     deviation = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
     images = torch.cat((mean, mean + deviation, mean - 2 * deviation))
     expected = torch.tensor([0.0, 1.0, -2.0]).view(3, 1, 1, 1).expand(3, 3, 1, 1)
-    assert_close(normalise(images), expected, atol=1e-6, rtol=0)
+    assert_close(normalize(images), expected, atol=1e-6, rtol=0)

@@ -43,7 +43,7 @@ def test_published_weights_are_pinned_to_one_official_file(weights: PublishedWei
     assert weights.url.startswith(BASE_URL)
     assert weights.url.endswith(f"/{weights.file_name}")
     assert re.fullmatch(r"[0-9a-f]{64}", weights.sha256 or "")
-    assert weights.licence == "Apache-2.0"
+    assert weights.license == "Apache-2.0"
 
 
 def test_no_two_models_share_a_file_or_a_checksum() -> None:

@@ -56,7 +56,7 @@ def test_images_of_a_batch_do_not_touch_each_other(segmenter: Segmenter) -> None
             assert_close(getattr(taken, field.name), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_pixels_are_normalised_inside(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pixels_are_normalized_inside(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Tensor] = []
     encode = segmenter.image_encoder.forward
 

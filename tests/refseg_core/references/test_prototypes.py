@@ -1,4 +1,4 @@
-"""One prototype per category: the normalised mean of its references, however many there are."""
+"""One prototype per category: the normalized mean of its references, however many there are."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def _bank(category_ids: list[int], features: np.ndarray) -> MemoryBank:
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(-5, 5), min_size=1, max_size=12), st.integers(1, 6), st.integers(0, 2**32 - 1))
-def test_prototypes_are_the_normalised_means_by_ascending_id(
+def test_prototypes_are_the_normalized_means_by_ascending_id(
     category_ids: list[int], num_channels: int, seed: int
 ) -> None:
     features = np.random.default_rng(seed).random((len(category_ids), num_channels), dtype=np.float32) + 0.1
@@ -34,7 +34,7 @@ def test_prototypes_are_the_normalised_means_by_ascending_id(
         assert prototypes.num_references[row] == len(own)
 
 
-def test_features_are_not_normalised_before_the_mean() -> None:
+def test_features_are_not_normalized_before_the_mean() -> None:
     prototypes = postprocess_memory_bank(_bank([1, 1], np.array([[3.0, 0.0], [0.0, 4.0]])))
     np.testing.assert_allclose(prototypes.prototype, [[0.6, 0.8]], atol=1e-7)
 

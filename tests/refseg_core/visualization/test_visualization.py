@@ -15,7 +15,7 @@ from refseg_core.errors import ConfigurationError
 from refseg_core.masks.rle import Masks, encode_masks
 from refseg_core.visualization import (
     Typeface,
-    category_colours,
+    category_colors,
     contact_sheet,
     draw_instances,
     reference_panel,
@@ -66,37 +66,37 @@ def full(patch: coverage.Coverage | None, picture: tuple[int, int]) -> npt.NDArr
     return whole
 
 
-class TestColours:
+class TestColors:
     def test_do_not_depend_on_how_many_there_are(self) -> None:
-        many = category_colours(NUM_LVIS_CATEGORIES)
+        many = category_colors(NUM_LVIS_CATEGORIES)
         for num in (0, 1, 7, 80, 300):
-            assert np.array_equal(category_colours(num), many[:num])
+            assert np.array_equal(category_colors(num), many[:num])
 
     def test_all_of_a_large_dataset_differ(self) -> None:
-        colours = category_colours(NUM_LVIS_CATEGORIES)
-        assert colours.shape == (NUM_LVIS_CATEGORIES, 3)
-        assert colours.dtype == np.uint8
-        assert len(np.unique(colours, axis=0)) == NUM_LVIS_CATEGORIES
+        colors = category_colors(NUM_LVIS_CATEGORIES)
+        assert colors.shape == (NUM_LVIS_CATEGORIES, 3)
+        assert colors.dtype == np.uint8
+        assert len(np.unique(colors, axis=0)) == NUM_LVIS_CATEGORIES
 
     def test_there_are_always_more(self) -> None:
-        assert category_colours(2500).shape == (2500, 3)
+        assert category_colors(2500).shape == (2500, 3)
 
     def test_the_first_are_far_apart_even_without_red_or_green_cones(self) -> None:
         # Someone with deuteranopia sees about what remains when red and green are averaged.
-        colours = category_colours(12).astype(float)
-        as_seen = np.stack([colours[:, 0] * 0.4 + colours[:, 1] * 0.6, colours[:, 2]], axis=1)
-        for values, least in ((colours, 40), (as_seen, 12)):
+        colors = category_colors(12).astype(float)
+        as_seen = np.stack([colors[:, 0] * 0.4 + colors[:, 1] * 0.6, colors[:, 2]], axis=1)
+        for values, least in ((colors, 40), (as_seen, 12)):
             distances = np.linalg.norm(values[:, None] - values[None], axis=2)
             assert distances[~np.eye(12, dtype=bool)].min() > least
 
-    def test_letters_can_be_read_on_every_colour(self) -> None:
-        def luminance(colour: Any) -> float:
-            scaled = np.asarray(colour) / 255
+    def test_letters_can_be_read_on_every_color(self) -> None:
+        def luminance(color: Any) -> float:
+            scaled = np.asarray(color) / 255
             linear = np.where(scaled <= 0.04045, scaled / 12.92, ((scaled + 0.055) / 1.055) ** 2.4)
             return float(linear @ [0.2126, 0.7152, 0.0722])
 
-        for colour in category_colours(NUM_LVIS_CATEGORIES):
-            plate, letters = luminance(colour), luminance(letters_on(tuple(colour.tolist())))
+        for color in category_colors(NUM_LVIS_CATEGORIES):
+            plate, letters = luminance(color), luminance(letters_on(tuple(color.tolist())))
             contrast = (max(plate, letters) + 0.05) / (min(plate, letters) + 0.05)
             assert contrast >= 4.5  # WCAG 2, level AA
 
@@ -161,7 +161,7 @@ class TestDrawInstances:
         assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == (100, 50, 300, 200)
         assert not changed(image, picture)[55:195, 105:295].any()
 
-    def test_colours_tell_the_category_whatever_else_is_in_the_picture(self) -> None:
+    def test_colors_tell_the_category_whatever_else_is_in_the_picture(self) -> None:
         image, masks = np.full((640, 640, 3), 128, dtype=np.uint8), rectangles(640, 640, (10, 10, 90, 90))
         alone = draw_instances(image, masks, None, [""], [4])
         other = rectangles(640, 640, (300, 300, 400, 400))
@@ -263,7 +263,7 @@ class TestDrawInstances:
         masks = rectangles(30, 40, (1, 1, 5, 5), (2, 2, 9, 9))
         with pytest.raises(ValueError, match=r"a mask of \[30, 40\]"):
             draw_instances(noise(40, 30), masks, None, ["a", "b"], [0, 1])
-        with pytest.raises(ValueError, match=r"1 labels, 3 colour indices, 1 scores, boxes of shape \[1, 4\]"):
+        with pytest.raises(ValueError, match=r"1 labels, 3 color indices, 1 scores, boxes of shape \[1, 4\]"):
             draw_instances(noise(30, 40), masks, np.zeros((1, 4)), ["a"], [0, 1, 2], scores=[0.1])
         with pytest.raises(ValueError, match=r"uint8 RGB \[H, W, 3\], got float64 \[30, 40, 3\]"):
             draw_instances(noise(30, 40) / 255, masks, None, ["a", "b"], [0, 1])  # type: ignore[arg-type]
@@ -304,9 +304,9 @@ class TestLabels:
         assert len(set(placed)) == 6
 
     def test_stay_off_other_small_instances(self) -> None:
-        neighbour = np.array([100, 70, 160, 100])
-        (plate, _) = self.place([("boat", ""), ("bird", "")], [[100, 100, 160, 160], neighbour], (480, 640))
-        overlap = np.minimum(plate[2:], neighbour[2:]) - np.maximum(plate[:2], neighbour[:2])
+        neighbor = np.array([100, 70, 160, 100])
+        (plate, _) = self.place([("boat", ""), ("bird", "")], [[100, 100, 160, 160], neighbor], (480, 640))
+        overlap = np.minimum(plate[2:], neighbor[2:]) - np.maximum(plate[:2], neighbor[:2])
         assert (overlap <= 0).any()
 
     def test_of_a_crowd_are_smaller_and_the_first_keep_theirs(self) -> None:
@@ -325,15 +325,15 @@ class TestLabels:
     def test_are_left_out_where_the_picture_is_lower_than_a_line(self) -> None:
         assert self.place([("boat", "0.87")], [[0, 0, 640, 5]], (5, 640)) == []
 
-    def test_are_drawn_in_the_colour_of_the_category(self) -> None:
+    def test_are_drawn_in_the_color_of_the_category(self) -> None:
         image, masks = np.zeros((480, 640, 3), dtype=np.uint8), rectangles(480, 640, (200, 200, 300, 300))
         without = draw_instances(image, masks, None, [""], [2])
-        labelled = draw_instances(image, masks, None, ["boat"], [2], scores=[0.87])
-        rows, columns = np.nonzero(changed(without, labelled))
-        plate = labelled[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-        colour = np.median(plate.reshape(-1, 3), axis=0)
+        labeled = draw_instances(image, masks, None, ["boat"], [2], scores=[0.87])
+        rows, columns = np.nonzero(changed(without, labeled))
+        plate = labeled[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+        color = np.median(plate.reshape(-1, 3), axis=0)
         assert rows.max() < 200
-        assert np.allclose(colour / colour.max(), category_colours(3)[2] / category_colours(3)[2].max(), atol=0.03)
+        assert np.allclose(color / color.max(), category_colors(3)[2] / category_colors(3)[2].max(), atol=0.03)
 
 
 class TestLettering:
@@ -389,8 +389,8 @@ class TestSideBySide:
         left, right = np.zeros((480, 640, 3), dtype=np.uint8), np.zeros((960, 1280, 3), dtype=np.uint8)
         left[:], right[:] = red, blue
         picture = side_by_side(left, right, ("ground truth", "predictions (score >= 0.5)"))
-        for colour in (red, blue):
-            rows, columns = np.nonzero((picture == colour).all(axis=2))
+        for color in (red, blue):
+            rows, columns = np.nonzero((picture == color).all(axis=2))
             assert np.ptp(rows) + 1 == 480
             assert np.ptp(columns) + 1 == 640
         assert (picture[:, -5:] == 255).all()
@@ -411,7 +411,7 @@ class TestSideBySide:
 class TestReferencePanel:
     @staticmethod
     def panel(image: Picture, box: Any, mask: Any, **changes: Any) -> Picture:
-        described = {"category_name": "boat", "colour_index": 3, "shot": 0, "mask_source": "dataset", **changes}
+        described = {"category_name": "boat", "color_index": 3, "shot": 0, "mask_source": "dataset", **changes}
         return reference_panel(image, box, mask, **described)
 
     def test_shows_the_reference_bright_and_its_surroundings_dimmed(self) -> None:
@@ -458,11 +458,11 @@ class TestContactSheet:
     def test_shows_tiles_in_reading_order(self) -> None:
         tiles = [np.full((90, 120, 3), level, dtype=np.uint8) for level in (10, 40, 70, 100, 130)]
         sheet = contact_sheet(tiles, columns=2, titles=list("abcde"), heading="references")
-        centres = [np.argwhere((sheet == level).all(axis=2)).mean(axis=0) for level in (10, 40, 70, 100, 130)]
-        assert [tuple(np.sign(np.round(centre - centres[0]))) for centre in centres] == [
+        centers = [np.argwhere((sheet == level).all(axis=2)).mean(axis=0) for level in (10, 40, 70, 100, 130)]
+        assert [tuple(np.sign(np.round(center - centers[0]))) for center in centers] == [
             (0, 0), (0, 1), (1, 0), (1, 1), (1, 0)
         ]  # fmt: skip
-        assert centres[4][0] > centres[2][0]
+        assert centers[4][0] > centers[2][0]
 
     def test_is_bounded_and_says_what_it_leaves_out(self) -> None:
         tile = np.full((96, 96, 3), 50, dtype=np.uint8)

@@ -57,7 +57,7 @@ class Attempt:
     environment: Mapping[str, str] = field(default_factory=dict)
     death: Death | None = None
     finds: str = "everything"  # or "less": the first instance of each image is lost, the others score lower
-    order: int | None = None  # the seed of the order in which shards are labelled; None: as planned
+    order: int | None = None  # the seed of the order in which shards are labeled; None: as planned
 
 
 class Outcome(NamedTuple):

@@ -183,7 +183,7 @@ class Crashes:
         assert verify_store(Store(self.store)).faults == []
 
     def count_images(self, *, may_lack: bool = False) -> None:
-        """Counts images that were lost and that were labelled twice, and fails where there are any."""
+        """Counts images that were lost and that were labeled twice, and fails where there are any."""
         seen = Counter(folder_as_one_table(self.store, "labeled_images", self.scene.filesystem)["image_id"])
         lost = 0 if may_lack else NUM_IMAGES - len(seen)
         doubled = sum(number > 1 for number in seen.values())

@@ -21,7 +21,7 @@ Box = tuple[int, int, int, int]
 
 
 class Instance(NamedTuple):
-    """A labelled mask: its row among the proposals, its class, its score and its pixels in the original frame."""
+    """A labeled mask: its row among the proposals, its class, its score and its pixels in the original frame."""
 
     row: int
     class_index: int
@@ -85,8 +85,8 @@ def antialiased_cubic(index: int, length: int, side: int) -> Taps:
 
 def _widened(index: int, length: int, side: int, weigh: Callable[[float], float]) -> Taps:
     scale = length / side
-    centre = (index + 0.5) * scale
-    weights = [weigh((source + 0.5 - centre) / max(1.0, scale)) for source in range(length)]
+    center = (index + 0.5) * scale
+    weights = [weigh((source + 0.5 - center) / max(1.0, scale)) for source in range(length)]
     return [(source, weight / sum(weights)) for source, weight in enumerate(weights) if weight]
 
 

@@ -27,7 +27,7 @@ _PLACES = (
 )
 _HEIGHT, _WIDTH = 96, 128
 _OBJECTS = {3: (12, 14, 40, 40), 8: (68, 20, 36, 60)}  # category -> x, y, width, height
-_COLOURS = {3: (230, 60, 40), 8: (40, 90, 230)}
+_COLORS = {3: (230, 60, 40), 8: (40, 90, 230)}
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def scene(seed: int) -> npt.NDArray[np.uint8]:
     """One object of each category on noise, uint8 RGB [96, 128, 3]."""
     pixels = np.random.default_rng(seed).integers(0, 90, (_HEIGHT, _WIDTH, 3), dtype=np.uint8)
     for category, (x, y, width, height) in _OBJECTS.items():
-        pixels[y : y + height, x : x + width] = _COLOURS[category]
+        pixels[y : y + height, x : x + width] = _COLORS[category]
     return pixels
 
 

@@ -254,7 +254,7 @@ def test_the_list_has_every_model_with_what_is_published() -> None:
     assert [row.model for row in rows] == list(REGISTRY)
     for row in rows:
         published: PublishedWeights = REGISTRY[row.model]
-        assert (row.kind, row.url, row.licence) == (published.kind, published.url, published.licence)
+        assert (row.kind, row.url, row.license) == (published.kind, published.url, published.license)
         assert row.is_pinned == (published.sha256 is not None)
 
 

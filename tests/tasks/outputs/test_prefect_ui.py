@@ -108,7 +108,7 @@ class TestPace:
         assert pace.percentage == 100.0
         assert pace.told_at_end(2.0, "images") == "100,000 of 100,000 images in 2 s, 50,000 images/s"
 
-    def test_has_nothing_to_do_when_everything_is_labelled(self) -> None:
+    def test_has_nothing_to_do_when_everything_is_labeled(self) -> None:
         pace = Pace(0.0, total=0)
         assert (pace.percentage, pace.told_at_end(3.0, "images")) == (100.0, "nothing was to do")
 
@@ -129,9 +129,9 @@ class TestTables:
         shards = [self.shard("a", 1), self.shard("b"), self.shard("c", 9), self.shard("d", None, "no\nmemory")]
         rows = shard_rows(shards)
         assert [row["shard"] for row in rows] == ["d", "b", "c", "a"]
-        assert [row["state"] for row in rows] == ["failed", "missing", "labelled", "labelled"]
+        assert [row["state"] for row in rows] == ["failed", "missing", "labeled", "labeled"]
         assert [row["by, or reason"] for row in rows] == ["no memory", "", "ann@host", "ann@host"]
-        assert rows[2]["labelled at"] == "2026-01-02 03:04:09"
+        assert rows[2]["labeled at"] == "2026-01-02 03:04:09"
         assert (rows[2]["instances"], rows[1]["instances"]) == (7, None)
 
     def test_categories_come_by_frequency_and_those_without_instances_too(self) -> None:
@@ -176,9 +176,9 @@ class TestSummary:
         }
         return LabelSummary(**{**known, **changes})  # type: ignore[arg-type]
 
-    def test_says_what_was_labelled_from_what_and_how_to_read_it(self) -> None:
+    def test_says_what_was_labeled_from_what_and_how_to_read_it(self) -> None:
         text = summary_text(self.summary())
-        assert headline(self.summary()) == "1,000 of 1,024 images labelled: 1,234 instances"
+        assert headline(self.summary()) == "1,000 of 1,024 images labeled: 1,234 instances"
         assert "900 images, 90 images without any, 10 unreadable" in text
         for lineage in ("labels/4567", "dataset/89ab", "prototypes/0123", "a" * 12, "s3://bucket/images"):
             assert f"`{lineage}`" in text
@@ -190,11 +190,11 @@ class TestSummary:
         worries = summary_text(
             self.summary(num_open_shards=3, num_gone=5, category_names={1: "boat", 2: "<b>uoy", 3: "pier"})
         )
-        assert "3 shards are not labelled" in worries
+        assert "3 shards are not labeled" in worries
         assert r"Nothing was found of \<b\>uoy, pier" in worries
         assert "5 labels are of images that were removed or changed" in worries
         fine = summary_text(self.summary())
-        assert not any(word in fine for word in ("not labelled", "Nothing was found", "removed or changed"))
+        assert not any(word in fine for word in ("not labeled", "Nothing was found", "removed or changed"))
 
 
 class TestWithoutServer:

@@ -92,7 +92,7 @@ def test_a_run_is_shown_with_everything_about_it(project: Project) -> None:
     for name, page in pages.items():
         assert len(json.dumps(page.data)) + len(page.description or "") < MOST_BYTES, name
     assert [row["images"] for row in rows_of(pages["shards"])] == [1, 2, 2]
-    assert {row["state"] for row in rows_of(pages["shards"])} == {"labelled"}
+    assert {row["state"] for row in rows_of(pages["shards"])} == {"labeled"}
     assert {row["category"] for row in rows_of(pages["categories"])} == {"box", "bar"}
     assert rows_of(pages["failed"]) == []
     assert rows_of(pages["metrics"])[0].keys() == {"metric", "bbox", "segm"}
@@ -159,10 +159,10 @@ def test_shards_that_are_missing_or_failed_come_first_with_their_reasons() -> No
         (shards[2].name, "failed"),
         (shards[0].name, "missing"),
         (shards[3].name, "missing"),
-        (shards[1].name, "labelled"),
+        (shards[1].name, "labeled"),
     ]
     assert rows[0]["by, or reason"] == "no memory"
-    assert "3 shards are not labelled" in str(pages["summary"][-1].data)
+    assert "3 shards are not labeled" in str(pages["summary"][-1].data)
 
 
 def test_many_shards_are_a_table_of_the_most_telling_ones() -> None:

@@ -38,12 +38,12 @@ def test_work_in_another_thread_stops_within_one_image(told: type[BaseException]
     work = Work()
     with ThreadPoolExecutor() as threads:
         with pytest.raises(told), stopping_with_this():
-            labelling: Future[None] = threads.submit(work)
+            labeling: Future[None] = threads.submit(work)
             assert work.is_at_work.wait(_SECONDS)
             raise told
         work.goes_on.set()
         with pytest.raises(StoppedError, match="what is committed stays"):
-            labelling.result(_SECONDS)
+            labeling.result(_SECONDS)
     assert work.num_done == 1
 
 

@@ -578,7 +578,7 @@ def test_a_passing_fault_comes_as_it_is_so_that_it_is_retried(tmp_path: Path, mo
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_lost_race_that_the_server_reports_as_some_other_fault_is_recognised(
+def test_a_lost_race_that_the_server_reports_as_some_other_fault_is_recognized(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = Folder(str(tmp_path))

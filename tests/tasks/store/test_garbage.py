@@ -78,7 +78,7 @@ def test_shards_of_gone_images_are_garbage_only_when_asked_for_and_only_as_a_who
     remove(labels.store, garbage)
     assert verify_store(labels.store).faults == []
     assert _labels_of_last_night(labels) == ["b", "e"]
-    assert labels.night("b", "c", "d", "e") == ["c", "d"]  # what comes back is labelled again
+    assert labels.night("b", "c", "d", "e") == ["c", "d"]  # what comes back is labeled again
 
 
 def test_whole_labels_are_garbage_only_by_their_key_with_what_only_they_were_made_from(labels: LabelStore) -> None:

@@ -47,7 +47,7 @@ def test_artifacts_come_in_the_order_of_the_steps_with_rows_sizes_and_makers(lab
     assert prototypes.inputs == {"memory_bank": artifacts[1].name}
 
 
-def test_what_is_labelled_and_what_is_missing_is_counted(labels: LabelStore) -> None:
+def test_what_is_labeled_and_what_is_missing_is_counted(labels: LabelStore) -> None:
     shards = labels.begin_night("a", "b", "c", "d", "e")
     status = _status(labels)
     assert (status.num_images, status.num_labeled, status.num_shards) == (5, 0, 3)

@@ -128,7 +128,7 @@ def test_what_a_killed_writer_left_is_completed(store: Store) -> None:
 
 
 def test_a_manifest_describes_the_part_that_is_there_even_if_another_writer_left_it(store: Store) -> None:
-    """Seconds of labelling differ between writers; the part that came first stays and is what the manifest tells."""
+    """Seconds of labeling differ between writers; the part that came first stays and is what the manifest tells."""
     _, theirs = labels_of(images_table("a", "b"), seconds=1)
     _, ours = labels_of(images_table("a", "b"), seconds=2)
     store.put_table(f"dataset/{RECIPE.key}/labeled_images.parquet", theirs)

@@ -97,7 +97,7 @@ def test_shards_whose_plan_is_lost_are_named(labels: LabelStore) -> None:
     assert set(_faults(labels).values()) == {"belongs to no plan: a plan is lost"}
 
 
-def test_what_is_not_labelled_yet_or_was_left_by_a_killed_process_is_no_fault(labels: LabelStore) -> None:
+def test_what_is_not_labeled_yet_or_was_left_by_a_killed_process_is_no_fault(labels: LabelStore) -> None:
     labels.begin_night("a", "x", "y")
     labels.store.folder.create("dataset/unfinished/images.parquet", b"half")
     labels.store.folder.create(f"{labels.run.root}/detections/0002-00000.parquet", b"half")

@@ -177,7 +177,7 @@ class TestDataset:
         assert [row["id"] for row in sure["annotations"]] == [1, 2, 4]
         assert dataset() == everything
 
-    def test_the_labelled_size_counts_and_else_the_declared_one(self) -> None:
+    def test_the_labeled_size_counts_and_else_the_declared_one(self) -> None:
         images = the_images().replace(height=np.array([0, 20, 20]))
         labeled = the_labeled(**{"7": (40, 50), "3": (0, 0)})
         document = written(coco_dataset([], images, labeled, the_categories()))
@@ -251,7 +251,7 @@ def with_holes_filled(mask: Masks) -> Masks:
     return ~outside[1:-1, 1:-1]
 
 
-def rasterised(polygons: list[list[int]], mask: Masks) -> Masks:
+def rasterized(polygons: list[list[int]], mask: Masks) -> Masks:
     return decode_mask(rle_from_polygons(polygons, *mask.shape))
 
 
@@ -263,12 +263,12 @@ class TestPolygons:
     @example(mask=np.eye(4, dtype=bool)[::-1])
     @example(mask=np.ones((1, 1), dtype=bool))
     @example(mask=np.indices((8, 9)).sum(axis=0) % 2 == 0)
-    def test_rasterised_again_they_are_the_mask_with_holes_filled(self, mask: Masks) -> None:
+    def test_rasterized_again_they_are_the_mask_with_holes_filled(self, mask: Masks) -> None:
         polygons = polygons_of_mask(mask)
         if not mask.any():
             assert polygons == []
             return
-        assert np.array_equal(rasterised(polygons, mask), with_holes_filled(mask))
+        assert np.array_equal(rasterized(polygons, mask), with_holes_filled(mask))
 
     @given(mask=small_masks)
     @settings(max_examples=100, deadline=None)
@@ -277,7 +277,7 @@ class TestPolygons:
         polygons = polygons_of_mask(solid)
         covered = np.zeros(solid.shape, dtype=int)
         for polygon in polygons:
-            covered += rasterised([polygon], solid)
+            covered += rasterized([polygon], solid)
         assert np.array_equal(covered, solid.astype(int))
 
     @given(mask=small_masks)
@@ -315,6 +315,6 @@ class TestPolygons:
         path = shared / "data" / "coco_tiny" / "annotations" / "instances_val2017.json"
         for rle in parse_coco(path.read_bytes(), source="x").annotations.mask_rle[::8]:
             mask = decode_mask(rle)
-            again = rasterised(polygons_of_mask(mask), mask)
+            again = rasterized(polygons_of_mask(mask), mask)
             assert (again >= mask).all()
-            assert np.array_equal(rasterised(polygons_of_mask(again), again), again)
+            assert np.array_equal(rasterized(polygons_of_mask(again), again), again)
