@@ -395,7 +395,7 @@ def test_what_breaks_a_rule_is_found_by_that_rule_and_named(
             "from refseg_core.visualization import colors\nfrom .plates import plate",
         ),
         ("refseg_core.references.sampling", "import random\nrandom.Random(3).shuffle([1])\n'a.b'.split('.')"),
-        ("refseg_core.demo.training.loop", "import torch\nwith torch.random.fork_rng():\n    torch.manual_seed(3)"),
+        ("refseg_core.demo.fields", "import torch\nwith torch.random.fork_rng():\n    torch.manual_seed(3)"),
         ("flows.terminal", "console.print('done')"),
     ],
 )

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from refseg_core.demo.scenes import Scene
-from refseg_core.demo.training.settings import SegmenterTraining
-from refseg_core.demo.training.views import FRAME, BoolMask
+from tests.demo_training.settings import SegmenterTraining
+from tests.demo_training.views import FRAME, BoolMask
 
 NOTHING = -1  # the index of the object where there is none
 _POINTING_RADIUS = 20.0  # px in the segmenter frame

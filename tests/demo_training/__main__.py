@@ -1,7 +1,7 @@
-"""Trains the embedded demo's toy models: `python -m tasks.models.train_demo_models --out refseg_core/demo/weights`.
+"""Trains the demo's toy models: `python -m tests.demo_training --out refseg_core/demo/weights`.
 
-Saves both as float16 beside `training.json`, the record of settings, minutes and losses, and logs what they reach; the
-README.md there is written by hand. Not part of the pipeline.
+Saves both as float16 next to `training.json`, the record of settings, minutes and losses, and logs their AP; the
+README.md there is written by hand.
 """
 
 import argparse
@@ -31,14 +31,6 @@ from refseg_core.demo.dataset import (
     to_coco,
 )
 from refseg_core.demo.scenes import Scene, SceneSettings
-from refseg_core.demo.training import (
-    EncoderTraining,
-    OptimizerSettings,
-    Report,
-    SegmenterTraining,
-    train_encoder,
-    train_segmenter,
-)
 from refseg_core.evaluation import evaluate
 from refseg_core.labeling.labeler import Labeler
 from refseg_core.models.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
@@ -51,6 +43,14 @@ from refseg_core.references.segmentation import segment_boxes
 from refseg_core.settings import ReferenceSettings, SamplingSettings
 from refseg_core.tables import Detections, MemoryBank, Prototypes
 from tasks.models.weights import load_weights
+from tests.demo_training import (
+    EncoderTraining,
+    OptimizerSettings,
+    Report,
+    SegmenterTraining,
+    train_encoder,
+    train_segmenter,
+)
 
 _log = logging.getLogger(__name__)
 _SEGMENTER, _ENCODER = "sam2_demo", "dinov2_demo"

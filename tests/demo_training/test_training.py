@@ -12,7 +12,15 @@ from torch import Tensor, nn
 
 import refseg_core.demo
 from refseg_core.demo.dataset import VALIDATION_CATEGORIES, draw_targets
-from refseg_core.demo.training import (
+from refseg_core.models.architectures import (
+    ENCODER_ARCHITECTURES,
+    SEGMENTER_ARCHITECTURES,
+    EncoderArchitecture,
+    SegmenterArchitecture,
+)
+from refseg_core.models.encoder import Encoder, build_encoder
+from refseg_core.models.segmenter import Segmenter, build_segmenter
+from tests.demo_training import (
     EncoderTraining,
     OptimizerSettings,
     SegmenterTraining,
@@ -22,15 +30,7 @@ from refseg_core.demo.training import (
     train_encoder,
     train_segmenter,
 )
-from refseg_core.models.architectures import (
-    ENCODER_ARCHITECTURES,
-    SEGMENTER_ARCHITECTURES,
-    EncoderArchitecture,
-    SegmenterArchitecture,
-)
-from refseg_core.models.encoder import Encoder, build_encoder
-from refseg_core.models.segmenter import Segmenter, build_segmenter
-from tasks.models.train_demo_models import ENCODER_TRAINING, SEGMENTER_ROUNDS, save_weights
+from tests.demo_training.__main__ import ENCODER_TRAINING, SEGMENTER_ROUNDS, save_weights
 
 WEIGHTS = Path(refseg_core.demo.__file__).parent / "weights"
 SMALL_SEGMENTER = SegmenterArchitecture(8, 1, (1, 1, 2, 1), (3,), window_sizes=(8, 4, 8, 4), width=32, image_size=256)

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from refseg_core.demo.appearance import Category
 from refseg_core.demo.dataset import is_valid_reference
 from refseg_core.demo.scenes import Instance, Scene
-from refseg_core.demo.training.loop import Report, train
-from refseg_core.demo.training.settings import EncoderTraining
-from refseg_core.demo.training.views import HALF, BoolMask, draw_scenes, images_of, shrink
 from refseg_core.labeling.matching import pooling_weights
 from refseg_core.models.architectures import EncoderArchitecture
 from refseg_core.models.encoder import Encoder
 from refseg_core.references.memory_bank import Crop, crop_reference, patch_weights
+from tests.demo_training.loop import Report, train
+from tests.demo_training.settings import EncoderTraining
+from tests.demo_training.views import HALF, BoolMask, draw_scenes, images_of, shrink
 
 _REGION_SIDE = 64  # cells, the grid the method averages features on
 _CONTEXT_RATIO = 0.2  # of a reference's crop; method, section 3.2

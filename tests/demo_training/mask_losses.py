@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from refseg_core.demo.training.views import HALF
+from tests.demo_training.views import HALF
 
 
 def mask_loss(logits_NMGG: Tensor, truth_NLL: Tensor, outside_weight: float | None) -> Tensor:

@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from refseg_core.demo.scenes import Scene
-from refseg_core.demo.training.loop import Report, train
-from refseg_core.demo.training.mask_losses import mask_iou, mask_loss
-from refseg_core.demo.training.prompts import NOTHING, Prompts, draw_prompts, ellipses
-from refseg_core.demo.training.settings import SegmenterTraining
-from refseg_core.demo.training.views import HALF, draw_scenes, images_of, shrink
 from refseg_core.models.architectures import SegmenterArchitecture
 from refseg_core.models.segmenter import ImageEmbedding, Segmenter, build_segmenter
+from tests.demo_training.loop import Report, train
+from tests.demo_training.mask_losses import mask_iou, mask_loss
+from tests.demo_training.prompts import NOTHING, Prompts, draw_prompts, ellipses
+from tests.demo_training.settings import SegmenterTraining
+from tests.demo_training.views import HALF, draw_scenes, images_of, shrink
 
 _POINT, _BOX_CORNERS = 1, (2, 3)
 _SHARPNESS, _SMALL = 3.0, 0.2  # of initial values

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from refseg_core.demo.dataset import draw_targets, draw_training_categories
 from refseg_core.demo.scenes import Scene
-from refseg_core.demo.training.settings import EncoderTraining, SegmenterTraining
 from refseg_core.models.preprocessing import squash, to_unit_range
+from tests.demo_training.settings import EncoderTraining, SegmenterTraining
 
 BoolMask = npt.NDArray[np.bool_]
 FRAME = 256  # px, the segmenter frame both models see scenes in

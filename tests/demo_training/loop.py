@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from refseg_core.demo.training.settings import OptimizerSettings
+from tests.demo_training.settings import OptimizerSettings
 
 Model = TypeVar("Model", bound=nn.Module)
 Report = Callable[[int, Mapping[str, float], nn.Module], None]
