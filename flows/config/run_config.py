@@ -1,7 +1,7 @@
 """The configuration of a run: its keys, and the checks that no key passes alone.
 
 The keys are stable; people script against them. Every key's meaning, bounds and default stand in the models here and
-in `refseg_core/settings.py`; the file, the flags and the form in the Prefect UI are drawn from them.
+in `refseg_core/settings/`; the file, the flags and the form in the Prefect UI are drawn from them.
 """
 
 import types
@@ -25,7 +25,7 @@ from refseg_core.settings import (
     SamplingSettings,
     Settings,
 )
-from refseg_core.splits import NOVEL_SPLITS
+from refseg_core.settings.splits import NOVEL_SPLITS
 from tasks.specs import DatasetSource, ModelSettings
 from tasks.storage.uris import holds_credentials
 

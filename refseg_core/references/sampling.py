@@ -12,7 +12,7 @@ import numpy as np
 
 from refseg_core.errors import ConfigurationError, DatasetError
 from refseg_core.settings import Conventions, SamplingSettings
-from refseg_core.splits import LVIS_FREQUENCIES, SPLIT_NAMES, split_categories
+from refseg_core.settings.splits import LVIS_FREQUENCIES, SPLIT_NAMES, split_categories
 from refseg_core.table_schema import Array
 from refseg_core.tables import Annotations, Categories, Images, References
 

@@ -13,7 +13,7 @@ from refseg_core.evaluation import category_table, metrics_table
 from refseg_core.evaluation.semantic import evaluate_semantic
 from refseg_core.masks.rle import decode_mask
 from refseg_core.settings import Conventions
-from refseg_core.splits import COCO_CATEGORIES, split_categories
+from refseg_core.settings.splits import COCO_CATEGORIES, split_categories
 from refseg_core.tables import Categories, Detections
 from tests.support.oracles.evaluation_cases import a_synthetic_case, dataset_of, detections_of, found
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from refseg_core.splits import SPLIT_NAMES
+from refseg_core.settings.splits import SPLIT_NAMES
 
 Conventions = Literal["corrected", "original"]
 LabelingPath = Literal["reference", "exact", "fast", "turbo"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from refseg_core.splits import COCO_CATEGORIES, LVIS_FREQUENCIES, SPLIT_NAMES, split_categories
+from refseg_core.settings.splits import COCO_CATEGORIES, LVIS_FREQUENCIES, SPLIT_NAMES, split_categories
 
 _NAMED = [split for split in SPLIT_NAMES if split not in LVIS_FREQUENCIES]
 _VOC = {
