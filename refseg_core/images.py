@@ -26,6 +26,8 @@ from PIL import (
 
 from refseg_core.errors import ImageError
 
+VERSION = 1  # of the pixels of a decoded file
+
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".tif", ".tiff", ".bmp", ".dib", ".webp"}
     | {".ppm", ".pgm", ".pbm", ".pnm"}

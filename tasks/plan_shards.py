@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from refseg_core.labeling.labeler import version_of
 from refseg_core.settings import BatchSettings, LabelingSettings
 from refseg_core.tables import GoneLabels, Images
 from tasks.models.weights import weights_sha256
@@ -18,8 +19,6 @@ from tasks.storage.uris import redact
 from tasks.store.label_store import FOLDER, LabelRun
 from tasks.store.shard_plans import LabelPlan, PlanPart
 from tasks.store.store import Artifact, Recipe, Store
-
-_VERSION_OF_PATH = {"fast": 2, "turbo": 2}  # counted up where what a path computes is changed
 
 
 @retried_task("plan shards")
@@ -56,8 +55,8 @@ def plan_shards(
 
 def _deciding(labeling: LabelingSettings) -> dict[str, Any]:
     """What of the settings decides the labels; nothing for the exact path, whose labels were made before others."""
-    version = _VERSION_OF_PATH.get(labeling.path)
-    changed = {} if version is None else {"path_version": version}
+    version = version_of(labeling.path)
+    changed = {} if version == 1 else {"path_version": version}
     return changed | labeling.model_dump(mode="json", exclude={"path"} if labeling.path == "exact" else set())
 
 

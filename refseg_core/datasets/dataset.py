@@ -14,6 +14,8 @@ from refseg_core.datasets.image_paths import BAD_FILE_NAME, check_file_name
 from refseg_core.errors import Problems
 from refseg_core.tables import Annotations, Categories, FederatedLabels, Images
 
+VERSION = 1  # of tables made from annotations and listings
+
 _REPEATED_FILE = "a file is listed more than once: list it once"
 _UNKNOWN_SELECTED = "an image id is not among the dataset's images: correct image_ids"
 

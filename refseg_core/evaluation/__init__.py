@@ -9,7 +9,7 @@ sure it is.
 """
 
 from refseg_core.evaluation.diagnostics import Review
-from refseg_core.evaluation.protocols import choose_protocol, evaluate, review
+from refseg_core.evaluation.protocols import VERSION, choose_protocol, evaluate, review
 from refseg_core.evaluation.report import (
     HOW_COMPARED,
     category_table,
@@ -22,6 +22,7 @@ from refseg_core.evaluation.semantic import require_masks
 
 __all__ = [
     "HOW_COMPARED",
+    "VERSION",
     "Review",
     "category_table",
     "choose_protocol",

@@ -10,6 +10,8 @@ from refseg_core.evaluation.voc import compare_voc
 from refseg_core.settings import Conventions, EvaluationSettings, Protocol
 from refseg_core.tables import Annotations, Categories, Detections, FederatedLabels, Images, Metrics
 
+VERSION = 2  # of every number of an evaluation
+
 _Given = tuple[Images, Annotations, Categories, Detections]
 
 

@@ -29,12 +29,14 @@ import torch
 from torch import Tensor
 
 from refseg_core.errors import ConfigurationError
+from refseg_core.labeling import matching, merging, previews, proposals
 from refseg_core.labeling.batching import UPSAMPLED_AT_ONCE, Batches, in_batches
 from refseg_core.labeling.image_labels import Found, ImageLabels, PromptCounts, Squashed
 from refseg_core.labeling.matching import Matches, match, match_plainly
 from refseg_core.labeling.merging import Merged, mask_boxes, merge_plainly, merge_softly, non_maximum_suppression
 from refseg_core.labeling.previews import Previews, SparseSearch, preview_points
 from refseg_core.labeling.proposals import DecodesPoints, Prepared, Proposals, point_grid, propose
+from refseg_core.models import point_decoder
 from refseg_core.models.compilation import can_compile, compiled
 from refseg_core.models.encoder import Encoder
 from refseg_core.models.point_decoder import PointDecoder, PreparedImage
@@ -43,6 +45,7 @@ from refseg_core.models.preprocessing import squash, to_unit_range
 from refseg_core.models.segmenter import ImageEmbedding, Segmenter
 from refseg_core.settings import BatchSettings, LabelingPath, LabelingSettings
 from refseg_core.tables import Prototypes
+from refseg_core.versions import combined
 
 Stage = Callable[[str], AbstractContextManager[object]]
 """Wraps a stage of the work, by its name: for whoever wants to know how long each takes."""
@@ -66,6 +69,15 @@ _PATHS: dict[LabelingPath, _Path] = {
     "fast": _Path(is_half=True, previews=True),
     "turbo": _Path(is_half=True, previews=True, sparse=True),
 }
+
+
+def version_of(path: LabelingPath) -> int:
+    """Returns the version of what a path computes, without that of the models."""
+    steps = combined(proposals.VERSION, matching.VERSION, merging.VERSION)
+    if _PATHS[path].is_plain:
+        return steps
+    quicker = combined(steps, point_decoder.VERSION)
+    return combined(quicker, previews.VERSION) if _PATHS[path].previews else quicker
 
 
 class _Proposed(NamedTuple):

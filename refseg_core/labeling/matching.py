@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+VERSION = 1  # of matches
+
 _MASKS_PER_CHUNK = 128  # bounds the float copies of the masks to 32 MiB at 256 x 256
 
 

@@ -15,6 +15,8 @@ from torch import Tensor
 from refseg_core.labeling.batching import UPSAMPLED_AT_ONCE
 from refseg_core.masks.bitmasks import PackedMasks
 
+VERSION = 1  # of detections' order, scores and masks
+
 
 @dataclass(frozen=True)
 class Merged:

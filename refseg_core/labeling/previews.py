@@ -12,6 +12,8 @@ from torch import Tensor
 
 from refseg_core.labeling.batching import BatchSize, in_batches
 
+VERSION = 2  # of which points previews choose
+
 Preview = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Prompts, n rows, to logits [n, h, h] and predicted IoU [n] of all of them."""
 

@@ -15,6 +15,8 @@ from refseg_core.labeling.batching import BatchSize, in_batches
 from refseg_core.models.architectures import SegmenterArchitecture
 from refseg_core.models.segmenter import ImageEmbedding
 
+VERSION = 1  # of proposals
+
 Prepared = TypeVar("Prepared")
 
 

@@ -18,6 +18,8 @@ from refseg_core.models.architectures import EncoderArchitecture
 from refseg_core.models.checkpoints import load_state
 from refseg_core.models.preprocessing import normalize
 
+VERSION = 1  # of features
+
 _LAYER_NORM_EPS = 1e-6
 _MLP_RATIO = 4
 

@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+VERSION = 1  # of the models' input
+
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 

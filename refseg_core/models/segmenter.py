@@ -23,6 +23,8 @@ from refseg_core.models.architectures import SegmenterArchitecture
 from refseg_core.models.checkpoints import load_state
 from refseg_core.models.preprocessing import normalize
 
+VERSION = 1  # of embeddings and decoded masks
+
 # What a video needs and an image does not: may be absent from our modules (extra in the file).
 _VIDEO_PARAMETERS = (
     "memory_attention.",

@@ -18,6 +18,8 @@ from torch import Tensor
 from refseg_core.models.encoder import Encoder
 from refseg_core.models.preprocessing import to_unit_range
 
+VERSION = 1  # of crops and of what is kept of their features
+
 
 class Crop(NamedTuple):
     """A reference in the encoder frame: image float32 [3, E, E] in [0, 1], soft mask float32 [E, E] in [0, 1]."""

@@ -4,6 +4,8 @@ import numpy as np
 
 from refseg_core.tables import MemoryBank, Prototypes
 
+VERSION = 1  # of prototypes
+
 
 def postprocess_memory_bank(bank: MemoryBank) -> Prototypes:
     """The normalized mean of each category's features, by ascending category id.

@@ -16,6 +16,8 @@ from refseg_core.settings.splits import LVIS_FREQUENCIES, SPLIT_NAMES, split_cat
 from refseg_core.table_schema import Array
 from refseg_core.tables import Annotations, Categories, Images, References
 
+VERSION = 1  # of which references are chosen
+
 _MIN_SIDE = 32  # px
 _MIN_MARGIN = 10  # px
 _PADDING_SEED = 42  # of the published conversion, whatever the sampling's seed

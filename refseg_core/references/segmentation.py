@@ -14,6 +14,8 @@ from refseg_core.models.preprocessing import squash, to_unit_range
 from refseg_core.models.segmenter import Segmenter
 from refseg_core.settings import Conventions
 
+VERSION = 1  # of masks made from boxes
+
 logger = logging.getLogger(__name__)
 
 _TRIANGLE = 6  # coordinates

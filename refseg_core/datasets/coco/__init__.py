@@ -5,8 +5,8 @@ mask, `mask_source.py` takes masks from another file, `json_stream.py` and `json
 `writer.py` goes the other way, from detections to a file.
 """
 
-from refseg_core.datasets.coco.columns import may_be_federated
+from refseg_core.datasets.coco.columns import FEDERATED_VERSION, may_be_federated
 from refseg_core.datasets.coco.mask_source import MaskFile
 from refseg_core.datasets.coco.parser import parse_coco
 
-__all__ = ["MaskFile", "may_be_federated", "parse_coco"]
+__all__ = ["FEDERATED_VERSION", "MaskFile", "may_be_federated", "parse_coco"]

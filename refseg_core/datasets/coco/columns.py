@@ -40,6 +40,7 @@ _BAD_FEDERATED_ID = (
     "an image's neg_category_ids or not_exhaustive_category_ids is not a list of ids of the file's categories: "
     "correct it"
 )
+FEDERATED_VERSION = 2  # of datasets with LVIS's federated labels
 _FEDERATED_LISTS = {"neg_category_ids": "negative", "not_exhaustive_category_ids": "not_exhaustive"}
 _BAD_CATEGORY_ID = "a category has no usable id: expected a whole number"
 _REPEATED_CATEGORY_ID = "a category id is used more than once: give each category its own"

@@ -26,7 +26,7 @@ upscaling, V after the second, X = S * V, G = 4 * h. Heads come before prompts (
 is the image's, which all prompts share.
 """
 
-from refseg_core.models.point_decoder.decoder import PointDecoder
+from refseg_core.models.point_decoder.decoder import VERSION, PointDecoder
 from refseg_core.models.point_decoder.keys import PreparedImage
 
-__all__ = ["PointDecoder", "PreparedImage"]
+__all__ = ["VERSION", "PointDecoder", "PreparedImage"]

@@ -17,6 +17,8 @@ from refseg_core.models.point_decoder.folding import Folding
 from refseg_core.models.point_decoder.keys import Keys, PreparedImage
 from refseg_core.models.segmenter import ImageEmbedding, Segmenter
 
+VERSION = 1  # of decoded masks, and how the point decoder rounds
+
 _POSITIVE_POINT = 1
 _IOU_TOKEN, _FIRST_MULTIMASK_TOKEN = 1, 3  # after the object score, and mask 0, which a point never takes
 _ALL_POSITIONS = slice(0, 4)
