@@ -201,27 +201,3 @@ def test_the_unit_runs_as_a_user_without_rights_and_holds_no_secret() -> None:
     program, *words = service["ExecStart"].split()
     assert program.startswith("/")
     assert main.commands["service"].commands[words[1]].params  # type: ignore[attr-defined]
-
-
-def test_the_runbook_names_only_commands_and_options_that_there_are() -> None:
-    text = (_FOLDER / "runbook.md").read_text()
-    commands = re.findall(
-        r"refseg ((?:service |weights )?[a-z]+)((?: --?[a-z0-9-]+| [^`\s-]\S*)*)", "\n".join(_code(text))
-    )
-    assert len(commands) > 10
-    for name, rest in commands:
-        command: Any = main
-        for word in name.split():
-            assert word in command.commands, f"refseg {name}"
-            command = command.commands[word]
-        options = {option for parameter in command.params for option in parameter.opts}
-        for option in re.findall(r"--[a-z0-9-]+", rest):
-            assert option in options, f"refseg {name} {option}"
-
-
-def _code(text: str) -> list[str]:
-    """What stands in blocks and between backticks."""
-    blocks = [
-        line.partition("#")[0] for block in re.findall(r"```\n(.*?)```", text, re.DOTALL) for line in block.splitlines()
-    ]
-    return [*blocks, *re.findall(r"`(refseg [^`]+)`", text)]

@@ -1,4 +1,4 @@
-"""The lines that the README gives for reading the tables do so, with each of the tools it names."""
+"""The lines that the guide to results gives for reading the tables do so, with each of the tools it names."""
 
 import re
 import uuid
@@ -16,7 +16,7 @@ from tests.support.servers.object_stores import Moto
 
 pytest_plugins = ["tests.support.servers.stores"]
 
-_README = (Path(__file__).resolve().parents[3] / "README.md").read_text(encoding="utf-8")
+_GUIDE = (Path(__file__).resolve().parents[3] / "deployments" / "guides" / "results.md").read_text(encoding="utf-8")
 _FOLDER = "runs/boats/labels/<key>/detections"
 _NAMES = list("abcde")
 
@@ -29,8 +29,8 @@ def labels(tmp_path: Path) -> LabelStore:
 
 
 def _line(tool: str) -> str:
-    """The README's line that reads detections with a tool."""
-    (line,) = re.findall(rf"^\w+ = ({tool}\..*?)(?:  #.*)?$", _README, flags=re.M)
+    """The guide's line that reads detections with a tool."""
+    (line,) = re.findall(rf"^\w+ = ({tool}\..*?)(?:  #.*)?$", _GUIDE, flags=re.M)
     assert _FOLDER in line
     return str(line)
 
