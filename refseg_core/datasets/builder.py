@@ -53,9 +53,14 @@ class Gathering:
         self._images = ImageColumns(self.problems)
         self._annotations = AnnotationColumns(self.problems, self._images)
 
-    def add_image(self, file_name: str, height: int | None, width: int | None) -> None:
-        """An image, before its instances; sizes in pixels, None or 0 where unknown."""
+    def add_image(self, file_name: str, height: int, width: int) -> bool:
+        """Adds an image, before its instances; returns whether its size can be used.
+
+        Sizes are in pixels, 0 where unknown. One that no image can have is a problem, and nothing is to be made by it.
+        """
         self._images.add({"id": file_name, "file_name": file_name, "height": height or None, "width": width or None})
+        row = self._images.row_of.get(file_name)
+        return row is not None and self._images.sizes[row] == (height, width)
 
     def add_instance(
         self, annotation_id: str, image: str, label: str | None, shape: Shape, *, is_crowd: bool = False

@@ -69,7 +69,8 @@ def _add_image(gathering: Gathering, number: int, entry: Element, left_out: Coun
     if not name or not height or not width:
         gathering.problems.add(_BAD_IMAGE, f"image number {number} with {dict(entry.attrib)}")
         return
-    gathering.add_image(name, height, width)
+    if not gathering.add_image(name, height, width):
+        return
     instances: dict[tuple[str, ...], tuple[str, str, list[Shape]]] = {}
     for position, shape_entry in enumerate(entry, start=1):
         place = f"{name}#{position}"

@@ -70,7 +70,8 @@ def read_labelme(
 
 def _add_shapes(gathering: Gathering, name: str, image: str, content: dict[str, Any], left_out: Counter[str]) -> None:
     height, width = (whole_number(content.get(key)) or 0 for key in ("imageHeight", "imageWidth"))
-    gathering.add_image(image, height, width)
+    if not gathering.add_image(image, height, width):
+        return
     instances: dict[tuple[Any, ...], tuple[str, str | None, list[Shape]]] = {}
     for number, given in enumerate(content["shapes"], start=1):
         place, entry = f"{name}#{number}", given if isinstance(given, dict) else {}

@@ -41,8 +41,7 @@ def read_voc(
             gathering.problems.add(_NOT_VOC, f"{file.name} with <{root.tag}>")
             continue
         image = images.find(file.name, gathering.problems, _text(root, "filename"))
-        if image is not None:
-            gathering.add_image(image, *_size(gathering, file.name, root))
+        if image is not None and gathering.add_image(image, *_size(gathering, file.name, root)):
             _add_objects(gathering, file.name, image, root)
     return gathering.dataset()
 

@@ -83,7 +83,8 @@ def rle_of_part(part_HW: Masks, *, top: int, left: int, height: int, width: int)
     Only the part is ever held, however large the image.
     """
     columns, rows = np.nonzero(part_HW.T)
-    columns, rows = columns + left, rows + top
+    # However far away a part lies, these are places beyond the image.
+    columns, rows = columns + max(min(left, width), -part_HW.shape[1]), rows + max(min(top, height), -part_HW.shape[0])
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
     positions = (columns * np.int64(height) + rows)[inside]
     breaks = np.flatnonzero(np.diff(positions) != 1)

@@ -4,8 +4,8 @@ Where a value is not what was expected the answer is None or False, and the call
 """
 
 import json
-import math
 import re
+import sys
 from typing import Any
 
 from refseg_core.datasets.image_paths import is_unicode
@@ -41,7 +41,7 @@ def whole_number(value: Any) -> int | None:
 
 def is_finite(value: Any) -> bool:
     """Whether the value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def is_image_size(height: int, width: int) -> bool:

@@ -259,6 +259,15 @@ class TestLabelme:
         message = problems_of(lambda: read_shapes(shape("polygon", TRIANGLE), imageHeight=None))
         assert "add width and height" in message
 
+    @pytest.mark.parametrize("far", [10**30, -(10**30), 1e300])
+    def test_a_mask_far_beyond_the_image_has_no_pixel(self, far: float) -> None:
+        assert "mask with any pixel" in problems_of(lambda: read_shapes(shape("mask", [[far, 1], [far, 1]], mask=MASK)))
+
+    @pytest.mark.parametrize("kind", ["circle", "rectangle"])
+    def test_numbers_larger_than_any_float_are_refused(self, kind: str) -> None:
+        message = problems_of(lambda: read_shapes(shape(kind, [[1, 1], [10**400, 2]])))
+        assert "each [x, y] of finite numbers" in message
+
     @pytest.mark.parametrize("document", [b"{", b"[]", b"{}", b'{"shapes": {}}', b"[" * 100_000, b"\xff"])
     def test_another_file_is_no_labelme(self, document: bytes) -> None:
         read = problems_of(lambda: read_labelme([NamedFile("a.json", document)], IMAGES, source="x"))
@@ -458,6 +467,24 @@ def test_the_size_of_an_image_is_in_its_first_bytes() -> None:
 
 def test_a_list_of_classes_may_begin_with_what_is_none() -> None:
     assert read_class_names(b"\xef\xbb\xbfbackground\r\n boat \r\n\r\nbird\r\n\r\n") == ["boat", "", "bird"]
+
+
+@pytest.mark.parametrize("side", [-1, 200_001, 10**10, 10**30])
+def test_a_size_that_no_image_can_have_is_refused_in_one_message(side: int) -> None:
+    labelme = shape("mask", [[1, 1], [2, 2]], mask=MASK)
+    of_cvat = cvat(
+        '<mask label="b" rle="1, 3" left="0" top="0" width="2" height="2"/>',
+        image=f'<image name="a.jpg" width="60" height="{side}">',
+    )
+    of_voc = voc(an_object(), size=f"<size><width>60</width><height>{side}</height></size>")
+    for read in (
+        lambda: read_shapes(labelme, imageHeight=side, imageWidth=60),
+        lambda: read_cvat(of_cvat, source="x"),
+        lambda: read_one_voc(of_voc),
+    ):
+        message = problems_of(read)
+        assert "1 problem:" in message
+        assert f"image a.jpg with [height, width] [{side}, 60]" in message
 
 
 @given(data=st.data())
