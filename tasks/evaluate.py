@@ -2,9 +2,11 @@
 
 from typing import Any
 
-from refseg_core import evaluation
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.errors import StoreError
+from refseg_core.evaluation import protocols
+from refseg_core.evaluation.diagnostics import Review
+from refseg_core.evaluation.semantic import require_masks
 from refseg_core.settings import Conventions, EvaluationSettings, Protocol
 from refseg_core.tables import Annotations, Detections, Images
 from tasks.datasets.indexed import ground_truth, is_federated
@@ -47,11 +49,11 @@ def evaluate(
 def check_protocol(store: Store, dataset: Artifact, settings: EvaluationSettings, conventions: Conventions) -> None:
     """Raises DatasetError where the dataset does not hold what the protocol compares."""
     if _protocol(dataset, settings, conventions) == "semantic":
-        evaluation.require_masks(store.load(dataset, Annotations))
+        require_masks(store.load(dataset, Annotations))
 
 
 def _protocol(dataset: Artifact, settings: EvaluationSettings, conventions: Conventions) -> Protocol:
-    return evaluation.choose_protocol(settings.protocol, conventions, is_federated=is_federated(dataset))
+    return protocols.choose_protocol(settings.protocol, conventions, is_federated=is_federated(dataset))
 
 
 def _decisive(
@@ -72,8 +74,8 @@ def _review(
     conventions: Conventions,
     *,
     is_novel: bool,
-) -> evaluation.Review:
-    return evaluation.review(
+) -> Review:
+    return protocols.review(
         truth.images,
         truth.annotations,
         truth.categories,

@@ -11,9 +11,9 @@ from flows.config.run_config import RunConfig
 from flows.pipeline import RunResult
 from flows.terminal import messages, results
 from refseg_core.analysis.dataset_summary import Oddity, Overview, overview
-from refseg_core.evaluation import (
+from refseg_core.evaluation.diagnostics import Review
+from refseg_core.evaluation.report import (
     HOW_COMPARED,
-    Review,
     category_table,
     confusion_table,
     findings,

@@ -10,11 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from refseg_core.evaluation.curves import RECALL_POINTS
-from refseg_core.evaluation.instances import Rows
-from refseg_core.evaluation.matching import AREA_RANGES, Matches
-from refseg_core.evaluation.metric_rows import NO_VALUE, Floats
-from refseg_core.evaluation.overlaps import Bools
+from refseg_core.evaluation.curves import NO_VALUE, RECALL_POINTS
+from refseg_core.evaluation.matching import AREA_RANGES, CategoryMatches
+from refseg_core.evaluation.overlaps import Bools, Floats, Rows
 
 _NUM_SETS = 200
 _SEED = 0
@@ -24,7 +22,7 @@ _ALL = list(AREA_RANGES).index("all")
 Counts = npt.NDArray[np.int32]
 
 
-def ap_interval(matches: Sequence[Matches], num_images: int) -> tuple[float, float]:
+def ap_interval(matches: Sequence[CategoryMatches], num_images: int) -> tuple[float, float]:
     """Between which values 95 % of the drawn sets' APs lie; -1 twice where there is no ground truth."""
     drawn = np.random.default_rng(_SEED).multinomial(num_images, np.full(num_images, 1 / num_images), _NUM_SETS)
     values = resampled_ap(matches, drawn.astype(np.int32))
@@ -33,7 +31,7 @@ def ap_interval(matches: Sequence[Matches], num_images: int) -> tuple[float, flo
     return low, high
 
 
-def resampled_ap(matches: Sequence[Matches], times_BI: Counts) -> Floats:
+def resampled_ap(matches: Sequence[CategoryMatches], times_BI: Counts) -> Floats:
     """AP [B] of the sets that hold each image so many times; -1 where a set has no ground truth.
 
     It is what evaluating the copies outright gives, but for detections of one category, image and score of which some
@@ -46,7 +44,7 @@ def resampled_ap(matches: Sequence[Matches], times_BI: Counts) -> Floats:
     return np.where(num_known > 0, total / np.maximum(num_known, 1), NO_VALUE)
 
 
-def _category_ap(matches: Matches, times_BI: Counts) -> Floats:
+def _category_ap(matches: CategoryMatches, times_BI: Counts) -> Floats:
     """AP [B] of a category."""
     num_wanted_B = times_BI[:, matches.wanted_image - 1].sum(axis=1)
     needed_BR = _needed(np.maximum(num_wanted_B, 1))

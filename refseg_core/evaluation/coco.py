@@ -6,8 +6,7 @@ from itertools import chain
 import numpy as np
 
 from refseg_core.evaluation.instances import Instances
-from refseg_core.evaluation.overlaps import Found, Truth
-from refseg_core.evaluation.summary import Comparison, average_precisions, average_recalls, compare, summarize
+from refseg_core.evaluation.summary import InstanceComparison, average_precisions, average_recalls, compare, summarize
 from refseg_core.settings import Conventions
 from refseg_core.tables import Annotations, Categories, Detections, Images, Metrics
 
@@ -50,7 +49,7 @@ def compare_coco(
     *,
     max_detections: Sequence[int] = (1, 10, 100),
     conventions: Conventions = "corrected",
-) -> Comparison:
+) -> InstanceComparison:
     """What `evaluate_coco` reads its numbers off; `max_detections` ascends."""
     if len(set(max_detections)) != len(max_detections) or min(max_detections) < 1:
         raise ValueError(f"max_detections needs three different limits of at least 1, got {max_detections}")
@@ -60,6 +59,6 @@ def compare_coco(
         instances,
         categories,
         max_detections,
-        compared=lambda iou_type: (Truth.of(instances, iou_type), Found.of(instances, iou_type, conventions)),
+        compared=lambda iou_type: (instances.ground_truth(iou_type), instances.predictions(iou_type, conventions)),
         overall=lambda curves: chain(average_precisions(curves), average_recalls(curves)),
     )

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from refseg_core.evaluation.matching import AREA_RANGES, IOU_THRESHES, Matches
-from refseg_core.evaluation.metric_rows import NO_VALUE, Floats, known_mean
-from refseg_core.evaluation.overlaps import Bools
+from refseg_core.evaluation.matching import AREA_RANGES, IOU_THRESHES, CategoryMatches
+from refseg_core.evaluation.overlaps import Bools, Floats
 
 Which = slice | int | npt.NDArray[np.bool_]
 
+NO_VALUE = -1.0  # COCO's number for "no ground truth"
 _ALL = slice(None)
 RECALL_POINTS: Floats = np.linspace(0, 1, 101)
 
@@ -28,7 +28,7 @@ class Curves:
     recall: Floats
 
     @classmethod
-    def of(cls, matches: Sequence[Matches], max_detections: Sequence[int]) -> "Curves":
+    def of(cls, matches: Sequence[CategoryMatches], max_detections: Sequence[int]) -> "Curves":
         """The curves of the categories, in their order; `max_detections` ascends."""
         shape = (len(matches), len(AREA_RANGES), len(max_detections))
         precision = np.full((len(IOU_THRESHES), len(RECALL_POINTS), *shape), NO_VALUE)
@@ -51,7 +51,7 @@ def _range_index(area: str) -> int:
     return list(AREA_RANGES).index(area)
 
 
-def _trace(matches: Matches, max_detections: Sequence[int], precision_TRAM: Floats, recall_TAM: Floats) -> None:
+def _trace(matches: CategoryMatches, max_detections: Sequence[int], precision_TRAM: Floats, recall_TAM: Floats) -> None:
     """Writes the curves of one category."""
     outcomes = matches.outcomes
     order = np.argsort(-matches.score, kind="stable")
@@ -79,3 +79,9 @@ def _precision(is_right: Bools, is_counted: Bools, num_wanted: int) -> Floats:
     precision = num_right / (np.cumsum(is_counted)[right] + np.spacing(1))
     best_from = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0)
     return best_from[np.searchsorted(num_right / num_wanted, RECALL_POINTS)]
+
+
+def known_mean(values: Floats) -> float:
+    """Returns COCO's mean: over what has ground truth."""
+    known = values[values > NO_VALUE]
+    return float(np.mean(known)) if len(known) else NO_VALUE

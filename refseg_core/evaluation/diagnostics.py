@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from refseg_core.evaluation.bootstrap import ap_interval
-from refseg_core.evaluation.instances import Instances, Rows
-from refseg_core.evaluation.matching import IOU_THRESHES, Matches, turns
-from refseg_core.evaluation.metric_rows import NO_VALUE, Row, metrics_of
-from refseg_core.evaluation.overlaps import Bools, Found, Truth, overlaps
-from refseg_core.evaluation.summary import Comparison, summarize
+from refseg_core.evaluation.curves import NO_VALUE
+from refseg_core.evaluation.instances import Instances
+from refseg_core.evaluation.matching import IOU_THRESHES, CategoryMatches, by_rank
+from refseg_core.evaluation.overlaps import Bools, GroundTruth, Predictions, Rows, overlaps
+from refseg_core.evaluation.summary import InstanceComparison, Row, metrics_of, summarize
 from refseg_core.settings import Conventions, EvaluationSettings
 from refseg_core.table_schema import Table
 from refseg_core.tables import Categories, Confusion, Metrics, Misses
@@ -40,8 +40,8 @@ class Review:
         return [table for table in (self.metrics, self.confusion, self.misses) if table is not None]
 
 
-def scrutinize(
-    comparison: Comparison, settings: EvaluationSettings, conventions: Conventions, *, is_novel: bool
+def diagnose(
+    comparison: InstanceComparison, settings: EvaluationSettings, conventions: Conventions, *, is_novel: bool
 ) -> Review:
     """The protocol's numbers and the reviewer's; `is_novel` says that the categories are a benchmark's novel ones."""
     metrics = summarize(comparison)
@@ -63,7 +63,7 @@ def _novel_rows(metrics: Metrics) -> Iterator[Row]:
             yield Row(metrics.iou_type[row], name, None, None, num_instances, float(metrics.value[row]))
 
 
-def _more_rows(comparison: Comparison, settings: EvaluationSettings) -> Iterator[Row]:
+def _more_rows(comparison: InstanceComparison, settings: EvaluationSettings) -> Iterator[Row]:
     num_images, num_instances = len(comparison.instances.image_ids), comparison.instances.num_instances
     for iou_type, matches in comparison.matches.items():
         if num_instances and num_images < _FEWEST_SURE:
@@ -76,7 +76,7 @@ NUMBERS = ("precision", "recall", "TP", "FP", "FN")
 
 
 def score_rows(
-    iou_type: str, matches: Sequence[Matches], categories: Categories, score_threshes: Sequence[float]
+    iou_type: str, matches: Sequence[CategoryMatches], categories: Categories, score_threshes: Sequence[float]
 ) -> Iterator[Row]:
     """At each score the numbers of all categories together, then of each; `precision@0.5` is a metric's name."""
     for thresh in score_threshes:
@@ -88,7 +88,7 @@ def score_rows(
             yield from _count_rows(iou_type, thresh, named, counts)
 
 
-def _outcome_counts(matches: Matches, thresh: float) -> tuple[int, int, int]:
+def _outcome_counts(matches: CategoryMatches, thresh: float) -> tuple[int, int, int]:
     """How many detections are right and wrong, and how many annotations are missed."""
     is_kept = matches.score >= thresh
     right, wrong = (int((is_kept & outcome).sum()) for outcome in (matches.is_right, matches.is_wrong))
@@ -125,7 +125,7 @@ def confusion_of(
     kept = replace(
         instances, detections=instances.detections[is_kept], detection_image=instances.detection_image[is_kept]
     )
-    truth, found = Truth.of(kept, iou_type), Found.of(kept, iou_type, conventions)
+    truth, found = kept.ground_truth(iou_type), kept.predictions(iou_type, conventions)
     truth = truth[np.flatnonzero(~truth.is_crowd)]
     truth, found = truth[np.argsort(truth.image, kind="stable")], found[np.lexsort((-found.score, found.image))]
     row = cover(truth, found)
@@ -137,13 +137,13 @@ def confusion_of(
     return Confusion.concatenate(parts)
 
 
-def cover(truth: Truth, found: Found) -> Rows:
+def cover(truth: GroundTruth, found: Predictions) -> Rows:
     """The row [G] of the detection that covers each annotation, -1 for none.
 
     Both are by ascending image, detections of an image by falling score, none is a crowd; categories play no role.
     """
     covered_by = np.full(len(truth), -1, dtype=np.int64)
-    for pairs in turns(overlaps(truth, found, IOU_THRESHES[0]), found.image):
+    for pairs in by_rank(overlaps(truth, found, IOU_THRESHES[0]), found.image):
         open_pairs = pairs.take(np.flatnonzero(covered_by[pairs.true] < 0))
         is_best = np.diff(open_pairs.found, append=-1) != 0  # a detection's pairs stand together, the best last
         best = open_pairs.take(np.flatnonzero(is_best))
@@ -165,7 +165,7 @@ def _confusion_at(ids: Rows, thresh: float, true_category: Rows, found_category:
     )
 
 
-def misses_of(instances: Instances, matches: list[Matches], score_thresh: float) -> Misses:
+def misses_of(instances: Instances, matches: list[CategoryMatches], score_thresh: float) -> Misses:
     """The images with annotations of which none was found at that score, by an IoU of at least 0.5; in COCO's order."""
     length = len(instances.image_ids) + 1  # the first image's place is 1
     num_wanted = _num_in_place([of_category.wanted_image for of_category in matches], length)

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from refseg_core.masks.rle import Rle, rle_from_polygons
+from refseg_core.evaluation.overlaps import GroundTruth, Predictions, Rows
+from refseg_core.masks.rle import Rle, mask_areas, rle_from_polygons
+from refseg_core.settings import Conventions
 from refseg_core.tables import Annotations, Categories, Detections, Images
 
 logger = logging.getLogger(__name__)
 
 _NAMED_IN_WARNINGS = 5
 
-Rows = npt.NDArray[np.int64]
 Sizes = dict[int, tuple[int, int]]
 
 
@@ -69,12 +70,30 @@ class Instances:
         """Where images stand; 0 for those that do not count."""
         return _places(self.image_ids, image_id)
 
-    def true_masks(self) -> npt.NDArray[np.object_]:
-        """The mask of each annotation, as `true_mask` gives it."""
-        masks = self.annotations.mask_rle.copy()
-        for row in range(len(masks)):
-            masks[row] = self.true_mask(row)
-        return masks
+    def ground_truth(self, iou_type: str) -> GroundTruth:
+        """Returns the annotations, in their order."""
+        table = self.annotations
+        shape: npt.NDArray[np.generic] = table.box_xywh
+        if iou_type == "segm":
+            shape = table.mask_rle.copy()
+            for row in range(len(shape)):
+                shape[row] = self.true_mask(row)
+        return GroundTruth(table.category_id, self.annotation_image, table.area, shape, table.is_crowd)
+
+    def predictions(self, iou_type: str, conventions: Conventions) -> Predictions:
+        """Returns the detections, in their order, with areas as the conventions have them."""
+        table = self.detections
+        box_xywh = table.box_xyxy.copy()
+        box_xywh[:, 2:] -= box_xywh[:, :2]
+        if conventions == "original":
+            box_xywh[:, 2:] -= 1
+        of_masks = iou_type == "segm"
+        if of_masks and conventions == "corrected":
+            area = mask_areas(table.mask_rle.tolist()).astype(np.float64)
+        else:
+            area = box_xywh[:, 2] * box_xywh[:, 3]
+        shape = table.mask_rle if of_masks else box_xywh
+        return Predictions(table.category_id, self.detection_image, area, shape, table.score)
 
     def true_mask(self, row: int) -> Rle:
         """An annotation's mask; where it has none, its box as one."""

@@ -10,10 +10,10 @@ from itertools import chain
 import numpy as np
 
 from refseg_core.evaluation.curves import Curves
-from refseg_core.evaluation.instances import Instances, Rows
-from refseg_core.evaluation.overlaps import Bools, Found, Truth
+from refseg_core.evaluation.instances import Instances
+from refseg_core.evaluation.overlaps import Bools, GroundTruth, Predictions, Rows
 from refseg_core.evaluation.summary import (
-    Comparison,
+    InstanceComparison,
     Numbers,
     average_precisions,
     average_recalls,
@@ -54,7 +54,7 @@ def compare_lvis(
     federated_labels: FederatedLabels,
     *,
     conventions: Conventions = "corrected",
-) -> Comparison:
+) -> InstanceComparison:
     """What `evaluate_lvis` reads its numbers off."""
     categories = categories[np.argsort(categories.category_id)]
     annotations = annotations[annotations.area > 0]
@@ -88,9 +88,9 @@ def _best_of_images(detections: Detections) -> Detections:
 
 def _counted(
     instances: Instances, iou_type: str, conventions: Conventions, labels: FederatedLabels
-) -> tuple[Truth, Found]:
+) -> tuple[GroundTruth, Predictions]:
     """The annotations, and the detections in images where their category is annotated or known to be absent."""
-    truth, found = Truth.of(instances, iou_type), Found.of(instances, iou_type, conventions)
+    truth, found = instances.ground_truth(iou_type), instances.predictions(iou_type, conventions)
     is_annotated = _is_among(found, truth.category_id, truth.image)
     found = found[(is_annotated | _is_labeled(found, instances, labels, "negative")) & (found.area > 0)]
     # Out of every range: what matches nothing is ignored, and else nobody asks.
@@ -98,13 +98,13 @@ def _counted(
     return truth, replace(found, area=np.where(is_partly_annotated, np.inf, found.area))
 
 
-def _is_labeled(found: Found, instances: Instances, labels: FederatedLabels, kind: str) -> Bools:
+def _is_labeled(found: Predictions, instances: Instances, labels: FederatedLabels, kind: str) -> Bools:
     """Whether the detections' images say this of their categories."""
     labels = labels[labels.kind == kind]
     return _is_among(found, labels.category_id, instances.places(labels.image_id))
 
 
-def _is_among(found: Found, category_id: Rows, image: Rows) -> Bools:
+def _is_among(found: Predictions, category_id: Rows, image: Rows) -> Bools:
     """Whether the detections' categories and images are a pair of those."""
     ids, category = np.unique(np.concatenate([found.category_id, category_id]), return_inverse=True)
     pairs = category + len(ids) * np.concatenate([found.image, image])

@@ -10,17 +10,14 @@ entries for LVIS's validation set) nor a Python object per detection exists.
 Shapes: T IoU thresholds, A area ranges, G annotations, D detections, P pairs of them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from refseg_core.evaluation.instances import Rows
-from refseg_core.evaluation.metric_rows import Floats
-from refseg_core.evaluation.overlaps import Bools, Found, Overlaps, Truth, overlaps
-from refseg_core.tables import Categories
+from refseg_core.evaluation.overlaps import Bools, Floats, GroundTruth, Overlaps, Predictions, Rows, overlaps
 
 IOU_THRESHES: Floats = np.linspace(0.5, 0.95, 10)
 # Areas of instances in px^2, both ends included.
@@ -40,7 +37,7 @@ class Outcomes(NamedTuple):
     num_wanted: npt.NDArray[np.int64]
 
 
-def assign(truth: Truth, found: Found) -> Outcomes:
+def assign(truth: GroundTruth, found: Predictions) -> Outcomes:
     """Gives each detection the annotation it overlaps most, if any is left that it overlaps enough.
 
     Both are of one category and by ascending image; in an image detections are by falling score. Annotations that are
@@ -51,7 +48,7 @@ def assign(truth: Truth, found: Found) -> Outcomes:
     shape = (len(AREA_RANGES), len(IOU_THRESHES))
     is_matched, is_right = (np.zeros((len(found), *shape), dtype=bool) for _ in range(2))
     is_taken_GAT = np.zeros((len(truth), *shape), dtype=bool)
-    for pairs in turns(overlaps(truth, found, IOU_THRESHES[0]), found.image):
+    for pairs in by_rank(overlaps(truth, found, IOU_THRESHES[0]), found.image):
         detection, choice = _choose(pairs, wanted_GA, is_taken_GAT)
         is_matched[detection] = choice >= 0
         is_right[detection] = choice >= len(pairs.iou)
@@ -74,7 +71,7 @@ def _choose(pairs: Overlaps, wanted_GA: Bools, is_taken_GAT: Bools) -> tuple[Row
     return detection, np.maximum.reduceat(np.where(is_open_PAT, number_PA[:, :, None], -1), start)
 
 
-def turns(pairs: Overlaps, image: Rows) -> Iterator[Overlaps]:
+def by_rank(pairs: Overlaps, image: Rows) -> Iterator[Overlaps]:
     """The pairs of the first detection of every image, then those of every second, and so on.
 
     A detection's pairs stand together, the best last.
@@ -96,7 +93,7 @@ def _in_range(area: Floats) -> Bools:
 
 
 @dataclass(frozen=True, eq=False)
-class Matches:
+class CategoryMatches:
     """One category's detections [D], by image, falling score and given order, with what became of each.
 
     `image` is the place of a detection's image, `rank` its place among those of its image, from 0. `wanted_image` [G]
@@ -122,20 +119,20 @@ class Matches:
         return is_wrong
 
 
-def match(truth: Truth, found: Found, categories: Categories, limit: int) -> list[Matches]:
-    """Matches the best `limit` detections of each image, for every category in the table's order."""
+def match(truth: GroundTruth, found: Predictions, category_ids: Sequence[int], limit: int) -> list[CategoryMatches]:
+    """CategoryMatches the best `limit` detections of each image, for every category in the given order."""
     truth = truth[np.lexsort((truth.image, truth.category_id))]
     found, rank = _best(found, limit)
     matches = []
-    for category_id in categories.category_id.tolist():
+    for category_id in category_ids:
         true_rows, found_rows = (_rows_of(category_id, side.category_id) for side in (truth, found))
         own, here = truth[true_rows], found[found_rows]
         wanted_image = own.image[~own.is_crowd]
-        matches.append(Matches(here.image, rank[found_rows], here.score, assign(own, here), wanted_image))
+        matches.append(CategoryMatches(here.image, rank[found_rows], here.score, assign(own, here), wanted_image))
     return matches
 
 
-def _best(found: Found, limit: int) -> tuple[Found, Rows]:
+def _best(found: Predictions, limit: int) -> tuple[Predictions, Rows]:
     """The best of each category and image, with their ranks: by category, image, falling score and given order."""
     found = found[np.lexsort((-found.score, found.image, found.category_id))]
     is_first = np.ones(len(found), dtype=bool)

@@ -1,7 +1,8 @@
-"""What annotations and detections are compared by, boxes or masks, and the intersection over union of the two.
+"""Boxes or masks of annotations and detections, and the intersection over union of the two.
 
 Columns of one length, G annotations or D detections. Only pairs that can match are kept, so that no table of all pairs
-exists. Not here: which of them a protocol counts, and which detection gets which annotation.
+exists. Not here: which of them a protocol counts (`instances.py`), and which detection gets which annotation
+(`matching.py`).
 """
 
 import dataclasses
@@ -12,11 +13,10 @@ from typing import Any, Literal, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from refseg_core.evaluation.instances import Instances, Rows
-from refseg_core.evaluation.metric_rows import Floats
-from refseg_core.masks.rle import mask_areas, mask_ious
-from refseg_core.settings import Conventions
+from refseg_core.masks.rle import mask_ious
 
+Rows = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Shapes = npt.NDArray[Any]  # box_xywh [N, 4], or Rle [N] as objects
 
@@ -38,40 +38,17 @@ class _Columns:
 
 
 @dataclass(frozen=True, eq=False)
-class Truth(_Columns):
+class GroundTruth(_Columns):
     """Annotations [G]."""
 
     is_crowd: Bools
 
-    @classmethod
-    def of(cls, instances: Instances, iou_type: str) -> "Truth":
-        """The annotations, in their order."""
-        table = instances.annotations
-        shape = instances.true_masks() if iou_type == "segm" else table.box_xywh
-        return cls(table.category_id, instances.annotation_image, table.area, shape, table.is_crowd)
-
 
 @dataclass(frozen=True, eq=False)
-class Found(_Columns):
+class Predictions(_Columns):
     """Detections [D]."""
 
     score: npt.NDArray[np.float32]
-
-    @classmethod
-    def of(cls, instances: Instances, iou_type: str, conventions: Conventions) -> "Found":
-        """The detections, in their order, with areas as the conventions have them."""
-        table = instances.detections
-        box_xywh = table.box_xyxy.copy()
-        box_xywh[:, 2:] -= box_xywh[:, :2]
-        if conventions == "original":
-            box_xywh[:, 2:] -= 1
-        of_masks = iou_type == "segm"
-        if of_masks and conventions == "corrected":
-            area = mask_areas(table.mask_rle.tolist()).astype(np.float64)
-        else:
-            area = box_xywh[:, 2] * box_xywh[:, 3]
-        shape = table.mask_rle if of_masks else box_xywh
-        return cls(table.category_id, instances.detection_image, area, shape, table.score)
 
 
 _SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
@@ -89,7 +66,7 @@ class Overlaps(NamedTuple):
         return Overlaps(self.found[pairs], self.true[pairs], self.iou[pairs])
 
 
-def overlaps(truth: Truth, found: Found, least: float) -> Overlaps:
+def overlaps(truth: GroundTruth, found: Predictions, least: float) -> Overlaps:
     """Pairs of one image whose IoU is at least `least`; both are of one category, and by ascending image."""
     ious_of = _mask_ious if found.shape.dtype == object else box_ious
     parts = [Overlaps(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]

@@ -2,11 +2,11 @@
 
 from refseg_core.errors import DatasetError
 from refseg_core.evaluation.coco import compare_coco
-from refseg_core.evaluation.diagnostics import Review, scrutinize
+from refseg_core.evaluation.diagnostics import Review, diagnose
 from refseg_core.evaluation.lvis import compare_lvis
 from refseg_core.evaluation.semantic import evaluate_semantic
-from refseg_core.evaluation.summary import Comparison, summarize
-from refseg_core.evaluation.voc import compare_voc
+from refseg_core.evaluation.summary import InstanceComparison, summarize
+from refseg_core.evaluation.voc import with_voc_ap
 from refseg_core.settings import Conventions, EvaluationSettings, Protocol
 from refseg_core.tables import Annotations, Categories, Detections, FederatedLabels, Images, Metrics
 
@@ -68,12 +68,12 @@ def review(
     comparison = _compare(given, federated_labels, settings, conventions)
     if comparison is None:
         return Review(_of_pixels(given, settings, conventions))
-    return scrutinize(comparison, settings, conventions, is_novel=is_novel)
+    return diagnose(comparison, settings, conventions, is_novel=is_novel)
 
 
 def _compare(
     given: _Given, labels: FederatedLabels | None, settings: EvaluationSettings, conventions: Conventions
-) -> Comparison | None:
+) -> InstanceComparison | None:
     """The comparison of instances; None where pixels are compared."""
     protocol = choose_protocol(settings.protocol, conventions, is_federated=labels is not None)
     if protocol == "semantic":
@@ -81,7 +81,7 @@ def _compare(
     if protocol == "lvis" and labels is not None:
         return compare_lvis(*given, labels, conventions=conventions)
     if protocol == "voc":
-        return compare_voc(*given, conventions=conventions)
+        return with_voc_ap(compare_coco(*given, conventions=conventions), conventions)
     return compare_coco(*given, conventions=conventions)
 
 

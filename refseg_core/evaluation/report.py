@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import numpy.typing as npt
 
+from refseg_core.evaluation.curves import NO_VALUE
 from refseg_core.evaluation.diagnostics import INTERVAL, NUMBERS, Review
-from refseg_core.evaluation.metric_rows import NO_VALUE
 from refseg_core.settings import Protocol
 from refseg_core.tables import Confusion, Metrics
 

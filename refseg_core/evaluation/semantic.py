@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from refseg_core.errors import DatasetError
-from refseg_core.evaluation.instances import Instances, Rows
-from refseg_core.evaluation.metric_rows import NO_VALUE, Floats, Row, known_mean, metrics_of
+from refseg_core.evaluation.curves import NO_VALUE, known_mean
+from refseg_core.evaluation.instances import Instances
+from refseg_core.evaluation.overlaps import Floats, Rows
+from refseg_core.evaluation.summary import Row, metrics_of
 from refseg_core.masks.rle import Rle, decode_mask
 from refseg_core.settings import Conventions
 from refseg_core.tables import Annotations, Categories, Detections, Images, Metrics

@@ -3,14 +3,16 @@
 A protocol says what is compared and which numbers are read off all categories together.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
 
 from refseg_core.evaluation.curves import Curves
 from refseg_core.evaluation.instances import Instances
-from refseg_core.evaluation.matching import Matches, match
-from refseg_core.evaluation.metric_rows import Row, metrics_of
-from refseg_core.evaluation.overlaps import Found, Truth
+from refseg_core.evaluation.matching import CategoryMatches, match
+from refseg_core.evaluation.overlaps import GroundTruth, Predictions
 from refseg_core.tables import Categories, Metrics
 
 _AREAS = {"small": "s", "medium": "m", "large": "l"}
@@ -18,8 +20,28 @@ _AREAS = {"small": "s", "medium": "m", "large": "l"}
 Numbers = Iterator[tuple[str, float]]
 
 
+class Row(NamedTuple):
+    """A row of the table of metrics."""
+
+    iou_type: str
+    metric: str
+    category_id: int | None
+    category_name: str | None
+    num_instances: int
+    value: float
+
+
+def metrics_of(rows: Iterable[Row]) -> Metrics:
+    """Returns the rows as a table."""
+    columns = list(zip(*rows, strict=True))
+    if not columns:
+        return Metrics.empty()
+    named = zip(Row._fields, columns, strict=True)
+    return Metrics(**{name: np.array(values, dtype=object) for name, values in named})
+
+
 @dataclass(frozen=True)
-class Comparison:
+class InstanceComparison:
     """What a protocol compared: its matches by IoU type, and the numbers it reads off all categories together.
 
     `categories` are by ascending id; masks are left out if there are annotations and none has a mask. `beside` are
@@ -29,7 +51,7 @@ class Comparison:
     instances: Instances
     categories: Categories
     max_detections: Sequence[int]
-    matches: Mapping[str, list[Matches]]
+    matches: Mapping[str, list[CategoryMatches]]
     overall: Callable[[Curves], Numbers]
     beside: tuple[Row, ...] = ()
 
@@ -39,17 +61,17 @@ def compare(
     categories: Categories,
     max_detections: Sequence[int],
     *,
-    compared: Callable[[str], tuple[Truth, Found]],
+    compared: Callable[[str], tuple[GroundTruth, Predictions]],
     overall: Callable[[Curves], Numbers],
-) -> Comparison:
-    """Matches what is `compared` by an IoU type, for boxes and masks; `max_detections` ascends."""
+) -> InstanceComparison:
+    """CategoryMatches what is `compared` by an IoU type, for boxes and masks; `max_detections` ascends."""
     instances.warn_of_other_sizes()
     iou_types = ("bbox", "segm") if instances.have_masks else ("bbox",)
-    matches = {kind: match(*compared(kind), categories, max_detections[-1]) for kind in iou_types}
-    return Comparison(instances, categories, max_detections, matches, overall)
+    matches = {kind: match(*compared(kind), categories.category_id.tolist(), max_detections[-1]) for kind in iou_types}
+    return InstanceComparison(instances, categories, max_detections, matches, overall)
 
 
-def summarize(comparison: Comparison) -> Metrics:
+def summarize(comparison: InstanceComparison) -> Metrics:
     """The metrics: of each IoU type those of all categories, then of each."""
     instances = comparison.instances
     rows: list[Row] = []

@@ -12,13 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from refseg_core.evaluation.coco import compare_coco
-from refseg_core.evaluation.instances import Instances, Rows
-from refseg_core.evaluation.metric_rows import NO_VALUE, Floats, Row, known_mean
-from refseg_core.evaluation.overlaps import Bools, Found, Truth, overlaps
-from refseg_core.evaluation.summary import Comparison
+from refseg_core.evaluation.curves import NO_VALUE, known_mean
+from refseg_core.evaluation.instances import Instances
+from refseg_core.evaluation.overlaps import Bools, Floats, GroundTruth, Predictions, Rows, overlaps
+from refseg_core.evaluation.summary import InstanceComparison, Row
 from refseg_core.settings import Conventions
-from refseg_core.tables import Annotations, Categories, Detections, Images
+from refseg_core.tables import Categories
 
 AREA, ELEVEN_POINTS = "VOC_AP50", "VOC07_AP50"
 _LEAST_IOU = 0.5
@@ -48,25 +47,19 @@ class _Curve(NamedTuple):
         return np.append(np.maximum.accumulate(self.precision[::-1])[::-1], 0)
 
 
-def compare_voc(
-    images: Images,
-    annotations: Annotations,
-    categories: Categories,
-    detections: Detections,
-    *,
-    conventions: Conventions = "corrected",
-) -> Comparison:
-    """COCO's comparison with VOC's two numbers beside it."""
-    comparison = compare_coco(images, annotations, categories, detections, conventions=conventions)
+def with_voc_ap(comparison: InstanceComparison, conventions: Conventions) -> InstanceComparison:
+    """Returns COCO's comparison with VOC's two numbers beside it."""
     instances = comparison.instances
     of_kinds = (
-        (kind, Truth.of(instances, kind), Found.of(instances, kind, conventions)) for kind in comparison.matches
+        (kind, instances.ground_truth(kind), instances.predictions(kind, conventions)) for kind in comparison.matches
     )
     rows = chain.from_iterable(_rows(*of_kind, instances, comparison.categories) for of_kind in of_kinds)
     return replace(comparison, beside=tuple(rows))
 
 
-def _rows(iou_type: str, truth: Truth, found: Found, instances: Instances, categories: Categories) -> Iterator[Row]:
+def _rows(
+    iou_type: str, truth: GroundTruth, found: Predictions, instances: Instances, categories: Categories
+) -> Iterator[Row]:
     """Both numbers over all categories, the mean of those with instances, then of each."""
     truth, found = truth[np.argsort(truth.image, kind="stable")], found[np.argsort(found.image, kind="stable")]
     ids = categories.category_id.tolist()
@@ -81,7 +74,7 @@ def _rows(iou_type: str, truth: Truth, found: Found, instances: Instances, categ
             yield Row(iou_type, metric, category_id, name, instances.num_of(category_id), value)
 
 
-def _curve(truth: Truth, found: Found) -> _Curve | None:
+def _curve(truth: GroundTruth, found: Predictions) -> _Curve | None:
     """The curve of one category, whose rows are by ascending image; None without instances."""
     num_wanted = int((~truth.is_crowd).sum())
     if not num_wanted:
@@ -94,7 +87,7 @@ def _curve(truth: Truth, found: Found) -> _Curve | None:
     return _Curve(num_right / np.arange(1, len(is_right) + 1), num_right / num_wanted)
 
 
-def _most_overlapped(truth: Truth, found: Found) -> Rows:
+def _most_overlapped(truth: GroundTruth, found: Predictions) -> Rows:
     """Of each detection [D] the annotation with the highest IoU, the first of equals; -1 where none is enough."""
     no_crowds = replace(truth, is_crowd=np.zeros(len(truth), dtype=bool))  # whose overlap would be another
     pairs = overlaps(no_crowds, found, _LEAST_IOU)

@@ -1,14 +1,14 @@
 """What an evaluation left in the store, read back: its tables, and the protocol that gave them."""
 
-from refseg_core import evaluation
+from refseg_core.evaluation.diagnostics import Review
 from refseg_core.settings import Protocol
 from refseg_core.tables import Confusion, Metrics, Misses
 from tasks.store.store import Artifact, Store, table_name
 
 
-def load_review(store: Store, metrics: Artifact) -> evaluation.Review:
+def load_review(store: Store, metrics: Artifact) -> Review:
     """What the evaluation made. Metrics of older versions are all there is of them."""
-    return evaluation.Review(
+    return Review(
         store.load(metrics, Metrics),
         store.load(metrics, Confusion) if table_name(Confusion) in metrics.num_rows else None,
         store.load(metrics, Misses) if table_name(Misses) in metrics.num_rows else None,

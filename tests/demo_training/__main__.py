@@ -31,7 +31,7 @@ from refseg_core.demo.dataset import (
     to_coco,
 )
 from refseg_core.demo.scenes import Scene, SceneSettings
-from refseg_core.evaluation import evaluate
+from refseg_core.evaluation.protocols import evaluate
 from refseg_core.labeling.labeler import Labeler
 from refseg_core.models.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
 from refseg_core.models.encoder import Encoder, build_encoder

@@ -11,7 +11,7 @@ from flows.errors import ShardsFailedError
 from flows.reports.run_report import print_review
 from flows.terminal import one_line_faults, progress_lines
 from refseg_core.errors import StoreError
-from refseg_core.evaluation import Review
+from refseg_core.evaluation.diagnostics import Review
 from refseg_core.settings import Protocol
 from refseg_core.tables import Metrics
 from tasks.runtime.progress import report

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from refseg_core.evaluation import evaluate
+from refseg_core.evaluation.protocols import evaluate
 from refseg_core.labeling.labeler import Labeler
 from refseg_core.masks.rle import Rle, encode_masks, mask_ious
 from refseg_core.references.segmentation import segment_boxes

@@ -6,8 +6,8 @@ import uuid
 import numpy as np
 import pytest
 
-from refseg_core import evaluation
 from refseg_core.errors import DatasetError, StoreError
+from refseg_core.evaluation import protocols
 from refseg_core.settings import EvaluationSettings
 from refseg_core.tables import Annotations, Categories, Confusion, Images, Metrics, Misses
 from tasks.store.reviews import load_review, protocol_of
@@ -35,7 +35,7 @@ def test_labels_are_evaluated_over_the_prototypes_categories(steps: Steps, label
     assert {name for name in metrics.category_name if name is not None} == set(CATEGORIES.values())
     detections, _ = steps.labels(labeled[1])
     dataset = labeled[1].dataset
-    expected = evaluation.review(
+    expected = protocols.review(
         steps.store.load(dataset, Images),
         steps.store.load(dataset, Annotations),
         steps.store.load(dataset, Categories),
@@ -65,7 +65,7 @@ def test_the_evaluation_is_made_once_for_each_convention(
     corrected = steps.evaluate(*labeled)
     original = steps.evaluate(*labeled, "original")
     assert corrected.key != original.key
-    forbid(monkeypatch, evaluation, "review")
+    forbid(monkeypatch, protocols, "review")
     assert steps.evaluate(*labeled) == corrected
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from refseg_core import evaluation
 from refseg_core.analysis.label_agreement import Agreement, compare_labels
+from refseg_core.evaluation.protocols import evaluate
 from refseg_core.images import decode_image
 from refseg_core.labeling.image_labels import PromptCounts
 from refseg_core.labeling.labeler import Labeler
@@ -172,7 +172,7 @@ class _Run:
         truth = self.inputs.truth
         if truth is None:
             return {}
-        metrics = evaluation.evaluate(
+        metrics = evaluate(
             truth.images,
             truth.annotations,
             truth.categories,

@@ -1,8 +1,8 @@
 """Shows how good labels are, where there is ground truth."""
 
-from refseg_core.evaluation import (
+from refseg_core.evaluation.diagnostics import Review
+from refseg_core.evaluation.report import (
     HOW_COMPARED,
-    Review,
     category_table,
     confusion_table,
     findings,

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from refseg_core.datasets.coco import parse_coco
 from refseg_core.datasets.dataset import Dataset
-from refseg_core.evaluation import category_table, confusion_table, findings, metrics_table, review, score_table
 from refseg_core.evaluation.coco import evaluate_coco
 from refseg_core.evaluation.diagnostics import Review
+from refseg_core.evaluation.protocols import review
+from refseg_core.evaluation.report import category_table, confusion_table, findings, metrics_table, score_table
 from refseg_core.masks.rle import encode_masks
 from refseg_core.settings import Conventions
 from refseg_core.tables import Detections, Metrics

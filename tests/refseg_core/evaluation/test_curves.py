@@ -15,7 +15,7 @@ from pycocotools.cocoeval import COCOeval, Params
 
 from refseg_core.evaluation.curves import Curves
 from refseg_core.evaluation.matching import AREA_RANGES, IOU_THRESHES, assign, match
-from refseg_core.evaluation.overlaps import Found, Truth, box_ious
+from refseg_core.evaluation.overlaps import GroundTruth, Predictions, box_ious
 from refseg_core.masks.rle import encode_masks
 from refseg_core.tables import Categories
 
@@ -36,13 +36,13 @@ _limits = st.sampled_from([(1, 10, 100), (1, 2, 3), (2,), (1, 3)])
 
 
 def columns(kind: type[Any], rows: Sequence[tuple[Any, ...]], iou_type: str) -> Any:
-    """Truth or Found of (image, category, box, area, crowd or score)."""
+    """GroundTruth or Predictions of (image, category, box, area, crowd or score)."""
     image, category, boxes, area, last = zip(*rows, strict=True) if rows else ((),) * 5
     shape = np.array(boxes, dtype=np.float64).reshape(-1, 4)
     if iou_type == "segm":
         shape = np.empty(len(rows), dtype=object)
         shape[:] = [mask_of(box) for box in boxes]
-    last = np.array(last, dtype=bool if kind is Truth else np.float32)
+    last = np.array(last, dtype=bool if kind is GroundTruth else np.float32)
     return kind(np.array(category, dtype=np.int64), np.array(image, dtype=np.int64), np.array(area), shape, last)
 
 
@@ -106,8 +106,8 @@ def categories() -> Categories:
 def test_precision_and_recall_are_those_of_pycocotools(
     iou_type: str, annotations: list[Any], detections: list[Any], limits: tuple[int, ...]
 ) -> None:
-    truth, found = columns(Truth, annotations, iou_type), columns(Found, detections, iou_type)
-    curves = Curves.of(match(truth, found, categories(), limits[-1]), limits)
+    truth, found = columns(GroundTruth, annotations, iou_type), columns(Predictions, detections, iou_type)
+    curves = Curves.of(match(truth, found, categories().category_id.tolist(), limits[-1]), limits)
     expected = plain_curves(annotations, detections, iou_type, limits)
     np.testing.assert_array_equal(curves.precision, expected["precision"])
     np.testing.assert_array_equal(curves.recall, expected["recall"])
@@ -124,8 +124,8 @@ def test_so_are_those_of_images_full_of_detections(iou_type: str, seed: int) -> 
         return list(zip(*picks[:2], corners, *picks[2:], strict=True))
 
     annotations, detections = drawn(60, 3, [0, 0, 0, 1]), drawn(900, 4, [0.1, 0.2, 0.3, 0.4])
-    truth, found = columns(Truth, annotations, iou_type), columns(Found, detections, iou_type)
-    curves = Curves.of(match(truth, found, categories(), 100), (1, 10, 100))
+    truth, found = columns(GroundTruth, annotations, iou_type), columns(Predictions, detections, iou_type)
+    curves = Curves.of(match(truth, found, categories().category_id.tolist(), 100), (1, 10, 100))
     expected = plain_curves(annotations, detections, iou_type, (1, 10, 100))
     np.testing.assert_array_equal(curves.precision, expected["precision"])
     np.testing.assert_array_equal(curves.recall, expected["recall"])
@@ -149,8 +149,8 @@ class TestByHand:
 
     @staticmethod
     def outcomes(annotations: list[Any], detections: list[Any], area: str = "all") -> str:
-        truth = columns(Truth, [(1, 3, *rest) for rest in annotations], "bbox")
-        found = columns(Found, [(1, 3, *rest, 0.5) for rest in detections], "bbox")
+        truth = columns(GroundTruth, [(1, 3, *rest) for rest in annotations], "bbox")
+        found = columns(Predictions, [(1, 3, *rest, 0.5) for rest in detections], "bbox")
         outcomes = assign(truth, found)
         index = list(AREA_RANGES).index(area)
         named = np.where(outcomes.is_wrong, "wrong", "ignored")

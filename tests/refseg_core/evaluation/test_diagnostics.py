@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refseg_core.evaluation import review
 from refseg_core.evaluation.bootstrap import resampled_ap
 from refseg_core.evaluation.coco import compare_coco, evaluate_coco
 from refseg_core.evaluation.diagnostics import Review
+from refseg_core.evaluation.protocols import review
 from refseg_core.masks.rle import mask_ious
 from refseg_core.settings import EvaluationSettings, Protocol
 from refseg_core.tables import Detections

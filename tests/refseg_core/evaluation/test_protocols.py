@@ -3,7 +3,7 @@
 import pytest
 
 from refseg_core.errors import DatasetError
-from refseg_core.evaluation import choose_protocol, evaluate
+from refseg_core.evaluation.protocols import choose_protocol, evaluate
 from refseg_core.settings import Conventions, EvaluationSettings, Protocol
 from tests.support.oracles.evaluation_cases import a_federated_case, dataset_of
 

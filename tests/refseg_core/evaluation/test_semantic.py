@@ -9,7 +9,7 @@ import pytest
 
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.errors import DatasetError
-from refseg_core.evaluation import category_table, metrics_table
+from refseg_core.evaluation.report import category_table, metrics_table
 from refseg_core.evaluation.semantic import evaluate_semantic
 from refseg_core.masks.rle import decode_mask
 from refseg_core.settings import Conventions

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refseg_core.evaluation import evaluate, metrics_table, review
+from refseg_core.evaluation.protocols import evaluate, review
+from refseg_core.evaluation.report import metrics_table
 from refseg_core.settings import EvaluationSettings
 from refseg_core.tables import Detections, Metrics
 from tests.support.oracles.evaluation_cases import Document, a_synthetic_case, dataset_of, detections_of, found
