@@ -1,4 +1,4 @@
-"""The embedded demo: drawn scenes, toy models and a run configuration, written to a folder and run from there."""
+"""The demo: drawn scenes, toy models and a run configuration, written to a folder; and pictures of its labels."""
 
 import json
 from importlib import resources
@@ -7,8 +7,6 @@ from typing import Any
 
 import yaml
 
-from flows.config.loading import load_config
-from flows.run import execute
 from flows.terminal import results
 from refseg_core.demo.dataset import DEMO_CATEGORIES, draw_demo_references, draw_demo_targets, image_name, to_coco
 from refseg_core.demo.scenes import Scene
@@ -21,15 +19,12 @@ from tasks.store.store import Store
 _MODELS = ("sam2_demo", "dinov2_demo")
 
 
-def run_demo(folder: Path) -> None:
-    """Writes the demo's data, labels it, evaluates, draws pictures, and says where all of it is."""
-    config = load_config(str(write_demo(folder)))
-    execute(config)
-    run, _ = newest_labels(Store(config.store))
-    pictures = folder / "pictures"
-    show_labels(config.store, run.key, str(pictures), score_thresh=0.5, limit=None)
+def show_demo(store_uri: str, pictures: Path) -> None:
+    """Draws the labels of the demo's store into a folder and prints the next steps."""
+    run, _ = newest_labels(Store(store_uri))
+    show_labels(store_uri, run.key, str(pictures), score_thresh=0.5, limit=None)
     results.print(f"Pictures:   {pictures}/references.jpg and {pictures}/images/")
-    results.print("These are toy models, which know nothing of real images. For your own:")
+    results.print("The demo's models are toys that only know drawn scenes. For your own images:")
     results.print("  refseg weights pull sam2_hiera_large dinov2_vitl14")
     results.print("  refseg init run.yaml      # fill in the paths")
     results.print("  refseg run run.yaml")

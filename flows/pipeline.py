@@ -10,7 +10,7 @@ from prefect import Task, flow, runtime
 from flows.config.preflight import check
 from flows.config.run_config import RunConfig
 from flows.errors import ShardsFailedError
-from flows.execution.cancellation import cancel_below, heeding_cancellation
+from flows.execution.cancellation import cancel_below, stopping_when_cancelled
 from flows.execution.engines import build_bank_with_workers, label_with
 from tasks.evaluate import evaluate
 from tasks.fill_memory_bank import fill_memory_bank
@@ -57,7 +57,7 @@ def _run_name() -> str:
 )
 def run_pipeline(config: RunConfig) -> RunResult:
     """From references and images to labels and metrics."""
-    with heeding_cancellation():
+    with stopping_when_cancelled():
         if _is_deployed():  # the command line has checked before Prefect was started
             check(config)
         prototypes = make_bank(config)
@@ -97,7 +97,7 @@ def make_bank_here(config: RunConfig) -> Artifact:
 @flow(name="build bank", flow_run_name=_run_name, persist_result=False)
 def build_bank(config: RunConfig) -> Artifact:
     """From annotated examples to one prototype per category."""
-    with heeding_cancellation(), _progress(config, "fill memory bank", "references"):
+    with stopping_when_cancelled(), _progress(config, "fill memory bank", "references"):
         prototypes = _bank(config, by_prefect=True)
     if is_shown():
         publish_bank(config.store, prototypes)

@@ -1,4 +1,4 @@
-"""Prefect for the command line: settings that keep the terminal quiet, and a server for as long as a command lasts."""
+"""Prefect for the command line: settings for a quiet terminal, and a server for the duration of a command."""
 
 import os
 from collections.abc import Iterator
@@ -15,19 +15,19 @@ PREFECT_SETTINGS = {
 }
 
 
-def prefect_settings() -> None:
-    """Ours; the user's own win. To be called before Prefect is imported."""
+def set_prefect_defaults() -> None:
+    """Sets Prefect's settings in the environment, unless the user has; call it before Prefect is imported."""
     for name, value in PREFECT_SETTINGS.items():
         os.environ.setdefault(name, value)
 
 
 @contextmanager
-def prefect_at_hand() -> Iterator[None]:
-    """Runs the block with a Prefect server, and bars for what our steps report."""
-    prefect_settings()
-    from flows.terminal import messages, one_line_faults, progress_bars
+def prefect_session() -> Iterator[None]:
+    """Runs the block with a Prefect server, progress bars and short error messages."""
+    set_prefect_defaults()
+    from flows.terminal import messages, progress_bars, without_tracebacks
 
     if "PREFECT_API_URL" not in os.environ:
         messages.print("Starting a temporary Prefect server (set PREFECT_API_URL to use your own).", style="dim")
-    with progress_bars(), one_line_faults():
+    with progress_bars(), without_tracebacks():
         yield

@@ -1,29 +1,29 @@
-"""One run of a configuration from the command line: checked, run with Prefect at hand, reported."""
+"""One run of a configuration from the command line: check, run in a Prefect session, report."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from flows.config.run_config import RunConfig
-from flows.prefect_session import prefect_at_hand, prefect_settings
+from flows.prefect_session import prefect_session, set_prefect_defaults
 
 
 def execute(config: RunConfig) -> None:
     """Checks, runs and reports a configuration."""
-    with pipeline_of(config):
+    with checked_session(config):
         from flows.pipeline import run_pipeline
 
         result = run_pipeline(config)
     from flows.reports.run_report import report_run
 
-    report_run(config, result)
+    report_run(config.store, result.plan, result.metrics)
 
 
 @contextmanager
-def pipeline_of(config: RunConfig) -> Iterator[None]:
-    """Checks the configuration, then runs the block with Prefect at hand."""
-    prefect_settings()
+def checked_session(config: RunConfig) -> Iterator[None]:
+    """Checks the configuration, then opens a Prefect session for the block."""
+    set_prefect_defaults()
     from flows.config.preflight import check
 
     check(config)
-    with prefect_at_hand():
+    with prefect_session():
         yield

@@ -1,4 +1,4 @@
-"""What people see in a terminal: progress bars, tables and errors. Results go to stdout, everything else to stderr."""
+"""Output in the terminal: consoles, progress bars and short errors. Results go to stdout, the rest to stderr."""
 
 import logging
 import sys
@@ -26,7 +26,7 @@ from refseg_core.errors import RefsegError
 from tasks.runtime import progress
 from tasks.storage.retry import may_pass
 
-# Names come from users: what looks like rich's markup in them is shown as it stands.
+# Names come from users, so that rich's markup in them is shown literally.
 results = Console(
     highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160
 )
@@ -44,7 +44,7 @@ class _Speed(ProgressColumn):
 
 @contextmanager
 def progress_bars() -> Iterator[None]:
-    """Within the block every step that reports its progress has a bar; where no terminal is, a line now and again."""
+    """Shows a bar for every step that reports progress; without a terminal, a line every 25 seconds."""
     with _bars() if messages.is_terminal else progress_lines(messages.print):
         yield
 
@@ -59,13 +59,13 @@ def progress_lines(show: Callable[[str], None], *, seconds: float = _SECONDS_BET
         line.hear(heard)
         latest[heard.step] = line  # the last one is at work
 
-    def show_now_and_again() -> None:
+    def show_periodically() -> None:
         while not ended.wait(seconds):
             if latest:
                 show(str(list(latest.values())[-1]))
 
     ended = threading.Event()
-    shower = threading.Thread(target=show_now_and_again, name="progress lines", daemon=True)
+    shower = threading.Thread(target=show_periodically, name="progress lines", daemon=True)
     with progress.listening(listen):
         shower.start()
         try:
@@ -76,7 +76,7 @@ def progress_lines(show: Callable[[str], None], *, seconds: float = _SECONDS_BET
 
 
 class _Line:
-    """How far a step is, in words."""
+    """The progress of a step as text."""
 
     def __init__(self, step: str) -> None:
         self._step = step
@@ -128,19 +128,19 @@ def _bars() -> Iterator[None]:
 
 
 @contextmanager
-def one_line_faults() -> Iterator[None]:
-    """Within the block Prefect shows no traceback of what the command line tells in a line; of bugs it does."""
+def without_tracebacks() -> Iterator[None]:
+    """Suppresses Prefect's tracebacks of errors that the command line reports in a line; those of bugs are shown."""
     handlers = list(logging.getLogger().handlers)
     for handler in handlers:
-        handler.addFilter(_is_news)
+        handler.addFilter(_is_unreported)
     try:
         yield
     finally:
         for handler in handlers:
-            handler.removeFilter(_is_news)
+            handler.removeFilter(_is_unreported)
 
 
-def _is_news(record: logging.LogRecord) -> bool:
+def _is_unreported(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
-    is_told = isinstance(error, RefsegError | RunFailedError) or (error is not None and may_pass(error))
-    return not (is_told and record.name.startswith("prefect."))
+    is_reported = isinstance(error, RefsegError | RunFailedError) or (error is not None and may_pass(error))
+    return not (is_reported and record.name.startswith("prefect."))

@@ -12,7 +12,7 @@ from flows.benchmarks.comparison import RunOutcome, as_text, compare_with_publis
 from flows.benchmarks.data_check import check_data, check_runs
 from flows.benchmarks.spec import Benchmark, Point, Value, load_benchmark
 from flows.config.run_config import RunConfig
-from flows.execution.cancellation import heeding_cancellation
+from flows.execution.cancellation import stopping_when_cancelled
 from flows.pipeline import run_pipeline
 from refseg_core.tables import Images, Metrics
 from tasks.outputs.prefect_ui.benchmark import publish_benchmark
@@ -81,7 +81,7 @@ def run_benchmark(
         corrected: Right conventions instead of those of the published code.
         changes: Other values of a run configuration, by dotted key.
     """
-    with heeding_cancellation():
+    with stopping_when_cancelled():
         return run_plan(plan_benchmark(name, data, store, chosen=chosen, corrected=corrected, changes=changes))
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 import yaml
 
-from flows.prefect_session import prefect_at_hand, prefect_settings
+from flows.prefect_session import prefect_session, set_prefect_defaults
 from refseg_core.errors import ConfigurationError
 from tasks.storage.uris import scheme
 
@@ -58,11 +58,11 @@ def benchmark(
     chosen = {axis: tuple(_value(part) for part in values.split(",")) for axis, values in map(_pair, only)}
     given = {key: yaml.safe_load(value) for key, value in map(_pair, changes)}
     store = _absolute(out).rstrip("/") + f"/{name}"
-    prefect_settings()
+    set_prefect_defaults()
     from flows.benchmarks.run import plan_benchmark, run_plan
 
     plan = plan_benchmark(name, str(Path(data).absolute()), store, chosen=chosen, corrected=corrected, changes=given)
-    with prefect_at_hand():
+    with prefect_session():
         table = run_plan(plan)
     from flows.reports.benchmark_report import report_benchmark
 

@@ -19,8 +19,8 @@ from flows.config.loading import load_config
 from flows.config.run_config import Key, RunConfig, keys
 from flows.config.template import template
 from flows.errors import RunFailedError
-from flows.prefect_session import prefect_settings
-from flows.run import execute, pipeline_of
+from flows.prefect_session import set_prefect_defaults
+from flows.run import checked_session, execute
 from refseg_core.errors import ConfigurationError, RefsegError
 from tasks.storage.retry import may_pass, reason
 
@@ -130,7 +130,7 @@ def index(config_file: str, **flags: str | None) -> None:
         ("Targets", config.targets.source, None),
     ):
         dataset = index_dataset.fn(config.store, source, conventions=config.conventions)
-        report_dataset(config, title, source, dataset, num_shots=num_shots)
+        report_dataset(config.store, title, source, dataset, num_shots=num_shots)
 
 
 @main.command()
@@ -138,7 +138,7 @@ def index(config_file: str, **flags: str | None) -> None:
 def bank(config_file: str, **flags: str | None) -> None:
     """Samples, segments and encodes the references into prototypes."""
     config = _load(config_file, flags)
-    with pipeline_of(config):
+    with checked_session(config):
         from flows.pipeline import make_bank
 
         prototypes = make_bank(config)
@@ -150,7 +150,7 @@ def bank(config_file: str, **flags: str | None) -> None:
 def label(config_file: str, **flags: str | None) -> None:
     """Labels the images that are not labeled yet; makes the bank first where it is missing."""
     config = _load(config_file, flags)
-    with pipeline_of(config):
+    with checked_session(config):
         from flows.pipeline import label_targets, make_bank
 
         plan = label_targets(config, make_bank(config))
@@ -166,7 +166,7 @@ def evaluate(config_file: str, **flags: str | None) -> None:
     config = _load(config_file, flags)
     if config.targets.annotations is None:
         raise click.UsageError("targets.annotations is null: there is no ground truth to compare with.")
-    with pipeline_of(config):
+    with checked_session(config):
         from flows.pipeline import evaluate_run
 
         metrics = evaluate_run(config)
@@ -187,13 +187,13 @@ def study(config_file: str, seeds: str, shots: str, out: str, **flags: str | Non
     start it says what that comes to here, where the store holds labels to tell by. What is done is kept, so that the
     same command goes on, and further seeds and shots cost only what is new. Pictures are not drawn.
     """
-    prefect_settings()
+    set_prefect_defaults()
     from flows.reports.study_report import report_study
     from flows.study import plan_study, run_study
 
     wanted = [_numbers(name, given, least) for name, given, least in (("--seeds", seeds, 0), ("--shots", shots, 1))]
     configs = plan_study(_load(config_file, flags), *wanted)
-    with pipeline_of(configs[-1]):  # the most references: what is short is told at once
+    with checked_session(configs[-1]):  # the most references: what is short is told at once
         runs = run_study(configs)
     report_study(runs, Path(out))
 
@@ -234,14 +234,16 @@ def pull(names: tuple[str, ...], to: str | None) -> None:
 @click.option("--out", default="demo-run", show_default=True, help="Folder for the demo's data, labels and pictures.")
 def demo(data_only: str | None, out: str) -> None:
     """Runs everything on drawn scenes with toy models that come with refseg: no network, no GPU, two minutes."""
-    prefect_settings()
-    from flows.demo import run_demo, write_demo
+    set_prefect_defaults()
+    from flows.demo import show_demo, write_demo
 
+    file = write_demo(Path(data_only or out))
     if data_only is not None:
-        file = write_demo(Path(data_only))
         click.echo(f"Wrote the demo's data. Next: refseg run {file}")
         return
-    run_demo(Path(out))
+    config = load_config(str(file))
+    execute(config)
+    show_demo(config.store, Path(out) / "pictures")
 
 
 @main.command()

@@ -10,7 +10,7 @@ import time
 
 import click
 
-from flows.execution.work_pools import GPU_POOL
+from flows.execution.names import GPU_POOL
 from flows.local_stack.state_folder import DEFAULT_FOLDER, ServiceFolder
 
 _folder_option = click.option(

@@ -172,6 +172,12 @@ class RunConfig(Settings):
     pictures: str | None = Field(None, description="Folder or prefix for a picture of every labeled image; null: none.")
     execution: ExecutionConfig = Field(ExecutionConfig(), description="Who labels; never changes labels.")
 
+    def for_service(self) -> dict[str, Any]:
+        """Returns the parameter of a deployment's run: GPU workers label, unless a Dask cluster is configured."""
+        engine = "dask" if self.execution.engine == "dask" else "workers"
+        execution = self.execution.model_copy(update={"engine": engine})
+        return self.model_copy(update={"execution": execution}).model_dump(mode="json")
+
 
 PATHS = (
     "store",

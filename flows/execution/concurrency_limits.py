@@ -1,7 +1,7 @@
-"""The Prefect server's concurrency limits on tags, kept by a run as a whole.
+"""The Prefect server's concurrency limits on tags, held by a run as a whole.
 
-Prefect counts such slots for tasks; taken once for a group of shards they cost three requests and not two a shard. Its
-own client gives up a server that does not answer its first request, which ended runs whose work was done.
+Prefect takes such slots for each task; taken once for a group of shards they cost three requests instead of two per
+shard. Its own client also fails if the first request is not answered, which failed runs whose work was done.
 """
 
 import logging
@@ -14,21 +14,21 @@ from prefect.client.orchestration import get_client
 from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import concurrency
 
-from flows.execution.prefect_api import ServerGoneError, asking
-from flows.execution.run_monitor import POLL_SECONDS, Patience
+from flows.execution.prefect_api import ServerGoneError, server_call
+from flows.execution.run_monitor import Outage, until_answered
 
 log = logging.getLogger(__name__)
 
 _LIMITS_READ = 200
-_LEASE_SECONDS = 90  # how long slots stay taken that nobody gave back
+_LEASE_SECONDS = 90  # after which the server frees slots that were not given back
 
 
 @contextmanager
-def slots_of_tags() -> Iterator[None]:
-    """Within the block a slot is held of each limit that the server has on a tag of this run, if a worker has it.
+def holding_tag_slots() -> Iterator[None]:
+    """Holds a slot of each limit that the server has on a tag of this run, if the run is a deployment's.
 
-    A server that is gone is waited for before the block, and raises ServerGoneError after a quarter of an hour; after
-    the block it is not: the slots come back by themselves when their lease ends.
+    Before the block an unreachable server is waited for, up to a quarter of an hour (ServerGoneError); after the block
+    it is not, since the slots become free when their lease ends.
     """
     if runtime.deployment.id is None:
         yield
@@ -41,11 +41,11 @@ def slots_of_tags() -> Iterator[None]:
 
 
 def _taken() -> ExitStack:
-    patience = Patience(time.monotonic)
-    while True:
-        with patience.asking(), asking():
+    def take() -> ExitStack:
+        with server_call():
             return _take(_limited_tags())
-        time.sleep(POLL_SECONDS)
+
+    return until_answered(take, Outage(time.monotonic), time.sleep)
 
 
 def _limited_tags() -> list[str]:
@@ -66,7 +66,7 @@ def _take(names: Sequence[str]) -> ExitStack:
 
 def _give_back(held: ExitStack) -> None:
     try:
-        with asking():
+        with server_call():
             held.close()
     except ServerGoneError as error:
         log.warning("The Prefect server does not answer (%s); slots come free in %d s.", error, _LEASE_SECONDS)

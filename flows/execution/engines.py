@@ -1,4 +1,4 @@
-"""Who works: this process, workers of the Prefect server, or a Dask cluster; the same work whoever does it."""
+"""Where shards are labeled: in this process, by workers of the Prefect server, or on a Dask cluster."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -7,10 +7,11 @@ from prefect.client.orchestration import get_client
 
 from flows.config.run_config import ExecutionConfig, RunConfig
 from flows.errors import BankFailedError
-from flows.execution.gpu_workers import BUILD_BANK, GpuPool
+from flows.execution.gpu_workers import GpuPool
 from flows.execution.label_shards import label_shards
-from flows.execution.run_monitor import done_by_worker
-from flows.execution.scheduler import Fleet
+from flows.execution.names import BUILD_BANK
+from flows.execution.run_monitor import run_on_worker
+from flows.execution.scheduler import Scheduler
 from refseg_core.errors import ConfigurationError
 from tasks.models.loading import num_gpus
 from tasks.specs import LabelJob
@@ -22,7 +23,7 @@ _BANK_ATTEMPTS = 3
 
 
 def label_with(execution: ExecutionConfig, job: LabelJob, shards: Sequence[Shard]) -> None:
-    """Labels the shards. Raises ShardsFailedError where some could not be."""
+    """Labels the shards. Raises ShardsFailedError if some could not be labeled."""
     if not shards:
         return
     if execution.engine == "workers":
@@ -36,8 +37,7 @@ def label_with(execution: ExecutionConfig, job: LabelJob, shards: Sequence[Shard
 def _label_with_workers(execution: ExecutionConfig, job: LabelJob, shards: Sequence[Shard]) -> None:
     labels = LabelRun(Store(job.store), job.key)
     with get_client(sync_client=True) as client:
-        fleet = Fleet(job, labels, GpuPool(client), execution, seconds_per_image=labels.seconds_per_image())
-        fleet.label(shards)
+        Scheduler(job, labels, GpuPool(client), execution, labels.seconds_per_image()).label(shards)
 
 
 def _label_with_dask(execution: ExecutionConfig, job: LabelJob, shards: Sequence[Shard]) -> None:
@@ -53,16 +53,16 @@ def _label_with_dask(execution: ExecutionConfig, job: LabelJob, shards: Sequence
 
 
 def build_bank_with_workers(config: RunConfig) -> None:
-    """Has a GPU worker build the bank, which then lies in the store. Raises BankFailedError where none can."""
+    """Builds the bank on a GPU worker, which leaves it in the store. Raises BankFailedError if no worker can."""
     here = config.model_copy(update={"execution": ExecutionConfig()})
     with get_client(sync_client=True) as client:
         pool = GpuPool(client)
         for attempt in range(_BANK_ATTEMPTS):
             parameters = {"config": here.model_dump(mode="json")}
             start = partial(pool.start, BUILD_BANK, "build bank", parameters, token=f"bank {attempt}", tags=())
-            watch = done_by_worker(start, pool, config.execution)
-            if watch.sighting.state == "COMPLETED":
+            watch = run_on_worker(start, pool, config.execution)
+            if watch.status.state == "COMPLETED":
                 return
-            if watch.sighting.state == "CANCELLED":
+            if watch.status.state == "CANCELLED":
                 break
-    raise BankFailedError(f"The bank could not be built: {watch.told}")
+    raise BankFailedError(f"The bank could not be built: {watch.outcome}")

@@ -1,7 +1,4 @@
-"""Asking the Prefect server: a server that is gone, which may pass, is told from one that says no.
-
-Of what there is much it hands out 200 at a time, and refuses to be asked for more.
-"""
+"""Calls to the Prefect server: an outage is distinguished from a refusal, and long lists are read page by page."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,18 +9,18 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 T_co = TypeVar("T_co", covariant=True)
 
-MOST_AT_ONCE = 200
+PAGE_SIZE = 200  # the server refuses a larger one
 
 
 class ServerGoneError(Exception):
-    """The Prefect server does not answer, which may pass."""
+    """The Prefect server does not answer, which may be temporary."""
 
 
 @contextmanager
-def asking() -> Iterator[None]:
-    """Raises ServerGoneError where the server is gone, or overloaded: at once, the caller's next look is the retry.
+def server_call() -> Iterator[None]:
+    """Raises ServerGoneError if the server is unreachable or overloaded: immediately, since callers poll again.
 
-    Prefect's client would wait for minutes, in which nobody is watched, and longer than the server is gone.
+    Prefect's client would retry for minutes, during which no run is watched.
     """
     try:
         with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
@@ -42,10 +39,10 @@ class _Read(Protocol[T_co]):
 
 
 def all_pages(read: _Read[T_co]) -> Iterator[T_co]:
-    """All that there is, page by page; `read` has to keep an order that stays."""
+    """Yields all objects, page by page; `read` has to use a stable order."""
     offset = 0
-    while page := read(limit=MOST_AT_ONCE, offset=offset):
+    while page := read(limit=PAGE_SIZE, offset=offset):
         yield from page
-        if len(page) < MOST_AT_ONCE:
+        if len(page) < PAGE_SIZE:
             return
         offset += len(page)

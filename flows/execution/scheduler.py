@@ -1,7 +1,7 @@
-"""Hands shards to GPU workers in groups, watches over them, and hands on what lost ones leave.
+"""Submits shards to GPU workers in groups, watches the runs, and resubmits the shards that lost workers leave.
 
-What is done is read from the store; Prefect only tells who is at work. So a worker that was given up and yet lives
-does no harm: a shard is committed once, whoever labels it.
+Finished shards are read from the store; Prefect only knows which runs are active. So a worker that was taken for lost
+does no harm: a shard is committed once, whichever worker labels it.
 """
 
 import logging
@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from flows.config.run_config import ExecutionConfig
-from flows.execution.label_shards import group_name, shards_failed
-from flows.execution.run_monitor import POLL_SECONDS, UNKNOWN, Patience, Sighting, Watch, Workers, cancelled_on_error
+from flows.errors import ShardsFailedError
+from flows.execution.names import group_name
+from flows.execution.run_monitor import POLL_SECONDS, UNKNOWN, Outage, RunStatus, RunWatch, Workers, cancelled_on_error
 from tasks.runtime.progress import report
 from tasks.specs import LabelJob
 from tasks.store.label_store import LabelRun
@@ -21,20 +22,20 @@ from tasks.store.shard_plans import Shard
 
 log = logging.getLogger(__name__)
 
-_LONELY_SECONDS = 60.0  # without any worker, before that is said
-_GONE_SECONDS = 15.0  # between two looks at the workers: the server did not answer, or late
-_GROUPS_PER_WORKER = 2  # one that is worked on and one that waits
-_SMALLEST_SHARE = 0.25  # of the time that a group should take: towards the end groups are smaller, down to this
-_SUSPECTS = 2  # shards that a process works on at once: one of them may be what kills it
+_NO_WORKER_SECONDS = 60.0  # without any worker, before the warning
+_GONE_SECONDS = 15.0  # between two lists of workers: the server did not answer, or late
+_GROUPS_PER_WORKER = 2  # one is worked on, one waits
+_SMALLEST_SHARE = 0.25  # of the time that a group should take: groups get smaller towards the end, down to this
+_SUSPECTS = 2  # shards that a process works on at once, one of which may have killed it
 
 
 @dataclass
 class _Group:
-    """Shards that were handed out together."""
+    """Shards of one run."""
 
     name: str
     shards: tuple[Shard, ...]
-    watch: Watch
+    watch: RunWatch
 
     @property
     def num_images(self) -> int:
@@ -42,8 +43,8 @@ class _Group:
 
 
 @dataclass
-class Fleet:
-    """Has the shards of one job labeled by workers."""
+class Scheduler:
+    """Labels the shards of one job on workers."""
 
     job: LabelJob
     labels: LabelRun
@@ -57,64 +58,64 @@ class Fleet:
     _reason_of: dict[Shard, str] = field(default_factory=dict)
     _attempts: Counter[Shard] = field(default_factory=Counter)
     _suspected: set[Shard] = field(default_factory=set)
-    _num_handed_out: int = 0
+    _num_submitted: int = 0
     _num_done: int = 0  # images of groups that ended
     _num_reported: int = 0
     _num_online: int = 0
     _online_at: dict[str, float] = field(default_factory=dict)
-    _noted_at: float = 0.0
-    _lonely_since: float | None = None
+    _listed_at: float = 0.0
+    _no_worker_since: float | None = None
 
     def label(self, shards: Sequence[Shard]) -> None:
-        """Returns when all are labeled. Raises ShardsFailedError where some are not, whoever tried."""
+        """Waits until all shards are labeled. Raises ShardsFailedError if some could not be."""
         self._waiting.extend(shards)
-        patience = Patience(self.now)
+        outage = Outage(self.now)
         with cancelled_on_error(lambda: self.workers.cancel(list(self._groups))):
             while self._waiting or self._groups:
-                with patience.asking([group.watch for group in self._groups.values()]) as asked_at:
-                    self._turn(asked_at)
+                with outage.tolerated([group.watch for group in self._groups.values()]) as called_at:
+                    self._poll(called_at)
                 if self._waiting or self._groups:
                     self.pause(POLL_SECONDS)
         if self._reason_of:
-            raise shards_failed(self._reason_of, len(shards))
+            raise ShardsFailedError.of({shard.name: why for shard, why in self._reason_of.items()}, len(shards))
 
-    def _turn(self, asked_at: float) -> None:
-        """One look at the server. Raises ServerGoneError where it is gone."""
-        sightings = self.workers.look_at(list(self._groups)) if self._groups else {}
-        self._note_workers(self.workers.online(), asked_at)
-        self._note_absence()
+    def _poll(self, now: float) -> None:
+        """One round of calls to the server. Raises ServerGoneError if it does not answer."""
+        statuses = self.workers.read_statuses(list(self._groups)) if self._groups else {}
+        self._update_workers(self.workers.online_workers(), now)
+        self._warn_without_workers()
         for run, group in list(self._groups.items()):
-            self._watch(run, group, sightings.get(run, UNKNOWN), asked_at)
+            self._watch(run, group, statuses.get(run, UNKNOWN), now)
         self._report()
-        self._hand_out()
+        self._submit()
 
-    # Handing out.
+    # Submitting.
 
-    def _hand_out(self) -> None:
+    def _submit(self) -> None:
         while self._waiting and len(self._groups) < _GROUPS_PER_WORKER * max(1, self._num_online):
             shards = self._next_group()
-            name = group_name(self.job, list(shards))
-            run = self.workers.hand_out(name, self.job, shards, token=f"group {self._num_handed_out}")
+            name = group_name(self.job.images, [shard.name for shard in shards])
+            run = self.workers.submit(name, self.job, shards, token=f"group {self._num_submitted}")
             for _ in shards:
                 self._waiting.popleft()
-            self._num_handed_out += 1
-            self._groups[run] = _Group(name, shards, Watch(self.settings, self.now()))
+            self._num_submitted += 1
+            self._groups[run] = _Group(name, shards, RunWatch(self.settings, self.now()))
 
     def _next_group(self) -> tuple[Shard, ...]:
         wanted = self._images_per_group()
         shards: list[Shard] = []
         for shard in self._waiting:
             if shards and not self._suspected.isdisjoint((shard, shards[0])):
-                break  # each goes alone, so that the next death tells which it was
+                break  # each runs alone, so that the next crash identifies it
             if shards and sum(len(other) for other in shards) + len(shard) > wanted:
                 break
             shards.append(shard)
         return tuple(shards)
 
     def _images_per_group(self) -> float:
-        """As many as one labels in the time that is asked for; fewer when the rest shared out is less.
+        """As many as a worker labels in the configured time; fewer if an equal share of the rest is less.
 
-        Nothing is known at first of how fast the workers are, so they get a shard each.
+        As long as the workers' speed is not known, each gets one shard.
         """
         if self.seconds_per_image is None:
             return 1
@@ -124,29 +125,29 @@ class Fleet:
 
     # Watching.
 
-    def _watch(self, run: UUID, group: _Group, seen: Sighting, asked_at: float) -> None:
-        group.watch.hear(seen, asked_at)
-        if group.watch.is_lost(asked_at) and self.labels.pending(group.shards):  # else its end has yet to be told
-            self.workers.give_up(run)
+    def _watch(self, run: UUID, group: _Group, status: RunStatus, now: float) -> None:
+        group.watch.update(status, now)
+        if group.watch.is_lost(now) and self.labels.pending(group.shards):  # else it is done and not yet reported
+            self.workers.mark_crashed(run)
         if group.watch.has_ended:
             self._end(run, group)
 
     def _end(self, run: UUID, group: _Group) -> None:
-        """Looks in the store for what is left of the group, which another one gets."""
+        """Queues the shards of a group that the store does not have yet."""
         left = self.labels.pending(group.shards)
         del self._groups[run]
         self._num_done += group.num_images - sum(len(shard) for shard in left)
         self._learn_speed(group, left)
         if not left:
             return
-        why = f"{group.name} {group.watch.told}"
-        if group.watch.sighting.state == "CANCELLED":
+        why = f"{group.name} {group.watch.outcome}"
+        if group.watch.status.state == "CANCELLED":
             self._reason_of |= dict.fromkeys(left, why)
             return
         log.warning("%s; %d of its %d shards are left", why, len(left), len(group.shards))
-        if group.watch.sighting.state == "FAILED":
+        if group.watch.status.state == "FAILED":
             self._attempts.update(left)
-        else:  # a shard, or its machine, killed the process: one of those that it was at
+        else:  # a shard, or its machine, killed the process: one of those it worked on
             self._attempts.update(left[:_SUSPECTS])
             self._suspected.update(left[:_SUSPECTS])
         for shard in left:
@@ -157,34 +158,34 @@ class Fleet:
 
     def _learn_speed(self, group: _Group, left: Sequence[Shard]) -> None:
         num_images = group.num_images - sum(len(shard) for shard in left)
-        if num_images and group.watch.sighting.seconds:
-            self.seconds_per_image = group.watch.sighting.seconds / num_images
+        if num_images and group.watch.status.seconds:
+            self.seconds_per_image = group.watch.status.seconds / num_images
 
-    # Telling.
+    # Reporting.
 
     def _report(self) -> None:
-        at_work = sum(group.num_images * group.watch.sighting.share_done for group in self._groups.values())
+        at_work = sum(group.num_images * group.watch.status.share_done for group in self._groups.values())
         num_done = max(self._num_reported, int(self._num_done + at_work))
         report("label", advanced=num_done - self._num_reported)
         self._num_reported = num_done
 
-    def _note_workers(self, online: Sequence[str], asked_at: float) -> None:
-        """Says who is not online any more: an idle worker has no group by which its death would show."""
-        if asked_at - self._noted_at > _GONE_SECONDS:  # the server was gone; after that workers come back one by one
+    def _update_workers(self, online: Sequence[str], now: float) -> None:
+        """Announces workers that went offline: an idle one has no group that would show it."""
+        if now - self._listed_at > _GONE_SECONDS:  # the server was gone; workers then reconnect one by one
             self._online_at.clear()
-        self._num_online, self._noted_at = len(online), asked_at
-        self._online_at |= dict.fromkeys(online, asked_at)
+        self._num_online, self._listed_at = len(online), now
+        self._online_at |= dict.fromkeys(online, now)
         for worker, seen_at in list(self._online_at.items()):
-            if asked_at - seen_at > self.settings.lost_after_seconds:
-                log.warning("The worker %s is not online any more; the others go on.", worker)
-                self.workers.tell_lost(worker)
+            if now - seen_at > self.settings.lost_after_seconds:
+                log.warning("Worker %s is offline; the others continue.", worker)
+                self.workers.announce_lost(worker)
                 del self._online_at[worker]
 
-    def _note_absence(self) -> None:
+    def _warn_without_workers(self) -> None:
         if self._num_online:
-            self._lonely_since = None
-        elif self._lonely_since is None:
-            self._lonely_since = self.now()
-        elif self.now() - self._lonely_since > _LONELY_SECONDS:
-            log.warning("No worker takes runs of the GPU pool. Start one: refseg service worker")
-            self._lonely_since = float("inf")  # said once
+            self._no_worker_since = None
+        elif self._no_worker_since is None:
+            self._no_worker_since = self.now()
+        elif self.now() - self._no_worker_since > _NO_WORKER_SECONDS:
+            log.warning("No worker of the GPU pool is online. Start one: refseg service worker")
+            self._no_worker_since = float("inf")  # warn once

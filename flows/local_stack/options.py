@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from flows.execution.work_pools import CPU_POOL, GPU_POOL
+from flows.execution.names import CPU_POOL, GPU_POOL
 from flows.local_stack import seaweedfs
 from flows.local_stack.processes import is_port_free, kill_marked
 from flows.local_stack.programs import Part, gpu_settings, host_name, server_part, visible_gpus, worker_part

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
-from flows.execution.work_pools import CPU_POOL
+from flows.execution.names import CPU_POOL
 from refseg_core.errors import ConfigurationError
 
 _RUNS_AT_ONCE = 8  # runs of the CPU pool mostly wait for GPU workers; each is a process of its own, 0.5 GB

@@ -8,7 +8,7 @@ import tempfile
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 
-from flows.execution.work_pools import CPU_POOL, GPU_POOL
+from flows.execution.names import CPU_POOL, GPU_POOL
 from flows.local_stack.programs import Part, choose_gpus, gpu_settings, host_name, visible_gpus, worker_part
 from flows.local_stack.supervisor import Supervisor
 from refseg_core.errors import ConfigurationError

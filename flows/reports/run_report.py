@@ -1,4 +1,4 @@
-"""What a command says at its end: what was made, how good it is, where it lies and what to type next."""
+"""The output of the commands of a run: what was made, how good it is, where it lies and the next commands."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,8 +7,6 @@ from itertools import islice
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table as TextTable
 
-from flows.config.run_config import RunConfig
-from flows.pipeline import RunResult
 from flows.terminal import messages, results
 from refseg_core.analysis.dataset_summary import Oddity, Overview, overview
 from refseg_core.evaluation.diagnostics import Review
@@ -37,19 +35,19 @@ _FAILURES_SHOWN = 10
 _CATEGORIES_SHOWN = 100  # LVIS has 1203
 
 
-def report_run(config: RunConfig, result: RunResult) -> None:
-    """The end of a whole run."""
-    report_labels(config.store, result.plan)
-    if result.metrics is not None:
-        report_metrics(config.store, result.metrics)
-    store = redact(config.store)
+def report_run(store_uri: str, plan: LabelPlan, metrics: Artifact | None) -> None:
+    """Prints the results of a whole run."""
+    report_labels(store_uri, plan)
+    if metrics is not None:
+        report_metrics(store_uri, metrics)
+    store = redact(store_uri)
     results.print("Next:")
     results.print(f"  refseg show {store} --out pictures      # look at the labels")
     results.print(f"  refseg export {store} --format coco --out labels.json")
 
 
 def report_labels(store_uri: str, plan: LabelPlan) -> None:
-    """How many images and instances there are, which images failed, and how to read the tables."""
+    """Prints the numbers of images and instances, the images that failed, and how to read the tables."""
     store, shown = Store(store_uri), redact(store_uri)
     counts: Counter[str] = Counter()
     unreadable: list[str] = []
@@ -76,7 +74,7 @@ def report_labels(store_uri: str, plan: LabelPlan) -> None:
 
 
 def report_metrics(store_uri: str, metrics: Artifact) -> None:
-    """The evaluation."""
+    """Prints the evaluation."""
     store = Store(store_uri)
     print_review(load_review(store, metrics), protocol_of(store, metrics))
     names = ", ".join(f"{name}.parquet" for name in metrics.num_rows)
@@ -84,13 +82,13 @@ def report_metrics(store_uri: str, metrics: Artifact) -> None:
 
 
 def report_dataset(
-    config: RunConfig, title: str, source: DatasetSource, artifact: Artifact, *, num_shots: int | None
+    store_uri: str, title: str, source: DatasetSource, artifact: Artifact, *, num_shots: int | None
 ) -> None:
-    """What a dataset holds: numbers, categories, what is odd about it, and a picture of some annotated images.
+    """Prints a dataset's numbers, categories and oddities, and draws a picture of some annotated images.
 
-    `num_shots`: references wanted of each category, None where it is not to be told who has fewer.
+    `num_shots`: references per category; categories with fewer are listed. None lists none.
     """
-    store, shown = Store(config.store), redact(config.store)
+    store, shown = Store(store_uri), redact(store_uri)
     dataset = load_dataset(store, artifact)
     seen = overview(dataset, num_shots=num_shots)
     results.print(f"{title}: {seen.num_images} images{_sizes(seen)}")
@@ -139,7 +137,7 @@ def _category_table(seen: Overview) -> TextTable:
 
 
 def report_weights() -> None:
-    """Every known model and whether its weights are here."""
+    """Prints every known model and whether its weights are here."""
     table = TextTable("name", "kind", "size", "sha256", "here", "location")
     for row in list_weights():
         size = "-" if row.size is None else f"{row.size / 1e6:,.0f} MB"
@@ -165,7 +163,7 @@ def pull_with_bar(name: str, folder: str | None) -> None:
 
 
 def print_review(review: Review, protocol: Protocol) -> None:
-    """The evaluation: all categories together, at scores, then each, where they are not too many; then the mistakes."""
+    """Prints the metrics over all categories, at scores and by category, and the most frequent mistakes."""
     _print_table(f"All categories, {HOW_COMPARED[protocol]}", metrics_table(review.metrics))
     _print_table("Labels of a score and above, IoU 0.5", score_table(review.metrics))
     by_category = category_table(review.metrics)
@@ -180,7 +178,7 @@ def print_review(review: Review, protocol: Protocol) -> None:
 
 
 def _print_table(title: str, rows: list[tuple[str, ...]]) -> None:
-    """A table, unless it has no rows."""
+    """Prints a table, unless it has no rows."""
     header, *body = rows
     if not body:
         return

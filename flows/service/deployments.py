@@ -17,7 +17,7 @@ from prefect.exceptions import ObjectNotFound
 
 from flows.config.shipped_files import deployment_files
 from flows.errors import RunFailedError
-from flows.execution.work_pools import CPU_POOL, GPU_POOL
+from flows.execution.names import CPU_POOL, GPU_POOL
 from refseg_core.errors import ConfigurationError
 
 NOTIFY_BLOCK = "refseg-notify"

@@ -1,4 +1,4 @@
-"""Starts a labeling run on the service and follows it to its end."""
+"""Starts a labeling run on the service and shows its progress until it ends."""
 
 import time
 from typing import Any
@@ -20,19 +20,18 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from flows.config.run_config import RunConfig
 from flows.errors import RunFailedError
-from flows.service.schedules import for_workers
+from flows.execution.names import LABEL_NOW
 from flows.service.status import workers_online
 from flows.terminal import messages
 from refseg_core.errors import ConfigurationError
 from tasks.outputs.prefect_ui.progress import progress_key
 
-LABEL_NOW = "refseg/label-now"
 _POLL_SECONDS = 2.0
 
 
 def label_now(config: RunConfig) -> None:
-    """Returns when the images are labeled. Raises RunFailedError where the run fails."""
-    run = _start(for_workers(config))
+    """Waits until the images are labeled. Raises RunFailedError if the run fails."""
+    run = _start(config.for_service())
     messages.print(f"Run {run.name}: {url_for('flow-run', obj_id=run.id)}")
     for pool, number in workers_online().items():
         if number == 0:
@@ -40,12 +39,12 @@ def label_now(config: RunConfig) -> None:
                 f"No worker of {pool} is online; the run waits for one (refseg service worker).", style="yellow"
             )
     try:
-        state, told = _follow(run.id, progress_key(config.store))
+        state, message = _follow(run.id, progress_key(config.store))
     except KeyboardInterrupt:
-        messages.print(f"The run goes on. To end it: prefect flow-run cancel {run.id}")
+        messages.print(f"The run continues. To cancel it: prefect flow-run cancel {run.id}")
         raise
     if state != "COMPLETED":
-        raise RunFailedError(f"The run ended as {state.lower()}: {told or 'its logs in the UI say more'}")
+        raise RunFailedError(f"The run ended as {state.lower()}: {message or 'see its logs in the UI'}")
 
 
 def _start(parameters: dict[str, Any]) -> FlowRun:
@@ -53,14 +52,14 @@ def _start(parameters: dict[str, Any]) -> FlowRun:
         run = run_deployment(LABEL_NOW, parameters={"config": parameters}, timeout=0, as_subflow=False)
     except ObjectNotFound as error:
         raise ConfigurationError(
-            f"The Prefect server does not have the deployment {LABEL_NOW!r}: `refseg service deploy` makes it."
+            f"The Prefect server has no deployment {LABEL_NOW!r}. Run `refseg service deploy`."
         ) from error
     assert isinstance(run, FlowRun)
     return run
 
 
 def _follow(run_id: UUID, key: str) -> tuple[str, str]:
-    """The type of the run's last state and what this says, once it has ended; a bar moves until then."""
+    """Shows a progress bar until the run has ended; returns its state's type and message."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=messages) as bars, get_client(sync_client=True) as client:
         bar = bars.add_task("scheduled", total=None)
@@ -68,14 +67,16 @@ def _follow(run_id: UUID, key: str) -> tuple[str, str]:
             run = client.read_flow_run(run_id)
             if run.state is not None and run.state.is_final():
                 return run.state.type.value, run.state.message or ""
-            share, told = _progress(client, run_id, key)
+            share, description = _progress(client, run_id, key)
             state = (run.state_name or "scheduled").lower()
-            bars.update(bar, description=told or state, total=None if share is None else 100, completed=share or 0)
+            bars.update(
+                bar, description=description or state, total=None if share is None else 100, completed=share or 0
+            )
             time.sleep(_POLL_SECONDS)
 
 
 def _progress(client: SyncPrefectClient, run_id: UUID, key: str) -> tuple[float | None, str]:
-    """How far the run says it is, in percent; it says so in runs below it."""
+    """Returns the percentage and text of the run's progress artifact, which its child runs update."""
     below = client.read_flow_runs(
         flow_run_filter=FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run_id]))
     )

@@ -14,7 +14,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from rich.table import Table
 
-from flows.execution.work_pools import CPU_POOL, GPU_POOL
+from flows.execution.names import CPU_POOL, GPU_POOL
 from flows.terminal import results
 
 _RUNS_SHOWN = 8

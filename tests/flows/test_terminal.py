@@ -9,7 +9,7 @@ import pytest
 from flows import terminal
 from flows.errors import ShardsFailedError
 from flows.reports.run_report import print_review
-from flows.terminal import one_line_faults, progress_lines
+from flows.terminal import progress_lines, without_tracebacks
 from refseg_core.errors import StoreError
 from refseg_core.evaluation.diagnostics import Review
 from refseg_core.settings import Protocol
@@ -57,7 +57,7 @@ def test_what_the_command_line_tells_in_a_line_comes_without_prefects_traceback(
 ) -> None:
     told = [StoreError("denied"), ShardsFailedError("three"), ConnectionResetError("reset")]
     log = logging.getLogger("prefect.task_runs")
-    with one_line_faults():
+    with without_tracebacks():
         for error in (*told, ZeroDivisionError("a bug")):
             log.error("%r", error, exc_info=error)
         log.error("finished as failed")

@@ -26,7 +26,6 @@ from flows.config.run_config import RunConfig
 from flows.demo import write_demo
 from flows.execution.cancellation import end_run
 from flows.service.api import answers
-from flows.service.schedules import for_workers
 from tasks.store.label_store import newest_labels
 from tasks.store.store import Store
 from tests.support.counts import count
@@ -97,7 +96,7 @@ def config(demo: Path, tmp_path: Path) -> RunConfig:
 
 def _start(server: SyncPrefectClient, config: RunConfig) -> FlowRun:
     deployment = server.read_deployment_by_name("refseg/label-now")
-    return server.create_flow_run_from_deployment(deployment.id, parameters={"config": for_workers(config)})
+    return server.create_flow_run_from_deployment(deployment.id, parameters={"config": config.for_service()})
 
 
 def _await(what: str, is_so: Callable[[], Any], seconds: float) -> Any:

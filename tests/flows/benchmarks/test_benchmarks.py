@@ -147,7 +147,7 @@ def _refseg(*arguments: str | Path) -> Result:
 @pytest.mark.slow
 def test_a_benchmark_runs_resumes_and_ends_in_a_table(shipped: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     call_without_prefect(monkeypatch)
-    monkeypatch.setattr("flows.cli.benchmark.prefect_at_hand", _nothing)
+    monkeypatch.setattr("flows.cli.benchmark.prefect_session", _nothing)
     out = shipped.folder / "benchmarks"
     told = _refseg("benchmark", "tiny", "--data", shipped.folder, "--out", out)
     assert told.exit_code == 0, told.output

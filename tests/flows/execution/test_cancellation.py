@@ -95,7 +95,7 @@ def test_work_of_a_cancelled_run_is_stopped_and_the_run_ends_as_cancelled(
     seen: list[State[Any] | Exception], signalled: Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _play(monkeypatch, server := Server(*seen))
-    with pytest.raises(Abort) as ended, cancellation.heeding_cancellation():
+    with pytest.raises(Abort) as ended, cancellation.stopping_when_cancelled():
         _work_until(signalled)
     assert server.num_looks > 1 + len(seen), "one look that finds it cancelled is not enough"
     ((run, state),) = server.told
@@ -120,7 +120,7 @@ def test_what_was_cancelled_while_its_process_started_does_not_begin(
     _play(monkeypatch, server := Server())
     monkeypatch.setattr(server, "read_flow_run_states", lambda run: states[::-1])
     work = []
-    with nullcontext() if begins else pytest.raises(Abort), cancellation.heeding_cancellation():
+    with nullcontext() if begins else pytest.raises(Abort), cancellation.stopping_when_cancelled():
         work.append("begun")
     assert bool(work) == begins
     assert [state.type for _, state in server.told] == ([] if begins else [StateType.CANCELLED])
@@ -134,7 +134,7 @@ def test_what_ends_by_itself_though_it_is_cancelled_ends_as_cancelled(
     """Prefect would refuse any other end, and it would stay Cancelling."""
     _play(monkeypatch, server := Server(Cancelling()))
     monkeypatch.setattr(cancellation, "_SECONDS", 60)
-    with pytest.raises(Abort), cancellation.heeding_cancellation():
+    with pytest.raises(Abort), cancellation.stopping_when_cancelled():
         if failure is not None:
             raise failure
     assert [state.type for _, state in server.told] == [StateType.CANCELLED]
@@ -142,7 +142,7 @@ def test_what_ends_by_itself_though_it_is_cancelled_ends_as_cancelled(
 
 def test_what_ends_by_itself_and_is_not_cancelled_ends_as_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
     _play(monkeypatch, server := Server())
-    with pytest.raises(ValueError, match="the disk is full"), cancellation.heeding_cancellation():
+    with pytest.raises(ValueError, match="the disk is full"), cancellation.stopping_when_cancelled():
         raise ValueError("the disk is full")
     assert server.told == []
 
@@ -150,14 +150,14 @@ def test_what_ends_by_itself_and_is_not_cancelled_ends_as_it_does(monkeypatch: p
 def test_a_server_that_is_gone_again_is_not_told(signalled: Event, monkeypatch: pytest.MonkeyPatch) -> None:
     _play(monkeypatch, server := Server(Cancelling()))
     server.is_gone = True
-    with pytest.raises(Abort), cancellation.heeding_cancellation():
+    with pytest.raises(Abort), cancellation.stopping_when_cancelled():
         _work_until(signalled)
     assert server.told == []
 
 
 def test_a_signal_from_elsewhere_is_what_it_was(signalled: Event, monkeypatch: pytest.MonkeyPatch) -> None:
     _play(monkeypatch, server := Server(Running()))
-    with pytest.raises(TerminationSignal), cancellation.heeding_cancellation():
+    with pytest.raises(TerminationSignal), cancellation.stopping_when_cancelled():
         assert server.was_asked_to_the_end.wait(_SECONDS)
         raise TerminationSignal(signal.SIGTERM)
     assert server.told == []
@@ -168,7 +168,7 @@ def test_a_run_that_goes_on_is_left_alone_and_not_looked_at_afterwards(
     signalled: Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _play(monkeypatch, server := Server(Running()))
-    with cancellation.heeding_cancellation():
+    with cancellation.stopping_when_cancelled():
         assert server.was_asked_to_the_end.wait(_SECONDS)
     server._seen = [Cancelling()]
     assert not signalled.wait(0.1)
@@ -179,6 +179,6 @@ def test_another_run_is_not_looked_at(
     started_for: UUID | None, signalled: Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _play(monkeypatch, server := Server(Cancelling()), started_for)
-    with cancellation.heeding_cancellation():
+    with cancellation.stopping_when_cancelled():
         assert not signalled.wait(0.1)
     assert server.num_looks == 0

@@ -13,9 +13,9 @@ import httpx
 import pytest
 from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 
-from flows.execution import concurrency_limits, label_shards
+from flows.execution import concurrency_limits, label_shards, run_monitor
 from flows.execution.prefect_api import ServerGoneError
-from flows.execution.run_monitor import PATIENCE_SECONDS
+from flows.execution.run_monitor import MAX_OUTAGE_SECONDS
 from tasks.specs import LabelJob, ModelSettings
 
 _REFUSED = httpx.ConnectError("connection refused")
@@ -78,20 +78,20 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize("refusals", [{}, {"read": 3}, {"take": 3}, {"read": 1, "take": 2}], ids=str)
 def test_slots_of_the_runs_tags_are_held_in_the_block_and_given_back(play: Any, refusals: dict[str, int]) -> None:
     play(server := Server(**refusals))
-    with concurrency_limits.slots_of_tags():
+    with concurrency_limits.holding_tag_slots():
         assert server.taken == ["tag:gpu", "tag:bucket-a"]
     assert server.taken == []
 
 
 def test_a_server_that_goes_after_hours_of_waiting_for_a_slot_is_borne_too(play: Any) -> None:
-    play(server := Server(slot_free_at=10 * PATIENCE_SECONDS, take=1))
-    with concurrency_limits.slots_of_tags():
+    play(server := Server(slot_free_at=10 * MAX_OUTAGE_SECONDS, take=1))
+    with concurrency_limits.holding_tag_slots():
         assert server.taken == ["tag:gpu", "tag:bucket-a"]
 
 
 def test_a_run_that_no_worker_has_takes_none(play: Any) -> None:
     play(server := Server(), deployment=None)
-    with concurrency_limits.slots_of_tags():
+    with concurrency_limits.holding_tag_slots():
         assert server.taken == []
 
 
@@ -99,24 +99,24 @@ def test_work_that_is_done_does_not_fail_since_its_slots_cannot_be_given_back(
     play: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     play(Server(**{"give back": 1}))
-    with caplog.at_level(logging.WARNING), concurrency_limits.slots_of_tags():
+    with caplog.at_level(logging.WARNING), concurrency_limits.holding_tag_slots():
         pass
     assert "connection refused" in caplog.text and "90 s" in caplog.text
 
 
 def test_what_fails_in_the_block_is_told_and_its_slots_are_given_back(play: Any) -> None:
     play(server := Server())
-    with pytest.raises(ValueError, match="the shard"), concurrency_limits.slots_of_tags():
+    with pytest.raises(ValueError, match="the shard"), concurrency_limits.holding_tag_slots():
         raise ValueError("the shard")
     assert server.taken == []
 
 
 def test_a_server_that_stays_away_is_told(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(concurrency_limits, "POLL_SECONDS", PATIENCE_SECONDS / 9)
+    monkeypatch.setattr(run_monitor, "POLL_SECONDS", MAX_OUTAGE_SECONDS / 9)
     play(server := Server(take=10_000))
-    with pytest.raises(ServerGoneError, match="connection refused"), concurrency_limits.slots_of_tags():
+    with pytest.raises(ServerGoneError, match="connection refused"), concurrency_limits.holding_tag_slots():
         pass
-    assert server.now > PATIENCE_SECONDS
+    assert server.now > MAX_OUTAGE_SECONDS
 
 
 def test_a_server_that_says_no_is_not_asked_again(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,13 +128,13 @@ def test_a_server_that_says_no_is_not_asked_again(play: Any, monkeypatch: pytest
         yield
 
     monkeypatch.setattr(concurrency_limits, "concurrency", refused)
-    with pytest.raises(ConcurrencySlotAcquisitionError, match="no such limit"), concurrency_limits.slots_of_tags():
+    with pytest.raises(ConcurrencySlotAcquisitionError, match="no such limit"), concurrency_limits.holding_tag_slots():
         pass
     assert server.now == 0
 
 
 def test_a_group_that_waits_for_a_slot_gives_signs_of_life(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    play(server := Server(slot_free_at=PATIENCE_SECONDS))
+    play(server := Server(slot_free_at=MAX_OUTAGE_SECONDS))
     shown_at: list[float] = []
 
     @contextmanager
@@ -147,5 +147,5 @@ def test_a_group_that_waits_for_a_slot_gives_signs_of_life(play: Any, monkeypatc
     label_shards.label_shards.fn(
         LabelJob(store="s", key="k", prototypes="prototypes/p", images="i", segmenter=model, encoder=model), []
     )
-    assert server.now == PATIENCE_SECONDS
+    assert server.now == MAX_OUTAGE_SECONDS
     assert shown_at == [0.0]

@@ -68,9 +68,9 @@ def _pool(api: Api) -> GpuPool:
 @pytest.mark.parametrize("number", [1, _MOST, _MOST + 1, 3 * _MOST])
 def test_any_number_of_runs_and_workers_is_seen(number: int) -> None:
     api = Api(num_runs=number, num_workers=number)
-    seen = _pool(api).look_at([run.id for run in api.runs])
+    seen = _pool(api).read_statuses([run.id for run in api.runs])
     assert [seen[run.id].share_done for run in api.runs] == [index / 100 for index in range(number)]
-    assert _pool(api).online() == [worker.name for worker in api.workers]
+    assert _pool(api).online_workers() == [worker.name for worker in api.workers]
 
 
 def test_a_run_that_was_ended_ends_any_number_of_runs_below_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +124,7 @@ def test_a_server_that_is_gone_is_told_at_once(answer: httpx.Response | Exceptio
 
     with SyncPrefectClient("http://server/api", httpx_settings={"transport": httpx.MockTransport(handle)}) as client:
         pool = GpuPool(client)
-        assert pool.online() == []
+        assert pool.online_workers() == []
         with pytest.raises(ServerGoneError):
-            pool.online()
+            pool.online_workers()
     assert not answers

@@ -12,7 +12,7 @@ import pytest
 
 from flows.config.run_config import ExecutionConfig
 from flows.execution.prefect_api import ServerGoneError
-from flows.execution.run_monitor import PATIENCE_SECONDS, Sighting, Watch, Workers, done_by_worker
+from flows.execution.run_monitor import MAX_OUTAGE_SECONDS, RunStatus, RunWatch, Workers, run_on_worker
 
 _RUN = uuid4()
 _TAKES_SECONDS = 100.0
@@ -37,22 +37,22 @@ class Play:
         self.started_at = self.time
         return _RUN
 
-    def look_at(self, runs: Sequence[UUID]) -> dict[UUID, Sighting]:
+    def read_statuses(self, runs: Sequence[UUID]) -> dict[UUID, RunStatus]:
         assert list(runs) == [_RUN]
         assert self.started_at is not None
         self._ask("look")
-        return {_RUN: self._sighting(self.time - self.started_at)}
+        return {_RUN: self._status(self.time - self.started_at)}
 
-    def give_up(self, run: UUID) -> None:
+    def mark_crashed(self, run: UUID) -> None:
         self._ask("give up")
 
     def cancel(self, runs: Sequence[UUID]) -> None:
         self._ask(f"cancel {len(runs)}")
 
-    def _sighting(self, worked: float) -> Sighting:
+    def _status(self, worked: float) -> RunStatus:
         ended = self.time < self.dies_at and worked >= _TAKES_SECONDS
         heartbeat = str((min(self.time, self.dies_at) - self.hung) // 5)  # nobody can tell a server that hangs
-        return Sighting("COMPLETED" if ended else "RUNNING", heartbeat=heartbeat)
+        return RunStatus("COMPLETED" if ended else "RUNNING", heartbeat=heartbeat)
 
     def _ask(self, what: str) -> None:
         if self.time >= self.hangs_at and not self.hung:
@@ -67,8 +67,8 @@ class Play:
         if self.time >= self.interrupted_at:
             raise KeyboardInterrupt
 
-    def done(self) -> Watch:
-        return done_by_worker(
+    def done(self) -> RunWatch:
+        return run_on_worker(
             self.start,
             cast(Workers, self),
             ExecutionConfig(lost_after_seconds=_LOST_AFTER_SECONDS),
@@ -79,14 +79,14 @@ class Play:
 
 def test_a_run_is_watched_to_its_end() -> None:
     play = Play()
-    assert play.done().sighting.state == "COMPLETED"
+    assert play.done().status.state == "COMPLETED"
     assert play.time == pytest.approx(_TAKES_SECONDS, abs=4)
 
 
 @pytest.mark.parametrize("gone_between", [(0, 300), (10, 95), (50, 500)])
 def test_a_server_that_comes_back_costs_nothing_but_time(gone_between: tuple[float, float]) -> None:
     play = Play(gone_between=gone_between)
-    assert play.done().sighting.state == "COMPLETED"
+    assert play.done().status.state == "COMPLETED"
     assert play.asked[0] == "start"
     assert set(play.asked[1:]) == {"look"}
 
@@ -96,30 +96,30 @@ def test_a_server_that_stays_away_ends_the_wait(gone_from: float) -> None:
     play = Play(gone_between=(gone_from, 1e9))
     with pytest.raises(ServerGoneError):
         play.done()
-    assert play.time == pytest.approx(gone_from + PATIENCE_SECONDS, abs=4)
+    assert play.time == pytest.approx(gone_from + MAX_OUTAGE_SECONDS, abs=4)
 
 
 def test_a_server_that_hangs_and_then_answers_late_loses_nobody() -> None:
     play = Play(hangs_at=20)
-    assert play.done().sighting.state == "COMPLETED"
+    assert play.done().status.state == "COMPLETED"
     assert "give up" not in play.asked
 
 
 def test_a_worker_that_dies_is_given_up() -> None:
     play = Play(dies_at=20)
-    assert play.done().sighting.state == "CRASHED"
+    assert play.done().status.state == "CRASHED"
     assert play.asked[-1] == "give up"
     assert play.time == pytest.approx(20 + _LOST_AFTER_SECONDS, abs=4)
 
 
 def test_a_run_is_given_up_although_the_server_is_gone_when_that_is_due() -> None:
     class Gone(Play):
-        def give_up(self, run: UUID) -> None:
+        def mark_crashed(self, run: UUID) -> None:
             self.gone_between = (self.time, self.time + 10) if self.gone_between == (0, 0) else self.gone_between
-            super().give_up(run)
+            super().mark_crashed(run)
 
     play = Gone(dies_at=20)
-    assert play.done().sighting.state == "CRASHED"
+    assert play.done().status.state == "CRASHED"
     assert play.asked[-1] == "give up"
 
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from flows.config.run_config import ExecutionConfig
 from flows.errors import ShardsFailedError
 from flows.execution.prefect_api import ServerGoneError
-from flows.execution.run_monitor import PATIENCE_SECONDS, Sighting, Watch
-from flows.execution.scheduler import Fleet
+from flows.execution.run_monitor import MAX_OUTAGE_SECONDS, RunStatus, RunWatch
+from flows.execution.scheduler import Scheduler
 from tasks.runtime import progress
 from tasks.specs import LabelJob, ModelSettings
 from tasks.store.label_store import LabelRun
@@ -46,7 +46,7 @@ class _Played:
     name: str
     worker: int | None = None
     done: float = 0.0  # images
-    end: Sighting | None = None
+    end: RunStatus | None = None
 
 
 @dataclass
@@ -71,31 +71,31 @@ class Play:
 
     # What the fleet asks.
 
-    def hand_out(self, name: str, job: LabelJob, shards: Sequence[Shard], token: str) -> UUID:
+    def submit(self, name: str, job: LabelJob, shards: Sequence[Shard], token: str) -> UUID:
         self._ask()
         run = self.tokens.setdefault(token, uuid4())
         self.runs.setdefault(run, _Played(list(shards), name))
         return run
 
-    def look_at(self, runs: Sequence[UUID]) -> dict[UUID, Sighting]:
+    def read_statuses(self, runs: Sequence[UUID]) -> dict[UUID, RunStatus]:
         self._ask()
-        return {run: self._sighting(self.runs[run]) for run in runs}
+        return {run: self._status(self.runs[run]) for run in runs}
 
-    def give_up(self, run: UUID) -> None:
+    def mark_crashed(self, run: UUID) -> None:
         self._ask()
         self.given_up.append(run)
-        self.runs[run].end = Sighting("CRASHED")
+        self.runs[run].end = RunStatus("CRASHED")
 
     def cancel(self, runs: Sequence[UUID]) -> None:
         self._ask()
         for run in runs:
-            self.runs[run].end = Sighting("CANCELLED")
+            self.runs[run].end = RunStatus("CANCELLED")
 
-    def online(self) -> list[str]:
+    def online_workers(self) -> list[str]:
         self._ask()
         return [f"gpu{index}" for index in range(self.num_workers) if not self.is_offline(index, self.time)]
 
-    def tell_lost(self, worker: str) -> None:
+    def announce_lost(self, worker: str) -> None:
         self._ask()
         self.told_lost.append(worker)
 
@@ -106,14 +106,14 @@ class Play:
         if self.gone_between[0] <= self.time < self.gone_between[1]:
             raise ServerGoneError("connection refused")
 
-    def _sighting(self, run: _Played) -> Sighting:
+    def _status(self, run: _Played) -> RunStatus:
         if run.end is not None:
             return run.end
         if run.worker is None:
-            return Sighting("SCHEDULED")
+            return RunStatus("SCHEDULED")
         is_dead = run.worker < 0
         share = run.done / (_IMAGES_PER_SHARD * len(run.shards))
-        return Sighting("RUNNING", "", "long ago" if is_dead else str(self.time), share)
+        return RunStatus("RUNNING", "", "long ago" if is_dead else str(self.time), share)
 
     # How time goes by.
 
@@ -128,7 +128,7 @@ class Play:
 
     def _work(self, run: _Played, seconds: float) -> None:
         if run.name in self.cancelled:
-            run.end = Sighting("CANCELLED", "by somebody")
+            run.end = RunStatus("CANCELLED", "by somebody")
             return
         run.done += seconds / self.seconds_per_image
         for shard in run.shards[: int(run.done // _IMAGES_PER_SHARD)]:
@@ -145,14 +145,14 @@ class Play:
         elif run.done >= _IMAGES_PER_SHARD * len(run.shards):
             is_failed = any(shard not in self.labeled for shard in run.shards)
             took = self.seconds_per_image * run.done
-            run.end = Sighting(
+            run.end = RunStatus(
                 "FAILED" if is_failed else "COMPLETED", "the disk is full" if is_failed else "", seconds=took
             )
 
     def label(self, number: int, **execution: Any) -> list[Shard]:
         shards = _shards(number)
         settings = ExecutionConfig(**{"minutes_per_group": 1, "lost_after_seconds": 30, **execution})
-        Fleet(_job(), cast(LabelRun, self), self, settings, now=lambda: self.time, pause=self.pause).label(shards)
+        Scheduler(_job(), cast(LabelRun, self), self, settings, now=lambda: self.time, pause=self.pause).label(shards)
         return shards
 
 
@@ -185,22 +185,22 @@ def test_what_a_lost_worker_leaves_is_taken_over_after_the_stated_time() -> None
 
 @pytest.mark.parametrize(
     ("seen", "lost_after"),
-    [(Sighting("RUNNING", heartbeat="1"), 30), (Sighting("RUNNING"), 30), (Sighting("PENDING"), 60)],
+    [(RunStatus("RUNNING", heartbeat="1"), 30), (RunStatus("RUNNING"), 30), (RunStatus("PENDING"), 60)],
     ids=["at work", "killed before its first heartbeat", "its process starts"],
 )
-def test_a_run_is_lost_when_nothing_was_heard_of_it_for_the_stated_time(seen: Sighting, lost_after: float) -> None:
-    watch = Watch(ExecutionConfig(lost_after_seconds=30, start_within_seconds=60), heard_at=0)
-    watch.hear(seen, now=1000)
-    watch.hear(seen, now=1000 + lost_after)
+def test_a_run_is_lost_when_nothing_was_heard_of_it_for_the_stated_time(seen: RunStatus, lost_after: float) -> None:
+    watch = RunWatch(ExecutionConfig(lost_after_seconds=30, start_within_seconds=60), last_sign_at=0)
+    watch.update(seen, now=1000)
+    watch.update(seen, now=1000 + lost_after)
     assert not watch.is_lost(1000 + lost_after)
     assert watch.is_lost(1001 + lost_after)
-    assert watch.sighting.state == "CRASHED"
-    assert watch.told == f"crashed: nothing was heard of it for {lost_after} seconds"
+    assert watch.status.state == "CRASHED"
+    assert watch.outcome == f"crashed: no sign of life for {lost_after} seconds"
 
 
 def test_a_run_that_no_worker_has_is_not_lost_however_long_it_waits() -> None:
-    watch = Watch(ExecutionConfig(lost_after_seconds=30, start_within_seconds=60), heard_at=0)
-    watch.hear(Sighting("SCHEDULED"), now=100_000)
+    watch = RunWatch(ExecutionConfig(lost_after_seconds=30, start_within_seconds=60), last_sign_at=0)
+    watch.update(RunStatus("SCHEDULED"), now=100_000)
     assert not watch.is_lost(100_001)
 
 
@@ -231,12 +231,12 @@ def test_while_the_server_hangs_nobody_is_given_up_either() -> None:
     class Hanging(Play):
         hung: float = 0.0
 
-        def look_at(self, runs: Sequence[UUID]) -> dict[UUID, Sighting]:
+        def read_statuses(self, runs: Sequence[UUID]) -> dict[UUID, RunStatus]:
             if self.time >= 10 and not self.hung:
                 self.hung = 100.0
                 self.time += self.hung
             heartbeat = str((self.time - self.hung) // 5)  # meanwhile nobody could tell that he lives
-            return {run: replace(seen, heartbeat=heartbeat) for run, seen in super().look_at(runs).items()}
+            return {run: replace(seen, heartbeat=heartbeat) for run, seen in super().read_statuses(runs).items()}
 
     play = Hanging(seconds_per_image=3)
     shards = play.label(20)
@@ -255,7 +255,7 @@ def test_a_server_that_stays_away_ends_the_run() -> None:
     play = Play(gone_between=(10, 1e9))
     with pytest.raises(ServerGoneError):
         play.label(200)
-    assert play.time > PATIENCE_SECONDS
+    assert play.time > MAX_OUTAGE_SECONDS
 
 
 def test_a_group_that_somebody_cancels_is_not_handed_out_again() -> None:
@@ -280,15 +280,15 @@ def test_whoever_ends_the_run_ends_the_groups_that_are_at_work() -> None:
 
 def test_without_workers_runs_wait_and_that_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     class Late(Play):
-        def online(self) -> list[str]:
+        def online_workers(self) -> list[str]:
             self.num_workers = 2 if self.time > 300 else 0
-            return super().online()
+            return super().online_workers()
 
     play = Late()
     shards = play.label(4)
     assert len(play.labeled) == len(shards)
     assert [record.message for record in caplog.records if "No worker" in record.message] == [
-        "No worker takes runs of the GPU pool. Start one: refseg service worker"
+        "No worker of the GPU pool is online. Start one: refseg service worker"
     ]
     assert play.given_up == []
 
@@ -298,9 +298,7 @@ def test_a_worker_that_goes_offline_is_told_once(caplog: pytest.LogCaptureFixtur
     play.label(60)
     assert play.time > 60
     assert play.told_lost == ["gpu1"]
-    assert [record.message for record in caplog.records] == [
-        "The worker gpu1 is not online any more; the others go on."
-    ]
+    assert [record.message for record in caplog.records] == ["Worker gpu1 is offline; the others continue."]
 
 
 def test_a_worker_that_is_offline_for_a_moment_is_not_lost() -> None:

@@ -16,7 +16,7 @@ from prefect.utilities.importtools import import_object
 from flows.cli.main import main
 from flows.config.run_config import RunConfig, keys
 from flows.execution import gpu_workers
-from flows.execution.work_pools import CPU_POOL, GPU_POOL
+from flows.execution.names import BUILD_BANK, CPU_POOL, GPU_POOL, LABEL_SHARDS
 from flows.local_stack.programs import worker_settings
 from flows.service.schedules import nightly
 
@@ -48,12 +48,10 @@ def test_every_deployment_is_of_a_flow_and_says_what_it_does() -> None:
 
 def test_what_runs_hand_out_goes_to_the_gpu_pool_and_everything_else_to_the_other() -> None:
     for entry in _PREFECT["deployments"]:
-        is_gpu = _whole_name(entry) in (gpu_workers.LABEL_SHARDS, gpu_workers.BUILD_BANK)
+        is_gpu = _whole_name(entry) in (LABEL_SHARDS, BUILD_BANK)
         assert entry["work_pool"]["name"] == (GPU_POOL if is_gpu else CPU_POOL)
         assert ("gpu" in entry["tags"]) == is_gpu
-    assert {gpu_workers.LABEL_SHARDS, gpu_workers.BUILD_BANK} <= {
-        _whole_name(entry) for entry in _PREFECT["deployments"]
-    }
+    assert {LABEL_SHARDS, BUILD_BANK} <= {_whole_name(entry) for entry in _PREFECT["deployments"]}
 
 
 def test_the_form_of_a_run_explains_every_key() -> None:
