@@ -7,7 +7,8 @@ from refseg_core.errors import StoreError
 from refseg_core.evaluation import protocols
 from refseg_core.evaluation.diagnostics import Review
 from refseg_core.evaluation.semantic import require_masks
-from refseg_core.settings import Conventions, EvaluationSettings, Protocol
+from refseg_core.settings import Conventions, EvaluationSettings, ProtocolName
+from refseg_core.settings.choices import PROTOCOLS
 from refseg_core.tables import Annotations, Detections, Images
 from tasks.datasets.indexed import ground_truth, is_federated
 from tasks.runtime.retried_task import retried_task
@@ -48,11 +49,11 @@ def evaluate(
 
 def check_protocol(store: Store, dataset: Artifact, settings: EvaluationSettings, conventions: Conventions) -> None:
     """Raises DatasetError where the dataset does not hold what the protocol compares."""
-    if _protocol(dataset, settings, conventions) == "semantic":
+    if PROTOCOLS[_protocol(dataset, settings, conventions)].of_pixels:
         require_masks(store.load(dataset, Annotations))
 
 
-def _protocol(dataset: Artifact, settings: EvaluationSettings, conventions: Conventions) -> Protocol:
+def _protocol(dataset: Artifact, settings: EvaluationSettings, conventions: Conventions) -> ProtocolName:
     return protocols.choose_protocol(settings.protocol, conventions, is_federated=is_federated(dataset))
 
 
@@ -61,7 +62,7 @@ def _decisive(
 ) -> dict[str, Any]:
     """What of the settings decides the numbers."""
     protocol = _protocol(dataset, settings, conventions)
-    if protocol == "semantic":
+    if PROTOCOLS[protocol].of_pixels:
         return {"protocol": protocol, "score_thresh": settings.semantic_score_thresh}
     return {"protocol": protocol, "score_threshes": settings.sorted_score_threshes, "is_novel": is_novel}
 

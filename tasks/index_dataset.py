@@ -11,11 +11,12 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from refseg_core.datasets.coco import MaskFile, may_be_federated
+from refseg_core.datasets.coco.columns import may_be_federated
+from refseg_core.datasets.coco.mask_source import MaskFile
 from refseg_core.datasets.dataset import Dataset, dataset_of_files, select_images
 from refseg_core.errors import DatasetError
 from refseg_core.images import IMAGE_SUFFIXES
-from refseg_core.settings import Conventions, Format
+from refseg_core.settings import Conventions
 from refseg_core.table_schema import Table
 from refseg_core.tables import Images
 from tasks.datasets.annotation_files import Annotated, document_hashes, is_coco_file, read_annotations
@@ -66,7 +67,7 @@ def _known(store: Store, source: DatasetSource, masks: MaskFile | None, conventi
 
 def _recipe(
     source: DatasetSource,
-    kind: Format | None,
+    kind: str | None,
     inputs: Mapping[str, str],
     conventions: Conventions,
     *,

@@ -2,17 +2,15 @@
 
 from pydantic import Field
 
-from refseg_core.settings import AnnotationFormat, BatchSettings, LabelingSettings, Settings
+from refseg_core.settings import BatchSettings, FormatName, LabelingSettings, Settings
 
 
 class DatasetSource(Settings):
     """Where images and annotations lie."""
 
     images: str = Field(description="Folder or prefix of the images: a path or any fsspec URI.")
-    annotations: str | None = Field(
-        None, description="COCO json, CVAT XML, or a folder of annotation files: a path or any fsspec URI."
-    )
-    format: AnnotationFormat = Field("auto", description="The annotations' format; 'auto' tells by what lies there.")
+    annotations: str | None = Field(None, description="A file or a folder of annotations: a path or any fsspec URI.")
+    format: FormatName = Field("auto", description="The annotations' format; 'auto' tells by what lies there.")
     masks_from: str | None = Field(
         None, description="COCO json from which annotations without a mask take theirs: a path or any fsspec URI."
     )

@@ -16,15 +16,16 @@ from pydantic.fields import FieldInfo
 from refseg_core.errors import ConfigurationError
 from refseg_core.models.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
 from refseg_core.settings import (
-    AnnotationFormat,
     BatchSettings,
     Conventions,
     EvaluationSettings,
+    FormatName,
     LabelingSettings,
     ReferenceSettings,
     SamplingSettings,
     Settings,
 )
+from refseg_core.settings.choices import ANNOTATION_FORMATS
 from refseg_core.settings.splits import NOVEL_SPLITS
 from tasks.specs import DatasetSource, ModelSettings
 from tasks.storage.uris import holds_credentials
@@ -38,7 +39,7 @@ DatasetId = Annotated[str, BeforeValidator(_as_text)]
 """An id as a dataset writes it, number or text."""
 
 
-_FORMAT = "The annotations' format; 'auto' tells by what lies there, and says what it took it for."
+_FORMAT = f"The annotations' format; {ANNOTATION_FORMATS.help}; 'auto' detects it and says which it is."
 
 
 class SegmenterConfig(ModelSettings):
@@ -58,10 +59,9 @@ class ReferencesConfig(Settings):
 
     images: str = Field(description="Folder or prefix of the reference images: a path or any fsspec URI.")
     annotations: str = Field(
-        description="Their annotations, with masks or with boxes only: a COCO json, a CVAT XML file, or a folder of "
-        "PASCAL VOC XML files, YOLO .txt files, labelme .json files or mask .png files."
+        description="Their annotations, with masks or with boxes only: a file or a folder in any of the formats."
     )
-    format: AnnotationFormat = Field("auto", description=_FORMAT)
+    format: FormatName = Field("auto", description=_FORMAT)
     annotation_ids: tuple[DatasetId, ...] | None = Field(
         None, description="Exactly these annotations; null: sampling decides."
     )
@@ -90,7 +90,7 @@ class TargetsConfig(Settings):
         description="Optional annotations, as those of the references: they give the list of images, and ground truth "
         "for the evaluation.",
     )
-    format: AnnotationFormat = Field("auto", description=_FORMAT)
+    format: FormatName = Field("auto", description=_FORMAT)
     masks_from: str | None = Field(
         None,
         description="Optional second COCO json, from which annotations without a mask take that of their id (LVIS "

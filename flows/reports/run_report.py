@@ -11,14 +11,14 @@ from flows.terminal import messages, results
 from refseg_core.analysis.dataset_summary import Oddity, Overview, overview
 from refseg_core.evaluation.diagnostics import Review
 from refseg_core.evaluation.report import (
-    HOW_COMPARED,
     category_table,
     confusion_table,
     findings,
     metrics_table,
     score_table,
 )
-from refseg_core.settings import Protocol
+from refseg_core.settings import ProtocolName
+from refseg_core.settings.choices import PROTOCOLS
 from refseg_core.tables import Images
 from tasks.datasets.indexed import load_dataset
 from tasks.models.download import pull_weights
@@ -162,9 +162,9 @@ def pull_with_bar(name: str, folder: str | None) -> None:
     results.print(str(path))
 
 
-def print_review(review: Review, protocol: Protocol) -> None:
+def print_review(review: Review, protocol: ProtocolName) -> None:
     """Prints the metrics over all categories, at scores and by category, and the most frequent mistakes."""
-    _print_table(f"All categories, {HOW_COMPARED[protocol]}", metrics_table(review.metrics))
+    _print_table(f"All categories, {PROTOCOLS[protocol].how}", metrics_table(review.metrics))
     _print_table("Labels of a score and above, IoU 0.5", score_table(review.metrics))
     by_category = category_table(review.metrics)
     num_categories = len(by_category) - 1

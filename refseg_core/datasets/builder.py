@@ -5,8 +5,8 @@ Here: images, instances and categories by name, one call each. Not here: what th
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 from refseg_core.datasets.coco.annotations import AnnotationColumns
 from refseg_core.datasets.coco.columns import CategoryColumns, ImageColumns
@@ -27,6 +27,20 @@ class NamedFile(NamedTuple):
 
     name: str
     data: bytes
+
+
+class AnnotationFolder(Protocol):
+    """A folder of annotation files, one or several about an image."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The names of the files, in their order."""
+
+    def __iter__(self) -> Iterator[NamedFile]:
+        """Reads the files in the order of their names."""
+
+    def image_sizes(self, images: Sequence[str]) -> Mapping[str, tuple[int, int]]:
+        """Returns (height, width) of images by name, from the image files; (0, 0) where one cannot be read."""
 
 
 class Shape(NamedTuple):

@@ -1,60 +1,44 @@
 """Which format annotations are in: by the names of the files in their folder, or by how a single file begins.
 
-Here: what tells formats apart. Not here: listing folders and what to do where several fit
-(`tasks/datasets/annotation_files.py`).
+What is known of each format is in `refseg_core/settings/choices.py`. Not here: listing folders and what to do where
+several formats fit (`tasks/datasets/annotation_files.py`).
 """
 
-import re
 from collections.abc import Iterable, Sequence
 
 from refseg_core.datasets.class_names import CLASS_FILES
-from refseg_core.settings import Format
-
-SUFFIXES: dict[Format, str] = {
-    "coco": ".json",
-    "cvat": ".xml",
-    "voc": ".xml",
-    "labelme": ".json",
-    "yolo": ".txt",
-    "masks": ".png",
-}
-"""How the names of a format's annotation files end, in lower case."""
+from refseg_core.images import IMAGE_SUFFIXES
+from refseg_core.settings.choices import ANNOTATION_FORMATS
 
 _BEGINNING = 1 << 16  # bytes
 _IMAGE_LISTS = {"train.txt", "val.txt", "valid.txt", "test.txt", "requirements.txt", "license.txt"}
-_CVAT_ROOT = re.compile(rb"<annotations[\s>]")
-_COCO_KEYS = re.compile(rb'"(images|categories|annotations)"\s*:')
-_LABELME_KEYS = re.compile(rb'"(shapes|imagePath|imageData)"\s*:')
 
 
-def annotation_files(names: Iterable[str], kind: Format) -> list[str]:
-    """Those of a folder's files that are annotations of the format, if it is that one; by name."""
-    suffix = SUFFIXES[kind]
-    return sorted(name for name in names if name.lower().endswith(suffix) and not _is_beside(name))
+def annotation_files(names: Iterable[str], suffix: str) -> list[str]:
+    """Returns those of a folder's files that can be annotations whose names end in the suffix; by name."""
+    return sorted(name for name in names if name.lower().endswith(suffix) and not _is_other(name))
 
 
-def formats_of_files(names: Sequence[str]) -> list[Format]:
-    """The formats that a folder of files may be, the likeliest first: several where files of several kinds lie there.
+def formats_of_files(names: Sequence[str]) -> dict[str, list[str]]:
+    """Returns the formats that a folder of files can be, by the suffix of its files.
 
-    .xml may be VOC or CVAT, .json labelme or COCO: the first of each pair stands for both. PNG files are masks only
-    where nothing else lies there, since images may lie beside their annotations.
+    Several suffixes where files of several kinds lie there, several formats where a suffix is that of several. Formats
+    that are images count only where nothing else lies there, since images can lie beside their annotations.
     """
-    kinds: tuple[Format, ...] = ("voc", "yolo", "labelme")
-    found: list[Format] = [kind for kind in kinds if annotation_files(names, kind)]
-    return found or (["masks"] if annotation_files(names, "masks") else [])
+    suffixes = {kind.suffix: annotation_files(names, kind.suffix) for kind in ANNOTATION_FORMATS.values()}
+    found = [suffix for suffix, files in suffixes.items() if files]
+    found = [suffix for suffix in found if suffix not in IMAGE_SUFFIXES] or found
+    return {suffix: [kind.name for kind in ANNOTATION_FORMATS.values() if kind.suffix == suffix] for suffix in found}
 
 
-def format_of_document(document: bytes) -> Format:
-    """The format of one file by its beginning; COCO where nothing speaks for another."""
+def format_of_document(document: bytes) -> str:
+    """Returns the format of one file by its beginning; COCO where nothing speaks for another."""
     start = document[:_BEGINNING]
-    if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
-        return "cvat" if _CVAT_ROOT.search(start) else "voc"
-    # COCO's own keys may stand far behind, after megabytes of images; labelme's stand at the front or never.
-    is_labelme = _LABELME_KEYS.search(start) and not _COCO_KEYS.search(start)
-    return "labelme" if is_labelme else "coco"
+    formats = ANNOTATION_FORMATS.values()
+    return next((kind.name for kind in formats if kind.beginning and kind.beginning.search(start)), "coco")
 
 
-def _is_beside(name: str) -> bool:
-    """Whether a file says something other than annotations, in its folder by custom."""
+def _is_other(name: str) -> bool:
+    """Whether a file by custom says something other than annotations."""
     last = name.rpartition("/")[2].lower()
     return last in CLASS_FILES or last in _IMAGE_LISTS or last.startswith("readme")

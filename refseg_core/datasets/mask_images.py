@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from refseg_core.datasets.builder import Gathering, NamedFile, Shape
+from refseg_core.datasets.builder import AnnotationFolder, Gathering, NamedFile, Shape
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.datasets.image_lookup import ImageNames
 from refseg_core.errors import ImageError, Problems
@@ -37,22 +37,19 @@ _VOID = 255
 _MAX_PIXELS = 400_000_000
 
 
-def read_masks(
-    files: Iterable[NamedFile], images: ImageNames, *, by_category: bool, source: str, classes: Sequence[str] | None
-) -> Dataset:
-    """The dataset of a folder of masks.
+def read_masks(files: AnnotationFolder, images: ImageNames, *, source: str, classes: Sequence[str] | None) -> Dataset:
+    """Returns the dataset of a folder of masks.
 
-    `by_category`: whether the masks lie in folders of categories, see `is_by_category`. `classes`: all names in the
-    order of their ids, from 1, which are the values of maps; None: names of the folders, sorted, or the values 1 to 254
-    that occur, called "1" and so on. Raises DatasetError with everything that is wrong.
+    `classes`: all names in the order of their ids, from 1, which are the values of maps; None: the sorted names of the
+    folders, or the values 1 to 254 that occur, named "1" and so on. Raises DatasetError with everything that is wrong.
     """
-    if by_category:
+    if _are_by_category(files.names, images):
         return _by_category(files, images, source, classes)
     return _maps(files, images, source, classes)
 
 
-def is_by_category(names: Sequence[str], images: ImageNames) -> bool:
-    """Whether masks of these names lie in folders of categories: most of them fit no image but without theirs."""
+def _are_by_category(names: Sequence[str], images: ImageNames) -> bool:
+    """Whether masks of these names lie in folders of categories: most fit no image unless theirs is left out."""
     return sum(not images.candidates(name) for name in names) * 2 > len(names)
 
 

@@ -7,9 +7,9 @@ Classes count from 0, and are the categories' ids. An image without a file has n
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 
-from refseg_core.datasets.builder import Gathering, NamedFile, Shape
+from refseg_core.datasets.builder import AnnotationFolder, Gathering, NamedFile, Shape
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.datasets.image_lookup import ImageNames
 
@@ -31,20 +31,13 @@ class _LineError(ValueError):
     """Which kind of problem a line has."""
 
 
-def read_yolo(
-    files: Iterable[NamedFile],
-    images: ImageNames,
-    sizes: Mapping[str, tuple[int, int]],
-    *,
-    source: str,
-    classes: Sequence[str],
-) -> Dataset:
+def read_yolo(files: AnnotationFolder, images: ImageNames, *, source: str, classes: Sequence[str]) -> Dataset:
     """The dataset of a folder of YOLO files; its images are all that there are, sorted by name.
 
-    `sizes`: (height, width) in pixels of every image that has a file, by name; (0, 0) where it could not be read.
     `classes`: all names, by number. Raises DatasetError with everything that is wrong.
     """
     gathering = Gathering(source, classes, first_id=0)
+    sizes = files.image_sizes(sorted({image for name in files.names for image in images.candidates(name)}))
     for name in images.names:
         gathering.add_image(name, *sizes.get(name, (0, 0)))
     for file in files:

@@ -1,4 +1,9 @@
-"""Which protocol compares labels with ground truth, and whether the ground truth allows it."""
+"""Which protocol compares labels with ground truth, and whether the ground truth allows it.
+
+Each protocol of `refseg_core/settings/choices.py` names a function here that puts it together.
+"""
+
+from typing import NamedTuple
 
 from refseg_core.errors import DatasetError
 from refseg_core.evaluation.coco import compare_coco
@@ -7,24 +12,57 @@ from refseg_core.evaluation.lvis import compare_lvis
 from refseg_core.evaluation.semantic import evaluate_semantic
 from refseg_core.evaluation.summary import InstanceComparison, summarize
 from refseg_core.evaluation.voc import with_voc_ap
-from refseg_core.settings import Conventions, EvaluationSettings, Protocol
+from refseg_core.settings import Conventions, EvaluationSettings, ProtocolName
+from refseg_core.settings.choices import PROTOCOLS
 from refseg_core.tables import Annotations, Categories, Detections, FederatedLabels, Images, Metrics
 
 VERSION = 2  # of every number of an evaluation
 
-_Given = tuple[Images, Annotations, Categories, Detections]
+
+class Compared(NamedTuple):
+    """Ground truth and labels, and how they are compared."""
+
+    images: Images
+    annotations: Annotations
+    categories: Categories
+    detections: Detections
+    federated_labels: FederatedLabels | None
+    settings: EvaluationSettings
+    conventions: Conventions
 
 
-def choose_protocol(protocol: Protocol, conventions: Conventions, *, is_federated: bool) -> Protocol:
-    """What 'auto' means for ground truth with or without LVIS's federated labels; other protocols stay.
+def by_coco(given: Compared) -> InstanceComparison:
+    """Compares as COCO does."""
+    return compare_coco(*given[:4], conventions=given.conventions)
 
-    The published code evaluates LVIS by COCO's protocol. Raises DatasetError where LVIS's lacks its labels.
+
+def by_voc(given: Compared) -> InstanceComparison:
+    """Compares as COCO does, and adds VOC's AP."""
+    return with_voc_ap(by_coco(given), given.conventions)
+
+
+def by_lvis(given: Compared) -> InstanceComparison:
+    """Compares as LVIS does."""
+    labels = given.federated_labels or FederatedLabels.empty()
+    return compare_lvis(*given[:4], labels, conventions=given.conventions)
+
+
+def by_semantic(given: Compared) -> Metrics:
+    """Compares pixels."""
+    thresh = given.settings.semantic_score_thresh
+    return evaluate_semantic(*given[:4], score_thresh=thresh, conventions=given.conventions)
+
+
+def choose_protocol(protocol: ProtocolName, conventions: Conventions, *, is_federated: bool) -> ProtocolName:
+    """Returns what 'auto' means for ground truth with or without LVIS's federated labels; other protocols stay.
+
+    The published code evaluates LVIS by COCO's protocol. Raises DatasetError if the labels that it needs are missing.
     """
     if protocol == "auto":
         return "lvis" if is_federated and conventions == "corrected" else "coco"
-    if protocol == "lvis" and not is_federated:
+    if PROTOCOLS[protocol].needs_federated_labels and not is_federated:
         raise DatasetError(
-            "evaluation.protocol is 'lvis', but no image entry of the targets' annotations has LVIS's "
+            f"evaluation.protocol is '{protocol}', but no image entry of the targets' annotations has LVIS's "
             "neg_category_ids and not_exhaustive_category_ids, which say what counts in it. Give LVIS's own file, or "
             "set evaluation.protocol to 'auto' or 'coco'."
         )
@@ -41,14 +79,14 @@ def evaluate(
     settings: EvaluationSettings | None = None,
     conventions: Conventions = "corrected",
 ) -> Metrics:
-    """The numbers of the chosen protocol over the given images and categories.
+    """Returns the numbers of the chosen protocol over the given images and categories.
 
-    Raises DatasetError where the protocol does not fit the ground truth.
+    Raises DatasetError if the protocol does not fit the ground truth.
     """
     settings = settings or EvaluationSettings()
-    given = images, annotations, categories, detections
-    comparison = _compare(given, federated_labels, settings, conventions)
-    return summarize(comparison) if comparison else _of_pixels(given, settings, conventions)
+    tables = images, annotations, categories, detections, federated_labels
+    compared = _compare(Compared(*tables, settings, conventions))
+    return compared if isinstance(compared, Metrics) else summarize(compared)
 
 
 def review(
@@ -62,28 +100,18 @@ def review(
     conventions: Conventions = "corrected",
     is_novel: bool = False,
 ) -> Review:
-    """The same and what a reviewer asks beside it; `is_novel`: the categories are a benchmark's novel ones."""
+    """Returns the same with what explains it; `is_novel`: the categories are a benchmark's novel ones."""
     settings = settings or EvaluationSettings()
-    given = images, annotations, categories, detections
-    comparison = _compare(given, federated_labels, settings, conventions)
-    if comparison is None:
-        return Review(_of_pixels(given, settings, conventions))
-    return diagnose(comparison, settings, conventions, is_novel=is_novel)
+    tables = images, annotations, categories, detections, federated_labels
+    compared = _compare(Compared(*tables, settings, conventions))
+    if isinstance(compared, Metrics):
+        return Review(compared)
+    return diagnose(compared, settings, conventions, is_novel=is_novel)
 
 
-def _compare(
-    given: _Given, labels: FederatedLabels | None, settings: EvaluationSettings, conventions: Conventions
-) -> InstanceComparison | None:
-    """The comparison of instances; None where pixels are compared."""
-    protocol = choose_protocol(settings.protocol, conventions, is_federated=labels is not None)
-    if protocol == "semantic":
-        return None
-    if protocol == "lvis" and labels is not None:
-        return compare_lvis(*given, labels, conventions=conventions)
-    if protocol == "voc":
-        return with_voc_ap(compare_coco(*given, conventions=conventions), conventions)
-    return compare_coco(*given, conventions=conventions)
-
-
-def _of_pixels(given: _Given, settings: EvaluationSettings, conventions: Conventions) -> Metrics:
-    return evaluate_semantic(*given, score_thresh=settings.semantic_score_thresh, conventions=conventions)
+def _compare(given: Compared) -> InstanceComparison | Metrics:
+    """Returns the comparison of instances, or the metrics of a protocol that compares something else."""
+    is_federated = given.federated_labels is not None
+    protocol = choose_protocol(given.settings.protocol, given.conventions, is_federated=is_federated)
+    compared: InstanceComparison | Metrics = PROTOCOLS[protocol].load()(given)
+    return compared

@@ -8,19 +8,11 @@ import numpy.typing as npt
 
 from refseg_core.evaluation.curves import NO_VALUE
 from refseg_core.evaluation.diagnostics import INTERVAL, NUMBERS, Review
-from refseg_core.settings import Protocol
 from refseg_core.tables import Confusion, Metrics
 
 _COLLAPSED_BELOW = 0.01  # AP, or IoU of pixels
 _NAMED = 8
 _CONFUSIONS_SHOWN = 10
-
-HOW_COMPARED: dict[Protocol, str] = {
-    "coco": "by COCO's protocol",
-    "lvis": "by LVIS's protocol",
-    "voc": "by COCO's protocol, with PASCAL VOC's AP beside it",
-    "semantic": "pixel by pixel",
-}
 
 TextRows = list[tuple[str, ...]]
 

@@ -4,17 +4,21 @@ Frozen pydantic models: every field has a description and bounds, from which the
 file and the form in the Prefect UI are drawn.
 """
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from refseg_core.settings.choices import ANNOTATION_FORMATS, PROTOCOLS
 from refseg_core.settings.splits import SPLIT_NAMES
 
 Conventions = Literal["corrected", "original"]
 LabelingPath = Literal["reference", "exact", "fast", "turbo"]
-Format = Literal["coco", "voc", "yolo", "labelme", "cvat", "masks"]
-AnnotationFormat = Literal["auto", Format]
-Protocol = Literal["auto", "coco", "lvis", "voc", "semantic"]
+if TYPE_CHECKING:
+    FormatName = str
+    ProtocolName = str
+else:  # to pydantic they are the registered names, so that forms offer them and errors list them
+    FormatName = Literal[("auto", *ANNOTATION_FORMATS)]
+    ProtocolName = Literal[("auto", *PROTOCOLS)]
 
 
 class Settings(BaseModel):
@@ -124,12 +128,9 @@ class BatchSettings(Settings):
 class EvaluationSettings(Settings):
     """How labels are compared with ground truth. Method, section 7."""
 
-    protocol: Protocol = Field(
+    protocol: ProtocolName = Field(
         "auto",
-        description="'coco': AP of boxes and masks; 'lvis': the same as LVIS counts it (its best 300 instances an "
-        "image, only where a category is known to be annotated or absent), which needs LVIS's own annotation file; "
-        "'voc': as 'coco', and PASCAL VOC's own AP at an IoU of 0.5 beside it; 'semantic': IoU of the categories' "
-        "pixels (COCO-20i); 'auto': 'lvis' where it can be, else 'coco'.",
+        description=f"{PROTOCOLS.help}; 'auto': 'lvis' if the annotation file has what it needs, else 'coco'.",
     )
     semantic_score_thresh: float = Field(
         0.5, ge=0, le=1, description="For 'semantic': only instances of at least this score are painted."

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 import yaml
 
-from refseg_core.datasets import CLASS_FILES, read_class_names
+from refseg_core.datasets.class_names import CLASS_FILES, read_class_names
 from refseg_core.errors import DatasetError, StoreError
-from refseg_core.settings import Format
 from tasks.storage.folder import Folder
 from tasks.storage.uris import redact
 
@@ -26,7 +25,7 @@ class ClassNames:
     sha256: str
 
 
-def find_class_names(folder: Folder, kind: Format) -> ClassNames | None:
+def find_class_names(folder: Folder, kind: str) -> ClassNames | None:
     """The list of categories in or above the folder. Raises DatasetError where it is damaged, or YOLO files lack it."""
     wanted = (*_YOLO_FILES, *CLASS_FILES) if kind == "yolo" else CLASS_FILES
     num_above = 2 if kind == "yolo" else 1  # labels/train/ lies two below data.yaml

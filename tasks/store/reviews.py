@@ -1,7 +1,7 @@
 """What an evaluation left in the store, read back: its tables, and the protocol that gave them."""
 
 from refseg_core.evaluation.diagnostics import Review
-from refseg_core.settings import Protocol
+from refseg_core.settings import ProtocolName
 from refseg_core.tables import Confusion, Metrics, Misses
 from tasks.store.store import Artifact, Store, table_name
 
@@ -15,8 +15,8 @@ def load_review(store: Store, metrics: Artifact) -> Review:
     )
 
 
-def protocol_of(store: Store, metrics: Artifact) -> Protocol:
+def protocol_of(store: Store, metrics: Artifact) -> ProtocolName:
     """The protocol that gave the metrics."""
     manifest = store.manifest(metrics.name) or {}
-    protocol: Protocol = manifest.get("settings", {}).get("protocol", "coco")
+    protocol: ProtocolName = manifest.get("settings", {}).get("protocol", "coco")
     return protocol

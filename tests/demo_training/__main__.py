@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from refseg_core.datasets.coco import parse_coco
+from refseg_core.datasets.coco.parser import parse_coco
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.demo.appearance import Category
 from refseg_core.demo.dataset import (

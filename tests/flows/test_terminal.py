@@ -12,7 +12,7 @@ from flows.reports.run_report import print_review
 from flows.terminal import progress_lines, without_tracebacks
 from refseg_core.errors import StoreError
 from refseg_core.evaluation.diagnostics import Review
-from refseg_core.settings import Protocol
+from refseg_core.settings import ProtocolName
 from refseg_core.tables import Metrics
 from tasks.runtime.progress import report
 
@@ -38,7 +38,7 @@ def metrics_of(num_categories: int, iou_type: str, metric: str) -> Metrics:
     ],
 )
 def test_the_protocol_and_its_numbers_are_shown(
-    protocol: Protocol, iou_type: str, metric: str, shown: list[str]
+    protocol: ProtocolName, iou_type: str, metric: str, shown: list[str]
 ) -> None:
     with terminal.results.capture() as captured:
         print_review(Review(metrics_of(2, iou_type, metric)), protocol)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from refseg_core.datasets.coco import parse_coco
+from refseg_core.datasets.coco.parser import parse_coco
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.labeling.batching import BatchSize
 from refseg_core.labeling.labeler import match_and_merge

@@ -2,13 +2,13 @@
 
 from refseg_core.evaluation.diagnostics import Review
 from refseg_core.evaluation.report import (
-    HOW_COMPARED,
     category_table,
     confusion_table,
     findings,
     metrics_table,
     score_table,
 )
+from refseg_core.settings.choices import PROTOCOLS
 from tasks.outputs.prefect_ui.keys import artifact_name
 from tasks.outputs.prefect_ui.markdown import code, escaped
 from tasks.outputs.prefect_ui.publishing import publish_table, publishing_task
@@ -25,7 +25,7 @@ def publish_metrics(store_uri: str, metrics: Artifact) -> None:
     """The evaluation over all categories, at scores, by category, and what is taken for what."""
     store, name = Store(store_uri), artifact_name(store_uri)
     review = load_review(store, metrics)
-    by = HOW_COMPARED[protocol_of(store, metrics)]
+    by = PROTOCOLS[protocol_of(store, metrics)].how
     where = f"All digits are in {code(f'{redact(store_uri)}/{metrics.name}/metrics.parquet')}."
     told = " ".join(escaped(sentence) for sentence in findings(review))
     publish_table(

@@ -16,7 +16,7 @@ from flows.benchmarks.spec import Benchmark, benchmark_names, filled_path, load_
 from flows.cli.main import main
 from flows.config.run_config import keys
 from flows.reports.charts import draw_benchmark
-from refseg_core.datasets.coco import parse_coco
+from refseg_core.datasets.coco.parser import parse_coco
 from refseg_core.errors import ConfigurationError, DatasetError
 from tests.support.projects.project import Project
 from tests.support.projects.without_prefect import call_without_prefect

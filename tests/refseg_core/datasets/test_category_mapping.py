@@ -5,7 +5,7 @@ import json
 import pytest
 
 from refseg_core.datasets.category_mapping import matching_ids, numbered_as
-from refseg_core.datasets.coco import parse_coco
+from refseg_core.datasets.coco.parser import parse_coco
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.errors import DatasetError
 from refseg_core.tables import Categories

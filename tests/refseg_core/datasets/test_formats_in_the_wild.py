@@ -4,7 +4,7 @@ import base64
 import json
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,16 +12,40 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refseg_core.datasets import ImageNames, NamedFile, read_class_names, read_cvat, read_labelme, read_masks, read_voc
-from refseg_core.datasets import read_yolo as read_yolo_files
+from refseg_core.datasets.builder import NamedFile
+from refseg_core.datasets.class_names import read_class_names
+from refseg_core.datasets.cvat import read_cvat
 from refseg_core.datasets.dataset import Dataset
+from refseg_core.datasets.image_lookup import ImageNames
+from refseg_core.datasets.labelme import read_labelme
+from refseg_core.datasets.mask_images import read_masks
+from refseg_core.datasets.pascal_voc import read_voc
 from refseg_core.datasets.safe_xml import XmlError, parse_xml
+from refseg_core.datasets.yolo import read_yolo as read_yolo_files
 from refseg_core.errors import DatasetError, ImageError, Problems
 from refseg_core.images import decode_values, image_size
 from refseg_core.masks.rle import decode_mask, encode_masks, mask_areas, rle_from_polygons, rle_of_part, union_of
 from tests.support.samples import png
 
 IMAGES = ImageNames(["a.jpg", "b.jpg"])
+
+
+class Files:
+    """A folder of annotation files in memory, with the sizes of their images."""
+
+    def __init__(self, files: Sequence[NamedFile], sizes: Mapping[str, tuple[int, int]] | None = None) -> None:
+        self.files = files
+        self.sizes = sizes or {}
+
+    @property
+    def names(self) -> list[str]:
+        return [file.name for file in self.files]
+
+    def __iter__(self) -> Iterator[NamedFile]:
+        return iter(self.files)
+
+    def image_sizes(self, images: Sequence[str]) -> dict[str, tuple[int, int]]:
+        return {image: self.sizes[image] for image in images}
 
 
 def problems_of(read: Callable[[], Dataset]) -> str:
@@ -133,7 +157,8 @@ class TestXml:
 
 def read_yolo(text: str | bytes, size: tuple[int, int] = (64, 128)) -> Dataset:
     data = text if isinstance(text, bytes) else text.encode()
-    return read_yolo_files([NamedFile("a.txt", data)], IMAGES, {"a.jpg": size}, source="yolo", classes=["bar", "box"])
+    files = Files([NamedFile("a.txt", data)], {"a.jpg": size})
+    return read_yolo_files(files, IMAGES, source="yolo", classes=["bar", "box"])
 
 
 class TestYolo:
@@ -371,7 +396,7 @@ def values(*rows: Sequence[int]) -> bytes:
 
 
 def read_maps(data: bytes, classes: Sequence[str] | None = None) -> Dataset:
-    return read_masks([NamedFile("a.png", data)], IMAGES, by_category=False, source="masks", classes=classes)
+    return read_masks(Files([NamedFile("a.png", data)]), IMAGES, source="masks", classes=classes)
 
 
 class TestMasks:
@@ -412,7 +437,7 @@ class TestMasks:
             NamedFile("box/z.png", values([1])),
             NamedFile("a.png", values([1, 1])),
         ]
-        message = problems_of(lambda: read_masks(files, IMAGES, by_category=True, source="x", classes=None))
+        message = problems_of(lambda: read_masks(Files(files), IMAGES, source="x", classes=None))
         for found in ("is empty", "box/a.png with [1, 1] besides [1, 2]", "Found: z.png", "no folder of a category"):
             assert found in message
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from refseg_core.datasets.coco import parse_coco
+from refseg_core.datasets.coco.parser import parse_coco
 from refseg_core.demo.appearance import Silhouette, Texture
 from refseg_core.demo.dataset import (
     DEMO_CATEGORIES,

@@ -13,7 +13,7 @@ from refseg_core.evaluation.coco import compare_coco, evaluate_coco
 from refseg_core.evaluation.diagnostics import Review
 from refseg_core.evaluation.protocols import review
 from refseg_core.masks.rle import mask_ious
-from refseg_core.settings import EvaluationSettings, Protocol
+from refseg_core.settings import EvaluationSettings, ProtocolName
 from refseg_core.tables import Detections
 from tests.support.oracles.coco import coco_run
 from tests.support.oracles.evaluation_cases import (
@@ -243,7 +243,7 @@ class TestProtocols:
         assert ("segm", "nAP", None) not in numbers(document, detections)
 
     @pytest.mark.parametrize(("protocol", "num_tables"), [("coco", 3), ("lvis", 3), ("semantic", 1)])
-    def test_comparing_pixels_has_the_metrics_only(self, protocol: Protocol, num_tables: int) -> None:
+    def test_comparing_pixels_has_the_metrics_only(self, protocol: ProtocolName, num_tables: int) -> None:
         document, detections = a_federated_case(0)
         labels = dataset_of(document).federated_labels
         chosen = EvaluationSettings(protocol=protocol)

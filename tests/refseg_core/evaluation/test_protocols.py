@@ -4,7 +4,7 @@ import pytest
 
 from refseg_core.errors import DatasetError
 from refseg_core.evaluation.protocols import choose_protocol, evaluate
-from refseg_core.settings import Conventions, EvaluationSettings, Protocol
+from refseg_core.settings import Conventions, EvaluationSettings, ProtocolName
 from tests.support.oracles.evaluation_cases import a_federated_case, dataset_of
 
 
@@ -18,14 +18,14 @@ from tests.support.oracles.evaluation_cases import a_federated_case, dataset_of
     ],
 )
 def test_auto_is_lvis_where_it_can_be_and_the_original_knows_only_coco(
-    is_federated: bool, conventions: Conventions, expected: Protocol
+    is_federated: bool, conventions: Conventions, expected: ProtocolName
 ) -> None:
     assert choose_protocol("auto", conventions, is_federated=is_federated) == expected
 
 
 @pytest.mark.parametrize("conventions", ["corrected", "original"])
 @pytest.mark.parametrize("protocol", ["coco", "lvis", "semantic"])
-def test_what_is_chosen_stays(protocol: Protocol, conventions: Conventions) -> None:
+def test_what_is_chosen_stays(protocol: ProtocolName, conventions: Conventions) -> None:
     assert choose_protocol(protocol, conventions, is_federated=True) == protocol
 
 
@@ -37,7 +37,7 @@ def test_lvis_without_its_labels_is_refused() -> None:
 @pytest.mark.parametrize(
     ("protocol", "metric"), [("auto", "APr"), ("lvis", "APr"), ("coco", "AR100"), ("semantic", "mIoU")]
 )
-def test_each_protocol_gives_its_numbers(protocol: Protocol, metric: str) -> None:
+def test_each_protocol_gives_its_numbers(protocol: ProtocolName, metric: str) -> None:
     document, detections = a_federated_case(0)
     dataset = dataset_of(document)
     metrics = evaluate(

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from refseg_core.datasets.coco import parse_coco
+from refseg_core.datasets.coco.parser import parse_coco
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.masks.rle import Rle, encode_masks
 from refseg_core.tables import Detections

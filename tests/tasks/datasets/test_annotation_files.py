@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refseg_core.datasets.coco import parse_coco
+from refseg_core.datasets.coco.parser import parse_coco
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.errors import DatasetError, RefsegError
 from refseg_core.tables import Annotations, Categories, Images
@@ -177,7 +177,7 @@ def test_a_coco_file_that_the_store_holds_is_not_parsed_again(
     source = DatasetSource(images=str(tmp_path / "images"), annotations=str(file))
     first = index_dataset.fn(str(tmp_path / "store"), source)
     assert is_federated(first) == bool(lists)
-    monkeypatch.setattr("tasks.datasets.annotation_files.parse_coco", _parse_nothing)
+    monkeypatch.setattr("refseg_core.datasets.coco.parser.parse_coco", _parse_nothing)
     assert index_dataset.fn(str(tmp_path / "store"), source) == first
     for changed in (source.model_copy(update={"with_versions": True}), source.model_copy(update={"images": "else"})):
         with pytest.raises(AssertionError, match="parsed"):
@@ -200,7 +200,9 @@ class TestTelling:
     def test_files_of_several_formats_are_refused_naming_the_key(self, tmp_path: Path) -> None:
         source = written(tmp_path, "labelme", "boxes")
         (tmp_path / "annotations" / "x.xml").write_bytes(b"<annotation/>")
-        with pytest.raises(DatasetError, match=r"several formats: x.xml \(voc\?\), a.json \(labelme\?\)") as caught:
+        with pytest.raises(
+            DatasetError, match=r"several formats: a.json \(coco or labelme\?\), x.xml \(voc or cvat\?\)"
+        ) as caught:
             read(source)
         assert "references.format or targets.format" in str(caught.value)
         assert len(read(source_of(tmp_path, "labelme", format="labelme")).annotations) == len(INSTANCES)

@@ -14,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
-from refseg_core.datasets.coco import MaskFile, json_stream, parse_coco
+from refseg_core.datasets.coco import json_stream
+from refseg_core.datasets.coco.mask_source import MaskFile
+from refseg_core.datasets.coco.parser import parse_coco
 from refseg_core.datasets.dataset import Dataset, dataset_of_files, select_images
 from refseg_core.datasets.image_paths import check_file_name
 from refseg_core.errors import DatasetError

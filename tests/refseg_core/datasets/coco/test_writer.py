@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
-from refseg_core.datasets.coco import parse_coco
+from refseg_core.datasets.coco.parser import parse_coco
 from refseg_core.datasets.coco.writer import coco_dataset, coco_results, export_ids, json_array
 from refseg_core.datasets.dataset import dataset_of_files
 from refseg_core.masks.contours import polygons_of_mask

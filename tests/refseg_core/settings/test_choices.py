@@ -1,0 +1,101 @@
+"""Annotation formats and evaluation protocols are written once: what is registered is offered, read and explained."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from refseg_core.errors import ConfigurationError
+from refseg_core.settings.choices import ANNOTATION_FORMATS, PROTOCOLS, Choice, Choices
+
+_ROOT = Path(__file__).resolve().parents[3]
+
+_WITH_TOYS = """
+import importlib
+from pathlib import Path
+import pytest
+from refseg_core.settings import choices
+
+choices.ANNOTATION_FORMATS = choices.Choices("annotation format", *choices.ANNOTATION_FORMATS.values(),
+    choices.AnnotationFormat(name="toy", help="a folder of .toy files", implementation="tests.support.toys:read_toy",
+        title="toy files", suffix=".toy", reads="one box for each line"))
+choices.PROTOCOLS = choices.Choices("evaluation protocol", *choices.PROTOCOLS.values(),
+    choices.EvaluationProtocol(name="toy", help="counts", implementation="tests.support.toys:by_toy", how="counted"))
+importlib.reload(importlib.import_module("refseg_core.settings"))
+"""
+
+
+def _run_with_toys(script: str, folder: Path) -> None:
+    finished = subprocess.run(
+        [sys.executable, "-c", _WITH_TOYS + script, str(folder)], cwd=_ROOT, capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 0, finished.stderr
+
+
+def test_a_new_annotation_format_is_offered_detected_and_read(tmp_path: Path) -> None:
+    _run_with_toys(
+        """
+import sys
+from flows.config.run_config import RunConfig, keys
+from refseg_core.errors import DatasetError
+from tasks.datasets.annotation_files import read_annotations
+from tasks.specs import DatasetSource
+from tests.support.annotation_files import write_all_images
+
+folder = Path(sys.argv[1])
+write_all_images(folder / "images", ["a.png"])
+(folder / "annotations").mkdir()
+source = DatasetSource(images=str(folder / "images"), annotations=str(folder / "annotations"))
+with pytest.raises(DatasetError, match="toy files.*one of .*, toy"):
+    read_annotations(source, None)
+(folder / "annotations" / "a.toy").write_text("boat 1 2 3 4")
+read = read_annotations(source, None)
+assert read.kind == "toy"
+assert read.dataset.annotations.box_xywh.tolist() == [[1, 2, 3, 4]]
+helps = [key.field.description for key in keys() if key.name.endswith(".format")]
+assert len(helps) == 2 and all("'toy': a folder of .toy files" in text for text in helps)
+assert "toy" in str(RunConfig.model_json_schema())
+with pytest.raises(ValueError, match="'toy'"):
+    DatasetSource(images="x", format="unknown")
+""",
+        tmp_path,
+    )
+
+
+def test_a_new_protocol_is_offered_and_evaluates(tmp_path: Path) -> None:
+    _run_with_toys(
+        """
+from refseg_core.evaluation.protocols import evaluate
+from refseg_core.settings import EvaluationSettings
+from refseg_core.tables import Annotations, Categories, Detections, Images
+
+tables = [table.empty() for table in (Images, Annotations, Categories, Detections)]
+metrics = evaluate(*tables, settings=EvaluationSettings(protocol="toy"))
+assert metrics.metric.tolist() == ["number of images"]
+assert "'toy': counts" in EvaluationSettings.model_fields["protocol"].description
+with pytest.raises(ValueError, match="'toy'"):
+    EvaluationSettings(protocol="unknown")
+""",
+        tmp_path,
+    )
+
+
+@pytest.mark.parametrize("choices", [ANNOTATION_FORMATS, PROTOCOLS], ids=lambda choices: choices.kind)
+def test_every_implementation_is_there(choices: Choices[Choice]) -> None:
+    assert all(callable(choice.load()) for choice in choices.values())
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(ConfigurationError, match=r"'pixels' is not a known evaluation protocol: .* coco, lvis, voc, "):
+        PROTOCOLS["pixels"]
+
+
+def test_the_guides_list_every_format_and_protocol_as_registered() -> None:
+    guides = "".join(path.read_text("utf-8") for path in (_ROOT / "deployments" / "guides").glob("*.md"))
+    for kind in ANNOTATION_FORMATS.values():
+        assert f"| `{kind.name}` | {kind.help} | {kind.reads} |\n" in guides
+    listed = re.search(r"\| `protocol` \|.*\n\|.*\n((?:\|.*\n)+)", guides)
+    assert listed
+    assert re.findall(r"^\| `(\w+)`", listed.group(1), re.M) == [*PROTOCOLS, "auto"]
