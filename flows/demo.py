@@ -11,7 +11,7 @@ from flows.terminal import results
 from refseg_core.demo.dataset import DEMO_CATEGORIES, draw_demo_references, draw_demo_targets, image_name, to_coco
 from refseg_core.demo.scenes import Scene
 from refseg_core.visualization import to_png
-from tasks.outputs.pictures import show_labels
+from tasks.outputs.show_labels import show_labels
 from tasks.storage.objects import write_uri
 from tasks.store.label_store import newest_labels
 from tasks.store.store import Store

@@ -1,19 +1,23 @@
 """Step 5: labels the images of one shard and commits them together."""
 
 import time
-from collections.abc import Generator, Iterator
-from contextlib import closing
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain, islice
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
 
+from refseg_core.errors import WeightsError
 from refseg_core.labeling.image_labels import Found, ImageLabels, Squashed
 from refseg_core.labeling.labeler import Labeler
-from refseg_core.tables import Detections, Images, LabeledImages
+from refseg_core.tables import Detections, Images, LabeledImages, Prototypes
 from tasks.datasets.image_reader import ReadImage, read_images
-from tasks.models.loading import borrowed_labeler
+from tasks.models.loading import load_encoder, load_segmenter
+from tasks.models.weights import weights_sha256
 from tasks.outputs.pictures import LabelPictures
 from tasks.runtime.cancellation import check_stopped
 from tasks.runtime.progress import report
@@ -26,6 +30,7 @@ from tasks.store.shard_plans import Shard
 from tasks.store.store import Store
 
 _SQUASHED_AHEAD = _WRITTEN_AT_ONCE = 2  # images; more only take memory
+_labeling = Lock()
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,36 @@ def label_shard(job: LabelJob, shard: Shard) -> ShardSummary:
     labeled = LabeledImages.concatenate(rows)
     run.commit(shard, Detections.concatenate(detections), labeled)
     return ShardSummary(len(labeled), int(np.sum(labeled.status == "unreadable")), int(labeled.num_detections.sum()))
+
+
+@contextmanager
+def borrowed_labeler(job: LabelJob) -> Iterator[Labeler]:
+    """Yields the labeler of a job, built at the first call, to one thread at a time.
+
+    Raises WeightsError, also if the weights here are not those that the job's labels are made with.
+    """
+    with _labeling:
+        yield _labeler(job)
+
+
+@lru_cache(maxsize=1)
+def _labeler(job: LabelJob) -> Labeler:
+    store = Store(job.store)
+    _check_weights(job, LabelRun(store, job.key).recipe_or_error()["weights"])
+    segmenter, encoder = load_segmenter(job.segmenter, job.device), load_encoder(job.encoder, job.device)
+    prototypes = store.load(store.named(job.prototypes), Prototypes)
+    return Labeler(segmenter, encoder, prototypes, job.labeling, job.batches)
+
+
+def _check_weights(job: LabelJob, expected: Mapping[str, str]) -> None:
+    """Compares files: a plan is made on one machine, and shards are labeled on others."""
+    for kind, settings in (("segmenter", job.segmenter), ("encoder", job.encoder)):
+        found = weights_sha256(settings.model, settings.weights)
+        if found != expected[kind]:
+            raise WeightsError(
+                f"{kind}.weights: the file on this machine has sha256 {found}, but these labels are made with "
+                f"{expected[kind]}. Put the same file on every machine, or keep it in a bucket that all of them read."
+            )
 
 
 def _begun(read: Iterator[ReadImage]) -> Iterator[ReadImage]:

@@ -4,6 +4,7 @@
     inside refseg_core step modules never import each other; only labeling composes proposals, matching, merging
     at the top of tasks/ are tasks, which never import each other, and their specs
     no circles between files, nor between the entries of a folder, of which none has more than fifteen
+    no chain of imports of more than fourteen modules
 
 A rule takes a module, or all of them, and returns what breaks it, as a sentence, so that a failing test says which
 arrow it is. New modules need no entry here: what is not a step, nor made of steps, is shared, and may be imported by
@@ -16,9 +17,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.shape import LAYERS, Module, circles, entries, folder_graphs, import_graph, imports, read_modules
+from tests.shape import (
+    LAYERS,
+    Module,
+    circles,
+    entries,
+    folder_graphs,
+    import_graph,
+    imports,
+    longest_chain,
+    read_modules,
+)
 
 _MOST_ENTRIES = 15  # of a folder: files and folders
+_LONGEST_CHAIN = 14  # modules, from importer to imported
 
 _LABELING = {f"refseg_core.labeling.{step}" for step in ("proposals", "matching", "merging")}
 _STEPS = {
@@ -254,6 +266,13 @@ def entries_in_circles(modules: Sequence[Module]) -> Iterator[str]:
             yield f"{', '.join(group)} of {folder or 'the checkout'} import each other: one has to be below the other"
 
 
+def chains_too_long(modules: Sequence[Module]) -> Iterator[str]:
+    """A reader follows a chain of imports from its top to its bottom."""
+    chain = longest_chain(import_graph(modules))
+    if len(chain) > _LONGEST_CHAIN:
+        yield f"{' -> '.join(chain)} are {len(chain)} modules; more than {_LONGEST_CHAIN} are too many: cut a link"
+
+
 def crowded_folders(root: Path) -> Iterator[str]:
     """A folder that holds too much says nothing about where a thing belongs."""
     for folder, number in entries(root).items():
@@ -281,7 +300,9 @@ def test_no_module_goes(rule: Callable[[Module], Iterator[str]]) -> None:
     assert not broken, "\n" + "\n".join(broken)
 
 
-@pytest.mark.parametrize("rule", [files_in_circles, entries_in_circles], ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize(
+    "rule", [files_in_circles, entries_in_circles, chains_too_long], ids=lambda rule: rule.__name__
+)
 def test_there_are_no(rule: Callable[[Sequence[Module]], Iterator[str]]) -> None:
     broken = list(rule(_MODULES))
     assert not broken, "\n" + "\n".join(broken)
@@ -417,6 +438,17 @@ def test_circles_are_found_and_named_between_files_and_between_folders() -> None
     between_folders += _planted(("tasks.b.three", "import tasks.a.four"), ("tasks.a.four", ""))
     assert not list(files_in_circles(between_folders))
     assert [sentence.split(" import ")[0] for sentence in entries_in_circles(between_folders)] == ["a, b of tasks"]
+
+
+def test_a_chain_that_is_too_long_is_found_and_named() -> None:
+    def chain(length: int) -> list[Module]:
+        names = [f"tasks.link{index}" for index in range(length)]
+        links = zip(names, [*(f"import {name}" for name in names[1:]), ""], strict=True)
+        return _planted(*links)
+
+    assert not list(chains_too_long(chain(_LONGEST_CHAIN)))
+    (sentence,) = chains_too_long(chain(_LONGEST_CHAIN + 1))
+    assert sentence.startswith("tasks.link0 -> tasks.link1 -> ")
 
 
 def test_an_import_for_types_makes_no_circle_and_yet_goes_against_the_layers() -> None:

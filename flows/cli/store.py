@@ -83,7 +83,7 @@ def export(
 def show(store_uri: str, out: str, key: str | None, score: float, limit: int | None) -> None:
     """Draws the references, and ground truth beside predictions for every labeled image."""
     from flows.terminal import progress_bars
-    from tasks.outputs.pictures import show_labels
+    from tasks.outputs.show_labels import show_labels
     from tasks.store.store import Store
 
     run = _choose_labels(Store(store_uri), key)

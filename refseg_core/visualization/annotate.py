@@ -11,13 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from refseg_core.masks.rle import Masks, Rle, boxes_of_masks
-from refseg_core.visualization.drawing import Boxes, Color, Picture, Strokes, draw_box, draw_mask, resized
+from refseg_core.visualization.drawing import Boxes, Color, Numbers, Picture, Strokes, draw_box, draw_mask, resized
 from refseg_core.visualization.label_placement import draw_labels
 from refseg_core.visualization.mask_coverage import Coverage, cover, picture_size
 from refseg_core.visualization.palette import category_colors
 from refseg_core.visualization.text import BUNDLED, Typeface
-
-Numbers = npt.NDArray[np.floating[Any]] | npt.NDArray[np.integer[Any]]
 
 MIN_SIDE, MAX_SIDE = 640, 1600
 

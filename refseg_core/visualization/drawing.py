@@ -3,7 +3,7 @@
 import itertools
 import math
 from functools import lru_cache
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from refseg_core.visualization.mask_coverage import Alpha, Coverage
 Picture = npt.NDArray[np.uint8]
 Color = tuple[int, int, int]
 Boxes = npt.NDArray[np.float64]
+Numbers = npt.NDArray[np.floating[Any]] | npt.NDArray[np.integer[Any]]
 
 FILL_OPACITY = 0.36
 _SHADOW_OPACITY, _BOX_OPACITY, _CONTOUR_WHITE = 0.5, 0.75, 0.3

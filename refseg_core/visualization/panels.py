@@ -9,8 +9,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from refseg_core.masks.rle import Masks, Rle, decode_mask
-from refseg_core.visualization.annotate import Numbers
-from refseg_core.visualization.drawing import Boxes, Color, Picture, Strokes, draw_box, draw_mask, resized
+from refseg_core.visualization.drawing import Boxes, Color, Numbers, Picture, Strokes, draw_box, draw_mask, resized
 from refseg_core.visualization.mask_coverage import cover
 from refseg_core.visualization.palette import category_colors
 from refseg_core.visualization.text import BUNDLED, Typeface, write

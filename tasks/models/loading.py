@@ -1,7 +1,6 @@
-"""Builds each model once per process, on the device it shall run on, and what labels with them."""
+"""Builds each model once per process, on the configured device."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import lru_cache
 from threading import Lock
 
@@ -9,18 +8,14 @@ import torch
 
 from refseg_core.errors import ConfigurationError, WeightsError
 from refseg_core.labeling.batching import Batches
-from refseg_core.labeling.labeler import Labeler
 from refseg_core.models.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
 from refseg_core.models.encoder import Encoder, build_encoder
 from refseg_core.models.segmenter import Segmenter, build_segmenter
 from refseg_core.settings import BatchSettings, LabelingSettings
-from refseg_core.tables import Prototypes
 from tasks.models.weights import load_weights, weights_sha256
-from tasks.specs import LabelJob, ModelSettings
-from tasks.store.label_store import LabelRun
-from tasks.store.store import Store
+from tasks.specs import ModelSettings
 
-_building, _labeling = Lock(), Lock()
+_building = Lock()
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -68,38 +63,6 @@ def load_models(segmenter: ModelSettings, encoder: ModelSettings, device: str) -
     """Builds both models, for whoever wants to know early whether that can be done. Raises WeightsError."""
     load_segmenter(segmenter, device)
     load_encoder(encoder, device)
-
-
-@contextmanager
-def borrowed_labeler(job: LabelJob) -> Iterator[Labeler]:
-    """What labels images for this job, built at the first call; for one thread at a time.
-
-    Raises WeightsError, also where the weights here are not those that the job's labels are made with.
-    """
-    with _building:
-        labeler = _labeler(job)
-    with _labeling:
-        yield labeler
-
-
-@lru_cache(maxsize=1)
-def _labeler(job: LabelJob) -> Labeler:
-    store = Store(job.store)
-    _check_weights(job, LabelRun(store, job.key).recipe_or_error()["weights"])
-    prototypes = store.load(store.named(job.prototypes), Prototypes)
-    segmenter, encoder = _segmenter(job.segmenter, job.device), _encoder(job.encoder, job.device)
-    return Labeler(segmenter, encoder, prototypes, job.labeling, job.batches)
-
-
-def _check_weights(job: LabelJob, expected: dict[str, str]) -> None:
-    """A plan is made on one machine and worked on by others, whose files may be others."""
-    for kind, settings in (("segmenter", job.segmenter), ("encoder", job.encoder)):
-        found = weights_sha256(settings.model, settings.weights)
-        if found != expected[kind]:
-            raise WeightsError(
-                f"{kind}.weights: the file on this machine has sha256 {found}, but these labels are made with "
-                f"{expected[kind]}. Put the same file on every machine, or keep it in a bucket that all of them read."
-            )
 
 
 @lru_cache(maxsize=2)

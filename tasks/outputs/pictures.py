@@ -1,30 +1,24 @@
-"""Draws references and labels for people to look at."""
+"""Draws the references and the labels of an image."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
 
-from refseg_core.datasets.category_mapping import numbered_as
-from refseg_core.errors import ConfigurationError, DatasetError, ImageError, RefsegError
+from refseg_core.errors import ConfigurationError, ImageError, RefsegError
 from refseg_core.images import decode_image
-from refseg_core.tables import Annotations, Categories, Detections, Images, Prototypes, References
-from refseg_core.visualization import Picture, contact_sheet, draw_instances, reference_panel, side_by_side, to_jpeg
-from tasks.datasets.image_reader import read_images
-from tasks.datasets.indexed import load_dataset
-from tasks.runtime.progress import report
+from refseg_core.tables import Annotations, Categories, Detections, Prototypes, References
+from refseg_core.visualization import Picture, draw_instances, reference_panel, to_jpeg
 from tasks.storage.folder import Folder
 from tasks.storage.uris import redact
-from tasks.store.label_store import LabelRun
-from tasks.store.lineage import input_artifact, reference_dataset, references_of
+from tasks.store.lineage import reference_dataset, references_of
 from tasks.store.store import Artifact, Store
 
 SCORE_THRESH = 0.5
 MAX_PIXELS = 400_000_000
 _LONGEST_NAME = 255  # bytes, on most file systems
-_STEP = "draw pictures"
 
 
 class Palette:
@@ -111,65 +105,6 @@ def draw_ground_truth(image: Picture, annotations: Annotations, palette: Palette
         palette.names(shown.category_id),
         palette.colors(shown.category_id),
     )
-
-
-def show_labels(store_uri: str, labels_key: str, out_uri: str, *, score_thresh: float, limit: int | None) -> int:
-    """Writes `references.jpg` and, per labeled image, ground truth (where known) beside predictions.
-
-    Returns the number of pictures written.
-    """
-    store, out = Store(store_uri), Folder(out_uri)
-    run = LabelRun(store, labels_key)
-    recipe = run.recipe_or_error()
-    check_apart(Folder(out.join("images")), recipe["settings"]["images"])
-    prototypes = input_artifact(store, recipe["inputs"], "prototypes")
-    palette = Palette(store, prototypes)
-    panels = reference_panels(store, prototypes, palette)
-    out.replace("references.jpg", to_jpeg(contact_sheet(panels, heading=f"{len(panels)} references")))
-    annotations = _ground_truth(store, prototypes, recipe["settings"]["images"])
-    num_pictures = 1
-    source = Folder(recipe["settings"]["images"])
-    for images, detections in _labels_by_shard(run, limit):
-        report(_STEP, total=len(images))
-        for image in read_images(source, images, max_pixels=MAX_PIXELS):
-            report(_STEP, advanced=1)
-            if image.pixels is None:
-                continue
-            image_id = images.image_id[image.row]
-            found = detections[detections.image_id == image_id]
-            picture = draw_detections(image.pixels, found, palette, score_thresh)
-            if annotations is not None:
-                truth = annotations[annotations.image_id == image_id]
-                titles = ("ground truth", f"predictions, score at least {score_thresh:g}")
-                picture = side_by_side(draw_ground_truth(image.pixels, truth, palette), picture, titles)
-            out.replace(f"images/{picture_name(str(images.file_name[image.row]))}", to_jpeg(picture))
-            num_pictures += 1
-    return num_pictures
-
-
-def _labels_by_shard(run: LabelRun, limit: int | None) -> Iterator[tuple[Images, Detections]]:
-    left, images = limit, run.images()
-    row_of = {image_id: row for row, image_id in enumerate(images.image_id)}
-    for detections, labeled in run.read(images):
-        readable = labeled.image_id[labeled.status != "unreadable"]
-        known = images[np.array([row_of[image_id] for image_id in readable], dtype=np.int64)][:left]
-        yield known, detections
-        left = None if left is None else left - len(known)
-        if left == 0:
-            return
-
-
-def _ground_truth(store: Store, prototypes: Artifact, images_uri: str) -> Annotations | None:
-    """The annotations of the last indexed dataset over the same images, or None where it is not of these categories."""
-    for manifest in reversed(store.manifests("dataset")):
-        if manifest["settings"]["images"] == images_uri and manifest["settings"]["annotations"]:
-            referenced = store.load(reference_dataset(store, prototypes), Categories)
-            dataset = load_dataset(store, store.artifact("dataset", manifest["key"]))
-            try:
-                return numbered_as(referenced, dataset).annotations
-            except DatasetError:
-                return None
-    return None
 
 
 def reference_panels(

@@ -6,17 +6,20 @@ file (`parser.py`).
 
 from array import array
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from refseg_core.datasets.coco.columns import CategoryColumns, Columns, ImageColumns
+from refseg_core.datasets.coco.items import Columns
 from refseg_core.datasets.coco.json_values import id_number, id_text, is_finite, shown
 from refseg_core.datasets.coco.segmentations import SegmentationError, box_around, read_segmentation
 from refseg_core.errors import Problems
 from refseg_core.masks.rle import Rle, mask_areas
 from refseg_core.tables import Annotations
+
+if TYPE_CHECKING:
+    from refseg_core.datasets.coco.columns import CategoryColumns, ImageColumns
 
 _BAD_ANNOTATION_ID = "an annotation has no usable id: expected a number or a text"
 _REPEATED_ANNOTATION_ID = "an annotation id is used more than once: give each annotation its own"
@@ -40,7 +43,7 @@ class AnnotationColumns(Columns):
 
     NOUN = "annotation"
 
-    def __init__(self, problems: Problems, images: ImageColumns) -> None:
+    def __init__(self, problems: Problems, images: "ImageColumns") -> None:
         super().__init__(problems)
         self.images = images
         self.ids: list[str] = []
@@ -117,7 +120,7 @@ class AnnotationColumns(Columns):
         mask = read_segmentation(segmentation, size, may_lie_outside=may_lie_outside)
         return Rle(size, mask.counts) if mask is not None and mask.size == size else mask
 
-    def check(self, categories: CategoryColumns) -> None:
+    def check(self, categories: "CategoryColumns") -> None:
         """Reports what is only visible in whole columns, after completing missing boxes and areas."""
         self.problems.add_repeated(_REPEATED_ANNOTATION_ID, self.ids)
         known = np.array(sorted(categories.names), dtype=np.int64)

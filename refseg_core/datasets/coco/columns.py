@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from refseg_core.datasets.coco.items import Columns
 from refseg_core.datasets.coco.json_values import (
     MAX_PIXELS,
     MAX_SIDE,
@@ -24,7 +25,6 @@ from refseg_core.datasets.image_paths import BAD_FILE_NAME, check_file_name, is_
 from refseg_core.errors import Problems, shortened
 from refseg_core.tables import Categories, FederatedLabels, Images
 
-_NOT_AN_OBJECT = "an entry of a list is not an object: write each image, annotation and category as one"
 _BAD_IMAGE_ID = "an image has no usable id: expected a number or a text"
 _REPEATED_IMAGE_ID = "an image id is used more than once: give each image its own"
 _NO_FILE_NAME = "an image has no file_name: expected its path below the image folder"
@@ -51,30 +51,6 @@ _REPEATED_NAME = "a category name is used more than once: rename or merge the ca
 def may_be_federated(document: bytes) -> bool:
     """Whether a file may hold LVIS's lists of what its images are annotated for; parsing it tells for sure."""
     return any(name.encode() in document for name in _FEDERATED_LISTS)
-
-
-class Columns:
-    """The growing columns of one list of the document."""
-
-    NOUN = ""
-
-    def __init__(self, problems: Problems) -> None:
-        self.problems = problems
-        self.num_items = 0
-
-    def add(self, item: Any) -> None:
-        """Appends one item of the list, or reports what is wrong with it."""
-        self.num_items += 1
-        if isinstance(item, dict):
-            self._add(item)
-        else:
-            self.problems.add(_NOT_AN_OBJECT, f"{self._place()} is {json.dumps(item)}")
-
-    def _add(self, item: dict[str, Any]) -> None:
-        raise NotImplementedError
-
-    def _place(self) -> str:
-        return f"{self.NOUN} number {self.num_items} of the list"
 
 
 class ImageColumns(Columns):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from refseg_core.datasets.coco.annotations import AnnotationColumns
-from refseg_core.datasets.coco.columns import Columns
+from refseg_core.datasets.coco.items import Columns
 from refseg_core.datasets.coco.json_values import id_text, shown
 from refseg_core.datasets.coco.segmentations import SegmentationError
 from refseg_core.errors import Problems

@@ -11,7 +11,8 @@ train2017's 860,000 annotations as Python objects would need several gigabytes.
 from collections.abc import Mapping
 
 from refseg_core.datasets.coco.annotations import AnnotationColumns
-from refseg_core.datasets.coco.columns import CategoryColumns, Columns, ImageColumns
+from refseg_core.datasets.coco.columns import CategoryColumns, ImageColumns
+from refseg_core.datasets.coco.items import Columns
 from refseg_core.datasets.coco.json_stream import JsonError, JsonReader
 from refseg_core.datasets.coco.mask_source import BorrowedMasks, MaskFile
 from refseg_core.datasets.dataset import Dataset
