@@ -21,13 +21,20 @@ VECTOR_TYPE = pa.list_(pa.float32())
 Array = npt.NDArray[Any]
 
 
-def column(arrow_type: pa.DataType, doc: str, *, unit: str | None = None, nullable: bool = False) -> Any:
+_REQUIRED = object()
+
+
+def column(
+    arrow_type: pa.DataType, doc: str, *, unit: str | None = None, nullable: bool = False, default: Any = _REQUIRED
+) -> Any:
     """Declares a column: its Arrow type, what it means, its unit and whether values may be missing.
 
+    `default` is what every row has in tables that were stored before the column existed: a column that is added to a
+    table needs one.
     In memory a column of N rows is: numbers and booleans [N]; fixed-size lists and vectors [N, size]; strings,
     masks (`Rle`) and anything nullable an object array [N], with None for a missing value.
     """
-    metadata = {"arrow_type": arrow_type, "doc": doc, "unit": unit, "nullable": nullable}
+    metadata = {"arrow_type": arrow_type, "doc": doc, "unit": unit, "nullable": nullable, "default": default}
     return dataclasses.field(metadata=metadata)
 
 
@@ -91,10 +98,17 @@ class Table:
 
     @classmethod
     def from_arrow(cls, table: pa.Table) -> Self:
-        """Reads a table back; raises ValueError when columns are missing or of another type."""
+        """Reads a table back: a column that it lacks has its default, and columns that are not known are left out.
+
+        Raises ValueError if a column without a default is missing, or if one has another type.
+        """
         schema = cls.schema()
-        if set(schema.names) - set(table.column_names):
+        missing = [field for field in dataclasses.fields(cls) if field.name not in table.column_names]
+        if any(field.metadata["default"] is _REQUIRED for field in missing):
             raise ValueError(f"{cls.__name__} needs the columns {schema.names}, got {table.column_names}")
+        for field in missing:
+            values = pa.array([field.metadata["default"]] * len(table), type=field.metadata["arrow_type"])
+            table = table.append_column(field.name, values)
         try:
             columns = table.select(schema.names).cast(schema).combine_chunks()
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:

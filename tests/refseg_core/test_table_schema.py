@@ -257,6 +257,44 @@ def test_stored_columns_of_another_type_are_refused(name: str, values: pa.Array)
         Boats.from_arrow(_arrow(**{name: values}))
 
 
+@dataclass(frozen=True, eq=False)
+class NewerBoats(Boats):
+    """The same table in a later version, with more columns."""
+
+    ports: Array = column(pa.int64(), "ports it called at", default=7)
+    flag: Array = column(pa.string(), "its flag", default="none")
+    shadow: Array = column(RLE_TYPE, "the mask of its shadow", nullable=True, default=None)
+    keel: Array = column(pa.list_(pa.float64(), 2), "where its keel ends", unit="m", default=[0.5, 0.5])
+
+
+def _stored(table: Table) -> pa.Table:
+    buffer = BytesIO()
+    pq.write_table(table.to_arrow(), buffer)
+    return pq.read_table(buffer)
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_columns_that_a_stored_table_lacks_have_their_default(count: int) -> None:
+    read = NewerBoats.from_arrow(_stored(_boats(count)))
+    assert read.name.tolist() == _boats(count).name.tolist()
+    assert read.ports.tolist() == [7] * count
+    assert read.ports.dtype == np.int64
+    assert read.flag.tolist() == ["none"] * count
+    assert read.shadow.tolist() == [None] * count
+    assert read.keel.tolist() == [[0.5, 0.5]] * count
+    assert read.equals(NewerBoats.from_arrow(_stored(read)))
+
+
+def test_a_table_of_a_later_version_is_read_by_its_known_columns() -> None:
+    newer = NewerBoats.from_arrow(_stored(_boats()))
+    assert Boats.from_arrow(_stored(newer)).equals(_boats())
+
+
+def test_a_default_is_no_value_of_a_new_table() -> None:
+    with pytest.raises(TypeError, match="missing 4 required positional arguments: 'ports'"):
+        NewerBoats(**_columns())
+
+
 def test_missing_columns_are_named() -> None:
     with pytest.raises(ValueError, match=r"Boats needs the columns \['name', 'crew'.*got \['name'\]"):
         Boats.from_arrow(_boats().to_arrow().select(["name"]))
