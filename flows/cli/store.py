@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tasks.outputs.exports.formats import EXPORT_FORMATS
 from tasks.storage.uris import redact
 
 if TYPE_CHECKING:
     from refseg_core.settings import Conventions
-    from tasks.outputs.export import Format
     from tasks.store.label_store import LabelRun
     from tasks.store.store import Store
 
@@ -37,9 +37,10 @@ def _choose_labels(store: "Store", key: str | None) -> "LabelRun":
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["coco-results", "coco", "parquet"]),
+    type=click.Choice(list(EXPORT_FORMATS)),
     default="coco-results",
     show_default=True,
+    help=f"{EXPORT_FORMATS.help}.",
 )
 @click.option("--out", required=True, help="File or URI to write.")
 @click.option("--labels", "key", metavar="KEY", help="Which labels; by default the newest.")
@@ -55,16 +56,16 @@ def _choose_labels(store: "Store", key: str | None) -> "LabelRun":
 def export(
     *,
     store_uri: str,
-    form: "Format",
+    form: str,
     out: str,
     key: str | None,
     polygons: bool,
     min_score: float,
     conventions: "Conventions",
 ) -> None:
-    """Writes the current labels as COCO results, as a whole COCO dataset, or as one Parquet table.
+    """Writes the current labels to a file in one of the formats.
 
-    Current are those of the images that were asked for last: labels of removed and changed images are left out.
+    Current are those of the images that were labeled last: labels of removed and changed images are left out.
     """
     from tasks.outputs.export import export_labels
     from tasks.store.store import Store

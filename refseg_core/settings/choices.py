@@ -2,7 +2,7 @@
 
 The settings, the command line, error messages and the documentation read these entries; none of it is written twice.
 An entry names its implementation, which is imported when it is first used, so that reading a configuration and
-`--help` stay quick. Not here: export formats (`tasks/outputs/export/formats.py`) and models
+`--help` stay quick. Not here: export formats (`tasks/outputs/exports/formats.py`) and models
 (`refseg_core/models/registry.py`).
 """
 

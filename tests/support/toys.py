@@ -1,6 +1,6 @@
 """An annotation format and an evaluation protocol, as small as they can be, to register in tests."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -9,6 +9,7 @@ from refseg_core.datasets.dataset import Dataset
 from refseg_core.datasets.image_lookup import ImageNames
 from refseg_core.evaluation.protocols import Compared
 from refseg_core.tables import Metrics
+from tasks.outputs.exports.labels import ExportedLabels
 
 
 def read_toy(files: AnnotationFolder, images: ImageNames, *, source: str, classes: Sequence[str] | None) -> Dataset:
@@ -33,3 +34,8 @@ def by_toy(given: Compared) -> Metrics:
         num_instances=np.array([0]),
         value=np.array([float(len(given.images))]),
     )
+
+
+def write_toy(labels: ExportedLabels) -> Iterator[bytes]:
+    """Writes how many images were labeled."""
+    yield str(len(labels.images)).encode()

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from refseg_core.tables import Categories, GoneLabels
 from tasks.outputs import export
+from tasks.outputs.exports.formats import EXPORT_FORMATS
+from tasks.outputs.exports.labels import ExportedLabels
 from tasks.plan_shards import find_gone_labels
 from tasks.storage.folder import Folder
 from tests.support.label_stores import LabelStore
@@ -101,11 +103,11 @@ def test_after_any_nights_every_image_of_the_last_is_labeled_once_and_the_rest_i
 def test_exports_hold_each_image_once_and_none_that_is_gone(
     labels: LabelStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "_categories", lambda _: Categories.empty())
+    monkeypatch.setattr(ExportedLabels, "categories", lambda _: Categories.empty())
     labels.night("a", "b", "c")
     labels.night("b", "c", "d", c="2")
     out = Folder(labels.store.folder.join("exports"))
-    for form in ("coco", "coco-results", "parquet"):
+    for form in EXPORT_FORMATS:
         export.export_labels(
             labels.run, out.join(form), form=form, polygons=False, min_score=0, conventions="corrected"
         )

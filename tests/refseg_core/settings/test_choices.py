@@ -1,4 +1,4 @@
-"""Annotation formats and evaluation protocols are written once: what is registered is offered, read and explained."""
+"""Annotation formats, evaluation protocols and export formats are written once: registered, they work everywhere."""
 
 import re
 import subprocess
@@ -9,6 +9,7 @@ import pytest
 
 from refseg_core.errors import ConfigurationError
 from refseg_core.settings.choices import ANNOTATION_FORMATS, PROTOCOLS, Choice, Choices
+from tasks.outputs.exports.formats import EXPORT_FORMATS
 
 _ROOT = Path(__file__).resolve().parents[3]
 
@@ -82,7 +83,33 @@ with pytest.raises(ValueError, match="'toy'"):
     )
 
 
-@pytest.mark.parametrize("choices", [ANNOTATION_FORMATS, PROTOCOLS], ids=lambda choices: choices.kind)
+def test_a_new_export_format_is_offered_and_writes(tmp_path: Path) -> None:
+    _run_with_toys(
+        """
+import sys
+from click.testing import CliRunner
+from tasks.outputs.exports import formats
+formats.EXPORT_FORMATS = choices.Choices("export format", *formats.EXPORT_FORMATS.values(),
+    choices.Choice(name="toy", help="the number of images", implementation="tests.support.toys:write_toy"))
+
+from flows.cli.main import main
+from tests.support.label_stores import LabelStore
+from tasks.store.store import Store
+
+help = CliRunner().invoke(main, ["export", "--help"]).output
+assert "|toy]" in help and "'toy': the number of images" in " ".join(help.split())
+labels = LabelStore(Store(sys.argv[1] + "/store"))
+labels.night("a", "b")
+out = Path(sys.argv[1]) / "out"
+finished = CliRunner().invoke(main, ["export", labels.store.uri, "--format", "toy", "--out", str(out)])
+assert finished.exit_code == 0, finished.output
+assert out.read_bytes() == b"2"
+""",
+        tmp_path,
+    )
+
+
+@pytest.mark.parametrize("choices", [ANNOTATION_FORMATS, EXPORT_FORMATS, PROTOCOLS], ids=lambda choices: choices.kind)
 def test_every_implementation_is_there(choices: Choices[Choice]) -> None:
     assert all(callable(choice.load()) for choice in choices.values())
 

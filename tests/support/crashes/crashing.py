@@ -311,7 +311,7 @@ def _export(store: str, key: str, out: str, form: str) -> None:
     write_uri = export.write_uri
     export.write_uri = lambda uri, chunks: write_uri(uri, (_written(chunk) for chunk in chunks))
     run = open_labels(Store(store), key)
-    export.export_labels(run, out, form=form, polygons=False, min_score=0, conventions="corrected")  # type: ignore[arg-type]
+    export.export_labels(run, out, form=form, polygons=False, min_score=0, conventions="corrected")
 
 
 def _collect(store: str, **options: Any) -> None:

@@ -1,0 +1,41 @@
+"""What is exported: the current labels of a run, shard by shard, and how they are written."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from refseg_core.settings import Conventions
+from refseg_core.tables import Categories, Detections, Images, LabeledImages, Prototypes
+from tasks.store.label_store import LabelRun
+from tasks.store.lineage import input_artifact, reference_dataset
+
+
+@dataclass(frozen=True)
+class ExportedLabels:
+    """The labels of the images that were labeled last.
+
+    Labels of images that are gone, or were labeled again since they changed, are left out. `polygons`: outlines
+    instead of run lengths, for formats that have both. `min_score`: the lowest score that is written. `conventions`
+    "original" writes boxes as the published code does.
+    """
+
+    run: LabelRun
+    images: Images
+    polygons: bool
+    min_score: float
+    conventions: Conventions
+
+    def detections(self) -> Iterator[Detections]:
+        """Reads the detections of all scores, one table for each shard."""
+        return (part for part, _ in self.run.read(self.images))
+
+    def labeled_images(self) -> LabeledImages:
+        """Reads what became of each image."""
+        return LabeledImages.concatenate(list(self.run.read_labeled_images(self.images)))
+
+    def categories(self) -> Categories:
+        """Reads the categories that were labeled."""
+        prototypes = input_artifact(self.run.store, self.run.recipe_or_error()["inputs"], "prototypes")
+        categories = self.run.store.load(reference_dataset(self.run.store, prototypes), Categories)
+        return categories[np.isin(categories.category_id, self.run.store.load(prototypes, Prototypes).category_id)]
