@@ -407,7 +407,7 @@ def test_what_breaks_a_rule_is_found_by_that_rule_and_named(
         ("tasks.specs", "from refseg_core.settings import Settings"),
         ("tasks.label_shard", f"{_A_TASK}from tasks.store import lineage\nfrom tasks.specs import LabelJob"),
         ("tasks.outputs.prefect_ui.progress", "from prefect.artifacts import create_progress_artifact"),
-        ("flows.cli.service", "from flows.local_stack.options import Wishes\nimport click"),
+        ("flows.cli.service", "from flows.local_stack.options import StackOptions\nimport click"),
         ("tasks.store.parquet", "import pyarrow.parquet as pq"),
         ("tasks.models.weights", "import torch\ntorch.load('a.pt', weights_only=True)"),
         ("refseg_core.labeling.labeler", "from refseg_core.labeling import matching, merging"),

@@ -1,6 +1,6 @@
-"""`refseg bench`: measures on the machine at hand, and shows it as a table, as JSON and as a chart.
+"""`refseg bench`: measures speed on this machine, as a table, a JSON file and a chart.
 
-Heavy modules are imported by the command that needs them, so that `refseg --help` stays quick.
+Commands import heavy modules when they run, so that `refseg --help` stays quick.
 """
 
 import tempfile
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 _PATHS: tuple[LabelingPath, ...] = get_args(LabelingPath)
 
 
-def _what_is_measured(command: Callable[..., None]) -> Callable[..., None]:
-    """The flags of all benchmarks."""
+def _bench_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds the options that all measurements share."""
     for option in (
         click.option("--out", default="bench", show_default=True, help="Folder for the JSON file and the chart."),
         click.option("--device", default="auto", show_default=True, help="'auto', 'cpu', 'cuda' or 'cuda:1'."),
@@ -33,24 +33,24 @@ def _what_is_measured(command: Callable[..., None]) -> Callable[..., None]:
             type=click.FloatRange(0.01, 1),
             default=0.9,
             show_default=True,
-            help="With --random: the share of prompts whose masks pass; 0.9 is what real models show.",
+            help="With --random: the share of prompts whose masks pass; about 0.9 in real models.",
         ),
         click.option(
             "--random",
             "models",
             metavar="SAM2,DINOV2",
-            help="Models of these names with random weights, on drawn images: for times, where weights are missing.",
+            help="Measure models of these names with random weights, on drawn images.",
         ),
         click.option(
             "--compiled",
             is_flag=True,
-            help="With batches.compiled: fast and turbo compiled for this machine, for GPUs.",
+            help="Compile fast and turbo for this machine (batches.compiled), for GPUs.",
         ),
         click.option(
             "--config",
             "config_file",
             metavar="RUN.yaml",
-            help="The images, models and bank of this run; by default the demo's.",
+            help="Measure the images, models and bank of this run; by default the demo's.",
         ),
     ):
         command = option(command)
@@ -58,18 +58,23 @@ def _what_is_measured(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @click.group(invoke_without_command=True)
-@_what_is_measured
-@click.option("--images", "num_images", type=click.IntRange(1), default=4, show_default=True, help="How many images.")
-@click.option("--paths", default=",".join(_PATHS), show_default=True, help="Others are held against the first.")
+@_bench_options
+@click.option("--images", "num_images", type=click.IntRange(1), default=4, show_default=True, help="Number of images.")
+@click.option(
+    "--paths",
+    default=",".join(_PATHS),
+    show_default=True,
+    help="Paths to measure; the others are compared with the first.",
+)
 @click.pass_context
 def bench(context: click.Context, /, *, paths: str, num_images: int, out: str, **what: Any) -> None:
-    """Measures the paths of labeling side by side: time of every stage, memory, agreement, share of the machine.
+    """Compare the labeling paths: time of every stage, memory, agreement, share of the machine's speed.
 
-    Each image is labeled on every path in turn, in one process. On two CPU cores the plain path takes two minutes an
-    image with SAM2 tiny; `--paths exact,fast,turbo` leaves it out.
+    Each image is labeled on every path in turn, in one process. On two CPU cores the reference path takes two minutes
+    per image with SAM2 tiny; `--paths exact,fast,turbo` leaves it out.
     """
     if context.invoked_subcommand is not None:
-        _refuse_lost_flags(context)
+        _refuse_misplaced_flags(context)
         return
     from flows.reports.speed_report import report_comparison
     from flows.terminal import progress_bars
@@ -81,8 +86,8 @@ def bench(context: click.Context, /, *, paths: str, num_images: int, out: str, *
     report_comparison(comparison, Path(out))
 
 
-def _refuse_lost_flags(context: click.Context) -> None:
-    """What stands before a subcommand would not reach it."""
+def _refuse_misplaced_flags(context: click.Context) -> None:
+    """Raises UsageError for flags before the subcommand, which would not reach it."""
     given = [
         option.opts[0]
         for option in context.command.params
@@ -90,13 +95,13 @@ def _refuse_lost_flags(context: click.Context) -> None:
     ]
     if given:
         name = context.invoked_subcommand
-        raise click.UsageError(f"{', '.join(given)}: flags of {name} stand behind it: refseg bench {name} [OPTIONS].")
+        raise click.UsageError(f"{', '.join(given)}: flags of {name} belong after it: refseg bench {name} [OPTIONS].")
 
 
 @bench.command()
-@_what_is_measured
+@_bench_options
 def scale(*, out: str, **what: Any) -> None:
-    """How cost grows with points, categories (20, 80, 1203), the image's size, references and images."""
+    """Measure how cost grows with points, categories (20, 80, 1203), image size, references and images."""
     from flows.reports.speed_report import report_growth
     from flows.terminal import progress_bars
     from tasks.models.profiling.scaling import measure_growth
@@ -116,7 +121,7 @@ def _chosen(paths: str) -> list[LabelingPath]:
 
 @contextmanager
 def _inputs(*, compiled: bool, **what: Any) -> Iterator["Inputs"]:
-    """What is labeled with what, for as long as the block lasts."""
+    """Yields the images and models to measure, which exist within the block."""
     with _chosen_inputs(**what) as inputs:
         yield inputs if not compiled else replace(inputs, batches=inputs.batches.model_copy(update={"compiled": True}))
 

@@ -1,6 +1,6 @@
-"""`refseg benchmark`: runs a published benchmark and shows its numbers beside the published ones.
+"""`refseg benchmark`: runs a published benchmark and compares its numbers with the published ones.
 
-Heavy modules are imported by the command that needs them, so that `refseg --help` stays quick.
+Commands import heavy modules when they run, so that `refseg --help` stays quick.
 """
 
 from collections.abc import Sequence
@@ -28,13 +28,13 @@ def _complete_name(_: click.Context, __: click.Parameter, incomplete: str) -> li
 @click.argument("name", required=False, shell_complete=_complete_name)
 @click.option("--data", metavar="DIR", help="Folder that holds the benchmark's data.")
 @click.option(
-    "--out", default="benchmarks", show_default=True, help="Folder or prefix; each benchmark has one below it."
+    "--out", default="benchmarks", show_default=True, help="Folder or prefix for results, one below it per benchmark."
 )
-@click.option("--only", multiple=True, metavar="AXIS=VALUES", help="Only these values, such as shots=1,5 or seed=33.")
-@click.option("--corrected", is_flag=True, help="By right conventions instead of those of the published code.")
 @click.option(
-    "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Another value of a run configuration's key."
+    "--only", multiple=True, metavar="AXIS=VALUES", help="Run only these values, such as shots=1,5 or seed=33."
 )
+@click.option("--corrected", is_flag=True, help="Use corrected conventions instead of the published code's.")
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Override a key of the run configuration.")
 def benchmark(
     *,
     name: str | None,
@@ -44,9 +44,9 @@ def benchmark(
     corrected: bool,
     changes: Sequence[str],
 ) -> None:
-    """Runs a published benchmark: the numbers of refseg beside those of the paper. Without NAME: lists all.
+    """Run a published benchmark and compare with the paper's numbers. Without NAME: list all benchmarks.
 
-    What it needs is checked first, and everything that is missing is named. The same command resumes.
+    Missing data is reported before anything runs. The same command resumes.
     """
     if name is None:
         from flows.reports.benchmark_report import report_benchmarks

@@ -1,6 +1,6 @@
-"""The command line. Commands read the configuration, call a flow or a task, and say what came of it.
+"""The command line: commands read the configuration, call a flow or a task, and print the results.
 
-Heavy modules are imported by the command that needs them, so that `refseg --help` stays quick.
+Commands import heavy modules when they run, so that `refseg --help` stays quick.
 """
 
 from collections.abc import Callable
@@ -26,11 +26,11 @@ from tasks.storage.retry import may_pass, reason
 
 _USER_ERROR, _FAILURE = 2, 1
 _SHORT = {"batches.max_memory": ("--max-memory",), "labeling.path": ("--path",)}
-_KEPT = "This may pass; what is done is kept, and the same command goes on from there."
+_KEPT = "This may be temporary; finished work is kept, and the same command resumes."
 
 
 class _Commands(click.Group):
-    """Turns our errors into one clear message and an exit code: 2 where the user can mend it, 1 otherwise."""
+    """Turns errors into one message and an exit code: 2 if the user can fix it, 1 otherwise."""
 
     def invoke(self, context: click.Context) -> Any:
         """Runs the command."""
@@ -43,7 +43,7 @@ class _Commands(click.Group):
             click.secho(f"Error: {error}", fg="red", err=True)
             context.exit(_FAILURE)
         except Exception as error:
-            if not may_pass(error) or isinstance(error, BrokenPipeError):  # the reader of our output has left
+            if not may_pass(error) or isinstance(error, BrokenPipeError):  # the reader of the output has closed it
                 raise
             click.secho(f"Error: {reason(error)}. {_KEPT}", fg="red", err=True)
             context.exit(_FAILURE)
@@ -52,14 +52,14 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="refseg")
 def main() -> None:
-    """Finds and segments every instance of a few referenced categories in whole image datasets, with no training.
+    """Find and segment every instance of a few referenced categories in whole image datasets, with no training.
 
     Start with `refseg demo`, then `refseg init run.yaml` and `refseg run run.yaml` for your own images.
     """
 
 
 def _config_flags(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds the configuration file and a flag for each of its keys."""
+    """Adds the argument of the configuration file and a flag for each of its keys."""
     for key in reversed(list(keys())):
         names = [f"--{key.name}", *_SHORT.get(key.name, ())]
         command = click.option(*names, key.name.replace(".", "__"), metavar="VALUE", help=key.field.description)(
@@ -83,7 +83,7 @@ def _parse_flag(key: Key, value: str) -> Any:
     if key.is_text:
         return value
     try:
-        # Lists hold names and ids, which stay text whatever YAML would make of them.
+        # Lists hold names and ids, which stay text, whatever YAML would convert them to.
         return yaml.load(value, yaml.BaseLoader) if key.is_list else yaml.safe_load(value)  # noqa: S506
     except yaml.YAMLError as error:
         raise ConfigurationError(f"--{key.name}: {value!r} cannot be read: {str(error).splitlines()[0]}.") from error
@@ -93,7 +93,7 @@ def _parse_flag(key: Key, value: str) -> Any:
 @click.argument("file", default="run.yaml", type=click.Path(dir_okay=False))
 @click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 def init(file: str, force: bool) -> None:
-    """Writes a configuration file with every key explained."""
+    """Write a configuration file with every key explained."""
     from tasks.storage.objects import write_uri
 
     path = Path(file)
@@ -108,9 +108,9 @@ def init(file: str, force: bool) -> None:
 @main.command()
 @_config_flags
 def run(config_file: str, **flags: str | None) -> None:
-    """Runs the whole pipeline from one configuration file; flags override its keys.
+    """Run the whole pipeline from one configuration file; flags override its keys.
 
-    What is done already is found in the store and not done again, so the same command resumes a run.
+    Finished work is found in the store and not repeated, so the same command resumes a run.
     """
     execute(_load(config_file, flags))
 
@@ -118,7 +118,7 @@ def run(config_file: str, **flags: str | None) -> None:
 @main.command()
 @_config_flags
 def index(config_file: str, **flags: str | None) -> None:
-    """Indexes references and targets, and says what they hold: counts, sizes, odd things, a picture."""
+    """Index references and targets, and show their counts, sizes, oddities and a picture."""
     from flows.reports.run_report import report_dataset
     from tasks.index_dataset import index_dataset
 
@@ -136,7 +136,7 @@ def index(config_file: str, **flags: str | None) -> None:
 @main.command()
 @_config_flags
 def bank(config_file: str, **flags: str | None) -> None:
-    """Samples, segments and encodes the references into prototypes."""
+    """Sample, segment and encode the references into prototypes."""
     config = _load(config_file, flags)
     with checked_session(config):
         from flows.pipeline import make_bank
@@ -148,7 +148,7 @@ def bank(config_file: str, **flags: str | None) -> None:
 @main.command()
 @_config_flags
 def label(config_file: str, **flags: str | None) -> None:
-    """Labels the images that are not labeled yet; makes the bank first where it is missing."""
+    """Label the images that are not labeled yet; build the bank first if it is missing."""
     config = _load(config_file, flags)
     with checked_session(config):
         from flows.pipeline import label_targets, make_bank
@@ -162,7 +162,7 @@ def label(config_file: str, **flags: str | None) -> None:
 @main.command()
 @_config_flags
 def evaluate(config_file: str, **flags: str | None) -> None:
-    """Compares the labels with the targets' ground truth; they must be complete."""
+    """Compare complete labels with the targets' ground truth."""
     config = _load(config_file, flags)
     if config.targets.annotations is None:
         raise click.UsageError("targets.annotations is null: there is no ground truth to compare with.")
@@ -176,24 +176,24 @@ def evaluate(config_file: str, **flags: str | None) -> None:
 
 
 @main.command()
-@click.option("--seeds", default="33,42,13", show_default=True, help="Which references are drawn: a run for each.")
+@click.option("--seeds", default="33,42,13", show_default=True, help="Seeds of the references: a run for each.")
 @click.option("--shots", default="1,2,5", show_default=True, help="Numbers of references per category.")
 @click.option("--out", default="study", show_default=True, help="Folder for study.json and study.png.")
 @_config_flags
 def study(config_file: str, seeds: str, shots: str, out: str, **flags: str | None) -> None:
-    """How many references are needed: runs the pipeline for each number and seed, and compares AP.
+    """Run the pipeline for each number of references and each seed, and compare AP.
 
-    Costs seconds per image x images x shots x seeds: 3 x 3 runs of 500 images at 2 s each are 2 h 30 min. At its
-    start it says what that comes to here, where the store holds labels to tell by. What is done is kept, so that the
-    same command goes on, and further seeds and shots cost only what is new. Pictures are not drawn.
+    The time is seconds per image x images x shots x seeds: 3 x 3 runs of 500 images at 2 s each take 2 h 30 min. An
+    estimate is shown first if the store holds labels. Finished runs are kept, so that the same command resumes, and
+    further seeds and shots cost only the new runs. No pictures are drawn.
     """
     set_prefect_defaults()
     from flows.reports.study_report import report_study
     from flows.study import plan_study, run_study
 
-    wanted = [_numbers(name, given, least) for name, given, least in (("--seeds", seeds, 0), ("--shots", shots, 1))]
-    configs = plan_study(_load(config_file, flags), *wanted)
-    with checked_session(configs[-1]):  # the most references: what is short is told at once
+    lists = [_numbers(name, given, least) for name, given, least in (("--seeds", seeds, 0), ("--shots", shots, 1))]
+    configs = plan_study(_load(config_file, flags), *lists)
+    with checked_session(configs[-1]):  # the most references, so that missing ones are reported first
         runs = run_study(configs)
     report_study(runs, Path(out))
 
@@ -207,12 +207,12 @@ def _numbers(flag: str, given: str, least: int) -> list[int]:
 
 @main.group()
 def weights() -> None:
-    """The published model weights: what there is, and fetching it."""
+    """List and download the published model weights."""
 
 
 @weights.command("list")
 def list_models() -> None:
-    """Lists the models, their sizes and which of them are here."""
+    """List the models, their sizes and which are downloaded."""
     from flows.reports.run_report import report_weights
 
     report_weights()
@@ -220,9 +220,9 @@ def list_models() -> None:
 
 @weights.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-@click.option("--to", metavar="FOLDER", help="Where to keep them; by default the cache.")
+@click.option("--to", metavar="FOLDER", help="Folder to download to; by default the cache.")
 def pull(names: tuple[str, ...], to: str | None) -> None:
-    """Downloads weights, resuming where a download was cut, and verifies them."""
+    """Download and verify weights; interrupted downloads resume."""
     from flows.reports.run_report import pull_with_bar
 
     for name in names:
@@ -233,7 +233,7 @@ def pull(names: tuple[str, ...], to: str | None) -> None:
 @click.option("--data-only", metavar="DIR", help="Only write the demo's images, weights and run.yaml into DIR.")
 @click.option("--out", default="demo-run", show_default=True, help="Folder for the demo's data, labels and pictures.")
 def demo(data_only: str | None, out: str) -> None:
-    """Runs everything on drawn scenes with toy models that come with refseg: no network, no GPU, two minutes."""
+    """Run the pipeline on drawn scenes with toy models, all included: no network, no GPU, three minutes."""
     set_prefect_defaults()
     from flows.demo import show_demo, write_demo
 
@@ -249,7 +249,7 @@ def demo(data_only: str | None, out: str) -> None:
 @main.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Prints the script that completes refseg's commands and flags, e.g. eval "$(refseg completion bash)"."""
+    """Print the script that completes commands and flags, e.g. eval "$(refseg completion bash)"."""
     completer = get_completion_class(shell)
     assert completer is not None
     click.echo(completer(main, {}, "refseg", "_REFSEG_COMPLETE").source())

@@ -1,6 +1,6 @@
-"""The commands that run refseg as a service: a Prefect server, an S3 server and workers, on one machine or several.
+"""The commands of the service: a Prefect server, an S3 server and workers, on one machine or several.
 
-Heavy modules are imported by the command that needs them, so that `refseg --help` stays quick.
+Commands import heavy modules when they run, so that `refseg --help` stays quick.
 """
 
 import os
@@ -14,14 +14,14 @@ from flows.execution.names import GPU_POOL
 from flows.local_stack.state_folder import DEFAULT_FOLDER, ServiceFolder
 
 _folder_option = click.option(
-    "--folder", default=DEFAULT_FOLDER, show_default=True, help="Where the service keeps its data, logs and secrets."
+    "--folder", default=DEFAULT_FOLDER, show_default=True, help="Folder for the service's data, logs and secrets."
 )
 _config_argument = click.argument("config_file", metavar="CONFIG.yaml", type=click.Path(dir_okay=False))
 
 
 @click.group()
 def service() -> None:
-    """Runs refseg as a service: server, storage and workers, with schedules and a UI.
+    """Run refseg as a service: server, storage and workers, with schedules and a UI.
 
     `refseg service up` starts all of it on this machine; `refseg service worker` adds another machine's GPUs.
     """
@@ -31,12 +31,19 @@ def service() -> None:
 @_folder_option
 @click.option("--port", default=4200, show_default=True, help="Port of the Prefect server and its UI.")
 @click.option("--s3-port", default=8333, show_default=True, help="Port of the S3 server.")
-@click.option("--no-s3", is_flag=True, help="Without an S3 server: stores are folders, or buckets you have.")
-@click.option("--gpu-workers", type=click.IntRange(0), metavar="N", help="By default one for each GPU, at least one.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; 0.0.0.0 for other machines too.")
-@click.option("--database", metavar="URL", help="postgresql+asyncpg://...; by default SQLite in the folder.")
-@click.option("--notify", metavar="URL", help="Where automations send news, as a POST that Slack and others take.")
-@click.option("--foreground", is_flag=True, help="Stay until told to end, as systemd wants it.")
+@click.option("--no-s3", is_flag=True, help="Start no S3 server; stores are folders, or buckets elsewhere.")
+@click.option(
+    "--gpu-workers",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Number of GPU workers; by default one per GPU, at least one.",
+)
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for other machines too."
+)
+@click.option("--database", metavar="URL", help="Database, postgresql+asyncpg://...; by default SQLite in the folder.")
+@click.option("--notify", metavar="URL", help="URL to which automations post messages (Slack and others).")
+@click.option("--foreground", is_flag=True, help="Stay in the foreground until a signal, as for systemd.")
 def up(
     *,
     folder: str,
@@ -49,39 +56,39 @@ def up(
     notify: str | None,
     foreground: bool,
 ) -> None:
-    """Starts Prefect server, S3 server and workers in the background, and keeps them alive."""
-    from flows.local_stack.lifecycle import brought_up, take_down
-    from flows.local_stack.options import Wishes
+    """Start Prefect server, S3 server and workers in the background, and keep them running."""
+    from flows.local_stack.lifecycle import running_stack, take_down
+    from flows.local_stack.options import StackOptions
     from flows.terminal import messages, results
 
     place = ServiceFolder(folder)
-    wishes = Wishes(host, port, None if no_s3 else s3_port, gpu_workers, database, notify)
-    with brought_up(place, wishes, lambda text: messages.print(text, style="dim")) as (stack, _):
+    options = StackOptions(host, port, None if no_s3 else s3_port, gpu_workers, database, notify)
+    with running_stack(place, options, lambda text: messages.print(text, style="dim")) as stack:
         results.print(f"UI:      {stack.ui_url}")
         if stack.s3_endpoint is not None:
             results.print(f"S3:      {stack.s3_endpoint}, bucket s3://{stack.bucket}")
         results.print(f"Folder:  {place.path} (logs in {place.logs})")
         results.print("Next:")
-        results.print(f"  . {stack.env_file}                 # this shell uses the service")
-        results.print("  refseg service label run.yaml      # label now, and watch")
+        results.print(f"  . {place.env_file}                 # use the service in this shell")
+        results.print("  refseg service label run.yaml      # label now, and show the progress")
         results.print('  refseg service schedule run.yaml --cron "0 2 * * *"')
         own = "" if folder == DEFAULT_FOLDER else f" --folder {folder}"
         results.print(f"  refseg service status{own}; refseg service down{own}")
         if not foreground:
             return
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # from here on being told to end is no failure
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # from here on a signal is no failure
         try:
             while place.is_held():
                 time.sleep(1)
         finally:
             take_down(place)
-    raise SystemExit(1)  # the supervisor has ended, and nobody told it to through this process
+    raise SystemExit(1)  # the supervisor has ended by itself
 
 
 @service.command()
 @_folder_option
 def down(folder: str) -> None:
-    """Ends everything that `up` started. Data, runs and schedules are kept for the next `up`."""
+    """End everything that `up` started. Data, runs and schedules are kept for the next `up`."""
     from flows.local_stack.lifecycle import take_down
 
     was_up = take_down(ServiceFolder(folder))
@@ -91,8 +98,8 @@ def down(folder: str) -> None:
 @service.command("status")
 @_folder_option
 def service_status(folder: str) -> None:
-    """Says how the parts are, which workers are online and what ran last. Exit code 1 where a part does not run."""
-    from flows.local_stack.lifecycle import facts
+    """Show the parts, the online workers and the latest runs. Exit code 1 if a part does not run."""
+    from flows.local_stack.lifecycle import read_stack
     from flows.service.api import answers
     from flows.terminal import results
 
@@ -101,28 +108,28 @@ def service_status(folder: str) -> None:
     if state is None or not place.is_held():
         click.echo(f"The service of {place.path} is not up: refseg service up")
         click.get_current_context().exit(1)
-    known = facts(place)
-    if "own_api_url" in known:
-        os.environ["PREFECT_API_URL"] = known["own_api_url"]
+    stack = read_stack(place)
+    if stack is not None:
+        os.environ["PREFECT_API_URL"] = stack.own_api_url
     from flows.local_stack.status import print_parts
     from flows.service.status import print_server
 
     print_parts(state.parts)
-    if "own_api_url" not in known or not answers(f"{known['own_api_url']}/health"):
+    if stack is None or not answers(f"{stack.own_api_url}/health"):
         results.print("The Prefect server does not answer (yet).")
         click.get_current_context().exit(1)
-    results.print(f"UI {known['ui_url']}" + (f", S3 {known['s3_endpoint']}" if known["s3_endpoint"] else ""))
+    results.print(f"UI {stack.ui_url}" + (f", S3 {stack.s3_endpoint}" if stack.s3_endpoint else ""))
     print_server()
     if any(part.state != "running" for part in state.parts):
         click.get_current_context().exit(1)
 
 
 @service.command()
-@click.option("--pool", default=GPU_POOL, show_default=True, help="Whose runs to take.")
-@click.option("--gpus", default="all", show_default=True, help="Which GPUs, one worker each: all, or 0,1.")
-@click.option("--name", help="What the workers are called; by default this machine's name.")
+@click.option("--pool", default=GPU_POOL, show_default=True, help="Work pool to take runs from.")
+@click.option("--gpus", default="all", show_default=True, help="GPUs to use, one worker each: all, or 0,1.")
+@click.option("--name", help="Prefix of the workers' names; by default this machine's name.")
 def worker(pool: str, gpus: str, name: str | None) -> None:
-    """Has this machine work for the server that PREFECT_API_URL names, until Ctrl-C."""
+    """Run workers on this machine for the server at PREFECT_API_URL, until Ctrl-C."""
     from flows.local_stack.worker_machine import work_for
     from flows.service.api import require_api
 
@@ -130,35 +137,37 @@ def worker(pool: str, gpus: str, name: str | None) -> None:
 
 
 @service.command()
-@click.option("--notify", metavar="URL", help="Where automations send news, as a POST that Slack and others take.")
+@click.option("--notify", metavar="URL", help="URL to which automations post messages (Slack and others).")
 def deploy(notify: str | None) -> None:
-    """Tells the server that PREFECT_API_URL names of refseg: work pools, deployments, automations."""
+    """Create refseg's work pools, deployments and automations on the server at PREFECT_API_URL."""
     from flows.service.api import require_api
 
     require_api()
-    from flows.service.deployments import deploy as tell
+    from flows.service.deployments import deploy as deploy_all
 
-    told = tell(notify)
-    click.echo(f"{len(told.deployments)} deployments, {len(told.automations)} automations are in place.")
-    for reason in told.left_out:
+    deployed = deploy_all(notify)
+    click.echo(f"{len(deployed.deployments)} deployments, {len(deployed.automations)} automations are in place.")
+    for reason in deployed.left_out:
         click.echo(f"Left out {reason}", err=True)
 
 
 @service.command()
 @_config_argument
-@click.option("--cron", required=True, help='When, for example "0 2 * * *": at two every night.')
-@click.option("--timezone", default="UTC", show_default=True, help="Whose clock, for example Europe/Berlin.")
-@click.option("--name", help="What it is called; by default as the folder of images.")
+@click.option("--cron", required=True, help='Schedule, for example "0 2 * * *": at two every night.')
+@click.option(
+    "--timezone", default="UTC", show_default=True, help="Time zone of the schedule, for example Europe/Berlin."
+)
+@click.option("--name", help="Name of the deployment; by default that of the image folder.")
 def schedule(config_file: str, cron: str, timezone: str, name: str | None) -> None:
-    """Has the service run CONFIG.yaml again and again; what is labeled already is not labeled again."""
+    """Run CONFIG.yaml on the service by schedule; each run labels only new images."""
     from flows.config.loading import load_config
     from flows.service.api import require_api, ui_address
 
     config = load_config(config_file)
     api_url = require_api()
-    from flows.service.schedules import schedule as put_on_schedule
+    from flows.service.schedules import schedule as schedule_run
 
-    deployment = put_on_schedule(config, cron=cron, timezone=timezone, name=name)
+    deployment = schedule_run(config, cron=cron, timezone=timezone, name=name)
     click.echo(f"Scheduled {deployment}: {ui_address(api_url)}/deployments")
     click.echo(f"To run it now: prefect deployment run {deployment}")
 
@@ -166,7 +175,7 @@ def schedule(config_file: str, cron: str, timezone: str, name: str | None) -> No
 @service.command("label")
 @_config_argument
 def label_by_service(config_file: str) -> None:
-    """Has the service label with CONFIG.yaml now, and shows how far it is."""
+    """Label with CONFIG.yaml on the service now, and show the progress."""
     from flows.config.loading import load_config
     from flows.service.api import require_api
 

@@ -1,6 +1,6 @@
-"""The commands that look at a store, or take something out of it: they need no configuration, only its place.
+"""The commands that read, export or clean a store; they need only its location.
 
-Heavy modules are imported by the command that needs them, so that `refseg --help` stays quick.
+Commands import heavy modules when they run, so that `refseg --help` stays quick.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ _FAILURE = 1
 
 
 def _choose_labels(store: "Store", key: str | None) -> "LabelRun":
-    """The labels of the given key, else the newest. Raises StoreError where there are none."""
+    """Returns the labels of the given key, else the newest. Raises StoreError if there are none."""
     from tasks.store.label_store import newest_labels, open_labels
 
     if key is not None:
@@ -43,7 +43,7 @@ def _choose_labels(store: "Store", key: str | None) -> "LabelRun":
     help=f"{EXPORT_FORMATS.help}.",
 )
 @click.option("--out", required=True, help="File or URI to write.")
-@click.option("--labels", "key", metavar="KEY", help="Which labels; by default the newest.")
+@click.option("--labels", "key", metavar="KEY", help="Labels to use; by default the newest.")
 @click.option("--polygons", is_flag=True, help="Polygons instead of run lengths (coco only; holes are filled).")
 @click.option("--min-score", default=0.0, show_default=True, help="Leave out instances below this score.")
 @click.option(
@@ -63,9 +63,9 @@ def export(
     min_score: float,
     conventions: "Conventions",
 ) -> None:
-    """Writes the current labels to a file in one of the formats.
+    """Write the current labels to a file.
 
-    Current are those of the images that were labeled last: labels of removed and changed images are left out.
+    Labels of images that were removed or changed since are left out.
     """
     from tasks.outputs.export import export_labels
     from tasks.store.store import Store
@@ -78,11 +78,11 @@ def export(
 @click.command()
 @click.argument("store_uri", metavar="STORE")
 @click.option("--out", required=True, help="Folder or prefix to write the pictures to.")
-@click.option("--labels", "key", metavar="KEY", help="Which labels; by default the newest.")
+@click.option("--labels", "key", metavar="KEY", help="Labels to use; by default the newest.")
 @click.option("--score", default=0.5, show_default=True, help="Show instances of at least this score.")
-@click.option("--limit", type=int, help="Draw only so many images.")
+@click.option("--limit", type=int, help="Draw at most so many images.")
 def show(store_uri: str, out: str, key: str | None, score: float, limit: int | None) -> None:
-    """Draws the references, and ground truth beside predictions for every labeled image."""
+    """Draw the references, and ground truth next to predictions for every labeled image."""
     from flows.terminal import progress_bars
     from tasks.outputs.show_labels import show_labels
     from tasks.store.store import Store
@@ -98,7 +98,7 @@ def show(store_uri: str, out: str, key: str | None, score: float, limit: int | N
 @click.option("--failed", is_flag=True, help="List every image that failed, not only the first few.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as json, for programs.")
 def status(store_uri: str, failed: bool, as_json: bool) -> None:
-    """Says what a store holds: what was made when, by whom and from what, and what is labeled, missing and failed."""
+    """Show a store's artifacts, who made them from what, and the labeled, missing and failed images."""
     from flows.reports.store_report import report_status
     from flows.terminal import progress_bars
     from tasks.store.status import store_status
@@ -117,9 +117,9 @@ def status(store_uri: str, failed: bool, as_json: bool) -> None:
 @click.command()
 @click.argument("store_uri", metavar="STORE")
 def verify(store_uri: str) -> None:
-    """Checks every size, hash and row count of a store, and that every image is labeled once.
+    """Check every size, hash and row count of a store, and that every image is labeled once.
 
-    Lists what is wrong and ends with exit code 1 where anything is.
+    Lists all faults; exit code 1 if there are any.
     """
     from flows.reports.store_report import report_verified
     from flows.terminal import progress_bars
@@ -137,20 +137,20 @@ def verify(store_uri: str) -> None:
 
 @click.command()
 @click.argument("store_uri", metavar="STORE")
-@click.option("--gone", is_flag=True, help="Also shards all of whose images were removed or changed since.")
+@click.option("--gone", is_flag=True, help="Also shards whose images were all removed or changed.")
 @click.option("--labels", "keys", multiple=True, metavar="KEY", help="Also the whole labels of this key.")
 @click.option(
     "--min-age",
     default=24.0,
     show_default=True,
     metavar="HOURS",
-    help="Keep leftovers and unused artifacts that are younger: a run may be at work on them.",
+    help="Keep leftovers and unused artifacts that are younger: a run may be using them.",
 )
-@click.option("--yes", is_flag=True, help="Remove what is listed. Without it nothing is removed.")
+@click.option("--yes", is_flag=True, help="Remove the listed objects. Without it nothing is removed.")
 def gc(*, store_uri: str, gone: bool, keys: tuple[str, ...], min_age: float, yes: bool) -> None:
-    """Lists what nobody needs any more in a store, and with --yes removes it.
+    """List the unused objects of a store, and remove them with --yes.
 
-    That is what killed processes left, and artifacts that no labels and metrics were made from.
+    These are leftovers of killed processes, and artifacts that no labels or metrics were made from.
     """
     from flows.reports.store_report import report_garbage
     from flows.terminal import progress_bars

@@ -1,4 +1,4 @@
-"""What a stack shall be: what is asked for, what would keep it from running, and the parts that it then has."""
+"""The options of a stack: their checks, and the parts that follow from them."""
 
 import os
 from dataclasses import dataclass
@@ -17,76 +17,76 @@ _DRIVERS = ("postgresql+asyncpg", "sqlite+aiosqlite")
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What a stack shall be like."""
+class StackOptions:
+    """The options of `refseg service up`."""
 
     host: str
     port: int
-    s3_port: int | None  # null: without an S3 server
-    gpu_workers: int | None  # null: one for each GPU, at least one
+    s3_port: int | None  # None: without an S3 server
+    gpu_workers: int | None  # None: one for each GPU, at least one
     database: str | None
     notify: str | None
 
     @property
     def public_host(self) -> str:
-        """What other programs, and browsers, call the machine."""
+        """The machine's name for other machines and browsers."""
         if self.host in _EVERYWHERE:
             return host_name()
         return f"[{self.host}]" if ":" in self.host else self.host
 
     @property
     def api_url(self) -> str:
-        """The Prefect server's address, as all are told it."""
+        """The Prefect server's address for other machines."""
         return f"http://{self.public_host}:{self.port}/api"
 
     @property
     def own_host(self) -> str:
-        """What the machine's own parts call it."""
+        """The machine's name for its own parts."""
         return "127.0.0.1" if self.host in _EVERYWHERE else self.public_host
 
 
-def check_wishes(folder: ServiceFolder, wishes: Wishes) -> seaweedfs.ObjectStore | None:
-    """Raises ConfigurationError for whatever would keep it from running, all at once."""
+def prepare(folder: ServiceFolder, options: StackOptions) -> seaweedfs.ObjectStore | None:
+    """Creates the folder and the S3 server's files. Raises ConfigurationError naming all problems at once."""
     if folder.is_held():
         raise ConfigurationError(
             f"The service of {folder.path} is up already: `refseg service status` shows it, `refseg service down` ends "
-            "it. A second one beside it needs its own --folder, --port and --s3-port."
+            "it. A second service needs its own --folder, --port and --s3-port."
         )
-    kill_marked(str(folder.path))  # what a supervisor left that was killed
+    kill_marked(str(folder.path))  # what a killed supervisor left
     problems = []
-    if wishes.database is not None and urlsplit(wishes.database).scheme not in _DRIVERS:
+    if options.database is not None and urlsplit(options.database).scheme not in _DRIVERS:
         problems.append(f"--database: expected a URL that begins with {' or '.join(f'{d}://' for d in _DRIVERS)}.")
-    doors = [("Prefect server", wishes.port, "--port")]
-    if wishes.s3_port is not None:
-        doors.append(("S3 server", wishes.s3_port, "--s3-port"))
+    servers = [("Prefect server", options.port, "--port")]
+    if options.s3_port is not None:
+        servers.append(("S3 server", options.s3_port, "--s3-port"))
         try:
             seaweedfs.find_program()
         except ConfigurationError as error:
             problems.append(str(error))
     problems += [
-        f"Port {port} of {wishes.host}, where the {what} would listen, is taken by another program (or the address is "
-        f"not this machine's): choose another with {flag}."
-        for what, port, flag in doors
-        if not is_port_free(wishes.host, port)
+        f"Port {port} of {options.host}, for the {what}, is in use (or the address is not this machine's): "
+        f"choose another with {flag}."
+        for what, port, flag in servers
+        if not is_port_free(options.host, port)
     ]
     if problems:
         raise ConfigurationError("\n".join(problems))
     folder.make()
-    return None if wishes.s3_port is None else seaweedfs.prepare(folder, host=wishes.host, port=wishes.s3_port)
+    return None if options.s3_port is None else seaweedfs.prepare(folder, host=options.host, port=options.s3_port)
 
 
-def parts_of(folder: ServiceFolder, wishes: Wishes, store: seaweedfs.ObjectStore | None) -> list[Part]:
-    """What shall run: servers first, then workers."""
+def parts_of(folder: ServiceFolder, options: StackOptions, store: seaweedfs.ObjectStore | None) -> list[Part]:
+    """Returns the programs to run: servers first, then workers."""
     server = server_part(
-        host=wishes.host,
-        port=wishes.port,
-        api_url=wishes.api_url,
+        host=options.host,
+        port=options.port,
+        api_url=options.api_url,
         home=str(folder.home),
-        database=wishes.database,
+        database=options.database,
         log=folder.log_of("server"),
     )
     parts = [server] if store is None else [server, seaweedfs.s3_part(store, folder, seaweedfs.find_program())]
-    environment: dict[str, str | None] = {**own_variables(folder, wishes, store)}
+    environment: dict[str, str | None] = {**own_variables(folder, options, store)}
     if store is not None:
         environment |= {"AWS_PROFILE": None, "AWS_SESSION_TOKEN": None}
 
@@ -100,7 +100,7 @@ def parts_of(folder: ServiceFolder, wishes: Wishes, store: seaweedfs.ObjectStore
         )
 
     gpus = _gpus()
-    number = max(1, len(gpus)) if wishes.gpu_workers is None else wishes.gpu_workers
+    number = max(1, len(gpus)) if options.gpu_workers is None else options.gpu_workers
     parts.append(worker("cpu0", CPU_POOL))
     parts += [worker(f"gpu{index}", GPU_POOL, gpus[index % len(gpus)] if gpus else None) for index in range(number)]
     return parts
@@ -112,11 +112,11 @@ def _gpus() -> list[str]:
     return visible_gpus(os.environ, num_gpus())
 
 
-def own_variables(folder: ServiceFolder, wishes: Wishes, store: seaweedfs.ObjectStore | None) -> dict[str, str]:
-    """What the parts of this machine, and `up` itself, need to use the stack."""
+def own_variables(folder: ServiceFolder, options: StackOptions, store: seaweedfs.ObjectStore | None) -> dict[str, str]:
+    """Returns the environment in which programs of this machine use the stack."""
     return {
         "PREFECT_HOME": str(folder.home),
-        "PREFECT_API_URL": f"http://{wishes.own_host}:{wishes.port}/api",
-        "PREFECT_UI_URL": ui_address(wishes.api_url),
-        **({} if store is None else store.environment(wishes.own_host)),
+        "PREFECT_API_URL": f"http://{options.own_host}:{options.port}/api",
+        "PREFECT_UI_URL": ui_address(options.api_url),
+        **({} if store is None else store.environment(options.own_host)),
     }

@@ -1,10 +1,9 @@
-"""Prefect's server as a program that collects its garbage beside its event loop.
+"""Prefect's server as a program that collects garbage in a thread of its own.
 
-On SQLite that loop stood still for a minute at times, and with it everybody who asked the server. A statement that
-fails ("database is locked") leaves a cursor to the garbage collector. Python collects in the thread that happens to
-allocate, which is the event loop's; there the cursor's end waits for its connection, while that waits in a thread of
-its own to write; and whoever writes needs the event loop to get done. SQLite's busy timeout, 60 seconds in Prefect,
-ended that.
+On SQLite the server's event loop sometimes blocked for a minute. A statement that fails ("database is locked") leaves
+a cursor to the garbage collector. Python collects in the thread that happens to allocate, usually the event loop's;
+finalizing the cursor there waits for its connection, which waits in another thread to write, while the current writer
+needs the event loop to finish. Only SQLite's busy timeout, 60 seconds in Prefect, ended that.
 """
 
 import gc
@@ -15,11 +14,11 @@ import time
 from threading import Thread
 
 _SECONDS = 1.0
-_ROUNDS_PER_FULL = 60  # all that lives is looked through then: 0.4 s for Prefect's server
+_ROUNDS_PER_FULL = 60  # collections between two full ones, which take 0.4 s
 
 
-def collect_beside() -> None:
-    """From now on a thread of its own collects what is garbage, and no other does."""
+def collect_in_thread() -> None:
+    """Moves garbage collection to a thread of its own."""
     gc.disable()
     Thread(target=_collect, name="garbage", daemon=True).start()
 
@@ -31,6 +30,6 @@ def _collect() -> None:
 
 
 if __name__ == "__main__":
-    collect_beside()
+    collect_in_thread()
     sys.argv[1:1] = ["server", "start"]
     runpy.run_module("prefect", run_name="__main__", alter_sys=True)

@@ -1,8 +1,8 @@
-"""Processes of parts: how they are started, found and ended, together with all that they have started.
+"""Starts, finds and ends the processes of parts, with all their descendants.
 
-A worker runs each flow in a session of its own, out of reach of a signal to the worker's process group. Every process
-of a part therefore carries a variable in its environment, which all below inherit. Where processes cannot be looked
-at in /proc (macOS), only groups are found.
+A worker runs each flow in a session of its own, out of reach of signals to the worker's process group. Every process
+of a part is therefore marked by an environment variable, which descendants inherit. Without /proc (macOS) only process
+groups are found.
 """
 
 import os
@@ -20,7 +20,7 @@ _PROCESSES = Path("/proc")
 
 
 def start(part: Part, owner: str) -> subprocess.Popen[bytes]:
-    """Starts the part, in a process group of its own."""
+    """Starts the part in a process group of its own."""
     for file in part.leaves:
         Path(file).unlink(missing_ok=True)
     environment = {**os.environ, **part.environment, _MARK: f"{owner}#{part.name}#"}
@@ -41,7 +41,7 @@ def start(part: Part, owner: str) -> subprocess.Popen[bytes]:
 
 
 def of_part(owner: str, name: str | None = None) -> list[int]:
-    """The processes of a part, or of all parts: those that were started, and all that these have started."""
+    """Returns the processes of a part, or of all parts, and their descendants."""
     begin = f"{_MARK}={owner}#" if name is None else f"{_MARK}={owner}#{name}#"
     return [pid for pid in _pids() if _carries(pid, begin.encode())]
 
@@ -55,20 +55,20 @@ def _pids() -> list[int]:
 def _carries(pid: int, begin: bytes) -> bool:
     try:
         variables = (_PROCESSES / str(pid) / "environ").read_bytes()
-    except OSError:  # it has ended, or is somebody else's
+    except OSError:  # it has ended, or belongs to another user
         return False
     return any(variable.startswith(begin) for variable in variables.split(b"\0"))
 
 
 def send(number: signal.Signals, pids: list[int]) -> None:
-    """Signals processes, those that have ended excepted."""
+    """Signals those of the processes that have not ended."""
     for pid in pids:
         with suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
 
 
 def end_all(leader: subprocess.Popen[bytes] | None, owner: str, name: str) -> None:
-    """Kills whatever there is of a part."""
+    """Kills all processes of a part."""
     if leader is not None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(leader.pid, signal.SIGKILL)
@@ -77,7 +77,7 @@ def end_all(leader: subprocess.Popen[bytes] | None, owner: str, name: str) -> No
 
 
 def kill_marked(owner: str, name: str | None = None, seconds: float = 5.0) -> int:
-    """Kills the processes of a part, or of all parts, and says how many there were."""
+    """Kills the processes of a part, or of all parts; returns their number."""
     killed: set[int] = set()
     deadline = time.monotonic() + seconds
     while (pids := of_part(owner, name)) and time.monotonic() < deadline:
@@ -88,7 +88,7 @@ def kill_marked(owner: str, name: str | None = None, seconds: float = 5.0) -> in
 
 
 def is_port_free(host: str, port: int) -> bool:
-    """Whether a server could listen there."""
+    """Whether a server could listen on the port."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.create_server((host, port), family=family):
@@ -98,7 +98,7 @@ def is_port_free(host: str, port: int) -> bool:
 
 
 def free_ports(names: list[str]) -> dict[str, int]:
-    """A port of this machine for each name."""
+    """Returns a free port of this machine for each name."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in names]
     try:
         return {name: opened.getsockname()[1] for name, opened in zip(names, sockets, strict=True)}

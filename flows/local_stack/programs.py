@@ -1,4 +1,4 @@
-"""What a stack is made of: programs, with what each needs, as the supervisor is told in a file."""
+"""The programs of a stack, as the supervisor reads them from a file."""
 
 import json
 import os
@@ -27,27 +27,27 @@ _NEVER_INHERITED = ("PREFECT_API_KEY", "PREFECT_PROFILE", "PREFECT_SERVER_ALLOW_
 
 @dataclass(frozen=True)
 class Part:
-    """A program that shall run. `environment` is added to the supervisor's, where None takes a variable away."""
+    """A program to run. `environment` is added to the supervisor's; None removes a variable."""
 
     name: str
     command: tuple[str, ...]
     environment: Mapping[str, str | None] = field(default_factory=dict)
     port: int | None = None
-    folder: str | None = None  # where it runs
-    log: str | None = None  # null: it writes where the supervisor does
-    waits_for: str | None = None  # a file that is there when it may start
-    leaves: tuple[str, ...] = ()  # files that it leaves behind when it is killed
-    grace_seconds: float = 6.0  # how long it may take to end
-    ends_first: bool = False  # before the others are asked to
+    folder: str | None = None  # working directory
+    log: str | None = None  # None: the supervisor's output
+    waits_for: str | None = None  # a file that has to exist before the start
+    leaves: tuple[str, ...] = ()  # files that are left when it is killed
+    grace_seconds: float = 6.0  # between SIGTERM and SIGKILL
+    ends_first: bool = False  # ended before the others
 
 
 def to_json(parts: Sequence[Part]) -> str:
-    """The parts as text."""
+    """Returns the parts as text."""
     return json.dumps([asdict(part) for part in parts], indent=2)
 
 
 def from_json(text: str) -> list[Part]:
-    """The parts that `to_json` wrote."""
+    """Returns the parts that `to_json` wrote."""
     return [
         Part(**{**entry, "command": tuple(entry["command"]), "leaves": tuple(entry["leaves"])})
         for entry in json.loads(text)
@@ -55,7 +55,7 @@ def from_json(text: str) -> list[Part]:
 
 
 def server_part(*, host: str, port: int, api_url: str, home: str, database: str | None, log: str) -> Part:
-    """The Prefect server with its UI, on SQLite unless a database is named."""
+    """Returns the Prefect server with its UI, on SQLite unless a database is given."""
     database_settings = {} if database is None else {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database}
     return Part(
         name="server",
@@ -63,10 +63,10 @@ def server_part(*, host: str, port: int, api_url: str, home: str, database: str 
         environment={
             **dict.fromkeys((*_NEVER_INHERITED, "PREFECT_API_URL")),
             "PREFECT_HOME": home,
-            # Left to itself the UI asks port 4200, whatever the server's is.
+            # By default the UI calls port 4200, whatever the server's port is.
             "PREFECT_SERVER_UI_API_URL": os.environ.get("PREFECT_SERVER_UI_API_URL", api_url),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            # Kept in memory, leases would be forgotten by a server that is started again, and their slots stay taken.
+            # In memory, leases would be lost when the server restarts, and their slots stay taken.
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
             "DO_NOT_TRACK": "1",
             **database_settings,
@@ -85,7 +85,7 @@ def worker_part(
     log: str | None = None,
     waits_for: str | None = None,
 ) -> Part:
-    """A process worker. One of the GPU pool does one run at a time, since a run fills its GPU."""
+    """Returns a process worker; one of the GPU pool runs one flow at a time, which fills its GPU."""
     limit = _RUNS_AT_ONCE if pool == CPU_POOL else 1
     options = ("--pool", pool, "--name", worker_name or f"{host_name()}-{name}", "--limit", str(limit))
     return Part(
@@ -99,23 +99,23 @@ def worker_part(
 
 
 def worker_settings() -> dict[str, str | None]:
-    """What workers and their runs are told of Prefect; what the user has set already wins."""
+    """Returns Prefect's settings for workers and their runs; values in the environment have precedence."""
     return {name: os.environ.get(name, value) for name, value in _WORKER_SETTINGS.items()}
 
 
 def gpu_settings(gpu: str | None) -> dict[str, str | None]:
-    """What shows a process one GPU only; with None it sees what the supervisor sees."""
+    """Returns the environment that shows a process one GPU only; None: all that the supervisor sees."""
     return {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
 
 
 def visible_gpus(environment: Mapping[str, str], count: int) -> list[str]:
-    """What CUDA_VISIBLE_DEVICES calls each GPU that this process sees."""
+    """Returns the names, as in CUDA_VISIBLE_DEVICES, of the GPUs that this process sees."""
     named = [gpu.strip() for gpu in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu.strip()]
     return named[:count] if named else [str(index) for index in range(count)]
 
 
 def choose_gpus(wanted: str, visible: Sequence[str]) -> list[str | None]:
-    """The GPUs that `--gpus` names, one for each worker. Raises ConfigurationError for those that are not there."""
+    """Returns the GPUs of `--gpus`, one for each worker. Raises ConfigurationError if one does not exist."""
     if wanted == "all":
         return list(visible) or [None]
     named = [gpu.strip() for gpu in wanted.split(",") if gpu.strip()]
@@ -127,5 +127,5 @@ def choose_gpus(wanted: str, visible: Sequence[str]) -> list[str | None]:
 
 
 def host_name() -> str:
-    """What this machine calls itself."""
+    """Returns the name of this machine."""
     return socket.gethostname().split(".")[0] or "localhost"

@@ -1,4 +1,4 @@
-"""The S3 server of a stack: SeaweedFS, one program, with credentials that it makes up and keeps in a private file."""
+"""The S3 server of a stack: SeaweedFS, with generated credentials in a private file."""
 
 import http.client
 import json
@@ -17,13 +17,13 @@ from refseg_core.errors import ConfigurationError
 BUCKET = "refseg"
 _REGION = "us-east-1"
 _PARTS = ("master", "volume", "filer", "s3")
-_SOCKET = "/tmp/seaweedfs-{part}-grpc-{port}.sock"  # where the server puts them, whatever it is told
+_SOCKET = "/tmp/seaweedfs-{part}-grpc-{port}.sock"  # the server ignores its options for these
 _SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class Account:
-    """Who may do everything on the server."""
+    """The server's only account."""
 
     key: str
     secret: str
@@ -31,14 +31,14 @@ class Account:
 
 @dataclass(frozen=True)
 class ObjectStore:
-    """A server as it shall run: whom it knows and where it listens."""
+    """The account, ports and host of a server."""
 
     account: Account
     ports: dict[str, int]
     host: str
 
     def environment(self, host: str) -> dict[str, str]:
-        """The variables that have a program use this server, which it reaches as `host`."""
+        """Returns the environment in which a program uses this server at `host`."""
         return {
             "AWS_ACCESS_KEY_ID": self.account.key,
             "AWS_SECRET_ACCESS_KEY": self.account.secret,
@@ -47,17 +47,17 @@ class ObjectStore:
         }
 
     def make_bucket(self) -> None:
-        """Creates the bucket, which to the server is a folder; one that is there already stays as it is."""
+        """Creates the bucket, a folder of the server, unless it exists."""
         connection = http.client.HTTPConnection("127.0.0.1", self.ports["filer.port"], timeout=_SECONDS)
         with closing(connection):
             connection.request("POST", f"/buckets/{BUCKET}/")
             answer = connection.getresponse()
         if answer.status not in (http.client.CREATED, http.client.OK, http.client.CONFLICT):
-            raise OSError(f"the bucket {BUCKET} cannot be made: status {answer.status}")
+            raise OSError(f"the bucket {BUCKET} cannot be created: status {answer.status}")
 
 
 def find_program() -> str:
-    """The server's program. Raises ConfigurationError where it is not installed."""
+    """Returns the server's program. Raises ConfigurationError if it is not installed."""
     found = shutil.which("weed", path=os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")]))
     if found is None:
         raise ConfigurationError(
@@ -68,7 +68,7 @@ def find_program() -> str:
 
 
 def prepare(folder: ServiceFolder, *, host: str, port: int) -> ObjectStore:
-    """The server of this folder, with the account and the inner ports that it had before, where it had any."""
+    """Returns the server of this folder, with the account and inner ports of its last start, if any."""
     account_file, ports_file = folder.s3 / "account.json", folder.s3 / "ports.json"
     if not account_file.exists():
         new = {"key": secrets.token_hex(10), "secret": secrets.token_urlsafe(30)}
@@ -83,7 +83,7 @@ def prepare(folder: ServiceFolder, *, host: str, port: int) -> ObjectStore:
 
 
 def s3_part(store: ObjectStore, folder: ServiceFolder, program: str) -> Part:
-    """The server. Only its S3 door, which asks for credentials, can be reached from other machines."""
+    """Returns the program. Only its S3 port, which requires credentials, is reachable from other machines."""
     identity = {
         "name": BUCKET,
         "credentials": [{"accessKey": store.account.key, "secretKey": store.account.secret}],
@@ -106,7 +106,7 @@ def s3_part(store: ObjectStore, folder: ServiceFolder, program: str) -> Part:
         "s3": "true",
         "s3.config": "accounts.json",
         "s3.localSocket": "s3.sock",
-        "s3.autoCreateBucket": "false",  # a bucket that is missing is an error, as elsewhere
+        "s3.autoCreateBucket": "false",  # a missing bucket is an error, as on other servers
         "s3.iam": "false",
         "s3.port.iceberg": "0",
         "s3.port.lance": "0",
@@ -119,5 +119,5 @@ def s3_part(store: ObjectStore, folder: ServiceFolder, program: str) -> Part:
         folder=str(folder.s3),
         log=folder.log_of("s3"),
         leaves=tuple(_SOCKET.format(part=part, port=store.ports[f"{part}.port.grpc"]) for part in _PARTS),
-        grace_seconds=3.0,  # what it has confirmed is on the disk; asked to end, it takes its time
+        grace_seconds=3.0,  # confirmed writes are on disk; it ends slowly
     )

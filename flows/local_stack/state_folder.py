@@ -1,4 +1,4 @@
-"""Where a stack keeps what it is: settings, secrets, state, logs and data, and the lock of whoever supervises it."""
+"""The folder of a stack: its settings, secrets, state, logs and data, and the lock of its supervisor."""
 
 import fcntl
 import json
@@ -14,7 +14,7 @@ _PRIVATE = 0o600
 
 @dataclass(frozen=True)
 class PartState:
-    """How a part is."""
+    """The state of a part."""
 
     name: str
     state: str  # running, waiting, restarting or stopped
@@ -27,7 +27,7 @@ class PartState:
 
 @dataclass(frozen=True)
 class StackState:
-    """How a stack is: its supervisor's process and its parts."""
+    """The state of a stack: its supervisor's process and its parts."""
 
     pid: int
     parts: tuple[PartState, ...]
@@ -44,28 +44,29 @@ class ServiceFolder:
         self.plan = self.path / "parts.json"
         self.facts = self.path / "facts.json"
         self.env_file = self.path / "env.sh"
+        self.state = self.path / "state.json"
         self.pools_made = self.path / "pools-made"
 
     def make(self) -> None:
-        """Creates it where it is not there."""
+        """Creates the folder."""
         for folder in (self.path, self.logs, self.home, self.s3):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def log_of(self, name: str) -> str:
-        """The log of a part."""
+        """Returns the path of a part's log."""
         return str(self.logs / f"{name}.log")
 
     # --- state ---
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Within the block this process supervises the stack. Raises BlockingIOError where another does."""
+        """Locks the stack for this process. Raises BlockingIOError if another has locked it."""
         with (self.path / "lock").open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
 
     def is_held(self) -> bool:
-        """Whether a process supervises the stack: locks end with their processes, so this is never a memory."""
+        """Whether a process supervises the stack; a lock ends with its process."""
         if not (self.path / "lock").exists():
             return False
         try:
@@ -75,15 +76,15 @@ class ServiceFolder:
             return True
 
     def write_state(self, state: StackState) -> None:
-        """Says how the stack is."""
-        beside = self.path / "state.json.new"
-        beside.write_text(json.dumps(asdict(state), indent=2))
-        beside.replace(self.path / "state.json")
+        """Replaces the state."""
+        new = self.path / "state.json.new"
+        new.write_text(json.dumps(asdict(state), indent=2))
+        new.replace(self.state)
 
     def read_state(self) -> StackState | None:
-        """How the stack was when that was last written."""
+        """Returns the state that was last written."""
         try:
-            content = json.loads((self.path / "state.json").read_text())
+            content = json.loads(self.state.read_text())
         except FileNotFoundError:
             return None
         return StackState(content["pid"], tuple(PartState(**part) for part in content["parts"]))
@@ -91,12 +92,12 @@ class ServiceFolder:
     # --- secrets ---
 
     def write_private(self, path: Path, text: str) -> None:
-        """Writes a file that only its owner may read, from its first byte on."""
-        beside = path.with_name(f"{path.name}.new")
-        beside.unlink(missing_ok=True)
-        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE), "w") as file:  # noqa: PTH123
+        """Writes a file that only its owner can read, from its first byte on."""
+        new = path.with_name(f"{path.name}.new")
+        new.unlink(missing_ok=True)
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE), "w") as file:  # noqa: PTH123
             file.write(text)
-        beside.replace(path)
+        new.replace(path)
 
     def write_exports(self, variables: Mapping[str, str]) -> None:
         """Writes the file that a shell sources to use the stack."""

@@ -1,6 +1,6 @@
-"""Keeps parts alive: starts what has died again, later each time, and ends everything when it is told to end.
+"""Keeps parts running: restarts those that end, after growing delays, and ends all of them at a signal.
 
-Run as a program, with a service folder as its argument, it supervises the parts that the folder names.
+As a program it takes a service folder and supervises the parts that the folder lists.
 """
 
 import logging
@@ -26,25 +26,22 @@ _SECONDS_PER_TRIMMING = 60.0
 
 
 class Backoff:
-    """How long to wait before a part that died is started again: a second, then twice as long each time.
-
-    One that has run for a while before it died has done well, and waits a second again.
-    """
+    """The delay before a restart: a second, then twice as long each time; a second again after a long run."""
 
     def __init__(self, first: float = 1.0, longest: float = 60.0, well_after: float = 60.0) -> None:
         self._first, self._longest, self._well_after = first, longest, well_after
         self._next = first
 
     def after(self, ran_seconds: float) -> float:
-        """The wait after a part that ran for so long."""
+        """Returns the delay after a run of so many seconds."""
         if ran_seconds >= self._well_after:
             self._next = self._first
         wait, self._next = self._next, min(self._next * 2, self._longest)
         return wait
 
 
-class Keeper:
-    """Keeps one part alive."""
+class PartRunner:
+    """Keeps one part running."""
 
     def __init__(self, part: Part, owner: str, backoff: Backoff) -> None:
         self.part = part
@@ -56,11 +53,11 @@ class Keeper:
         self._state, self._since = "waiting", time.time()
 
     def step(self, now: float) -> None:
-        """Starts the part where it is time to, and sees whether it has died."""
+        """Notices if the part has ended, and starts it when it is due."""
         if self.process is not None and (code := self.process.poll()) is not None:
             wait = self._backoff.after(now - self._started_at)
-            log.warning("%s ended (%s) and starts again in %.0f s", self.part.name, _how(code), wait)
-            self.end_now()  # what it has started shall not work on unsupervised
+            log.warning("%s ended (%s) and restarts in %.0f s", self.part.name, _how(code), wait)
+            self.kill()  # its descendants must not continue unsupervised
             self._starts_at = now + wait
             self._become("restarting")
         if self.process is None and now >= self._starts_at and self._may_start():
@@ -74,7 +71,7 @@ class Keeper:
             self.process = start(self.part, self._owner)
         except OSError as error:
             wait = self._backoff.after(0.0)
-            log.warning("%s cannot be started (%s) and is tried again in %.0f s", self.part.name, error, wait)
+            log.warning("%s cannot be started (%s); the next attempt is in %.0f s", self.part.name, error, wait)
             self._starts_at = now + wait
             self._become("restarting")
             return
@@ -83,17 +80,17 @@ class Keeper:
         log.info("%s started, process %d", self.part.name, self.process.pid)
         self._become("running")
 
-    def ask_to_end(self) -> None:
-        """Asks the part, and all that it has started, to end."""
+    def terminate(self) -> None:
+        """Sends SIGTERM to the part and its descendants."""
         if self.process is not None and self.process.poll() is None:
             send(signal.SIGTERM, sorted({self.process.pid, *of_part(self._owner, self.part.name)}))
 
     def has_ended(self) -> bool:
-        """Whether nothing of the part runs."""
+        """Whether no process of the part runs."""
         return (self.process is None or self.process.poll() is not None) and not of_part(self._owner, self.part.name)
 
-    def end_now(self) -> None:
-        """Kills whatever there is of the part."""
+    def kill(self) -> None:
+        """Kills the part and its descendants."""
         end_all(self.process, self._owner, self.part.name)
         self.process = None
         for file in self.part.leaves:
@@ -101,21 +98,18 @@ class Keeper:
         self._become("stopped")
 
     def trim_log(self) -> None:
-        """Begins the log anew where it has grown long; one older part of it is kept."""
-        if (
-            self.part.log is not None
-            and Path(self.part.log).exists()
-            and Path(self.part.log).stat().st_size > _LOG_BYTES
-        ):
-            shutil.copyfile(self.part.log, f"{self.part.log}.1")
-            os.truncate(self.part.log, 0)
+        """Empties a log that has grown too long; one copy is kept."""
+        log_file = self.part.log
+        if log_file is not None and Path(log_file).exists() and Path(log_file).stat().st_size > _LOG_BYTES:
+            shutil.copyfile(log_file, f"{log_file}.1")
+            os.truncate(log_file, 0)
 
     def _become(self, state: str) -> None:
         self._state, self._since = state, time.time()
 
     @property
     def state(self) -> PartState:
-        """How the part is."""
+        """The state of the part."""
         pid = self.process.pid if self.process is not None else None
         return PartState(self.part.name, self._state, pid, self._since, self.restarts, self.part.port, self.part.log)
 
@@ -125,22 +119,22 @@ def _how(code: int) -> str:
 
 
 class Supervisor:
-    """Keeps parts alive until a signal tells it to end."""
+    """Keeps parts running until a signal ends it."""
 
     def __init__(
         self,
         parts: Sequence[Part],
         owner: str,
-        told: Callable[[StackState], None] = lambda _: None,
+        on_change: Callable[[StackState], None] = lambda _: None,
         backoff: Callable[[], Backoff] = Backoff,
     ) -> None:
-        self.keepers = [Keeper(part, owner, backoff()) for part in parts]
-        self._told = told
+        self.runners = [PartRunner(part, owner, backoff()) for part in parts]
+        self._on_change = on_change
         self._last: StackState | None = None
         self.is_ending = False
 
     def run(self) -> None:
-        """Returns when everything has ended after SIGTERM or SIGINT."""
+        """Supervises until SIGTERM, SIGINT or SIGHUP, then ends all parts."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._end_at_signal)
         trimmed_at = time.monotonic()
@@ -149,8 +143,8 @@ class Supervisor:
                 self.step(time.monotonic())
                 if time.monotonic() - trimmed_at > _SECONDS_PER_TRIMMING:
                     trimmed_at = time.monotonic()
-                    for keeper in self.keepers:
-                        keeper.trim_log()
+                    for runner in self.runners:
+                        runner.trim_log()
                 time.sleep(_TICK_SECONDS)
         finally:
             self.stop()
@@ -159,38 +153,38 @@ class Supervisor:
         self.is_ending = True
 
     def step(self, now: float) -> None:
-        """Looks after every part once."""
-        for keeper in self.keepers:
-            keeper.step(now)
-        self._tell()
+        """Checks every part once."""
+        for runner in self.runners:
+            runner.step(now)
+        self._report()
 
     def stop(self) -> None:
-        """Ends all parts: workers first, so that their runs can still say that they were ended."""
+        """Ends all parts: workers first, so that their runs can still report it to the server."""
         log.info("ending")
         for first in (True, False):
-            keepers = [keeper for keeper in self.keepers if keeper.part.ends_first is first]
-            _end(keepers)
-            self._tell()
+            runners = [runner for runner in self.runners if runner.part.ends_first is first]
+            _end(runners)
+            self._report()
         log.info("ended")
 
-    def _tell(self) -> None:
-        state = StackState(os.getpid(), tuple(keeper.state for keeper in self.keepers))
+    def _report(self) -> None:
+        state = StackState(os.getpid(), tuple(runner.state for runner in self.runners))
         if state != self._last:
             self._last = state
-            self._told(state)
+            self._on_change(state)
 
 
-def _end(keepers: Sequence[Keeper]) -> None:
-    for keeper in keepers:
-        keeper.ask_to_end()
-    asked_at = time.monotonic()
-    waiting = list(keepers)
+def _end(runners: Sequence[PartRunner]) -> None:
+    for runner in runners:
+        runner.terminate()
+    terminated_at = time.monotonic()
+    waiting = list(runners)
     while waiting:
-        passed = time.monotonic() - asked_at
-        for keeper in list(waiting):
-            if keeper.has_ended() or passed > keeper.part.grace_seconds:
-                keeper.end_now()
-                waiting.remove(keeper)
+        passed = time.monotonic() - terminated_at
+        for runner in list(waiting):
+            if runner.has_ended() or passed > runner.part.grace_seconds:
+                runner.kill()
+                waiting.remove(runner)
         time.sleep(_TICK_SECONDS if waiting else 0)
 
 

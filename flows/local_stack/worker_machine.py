@@ -1,4 +1,4 @@
-"""The workers of a machine that joins a server elsewhere, looked after in the foreground."""
+"""The workers of a machine that joins a server on another one, supervised in the foreground."""
 
 import logging
 import os
@@ -16,7 +16,7 @@ from tasks.models.loading import num_gpus
 
 
 def work_for(api_url: str, pool: str, gpus: str, name: str | None) -> None:
-    """Returns when it is told to end. Raises ConfigurationError where the server has no such pool."""
+    """Runs workers until a signal ends them. Raises ConfigurationError if the server has no such pool."""
     _check_pool(api_url, pool)
     parts = worker_parts(pool, gpus, name or host_name(), visible_gpus(os.environ, num_gpus()))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
@@ -25,7 +25,7 @@ def work_for(api_url: str, pool: str, gpus: str, name: str | None) -> None:
 
 
 def worker_parts(pool: str, gpus: str, name: str, visible: list[str]) -> list[Part]:
-    """A worker for each GPU, which sees that one only; in the CPU pool, or without GPUs, one worker."""
+    """Returns a worker for each GPU, which sees only that one; one worker in the CPU pool or without GPUs."""
     chosen = [None] if pool == CPU_POOL else choose_gpus(gpus, visible)
     kind = "cpu" if pool == CPU_POOL else "gpu"
     return [
@@ -40,6 +40,6 @@ def _check_pool(api_url: str, pool: str) -> None:
             client.read_work_pool(pool)
         except ObjectNotFound as error:
             raise ConfigurationError(
-                f"--pool: the Prefect server at {api_url} has no work pool {pool!r}. `refseg service deploy` makes "
-                f"{CPU_POOL} and {GPU_POOL}."
+                f"--pool: the Prefect server at {api_url} has no work pool {pool!r}. `refseg service deploy` "
+                f"creates {CPU_POOL} and {GPU_POOL}."
             ) from error

@@ -195,7 +195,7 @@ def test_a_file_that_many_runs_share_is_read_once_to_say_that_it_is_damaged(
         parsed.append(named["source"])
         return parse_coco(document, **named)
 
-    monkeypatch.setattr("tasks.datasets.annotation_files.parse_coco", count)
+    monkeypatch.setattr("refseg_core.datasets.coco.parser.parse_coco", count)
     told = _refseg("benchmark", "tiny", "--data", shipped.folder, "--out", shipped.folder / "benchmarks")
     assert told.exit_code == 2
     assert parsed == ["references.json"]

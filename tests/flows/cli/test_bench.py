@@ -70,7 +70,7 @@ def test_growth_is_measured(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--device", "cpu", "scale"], "--device: flags of scale stand behind it"),
+        (["--device", "cpu", "scale"], "--device: flags of scale belong after it"),
         (["--paths", "quick"], "expected some of reference, exact, fast, turbo"),
         (["--paths", "fast,fast"], "each once"),
         (["--random", "sam3,dinov2_demo"], "'sam3' is not known"),

@@ -115,7 +115,7 @@ def test_help_is_quick_because_heavy_modules_are_imported_by_the_commands_that_n
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.stderr == ""
-    assert "Finds and segments every instance" in done.stdout
+    assert "Find and segment every instance" in done.stdout
 
 
 def test_the_version_is_told() -> None:

@@ -119,8 +119,8 @@ def supervise(tmp_path: Path) -> Iterator[Callable[..., Supervisor]]:
     """Makes supervisors of programs that end with the test."""
     owner = str(tmp_path)
 
-    def make(*parts: Part, told: Callable[[StackState], None] = lambda _: None) -> Supervisor:
-        return Supervisor(parts, owner, told, backoff=lambda: Backoff(first=5, longest=20, well_after=60))
+    def make(*parts: Part, on_change: Callable[[StackState], None] = lambda _: None) -> Supervisor:
+        return Supervisor(parts, owner, on_change, backoff=lambda: Backoff(first=5, longest=20, well_after=60))
 
     yield make
     kill_marked(owner)
@@ -139,20 +139,20 @@ def _until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
 
 def test_a_part_that_dies_is_started_again_after_a_while(supervise: Callable[..., Supervisor]) -> None:
     heard: list[StackState] = []
-    supervisor = supervise(_python("it", "import time; time.sleep(60)"), told=heard.append)
+    supervisor = supervise(_python("it", "import time; time.sleep(60)"), on_change=heard.append)
     supervisor.step(now=0)
-    (keeper,) = supervisor.keepers
-    first = keeper.state.pid
+    (runner,) = supervisor.runners
+    first = runner.state.pid
     assert first is not None
     os.kill(first, signal.SIGKILL)
-    _until(lambda: keeper.process is not None and keeper.process.poll() is not None)
+    _until(lambda: runner.process is not None and runner.process.poll() is not None)
     supervisor.step(now=10)
-    assert (keeper.state.state, keeper.state.pid) == ("restarting", None)
+    assert (runner.state.state, runner.state.pid) == ("restarting", None)
     supervisor.step(now=14.9)
-    assert keeper.state.pid is None
+    assert runner.state.pid is None
     supervisor.step(now=15)
-    assert (keeper.state.state, keeper.state.restarts) == ("running", 1)
-    assert keeper.state.pid != first
+    assert (runner.state.state, runner.state.restarts) == ("running", 1)
+    assert runner.state.pid != first
     supervisor.stop()
     assert [state.parts[0].state for state in heard] == ["running", "restarting", "running", "stopped"]
 
@@ -163,10 +163,10 @@ def test_what_a_dead_part_has_started_is_ended(supervise: Callable[..., Supervis
     supervisor = supervise(_python("worker", child.format("import time; time.sleep(60)") + "; time.sleep(60)"))
     supervisor.step(now=0)
     _until(lambda: len(of_part(str(tmp_path), "worker")) == 2)
-    (keeper,) = supervisor.keepers
-    assert keeper.process is not None
-    keeper.process.kill()
-    keeper.process.wait()
+    (runner,) = supervisor.runners
+    assert runner.process is not None
+    runner.process.kill()
+    runner.process.wait()
     supervisor.step(now=1)
     assert of_part(str(tmp_path), "worker") == []
 
@@ -174,17 +174,17 @@ def test_what_a_dead_part_has_started_is_ended(supervise: Callable[..., Supervis
 def test_a_program_that_is_missing_does_not_stop_the_others(supervise: Callable[..., Supervisor]) -> None:
     supervisor = supervise(Part("gone", ("/no/such/program",)), _python("it", "import time; time.sleep(60)"))
     supervisor.step(now=0)
-    assert [keeper.state.state for keeper in supervisor.keepers] == ["restarting", "running"]
+    assert [runner.state.state for runner in supervisor.runners] == ["restarting", "running"]
     supervisor.stop()
 
 
 def test_a_part_waits_for_its_file(supervise: Callable[..., Supervisor], tmp_path: Path) -> None:
     supervisor = supervise(_python("it", "import time; time.sleep(60)", waits_for=str(tmp_path / "ready")))
     supervisor.step(now=0)
-    assert supervisor.keepers[0].state.state == "waiting"
+    assert supervisor.runners[0].state.state == "waiting"
     (tmp_path / "ready").touch()
     supervisor.step(now=1)
-    assert supervisor.keepers[0].state.state == "running"
+    assert supervisor.runners[0].state.state == "running"
     supervisor.stop()
 
 
@@ -225,7 +225,7 @@ def test_a_log_that_has_grown_long_begins_anew(
     monkeypatch.setattr("flows.local_stack.supervisor._LOG_BYTES", 10)
     log = tmp_path / "it.log"
     log.write_text("more than ten bytes")
-    supervise(_python("it", "", log=str(log))).keepers[0].trim_log()
+    supervise(_python("it", "", log=str(log))).runners[0].trim_log()
     assert log.read_text() == ""
     assert Path(f"{log}.1").read_text() == "more than ten bytes"
 

@@ -11,10 +11,10 @@ _BUSY_SECONDS = 5
 # waits in a thread to write, and the main thread, which allocates, is who has to end the other connection's writing.
 _DEADLOCK = f"""
 import sqlite3, sys, threading, time
-from flows.local_stack.prefect_server import collect_beside
+from flows.local_stack.prefect_server import collect_in_thread
 
 if sys.argv[2] == "beside":
-    collect_beside()
+    collect_in_thread()
 waiting, writing = (sqlite3.connect(sys.argv[1], {_BUSY_SECONDS}, 0, None, False) for _ in range(2))
 waiting.execute("PRAGMA journal_mode = WAL")
 waiting.execute("CREATE TABLE numbers (number UNIQUE)")
