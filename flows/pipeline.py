@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import ParamSpec, TypeVar
 
 from prefect import Task, flow, runtime
+from prefect.context import FlowRunContext
 
 from flows.config.preflight import check
 from flows.config.run_config import RunConfig
@@ -28,7 +29,7 @@ from tasks.segment_references import segment_references
 from tasks.specs import LabelJob
 from tasks.storage.uris import last_name
 from tasks.store.shard_plans import LabelPlan
-from tasks.store.store import Artifact, NotMadeError, only_finding
+from tasks.store.store import Artifact, NotMadeError, Store
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -83,68 +84,64 @@ def make_bank(config: RunConfig) -> Artifact:
 def find_bank(config: RunConfig) -> Artifact | None:
     """The prototypes, where they are made already: finding them needs no model."""
     try:
-        with only_finding():
-            return _bank(config, by_prefect=False)
+        return _bank(config, Store(config.store, find_only=True))
     except NotMadeError:
         return None
 
 
 def make_bank_here(config: RunConfig) -> Artifact:
     """The prototypes, made in this process and without Prefect unless they are there already."""
-    return _bank(config, by_prefect=False)
+    return _bank(config, Store(config.store))
 
 
 @flow(name="build bank", flow_run_name=_run_name, persist_result=False)
 def build_bank(config: RunConfig) -> Artifact:
     """From annotated examples to one prototype per category."""
     with stopping_when_cancelled(), _progress(config, "fill memory bank", "references"):
-        prototypes = _bank(config, by_prefect=True)
+        prototypes = _bank(config, Store(config.store))
     if is_shown():
         publish_bank(config.store, prototypes)
     return prototypes
 
 
-def _bank(config: RunConfig, *, by_prefect: bool) -> Artifact:
-    store, images_uri = config.store, config.references.images
-    dataset = _call(index_dataset, by_prefect)(store, config.references.source)
-    references = _call(sample_references, by_prefect)(
+def _bank(config: RunConfig, store: Store) -> Artifact:
+    dataset = _call(index_dataset, store)(store, config.references.source)
+    references = _call(sample_references, store)(
         store,
         dataset,
         config.references.sampling,
         config.references.annotation_ids,
         conventions=config.conventions,
     )
-    references = _call(segment_references, by_prefect)(
+    references = _call(segment_references, store)(
         store,
         dataset=dataset,
         references=references,
-        images_uri=images_uri,
-        segmenter=config.segmenter,
-        device=config.device,
+        images_uri=config.references.images,
+        models=config.models,
         conventions=config.conventions,
     )
-    bank = _call(fill_memory_bank, by_prefect)(
+    bank = _call(fill_memory_bank, store)(
         store,
         dataset=dataset,
         references=references,
-        images_uri=images_uri,
+        images_uri=config.references.images,
         settings=config.references.crop,
-        encoder=config.encoder,
-        device=config.device,
+        models=config.models,
     )
-    return _call(postprocess_memory_bank, by_prefect)(store, references, bank)
+    return _call(postprocess_memory_bank, store)(store, references, bank)
 
 
-def _call(task: Task[P, R], by_prefect: bool) -> Callable[P, R]:
-    """The task as Prefect runs and shows it, or as the function that it is made from."""
-    return task if by_prefect else task.fn
+def _call(task: Task[P, R], store: Store) -> Callable[P, R]:
+    """Returns the task as Prefect runs and shows it within a flow, else the function that it is made from."""
+    return task.fn if store.find_only or FlowRunContext.get() is None else task
 
 
 @flow(name="label", flow_run_name=_run_name, persist_result=False)
 def label_targets(config: RunConfig, prototypes: Artifact) -> LabelPlan:
     """Labels every image that is not labeled yet, shard by shard; a shard that fails does not stop the others."""
     if config.execution.engine == "process":  # what is wrong with the weights is told before anything is planned
-        load_models(config.segmenter, config.encoder, config.device)
+        load_models(config.models)
     plan = plan_labels(config, prototypes)
     try:
         with _progress(config, "label", "images", total=sum(len(shard) for shard in plan.pending)):
@@ -153,7 +150,7 @@ def label_targets(config: RunConfig, prototypes: Artifact) -> LabelPlan:
         _publish(config, plan, error.reason_of)  # what is labeled is worth a look all the more
         raise
     if config.targets.image_ids is None:  # else the others are not gone, they were not asked for
-        plan = replace(plan, gone=find_gone_labels(config.store, dataset=plan.dataset, labels_key=plan.key))
+        plan = replace(plan, gone=find_gone_labels(Store(config.store), dataset=plan.dataset, labels_key=plan.key))
     _publish(config, plan)
     return plan
 
@@ -169,31 +166,17 @@ def _progress(config: RunConfig, step: str, unit: str, total: int | None = None)
 
 
 def _job(config: RunConfig, prototypes: Artifact, plan: LabelPlan) -> LabelJob:
-    return LabelJob(
-        store=config.store,
-        key=plan.key,
-        prototypes=prototypes.name,
-        images=config.targets.images,
-        labeling=config.labeling,
-        batches=config.batches,
-        segmenter=config.segmenter,
-        encoder=config.encoder,
-        device=config.device,
-        pictures=config.pictures,
-    )
+    return LabelJob(**dict(config.label_spec), store=config.store, key=plan.key, prototypes=prototypes.name)
 
 
 def plan_labels(config: RunConfig, prototypes: Artifact) -> LabelPlan:
     """Which images the configuration asks to label, and what of that is still to do."""
+    store = Store(config.store)
     return plan_shards(
-        config.store,
-        dataset=index_dataset(config.store, config.targets.source, conventions=config.conventions),
+        store,
+        dataset=index_dataset(store, config.targets.source, conventions=config.conventions),
         prototypes=prototypes,
-        images_uri=config.targets.images,
-        labeling=config.labeling,
-        batches=config.batches,
-        segmenter=config.segmenter,
-        encoder=config.encoder,
+        spec=config.label_spec,
     )
 
 
@@ -201,7 +184,7 @@ def plan_labels(config: RunConfig, prototypes: Artifact) -> LabelPlan:
 def evaluate_labels(config: RunConfig, prototypes: Artifact, plan: LabelPlan) -> Artifact:
     """Compares the labels with the targets' ground truth."""
     metrics = evaluate(
-        config.store,
+        Store(config.store),
         dataset=plan.dataset,
         prototypes=prototypes,
         labels_key=plan.key,

@@ -77,7 +77,7 @@ def _study_run(config: RunConfig, result: RunResult) -> StudyRun:
 def _cost(configs: Sequence[RunConfig]) -> str:
     """What is ahead, by what the newest labels of the store took."""
     config = configs[0]
-    targets = index_dataset.fn(config.store, config.targets.source, conventions=config.conventions)
+    targets = index_dataset.fn(Store(config.store), config.targets.source, conventions=config.conventions)
     num_images = targets.num_rows["images"]
     seconds = seconds_per_image(config.store)
     ahead = f"{len(configs)} runs of {num_images:,} images each; what the store holds is not done again."

@@ -19,7 +19,7 @@ from tasks.store.store import Artifact, Recipe, Store
 
 @retried_task("evaluate")
 def evaluate(
-    store_uri: str,
+    store: Store,
     *,
     dataset: Artifact,
     prototypes: Artifact,
@@ -29,7 +29,6 @@ def evaluate(
     is_novel: bool = False,
 ) -> Artifact:
     """Evaluates the labels of the dataset's images, over the prototypes' categories."""
-    store = Store(store_uri)
     recipe = Recipe(
         "evaluate",
         "metrics",

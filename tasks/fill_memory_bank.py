@@ -16,7 +16,7 @@ from tasks.models.loading import load_encoder
 from tasks.models.weights import weights_sha256
 from tasks.runtime.progress import report
 from tasks.runtime.retried_task import retried_task
-from tasks.specs import ModelSettings
+from tasks.specs import Models
 from tasks.storage.folder import Folder
 from tasks.store.store import Artifact, Recipe, Store
 
@@ -27,17 +27,15 @@ _CROPS_PER_BATCH = 8
 
 @retried_task("fill memory bank")
 def fill_memory_bank(
-    store_uri: str,
+    store: Store,
     *,
     dataset: Artifact,
     references: Artifact,
     images_uri: str,
     settings: ReferenceSettings,
-    encoder: ModelSettings,
-    device: str,
+    models: Models,
 ) -> Artifact:
     """Encodes the references, each into one vector."""
-    store = Store(store_uri)
     table = store.load(references, References)
     images = ReferenceImages(Folder(images_uri), store.load(dataset, Images), table)
     recipe = Recipe(
@@ -46,9 +44,9 @@ def fill_memory_bank(
         version=1,
         settings=settings.model_dump(mode="json"),
         inputs={"references": references.name, "images": images.content()},
-        weights={"encoder": weights_sha256(encoder.model, encoder.weights)},
+        weights={"encoder": weights_sha256(models.encoder.model, models.encoder.weights)},
     )
-    return store.make(recipe, lambda: [_encode(table, images, load_encoder(encoder, device), settings)])
+    return store.make(recipe, lambda: [_encode(table, images, load_encoder(models.encoder, models.device), settings)])
 
 
 @torch.inference_mode()

@@ -33,12 +33,11 @@ _NAMED = 5
 
 
 @retried_task("index dataset")
-def index_dataset(store_uri: str, source: DatasetSource, *, conventions: Conventions = "corrected") -> Artifact:
+def index_dataset(store: Store, source: DatasetSource, *, conventions: Conventions = "corrected") -> Artifact:
     """Indexes a dataset; its key follows the content of the annotation file or of the listing.
 
     `conventions` say how annotations find their masks in `source.masks_from`, and nothing else.
     """
-    store = Store(store_uri)
     masks = None if source.masks_from is None else _mask_file(source.masks_from, conventions)
     if found := _known(store, source, masks, conventions):
         return found

@@ -17,7 +17,7 @@ from refseg_core.labeling.labeler import Labeler
 from refseg_core.tables import Detections, Images, LabeledImages, Prototypes
 from tasks.datasets.image_reader import ReadImage, read_images
 from tasks.models.loading import load_encoder, load_segmenter
-from tasks.models.weights import weights_sha256
+from tasks.models.weights import sha256_of_models
 from tasks.outputs.pictures import LabelPictures
 from tasks.runtime.cancellation import check_stopped
 from tasks.runtime.progress import report
@@ -88,8 +88,7 @@ def _labeler(job: LabelJob) -> Labeler:
 
 def _check_weights(job: LabelJob, expected: Mapping[str, str]) -> None:
     """Compares files: a plan is made on one machine, and shards are labeled on others."""
-    for kind, settings in (("segmenter", job.segmenter), ("encoder", job.encoder)):
-        found = weights_sha256(settings.model, settings.weights)
+    for kind, found in sha256_of_models(job).items():
         if found != expected[kind]:
             raise WeightsError(
                 f"{kind}.weights: the file on this machine has sha256 {found}, but these labels are made with "

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from refseg_core.labeling.labeler import version_of
-from refseg_core.settings import BatchSettings, LabelingSettings
+from refseg_core.settings import LabelingSettings
 from refseg_core.tables import GoneLabels, Images
-from tasks.models.weights import weights_sha256
+from tasks.models.weights import sha256_of_models
 from tasks.runtime.progress import report
 from tasks.runtime.retried_task import retried_task
-from tasks.specs import ModelSettings
+from tasks.specs import LabelSpec
 from tasks.storage.uris import redact
 from tasks.store.label_store import FOLDER, LabelRun
 from tasks.store.shard_plans import LabelPlan, PlanPart
@@ -23,32 +23,24 @@ from tasks.store.store import Artifact, Recipe, Store
 
 @retried_task("plan shards")
 def plan_shards(
-    store_uri: str,
+    store: Store,
     *,
     dataset: Artifact,
     prototypes: Artifact,
-    images_uri: str,
-    labeling: LabelingSettings,
-    batches: BatchSettings,
-    segmenter: ModelSettings,
-    encoder: ModelSettings,
+    spec: LabelSpec,
 ) -> LabelPlan:
     """Plans new images, and finds the shards that are not labeled yet."""
-    store = Store(store_uri)
     recipe = Recipe(
         "label_shard",
         FOLDER,
         version=1,
-        settings={"images": redact(images_uri), **_deciding(labeling)},
+        settings={"images": redact(spec.images), **_deciding(spec.labeling)},
         inputs={"prototypes": prototypes.name},
-        weights={
-            "segmenter": weights_sha256(segmenter.model, segmenter.weights),
-            "encoder": weights_sha256(encoder.model, encoder.weights),
-        },
+        weights=sha256_of_models(spec),
     )
     run = LabelRun.open(store, recipe)
     run.request(dataset)
-    pending = tuple(run.pending(run.plan(store.load(dataset, Images), batches.images_per_shard)))
+    pending = tuple(run.pending(run.plan(store.load(dataset, Images), spec.batches.images_per_shard)))
     report("label", total=int(np.sum([len(shard) for shard in pending])))
     return LabelPlan(dataset, run.key, pending)
 
@@ -61,9 +53,8 @@ def _deciding(labeling: LabelingSettings) -> dict[str, Any]:
 
 
 @retried_task("find gone labels")
-def find_gone_labels(store_uri: str, *, dataset: Artifact, labels_key: str) -> Artifact:
+def find_gone_labels(store: Store, *, dataset: Artifact, labels_key: str) -> Artifact:
     """Compares everything that was ever planned with the dataset as it is now; deletes nothing."""
-    store = Store(store_uri)
     run = LabelRun(store, labels_key)
     recipe = Recipe(
         "find_gone_labels",

@@ -8,9 +8,8 @@ from tasks.store.store import Artifact, Recipe, Store
 
 
 @retried_task("postprocess memory bank")
-def postprocess_memory_bank(store_uri: str, references: Artifact, bank: Artifact) -> Artifact:
+def postprocess_memory_bank(store: Store, references: Artifact, bank: Artifact) -> Artifact:
     """Makes prototypes. Raises DatasetError naming every category that is left without a usable reference."""
-    store = Store(store_uri)
     recipe = Recipe("postprocess_memory_bank", "prototypes", version=1, inputs={"memory_bank": bank.name})
     return store.make(recipe, lambda: [_prototypes(store.load(references, References), store.load(bank, MemoryBank))])
 

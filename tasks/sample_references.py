@@ -11,7 +11,7 @@ from tasks.store.store import Artifact, Recipe, Store
 
 @retried_task("sample references")
 def sample_references(
-    store_uri: str,
+    store: Store,
     dataset: Artifact,
     settings: SamplingSettings,
     annotation_ids: Sequence[str] | None = None,
@@ -19,7 +19,6 @@ def sample_references(
     conventions: Conventions = "corrected",
 ) -> Artifact:
     """Samples references; with `annotation_ids` takes exactly those instead."""
-    store = Store(store_uri)
     if annotation_ids is not None:
         recipe = _recipe(dataset, {"annotation_ids": list(annotation_ids)})
         return store.make(recipe, lambda: [sampling.select_references(*_read(store, dataset), annotation_ids)])

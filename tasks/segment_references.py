@@ -12,7 +12,7 @@ from tasks.models.loading import load_segmenter
 from tasks.models.weights import weights_sha256
 from tasks.runtime.progress import report
 from tasks.runtime.retried_task import retried_task
-from tasks.specs import ModelSettings
+from tasks.specs import Models
 from tasks.storage.folder import Folder
 from tasks.store.store import Artifact, Recipe, Store
 
@@ -21,17 +21,15 @@ _STEP = "segment references"
 
 @retried_task("segment references")
 def segment_references(
-    store_uri: str,
+    store: Store,
     *,
     dataset: Artifact,
     references: Artifact,
     images_uri: str,
-    segmenter: ModelSettings,
-    device: str,
+    models: Models,
     conventions: Conventions = "corrected",
 ) -> Artifact:
     """Segments boxes into masks; where every reference has a mask already, the references stay as they are."""
-    store = Store(store_uri)
     table = store.load(references, References)
     if all(rle is not None for rle in table.mask_rle):
         return references
@@ -43,9 +41,11 @@ def segment_references(
         # The corrected conventions go unsaid, and so keep the keys of older stores.
         settings={"conventions": conventions} if conventions == "original" else {},
         inputs={"references": references.name, "images": images.content()},
-        weights={"segmenter": weights_sha256(segmenter.model, segmenter.weights)},
+        weights={"segmenter": weights_sha256(models.segmenter.model, models.segmenter.weights)},
     )
-    return store.make(recipe, lambda: [_with_masks(table, images, load_segmenter(segmenter, device), conventions)])
+    return store.make(
+        recipe, lambda: [_with_masks(table, images, load_segmenter(models.segmenter, models.device), conventions)]
+    )
 
 
 def _with_masks(

@@ -1,4 +1,7 @@
-"""What tasks are told: where datasets and weights lie, and what is the same for every shard. Nothing is opened here."""
+"""What tasks work on and with: datasets, models, and what is the same for every shard of a run.
+
+Not here: opening any of it, and the configuration of a whole run (`flows/config/run_config.py`).
+"""
 
 from pydantic import Field
 
@@ -29,16 +32,26 @@ class ModelSettings(Settings):
     )
 
 
-class LabelJob(Settings):
-    """What is the same for every shard of a plan."""
+class Models(Settings):
+    """The models of a run, and the device that they run on."""
+
+    segmenter: ModelSettings = Field(description="SAM2, which proposes masks.")
+    encoder: ModelSettings = Field(description="DINOv2, which compares masks with references.")
+    device: str = Field("auto", description="'auto', 'cpu', 'cuda' or 'cuda:1'.")
+
+
+class LabelSpec(Models):
+    """Which images are labeled, with what, and how."""
+
+    images: str = Field(description="Folder or prefix of the images to label.")
+    labeling: LabelingSettings = Field(LabelingSettings(), description="How images are labeled.")
+    batches: BatchSettings = Field(BatchSettings(), description="How the work is cut up; never changes labels.")
+    pictures: str | None = Field(None, description="Folder or prefix for a picture of every labeled image.")
+
+
+class LabelJob(LabelSpec):
+    """What every shard of a plan has in common: the parameter of the flows that label shards."""
 
     store: str = Field(description="Folder or prefix of the artifacts.")
     key: str = Field(description="The labels' key in the store.")
     prototypes: str = Field(description="The prototypes' name in the store: prototypes/<key>.")
-    images: str = Field(description="Folder or prefix of the images to label.")
-    labeling: LabelingSettings = Field(LabelingSettings(), description="How images are labeled.")
-    batches: BatchSettings = Field(BatchSettings(), description="How the work is cut up; never changes labels.")
-    segmenter: ModelSettings = Field(description="SAM2, which proposes masks.")
-    encoder: ModelSettings = Field(description="DINOv2, which compares masks with references.")
-    device: str = Field("auto", description="'auto', 'cpu', 'cuda' or 'cuda:1'.")
-    pictures: str | None = Field(None, description="Folder or prefix for a picture of every labeled image.")

@@ -59,7 +59,7 @@ def plan(folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Folder, "_walk", _listing)
         with _measured("index a million listed images"):
-            dataset = index_dataset.fn(store.uri, source)
+            dataset = index_dataset.fn(store, source)
     with _measured("plan them in shards of 64"):
         run.request(dataset)
         run.pending(run.plan(store.load(dataset, Images), 64))
@@ -80,7 +80,7 @@ def coco(folder: Path) -> None:
     file = folder / "instances.json"
     program = f"from tests import scale; scale.write_coco({str(file)!r})"
     subprocess.run([sys.executable, "-c", program], check=True)
-    store, source = str(folder / "store"), DatasetSource(images=str(folder), annotations=str(file))
+    store, source = Store(str(folder / "store")), DatasetSource(images=str(folder), annotations=str(file))
     with _measured(f"index {_NUM_COCO_ANNOTATIONS:,} annotations, {file.stat().st_size / 1e6:.0f} MB"):
         dataset = index_dataset.fn(store, source)
     with _measured("sample references of them"):

@@ -86,7 +86,7 @@ def _absent_categories(
 ) -> list[str] | RefsegError:
     """Or why the dataset cannot be indexed. What is indexed here is what the runs find."""
     try:
-        dataset = index_dataset.fn(store_uri, source, conventions=conventions)
+        dataset = index_dataset.fn(Store(store_uri), source, conventions=conventions)
     except RefsegError as error:
         return error
     return [] if split is None else absent_of_split(Store(store_uri).load(dataset, Categories), split)

@@ -159,15 +159,11 @@ def _of_run(config_file: str, device: str, num_images: int) -> "Inputs":
 
     config = load_config(config_file, {} if device == "auto" else {"device": device})
     check(config)
+    store = Store(config.store)
     return inputs_of_run(
-        Store(config.store),
-        dataset=index_dataset.fn(config.store, config.targets.source, conventions=config.conventions),
+        store,
+        dataset=index_dataset.fn(store, config.targets.source, conventions=config.conventions),
         prototypes=make_bank_here(config),
-        images_uri=config.targets.images,
-        segmenter=config.segmenter,
-        encoder=config.encoder,
-        labeling=config.labeling,
-        batches=config.batches,
-        device=config.device,
+        spec=config.label_spec,
         num_images=num_images,
     )

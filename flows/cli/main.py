@@ -121,6 +121,7 @@ def index(config_file: str, **flags: str | None) -> None:
     """Index references and targets, and show their counts, sizes, oddities and a picture."""
     from flows.reports.run_report import report_dataset
     from tasks.index_dataset import index_dataset
+    from tasks.store.store import Store
 
     config = _load(config_file, flags)
     sampling = config.references.sampling
@@ -129,7 +130,7 @@ def index(config_file: str, **flags: str | None) -> None:
         ("References", config.references.source, sampling.num_shots if is_sampled else None),
         ("Targets", config.targets.source, None),
     ):
-        dataset = index_dataset.fn(config.store, source, conventions=config.conventions)
+        dataset = index_dataset.fn(Store(config.store), source, conventions=config.conventions)
         report_dataset(config.store, title, source, dataset, num_shots=num_shots)
 
 

@@ -26,7 +26,7 @@ def check(config: RunConfig) -> None:
         locate_weights(model.model, model.weights)
     if config.execution.engine == "process":
         pick_device(config.device)
-        check_memory(config.segmenter, config.encoder, config.device, config.labeling, config.batches)
+        check_memory(config.models, config.labeling, config.batches)
     if config.pictures is not None:
         for images_uri in (config.targets.images, config.references.images):
             check_apart(Folder(config.pictures), images_uri)
@@ -42,9 +42,9 @@ def check(config: RunConfig) -> None:
 
 
 def _check_references(config: RunConfig) -> Artifact:
-    dataset = index_dataset.fn(config.store, config.references.source)
+    dataset = index_dataset.fn(Store(config.store), config.references.source)
     sample_references.fn(
-        config.store,
+        Store(config.store),
         dataset,
         config.references.sampling,
         config.references.annotation_ids,
@@ -65,6 +65,6 @@ def _check_listing(config: RunConfig) -> None:
 def _check_annotated_targets(config: RunConfig, references: Artifact) -> None:
     Folder(config.targets.images).check_readable()
     store = Store(config.store)
-    targets = index_dataset.fn(config.store, config.targets.source, conventions=config.conventions)
+    targets = index_dataset.fn(store, config.targets.source, conventions=config.conventions)
     matching_ids(store.load(references, Categories), store.load(targets, Categories))
     check_protocol(store, targets, config.evaluation, config.conventions)

@@ -27,7 +27,7 @@ from refseg_core.settings import (
 )
 from refseg_core.settings.choices import ANNOTATION_FORMATS
 from refseg_core.settings.splits import NOVEL_SPLITS
-from tasks.specs import DatasetSource, ModelSettings
+from tasks.specs import DatasetSource, LabelSpec, Models, ModelSettings
 from tasks.storage.uris import holds_credentials
 
 
@@ -171,6 +171,22 @@ class RunConfig(Settings):
     device: str = Field("auto", description="'auto', 'cpu', 'cuda' or 'cuda:1'.")
     pictures: str | None = Field(None, description="Folder or prefix for a picture of every labeled image; null: none.")
     execution: ExecutionConfig = Field(ExecutionConfig(), description="Who labels; never changes labels.")
+
+    @property
+    def models(self) -> Models:
+        """The models, and where they run."""
+        return Models(segmenter=self.segmenter, encoder=self.encoder, device=self.device)
+
+    @property
+    def label_spec(self) -> LabelSpec:
+        """Which images are labeled, with what, and how."""
+        return LabelSpec(
+            **dict(self.models),
+            images=self.targets.images,
+            labeling=self.labeling,
+            batches=self.batches,
+            pictures=self.pictures,
+        )
 
     def for_service(self) -> dict[str, Any]:
         """Returns the parameter of a deployment's run: GPU workers label, unless a Dask cluster is configured."""

@@ -13,7 +13,7 @@ from refseg_core.models.encoder import Encoder, build_encoder
 from refseg_core.models.segmenter import Segmenter, build_segmenter
 from refseg_core.settings import BatchSettings, LabelingSettings
 from tasks.models.weights import load_weights, weights_sha256
-from tasks.specs import ModelSettings
+from tasks.specs import Models, ModelSettings
 
 _building = Lock()
 
@@ -31,15 +31,13 @@ def pick_device(wanted: str) -> torch.device:
 
 
 @lru_cache(maxsize=1)  # a benchmark checks many runs of the same models
-def check_memory(
-    segmenter: ModelSettings, encoder: ModelSettings, device: str, labeling: LabelingSettings, batches: BatchSettings
-) -> None:
+def check_memory(models: Models, labeling: LabelingSettings, batches: BatchSettings) -> None:
     """Raises ConfigurationError where a limit of memory cannot be kept with these models. Reads no weights."""
     if batches.max_memory is None:
         return
-    architecture = SEGMENTER_ARCHITECTURES[segmenter.model]
-    empty = (Segmenter(architecture), Encoder(ENCODER_ARCHITECTURES[encoder.model]))
-    Batches.fit(batches, architecture, pick_device(device), empty, labeling.points_per_side**2)
+    architecture = SEGMENTER_ARCHITECTURES[models.segmenter.model]
+    empty = (Segmenter(architecture), Encoder(ENCODER_ARCHITECTURES[models.encoder.model]))
+    Batches.fit(batches, architecture, pick_device(models.device), empty, labeling.points_per_side**2)
 
 
 def num_gpus() -> int:
@@ -59,10 +57,10 @@ def load_encoder(settings: ModelSettings, device: str) -> Encoder:
         return _encoder(settings, device)
 
 
-def load_models(segmenter: ModelSettings, encoder: ModelSettings, device: str) -> None:
+def load_models(models: Models) -> None:
     """Builds both models, for whoever wants to know early whether that can be done. Raises WeightsError."""
-    load_segmenter(segmenter, device)
-    load_encoder(encoder, device)
+    load_segmenter(models.segmenter, models.device)
+    load_encoder(models.encoder, models.device)
 
 
 @lru_cache(maxsize=2)

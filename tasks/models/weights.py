@@ -20,6 +20,7 @@ from torch import Tensor
 
 from refseg_core.errors import StoreError, WeightsError
 from refseg_core.models.registry import REGISTRY, Kind, PublishedWeights, published_weights
+from tasks.specs import Models
 from tasks.storage.objects import open_uri, read_uri, uri_size
 from tasks.storage.uris import redact, redact_text, scheme
 
@@ -86,6 +87,12 @@ def load_weights(model: str, source: str | None = None) -> LoadedWeights:
 
 
 @lru_cache(maxsize=8)
+def sha256_of_models(models: Models) -> dict[str, str]:
+    """Returns the sha256 of each model's weights, as recipes name them. Raises WeightsError."""
+    named = {"segmenter": models.segmenter, "encoder": models.encoder}
+    return {kind: weights_sha256(model.model, model.weights) for kind, model in named.items()}
+
+
 def weights_sha256(model: str, source: str | None = None) -> str:
     """The sha256 of the file that `load_weights` would load, found without building anything of it.
 

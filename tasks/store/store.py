@@ -16,8 +16,6 @@ import os
 import platform
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -65,20 +63,7 @@ class Recipe:
 
 
 class NotMadeError(Exception):
-    """An artifact is missing where nothing shall be made."""
-
-
-_only_finding: ContextVar[bool] = ContextVar("only_finding", default=False)
-
-
-@contextmanager
-def only_finding() -> Iterator[None]:
-    """Within the block stores make nothing: steps either find what they would make, or raise NotMadeError."""
-    token = _only_finding.set(True)
-    try:
-        yield
-    finally:
-        _only_finding.reset(token)
+    """An artifact is missing, and the store shall make none."""
 
 
 @dataclass(frozen=True)
@@ -96,16 +81,17 @@ class Artifact:
 
 
 class Store:
-    """The artifacts of a store."""
+    """The artifacts of a store. One that is `find_only` makes none."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, *, find_only: bool = False) -> None:
         self.uri = uri
+        self.find_only = find_only
         self.folder = Folder(uri)
 
     def make(self, recipe: Recipe, compute: Callable[[], Sequence[Table]]) -> Artifact:
-        """The artifact of a recipe: found, or else computed and saved. Raises NotMadeError within `only_finding`."""
+        """Returns the artifact of a recipe: found, or else computed and saved. Raises NotMadeError with `find_only`."""
         found = self.find(recipe)
-        if found is None and _only_finding.get():
+        if found is None and self.find_only:
             raise NotMadeError(f"{redact(self.uri)}: has no {recipe.folder}/{recipe.key} yet.")
         return found or self.save(recipe, compute())
 

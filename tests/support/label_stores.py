@@ -81,7 +81,7 @@ class LabelStore:
         """The table of labels whose images are gone."""
         dataset = self.run.requested()
         assert dataset is not None
-        return find_gone_labels.fn(self.store.uri, dataset=dataset, labels_key=self.run.key)
+        return find_gone_labels.fn(self.store, dataset=dataset, labels_key=self.run.key)
 
     def names(self) -> set[str]:
         """Every object in the store."""

@@ -21,7 +21,7 @@ from tasks.index_dataset import index_dataset
 from tasks.models.loading import load_encoder, load_segmenter
 from tasks.postprocess_memory_bank import postprocess_memory_bank
 from tasks.sample_references import sample_references
-from tasks.specs import DatasetSource, ModelSettings
+from tasks.specs import DatasetSource, Models, ModelSettings
 from tasks.storage.folder import Folder
 from tasks.store.store import Store
 
@@ -47,24 +47,22 @@ class RealRun:
         self.references, self.prototypes = self._bank(references, annotation_ids)
 
     def _bank(self, source: DatasetSource, annotation_ids: list[str]) -> tuple[References, Prototypes]:
-        uri = self.store.uri
-        dataset = index_dataset.fn(uri, source)
-        references = sample_references.fn(uri, dataset, SamplingSettings(), annotation_ids)
+        dataset = index_dataset.fn(self.store, source)
+        references = sample_references.fn(self.store, dataset, SamplingSettings(), annotation_ids)
         bank = fill_memory_bank.fn(
-            uri,
+            self.store,
             dataset=dataset,
             references=references,
             images_uri=source.images,
             settings=ReferenceSettings(),
-            encoder=self.encoder,
-            device="cpu",
+            models=Models(segmenter=self.segmenter, encoder=self.encoder, device="cpu"),
         )
-        prototypes = postprocess_memory_bank.fn(uri, references, bank)
+        prototypes = postprocess_memory_bank.fn(self.store, references, bank)
         return self.store.load(references, References), self.store.load(prototypes, Prototypes)
 
     def dataset(self, image_ids: list[str]) -> tuple[Images, Annotations, Categories]:
         source = DatasetSource(images=str(self.targets), annotations=str(self.annotations), image_ids=tuple(image_ids))
-        dataset = index_dataset.fn(self.store.uri, source)
+        dataset = index_dataset.fn(self.store, source)
         return tuple(self.store.load(dataset, table) for table in (Images, Annotations, Categories))  # type: ignore[return-value]
 
     def label(self, images: Images, points_per_side: int) -> Iterator[Detections]:

@@ -247,7 +247,7 @@ def test_a_shard_costs_two_small_requests_its_two_parts_and_its_images(
     config = bucket_project.config_with({"batches.images_per_shard": 1})
     prototypes = pipeline.build_bank(config)
     plan = pipeline.plan_labels(config, prototypes)
-    load_models(config.segmenter, config.encoder, config.device)
+    load_models(config.models)
     fault_proxy.forget_requests()
     for shard in plan.pending:
         label_shard.fn(pipeline._job(config, prototypes, plan), shard)

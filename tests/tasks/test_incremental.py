@@ -124,4 +124,4 @@ def test_finding_gone_labels_twice_makes_one_table(labels: LabelStore) -> None:
     first = labels.gone()
     assert labels.gone() == first
     other = labels.dataset(images_table("b"))
-    assert find_gone_labels.fn(labels.store.uri, dataset=other, labels_key=labels.run.key) != first
+    assert find_gone_labels.fn(labels.store, dataset=other, labels_key=labels.run.key) != first

@@ -80,7 +80,7 @@ def test_masks_of_another_file_make_a_dataset_of_their_own_by_their_content_and_
     content = read_coco(full)
     content["annotations"].insert(0, content["annotations"][0] | {"id": 99})
     full.write_text(json.dumps(content))
-    original = index_dataset.fn(steps.store.uri, source, conventions="original")
+    original = index_dataset.fn(steps.store, source, conventions="original")
     assert len({steps.dataset(boxes).key, borrowed.key, steps.dataset(source).key, original.key}) == 4
     assert steps.store.load(original, Annotations).equals(annotations), "here an id is a position"
 

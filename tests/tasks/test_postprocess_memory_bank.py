@@ -16,7 +16,7 @@ pytest_plugins = ["tests.support.projects.tiny_project"]
 
 def test_each_category_becomes_one_unit_vector(steps: Steps) -> None:
     references = steps.references(SamplingSettings(num_shots=2))
-    artifact = postprocess_memory_bank.fn(steps.store.uri, references, steps.fill(steps.dataset(), references))
+    artifact = postprocess_memory_bank.fn(steps.store, references, steps.fill(steps.dataset(), references))
     prototypes = steps.store.load(artifact, Prototypes)
     assert prototypes.category_id.tolist() == list(CATEGORIES)
     assert prototypes.num_references.tolist() == [2, 2]
@@ -28,4 +28,4 @@ def test_a_category_that_lost_all_its_references_is_an_error_that_names_it(steps
     bank = steps.store.load(steps.fill(steps.dataset(), references), MemoryBank)
     left = steps.store.make(Recipe("test", "memory_bank", version=1), lambda: [bank[bank.category_id == 8]])
     with pytest.raises(DatasetError, match=r"\[3\]"):
-        postprocess_memory_bank.fn(steps.store.uri, references, left)
+        postprocess_memory_bank.fn(steps.store, references, left)

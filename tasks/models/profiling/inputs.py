@@ -22,7 +22,7 @@ from refseg_core.tables import Images, Prototypes
 from refseg_core.visualization import to_png
 from tasks.datasets.indexed import ground_truth
 from tasks.models.loading import load_encoder, load_segmenter, pick_device
-from tasks.specs import ModelSettings
+from tasks.specs import LabelSpec
 from tasks.storage.folder import Folder
 from tasks.store.store import Artifact, Store
 
@@ -55,26 +55,21 @@ def inputs_of_run(
     *,
     dataset: Artifact,
     prototypes: Artifact,
-    images_uri: str,
-    segmenter: ModelSettings,
-    encoder: ModelSettings,
-    labeling: LabelingSettings,
-    batches: BatchSettings,
-    device: str,
+    spec: LabelSpec,
     num_images: int,
 ) -> Inputs:
     """A run's first images, models and prototypes; with ground truth where the dataset has any."""
     images = store.load(dataset, Images)[:num_images]
     truth = ground_truth(store, dataset, prototypes)
     return Inputs(
-        Folder(images_uri),
+        Folder(spec.images),
         tuple(images.file_name.tolist()),
         tuple(images.image_id.tolist()),
-        load_segmenter(segmenter, device),
-        load_encoder(encoder, device),
+        load_segmenter(spec.segmenter, spec.device),
+        load_encoder(spec.encoder, spec.device),
         store.load(prototypes, Prototypes),
-        labeling,
-        batches,
+        spec.labeling,
+        spec.batches,
         replace(truth, images=images) if len(truth.annotations) else None,
     )
 

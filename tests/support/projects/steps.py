@@ -37,7 +37,7 @@ class Steps:
         return Steps(Project(self.project.folder, content))
 
     def dataset(self, source: DatasetSource | None = None) -> Artifact:
-        return index_dataset.fn(self.store.uri, source or self.config.references.source)
+        return index_dataset.fn(self.store, source or self.config.references.source)
 
     def references(
         self,
@@ -46,66 +46,54 @@ class Steps:
         conventions: Conventions = "corrected",
     ) -> Artifact:
         settings = settings or SamplingSettings()
-        return sample_references.fn(self.store.uri, self.dataset(), settings, ids, conventions=conventions)
+        return sample_references.fn(self.store, self.dataset(), settings, ids, conventions=conventions)
 
     def boxes_only(self) -> tuple[Artifact, Artifact]:
         source = DatasetSource(
             images=self.config.references.images, annotations=str(self.project.folder / "boxes.json")
         )
         dataset = self.dataset(source)
-        return dataset, sample_references.fn(self.store.uri, dataset, SamplingSettings())
+        return dataset, sample_references.fn(self.store, dataset, SamplingSettings())
 
     def segment(self, dataset: Artifact, references: Artifact, conventions: Conventions = "corrected") -> Artifact:
         return segment_references.fn(
-            self.store.uri,
+            self.store,
             dataset=dataset,
             references=references,
             images_uri=self.config.references.images,
-            segmenter=self.config.segmenter,
-            device="cpu",
+            models=self.config.models,
             conventions=conventions,
         )
 
     def fill(self, dataset: Artifact, references: Artifact) -> Artifact:
         return fill_memory_bank.fn(
-            self.store.uri,
+            self.store,
             dataset=dataset,
             references=references,
             images_uri=self.config.references.images,
             settings=self.config.references.crop,
-            encoder=self.config.encoder,
-            device="cpu",
+            models=self.config.models,
         )
 
     def prototypes(self) -> Artifact:
         references = self.references()
-        return postprocess_memory_bank.fn(self.store.uri, references, self.fill(self.dataset(), references))
+        return postprocess_memory_bank.fn(self.store, references, self.fill(self.dataset(), references))
 
     def plan(self, prototypes: Artifact, **changes: Any) -> LabelPlan:
-        given: dict[str, Any] = {
-            "dataset": self.dataset(self.config.targets.source),
-            "prototypes": prototypes,
-            "images_uri": self.config.targets.images,
-            "labeling": self.config.labeling,
-            "batches": self.config.batches,
-            "segmenter": self.config.segmenter,
-            "encoder": self.config.encoder,
-        }
-        return plan_shards.fn(self.store.uri, **given | changes)
+        return plan_shards.fn(
+            self.store,
+            dataset=self.dataset(self.config.targets.source),
+            prototypes=prototypes,
+            spec=self.config.label_spec.model_copy(update=changes),
+        )
 
     def label(self, prototypes: Artifact, plan: LabelPlan, **changes: Any) -> list[ShardSummary]:
         given: dict[str, Any] = {
             "store": self.store.uri,
             "key": plan.key,
             "prototypes": prototypes.name,
-            "images": self.config.targets.images,
-            "labeling": self.config.labeling,
-            "batches": self.config.batches,
-            "segmenter": self.config.segmenter,
-            "encoder": self.config.encoder,
-            "device": "cpu",
         }
-        job = LabelJob(**given | changes)
+        job = LabelJob(**dict(self.config.label_spec) | given | changes)
         return [label_shard.fn(job, shard) for shard in plan.pending]
 
     def labels(self, plan: LabelPlan) -> tuple[Detections, LabeledImages]:
@@ -122,7 +110,7 @@ class Steps:
         is_novel: bool = False,
     ) -> Artifact:
         return evaluate.fn(
-            self.store.uri,
+            self.store,
             dataset=plan.dataset,
             prototypes=prototypes,
             labels_key=plan.key,

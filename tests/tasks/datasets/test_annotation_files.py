@@ -133,10 +133,10 @@ def test_a_map_holds_one_instance_of_each_value(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("format_name", "kind"), CASES)
 def test_ids_and_keys_are_the_same_again_and_follow_the_content(format_name: str, kind: Kind, tmp_path: Path) -> None:
     source = written(tmp_path, format_name, kind)
-    store = str(tmp_path / "store")
+    store = Store(str(tmp_path / "store"))
     first = index_dataset.fn(store, source)
     assert index_dataset.fn(store, source).key == first.key
-    table = Store(store).load(first, Annotations)
+    table = store.load(first, Annotations)
     assert all("#" in one for one in table.annotation_id)
     WRITERS[format_name][0](tmp_path / "annotations", INSTANCES[:-1], kind)
     for file in (tmp_path / "annotations").rglob("sub/b*"):
@@ -154,7 +154,7 @@ def test_the_recipe_of_a_coco_file_does_not_name_its_format(tmp_path: Path) -> N
     keys = set()
     for format_name in ("auto", "coco"):
         source = DatasetSource(images=str(tmp_path / "images"), annotations=str(file), format=format_name)  # type: ignore[arg-type]
-        dataset = index_dataset.fn(str(tmp_path / "store"), source)
+        dataset = index_dataset.fn(Store(str(tmp_path / "store")), source)
         keys.add(dataset.key)
         manifest = Store(str(tmp_path / "store")).manifest(dataset.name)
     assert manifest is not None
@@ -175,16 +175,16 @@ def test_a_coco_file_that_the_store_holds_is_not_parsed_again(
     document["images"] = [image | lists for image in document["images"]]
     file.write_text(json.dumps(document))
     source = DatasetSource(images=str(tmp_path / "images"), annotations=str(file))
-    first = index_dataset.fn(str(tmp_path / "store"), source)
+    first = index_dataset.fn(Store(str(tmp_path / "store")), source)
     assert is_federated(first) == bool(lists)
     monkeypatch.setattr("refseg_core.datasets.coco.parser.parse_coco", _parse_nothing)
-    assert index_dataset.fn(str(tmp_path / "store"), source) == first
+    assert index_dataset.fn(Store(str(tmp_path / "store")), source) == first
     for changed in (source.model_copy(update={"with_versions": True}), source.model_copy(update={"images": "else"})):
         with pytest.raises(AssertionError, match="parsed"):
-            index_dataset.fn(str(tmp_path / "store"), changed)
+            index_dataset.fn(Store(str(tmp_path / "store")), changed)
     file.write_text(file.read_text() + " ")
     with pytest.raises(AssertionError, match="parsed"):
-        index_dataset.fn(str(tmp_path / "store"), source)
+        index_dataset.fn(Store(str(tmp_path / "store")), source)
 
 
 def _parse_nothing(*_: Any, **__: Any) -> Dataset:
@@ -254,7 +254,7 @@ class TestTelling:
         (tmp_path / "masks.json").write_bytes(coco_document(INSTANCES, "masks"))
         source = written(tmp_path, "voc", "boxes").model_copy(update={"masks_from": str(tmp_path / "masks.json")})
         with pytest.raises(DatasetError, match=r"masks_from completes COCO json, and .*annotations is voc"):
-            index_dataset.fn(str(tmp_path / "store"), source)
+            index_dataset.fn(Store(str(tmp_path / "store")), source)
 
 
 class TestImages:
@@ -302,7 +302,7 @@ class TestImages:
     def test_a_listing_of_targets_gives_their_versions(self, tmp_path: Path) -> None:
         source = written(tmp_path, "voc", "boxes").model_copy(update={"with_versions": True})
         store = Store(str(tmp_path / "store"))
-        images = store.load(index_dataset.fn(store.uri, source), Images)
+        images = store.load(index_dataset.fn(store, source), Images)
         assert all(images.version)
         assert np.all(images.size > 0)
 
@@ -311,7 +311,8 @@ class TestClasses:
     def test_a_list_of_classes_gives_their_order(self, tmp_path: Path) -> None:
         source = written(tmp_path, "voc", "boxes")
         (tmp_path / "classes.txt").write_bytes(b"__ignore__\n_background_\nbox\nbar\nboat\n")
-        categories = Store(str(tmp_path / "s")).load(index_dataset.fn(str(tmp_path / "s"), source), Categories)
+        store = Store(str(tmp_path / "s"))
+        categories = store.load(index_dataset.fn(store, source), Categories)
         assert categories.name.tolist() == ["box", "bar", "boat"]
         assert categories.category_id.tolist() == [1, 2, 3]
 
