@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from refseg_core.masks.rle import decode_mask
-from refseg_core.models.encoder import Encoder
+from refseg_core.models.protocols import Encoder
 from refseg_core.references.memory_bank import Crop, EncodedReference, crop_reference, encode_references
 from refseg_core.settings import ReferenceSettings
 from refseg_core.tables import Images, MemoryBank, References

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from refseg_core.errors import WeightsError
-from refseg_core.labeling.image_labels import Found, ImageLabels, Squashed
-from refseg_core.labeling.labeler import Labeler
+from refseg_core.labeling.batch_labeler import BatchLabeler
+from refseg_core.labeling.image_labels import FoundInstances, ImageFrame, ImageLabels
 from refseg_core.tables import Detections, Images, LabeledImages, Prototypes
 from tasks.datasets.image_reader import ReadImage, read_images
 from tasks.models.loading import load_encoder, load_segmenter
@@ -29,7 +29,7 @@ from tasks.store.label_store import LabelRun
 from tasks.store.shard_plans import Shard
 from tasks.store.store import Store
 
-_SQUASHED_AHEAD = _WRITTEN_AT_ONCE = 2  # images; more only take memory
+_FRAMED_AHEAD = _WRITTEN_AT_ONCE = 2  # images; more only take memory
 _labeling = Lock()
 
 
@@ -68,7 +68,7 @@ def label_shard(job: LabelJob, shard: Shard) -> ShardSummary:
 
 
 @contextmanager
-def borrowed_labeler(job: LabelJob) -> Iterator[Labeler]:
+def borrowed_labeler(job: LabelJob) -> Iterator[BatchLabeler]:
     """Yields the labeler of a job, built at the first call, to one thread at a time.
 
     Raises WeightsError, also if the weights here are not those that the job's labels are made with.
@@ -78,12 +78,12 @@ def borrowed_labeler(job: LabelJob) -> Iterator[Labeler]:
 
 
 @lru_cache(maxsize=1)
-def _labeler(job: LabelJob) -> Labeler:
+def _labeler(job: LabelJob) -> BatchLabeler:
     store = Store(job.store)
     _check_weights(job, LabelRun(store, job.key).recipe_or_error()["weights"])
     segmenter, encoder = load_segmenter(job.segmenter, job.device), load_encoder(job.encoder, job.device)
     prototypes = store.load(store.named(job.prototypes), Prototypes)
-    return Labeler(segmenter, encoder, prototypes, job.labeling, job.batches)
+    return BatchLabeler(segmenter, encoder, prototypes, job.labeling, job.batches)
 
 
 def _check_weights(job: LabelJob, expected: Mapping[str, str]) -> None:
@@ -101,44 +101,44 @@ def _begun(read: Iterator[ReadImage]) -> Iterator[ReadImage]:
     return chain(list(islice(read, 1)), read)
 
 
-class _Squashed(NamedTuple):
+class _Framed(NamedTuple):
     """An image and what the models need of it; nothing of one that cannot be read."""
 
     read: ReadImage
-    squashed: Squashed | None
+    frame: ImageFrame | None
 
 
 class _Found(NamedTuple):
     """An image and what the models found in it; nothing in one that cannot be read."""
 
     read: ReadImage
-    found: Found | None
+    found: FoundInstances | None
     seconds: float
 
 
 def _label_each(
-    labeler: Labeler, images: Images, read: Iterator[ReadImage], pictures: LabelPictures | None
+    labeler: BatchLabeler, images: Images, read: Iterator[ReadImage], pictures: LabelPictures | None
 ) -> Iterator[tuple[Detections, LabeledImages]]:
-    """Labels in order. While models are at work on images, threads squash the next and write down those before."""
+    """Labels in order. While models are at work on images, threads resize the next and write down those before."""
 
-    def squash(image: ReadImage) -> _Squashed:
-        return _Squashed(image, None if image.pixels is None else labeler.squash(image.pixels))
+    def frame(image: ReadImage) -> _Framed:
+        return _Framed(image, None if image.pixels is None else labeler.to_frame(image.pixels))
 
     def write(image: _Found) -> tuple[Detections, LabeledImages]:
         return _written(images, image, pictures)
 
-    with closing(ahead(squash, read, _SQUASHED_AHEAD)) as squashed, closing(_find_each(labeler, squashed)) as found:
+    with closing(ahead(frame, read, _FRAMED_AHEAD)) as framed, closing(_find_each(labeler, framed)) as found:
         yield from ahead(write, found, _WRITTEN_AT_ONCE)
 
 
-def _find_each(labeler: Labeler, images: Iterator[_Squashed]) -> Generator[_Found, None, None]:
+def _find_each(labeler: BatchLabeler, images: Iterator[_Framed]) -> Generator[_Found, None, None]:
     while batch := list(islice(images, labeler.images_per_batch)):
         started = time.perf_counter()
-        readable = [squashed for _, squashed in batch if squashed is not None]
+        readable = [frame for _, frame in batch if frame is not None]
         found = iter(labeler.find(readable))
         seconds = (time.perf_counter() - started) / max(1, len(readable))
-        for read, squashed in batch:
-            yield _Found(read, None, 0.0) if squashed is None else _Found(read, next(found), seconds)
+        for read, frame in batch:
+            yield _Found(read, None, 0.0) if frame is None else _Found(read, next(found), seconds)
 
 
 def _written(images: Images, image: _Found, pictures: LabelPictures | None) -> tuple[Detections, LabeledImages]:

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from refseg_core.labeling.labeler import version_of
+from refseg_core.labeling.batch_labeler import version_of
 from refseg_core.settings import LabelingSettings
+from refseg_core.settings.labeling_paths import LABELING_PATHS
 from refseg_core.tables import GoneLabels, Images
 from tasks.models.weights import sha256_of_models
 from tasks.runtime.progress import report
@@ -49,7 +50,9 @@ def _deciding(labeling: LabelingSettings) -> dict[str, Any]:
     """What of the settings decides the labels; nothing for the exact path, whose labels were made before others."""
     version = version_of(labeling.path)
     changed = {} if version == 1 else {"path_version": version}
-    return changed | labeling.model_dump(mode="json", exclude={"path"} if labeling.path == "exact" else set())
+    path = LABELING_PATHS[labeling.path]
+    named = {} if path.name == "exact" else {"path": path.former_name or path.name}
+    return changed | named | labeling.model_dump(mode="json", exclude={"path"})
 
 
 @retried_task("find gone labels")

@@ -3,7 +3,7 @@
 import numpy as np
 
 from refseg_core.masks.rle import encode_masks
-from refseg_core.models.segmenter import Segmenter
+from refseg_core.models.protocols import Segmenter
 from refseg_core.references.segmentation import segment_boxes
 from refseg_core.settings import Conventions
 from refseg_core.tables import Images, References

@@ -40,11 +40,11 @@ _STEPS = {
 }
 # What in refseg_core is made of steps, and of which.
 _COMPOSED_OF = {
-    "refseg_core.labeling.labeler": _LABELING,
+    "refseg_core.labeling.batch_labeler": _LABELING,
     "refseg_core.demo": _STEPS,
     "refseg_core.datasets": {"refseg_core.datasets.coco"},
 }
-_ABOVE_ALL = {"refseg_core.labeling.labeler", "refseg_core.demo"}  # nothing in refseg_core imports these
+_ABOVE_ALL = {"refseg_core.labeling.batch_labeler", "refseg_core.demo"}  # nothing in refseg_core imports these
 
 # Third-party names and the only modules that may import them.
 _DOORS: dict[str, tuple[str, ...]] = {
@@ -57,8 +57,8 @@ _DOORS: dict[str, tuple[str, ...]] = {
     "httpx": ("tasks.storage", "flows.execution.prefect_api"),  # Prefect's client raises its errors
     "pyarrow.parquet": ("tasks.store.parquet",),
     "matplotlib": ("flows.reports.charts",),
-    "sam2": ("refseg_core.models.segmenter",),
-    "dinov2": ("refseg_core.models.encoder",),
+    "sam2": ("refseg_core.models.sam2",),
+    "dinov2": ("refseg_core.models.dinov2",),
     "pycocotools": ("refseg_core.masks.rle",),
     "pycocotools.coco": (),  # an oracle of tests, like the next
     "pycocotools.cocoeval": (),
@@ -100,6 +100,7 @@ _LOCAL_GENERATORS = {
     "np.random": {"Generator", "default_rng", "SeedSequence", "BitGenerator", "PCG64"},
     "numpy.random": {"Generator", "default_rng", "SeedSequence", "BitGenerator", "PCG64"},
 }
+_WEIGHTS_DOOR = "refseg_core.models.checkpoints"
 _TORCH_GLOBAL = {"torch.manual_seed", "torch.seed", "torch.random.manual_seed", "torch.cuda.manual_seed_all"}
 
 
@@ -229,15 +230,15 @@ def _forks_torch(node: ast.AST) -> bool:
 
 
 def pickles(module: Module) -> Iterator[str]:
-    """Nothing is unpickled but weights, by torch.load in tasks/models/weights.py."""
+    """Nothing is unpickled but weights, by torch.load in refseg_core/models/checkpoints.py."""
     for name in imports(module):
         if name.split(".")[0] in _PICKLES:
             yield f"{module.name} imports {name}: pickles run whatever they hold"
         if name == "torch.load":
-            yield f"{module.name} imports {name}: write torch.load, in tasks/models/weights.py only"
+            yield f"{module.name} imports {name}: write torch.load, in refseg_core/models/checkpoints.py only"
     for node in ast.walk(module.tree):
-        if isinstance(node, ast.Attribute) and _dotted(node) == "torch.load" and module.name != "tasks.models.weights":
-            yield f"{module.name} uses torch.load: only tasks.models.weights does"
+        if isinstance(node, ast.Attribute) and _dotted(node) == "torch.load" and module.name != _WEIGHTS_DOOR:
+            yield f"{module.name} uses torch.load: only refseg_core.models.checkpoints does"
 
 
 def prints(module: Module) -> Iterator[str]:
@@ -315,7 +316,7 @@ def test_no_folder_is_a_heap() -> None:
 
 def test_everything_that_a_rule_names_exists() -> None:
     names = {module.name for module in _MODULES}
-    assert {*_STEPS, *_COMPOSED_OF, *_STANDS_ON, *_KNOWN_BY, "tasks.specs", "tasks.models.weights"} <= names
+    assert {*_STEPS, *_COMPOSED_OF, *_STANDS_ON, *_KNOWN_BY, "tasks.specs", "refseg_core.models.checkpoints"} <= names
     assert {door for doors in (*_DOORS.values(), *_STANDS_ON.values(), *_KNOWN_BY.values()) for door in doors} <= names
 
 
@@ -336,18 +337,18 @@ _PLANTED = [
     ("refseg_core.images", "from refseg_core.datasets.coco import parse_coco", steps_that_know_each_other),
     ("refseg_core.analysis.label_agreement", "import refseg_core.evaluation", steps_that_know_each_other),
     (
-        "refseg_core.labeling.labeler",
+        "refseg_core.labeling.batch_labeler",
         "from refseg_core.references.sampling import sample_references",
         steps_that_know_each_other,
     ),
     (
         "refseg_core.datasets.coco.writer",
-        "from refseg_core.labeling.labeler import Labeler",
+        "from refseg_core.labeling.batch_labeler import BatchLabeler",
         steps_that_know_each_other,
     ),
     ("refseg_core.datasets.coco.writer", "from refseg_core.demo.scenes import draw", steps_that_know_each_other),
     ("refseg_core.masks.rle", "from refseg_core.tables import Images", past_what_a_folder_stands_on),
-    ("refseg_core.models.encoder", "from refseg_core import images", past_what_a_folder_stands_on),
+    ("refseg_core.models.dinov2", "from refseg_core import images", past_what_a_folder_stands_on),
     ("tasks.storage.retry", "from tasks.store.store import Store", past_what_a_folder_stands_on),
     ("tasks.store.store", "from tasks.outputs import export", past_what_a_folder_stands_on),
     ("tasks.datasets.indexed", "def load():\n    import tasks.models.loading", past_what_a_folder_stands_on),
@@ -364,7 +365,7 @@ _PLANTED = [
     ("refseg_core.datasets.coco", "from pycocotools import mask", outside_past_its_door),
     ("refseg_core.masks.rle", "from pycocotools.coco import COCO", outside_past_its_door),
     ("refseg_core.evaluation.curves", "from pycocotools import cocoeval", outside_past_its_door),
-    ("refseg_core.labeling.labeler", "from prefect import task", outside_past_its_door),
+    ("refseg_core.labeling.batch_labeler", "from prefect import task", outside_past_its_door),
     ("tasks.storage.folder", "from prefect import task", outside_past_its_door),
     ("tasks.store.parquet", "from prefect import task", outside_past_its_door),
     ("tasks.models.loading", "import click", outside_past_its_door),
@@ -372,11 +373,11 @@ _PLANTED = [
     ("flows.pipeline", "import prefect_dask", outside_past_its_door),
     ("flows.pipeline", "import torch", outside_past_its_door),
     ("refseg_core.datasets.coco", "from pathlib import Path", world_in_the_core),
-    ("refseg_core.labeling.labeler", "import time", world_in_the_core),
+    ("refseg_core.labeling.batch_labeler", "import time", world_in_the_core),
     ("refseg_core.images", "open('a.jpg')", world_in_the_core),
     ("refseg_core.references.sampling", "import random\nrandom.shuffle([1])", world_in_the_core),
     ("refseg_core.references.sampling", "import numpy as np\nnp.random.rand(3)", world_in_the_core),
-    ("refseg_core.models.encoder", "import torch\ntorch.manual_seed(0)", world_in_the_core),
+    ("refseg_core.models.dinov2", "import torch\ntorch.manual_seed(0)", world_in_the_core),
     ("tasks.store.store", "import pickle", pickles),
     ("tasks.store.store", "from joblib import dump", pickles),
     ("tasks.models.loading", "import torch\ntorch.load('a.pt')", pickles),
@@ -409,8 +410,8 @@ def test_what_breaks_a_rule_is_found_by_that_rule_and_named(
         ("tasks.outputs.prefect_ui.progress", "from prefect.artifacts import create_progress_artifact"),
         ("flows.cli.service", "from flows.local_stack.options import StackOptions\nimport click"),
         ("tasks.store.parquet", "import pyarrow.parquet as pq"),
-        ("tasks.models.weights", "import torch\ntorch.load('a.pt', weights_only=True)"),
-        ("refseg_core.labeling.labeler", "from refseg_core.labeling import matching, merging"),
+        ("refseg_core.models.checkpoints", "import torch\ntorch.load('a.pt', weights_only=True)"),
+        ("refseg_core.labeling.batch_labeler", "from refseg_core.labeling import matching, merging"),
         (
             "refseg_core.visualization.panels",
             "from refseg_core.visualization import colors\nfrom .plates import plate",

@@ -4,10 +4,11 @@ from flows.config.run_config import RunConfig, check_config
 from refseg_core.datasets.category_mapping import matching_ids
 from refseg_core.errors import DatasetError
 from refseg_core.images import IMAGE_SUFFIXES
+from refseg_core.models.acceleration import pick_device
 from refseg_core.tables import Categories
 from tasks.evaluate import check_protocol
 from tasks.index_dataset import index_dataset
-from tasks.models.loading import check_memory, pick_device
+from tasks.models.loading import check_memory
 from tasks.models.weights import locate_weights
 from tasks.outputs.pictures import check_apart
 from tasks.sample_references import sample_references

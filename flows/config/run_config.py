@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 from pydantic.fields import FieldInfo
 
 from refseg_core.errors import ConfigurationError
-from refseg_core.models.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
+from refseg_core.models.registry import models_of
 from refseg_core.settings import (
     BatchSettings,
     Conventions,
@@ -246,8 +246,8 @@ def check_config(config: RunConfig, *, source: str) -> None:
 
 def _unknown_models(config: RunConfig) -> Iterator[str]:
     for name, model, known in (
-        ("segmenter.model", config.segmenter.model, SEGMENTER_ARCHITECTURES),
-        ("encoder.model", config.encoder.model, ENCODER_ARCHITECTURES),
+        ("segmenter.model", config.segmenter.model, models_of("segmenter")),
+        ("encoder.model", config.encoder.model, models_of("encoder")),
     ):
         if model not in known:
             yield f"  {name}: {model!r} is not known; expected one of {', '.join(known)}."

@@ -1,1 +1,1 @@
-"""Step 5, labels of images: proposals, matched and merged. Not here: models, nor what is known of the references."""
+"""Step 5, labels of images: proposals, matched and merged. Models and references are not here."""

@@ -4,15 +4,15 @@ Bytes are of float32 and were measured with SAM2 tiny and large at 1024 pixels (
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from refseg_core.errors import ConfigurationError
-from refseg_core.models.architectures import SegmenterArchitecture
+from refseg_core.models.protocols import Encoder, Segmenter, SegmenterSizes
 from refseg_core.settings import BatchSettings
 
 UPSAMPLED_AT_ONCE = 64_000_000  # pixels
@@ -81,9 +81,9 @@ class Batches:
     def fit(
         cls,
         settings: BatchSettings,
-        architecture: SegmenterArchitecture,
+        sizes: SegmenterSizes,
         device: torch.device,
-        models: tuple[nn.Module, ...],
+        models: Sequence[Segmenter | Encoder],
         num_points: int,
     ) -> "Batches":
         """As asked for, or smaller where a limit of memory is set. Raises ConfigurationError where nothing fits."""
@@ -93,9 +93,9 @@ class Batches:
         if limit is None:
             return cls(BatchSize(images), BatchSize(points), pixels)
         fixed = _RUNTIME[device.type] + sum(_bytes_of(model) for model in models)
-        per_image = architecture.image_size**2 * _PER_FRAME_PIXEL
-        logits = num_points * architecture.logits_size**2 * (4 * _COPIES_OF_LOGITS + 1)
-        per_point = architecture.embedding_size**2 * 4 * _ROWS_OF_A_PROMPT if device.type != "cpu" else 0
+        per_image = sizes.image_size**2 * _PER_FRAME_PIXEL
+        logits = num_points * sizes.logits_size**2 * (4 * _COPIES_OF_LOGITS + 1)
+        per_point = sizes.embedding_size**2 * 4 * _ROWS_OF_A_PROMPT if device.type != "cpu" else 0
         least = fixed + max(per_image, logits + max(per_point, _LEAST_UPSAMPLED * _PER_UPSAMPLED_PIXEL))
         if limit < least:
             raise ConfigurationError(
@@ -109,5 +109,5 @@ class Batches:
         return cls(BatchSize(images), BatchSize(points), pixels)
 
 
-def _bytes_of(model: nn.Module) -> int:
+def _bytes_of(model: Segmenter | Encoder) -> int:
     return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())

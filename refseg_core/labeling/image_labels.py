@@ -1,4 +1,4 @@
-"""What labeling an image begins with and ends with. Not here: the models' work between the two."""
+"""What labeling an image begins with and ends with. What the models do in between is not here."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -31,7 +31,7 @@ class PromptCounts(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Squashed:
+class ImageFrame:
     """An image in the segmenter frame, uint8 [S, S, 3], and its own (height, width)."""
 
     pixels_SS3: npt.NDArray[np.uint8]
@@ -39,8 +39,8 @@ class Squashed:
 
 
 @dataclass(frozen=True)
-class Found:
-    """An image's instances as the models leave them; `labels` writes them down, in any thread."""
+class FoundInstances:
+    """An image's instances on the models' device; `labels` makes a table of them, in any thread."""
 
     masks: PackedMasks
     score_n: Tensor
@@ -50,7 +50,7 @@ class Found:
     prompts: PromptCounts
 
     def labels(self, image_id: str) -> ImageLabels:
-        """Boxes and masks of the image's own frame, pixels."""
+        """Returns the instances with boxes and masks in the image's own frame, pixels."""
         columns_NWB = self.masks.columns_NWB.cpu().numpy()
         boxes = extents(columns_NWB).astype(np.float64)
         boxes[:, 2:] += 1  # from inclusive pixel extents to the edges of the last pixels

@@ -3,56 +3,18 @@
 Shapes: N prompts or proposals, G mask logits side (256 in the published models).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from refseg_core.labeling.batching import BatchSize, in_batches
-from refseg_core.models.architectures import SegmenterArchitecture
-from refseg_core.models.segmenter import ImageEmbedding
+from refseg_core.labeling.image_labels import PromptCounts
+from refseg_core.labeling.proposal_source import Proposals, Proposed
+from refseg_core.models.protocols import DecodesPoints, ImageEmbedding, Prepared
 
 VERSION = 1  # of proposals
-
-Prepared = TypeVar("Prepared")
-
-
-class DecodesPoints(Protocol[Prepared]):
-    """What answers point prompts: the segmenter itself (the reference path) or a `PointDecoder` (the others)."""
-
-    architecture: SegmenterArchitecture
-
-    @property
-    def device(self) -> torch.device:
-        """Where the points should lie."""
-
-    def prompts(self, points_N2: Tensor) -> Tensor:
-        """Computes once what points, a row each, share on all images."""
-
-    def prepare(self, embedding: ImageEmbedding) -> Prepared:
-        """Computes once what all prompts on an image share."""
-
-    def decode_points(self, prepared: Prepared, prompts: Tensor, /, *, pred_iou_thresh: float) -> tuple[Tensor, Tensor]:
-        """Logits [n, G, G] and predicted IoU [n] of the prompts above the threshold, in their order."""
-
-
-@dataclass(frozen=True)
-class Proposals:
-    """Masks without a category yet: logits float32 [N, G, G], predicted IoU float32 [N], in point order."""
-
-    logits_NGG: Tensor
-    predicted_iou_N: Tensor
-
-    @classmethod
-    def joined(cls, parts: Sequence[tuple[Tensor, Tensor]]) -> "Proposals":
-        """Those of several batches, one after the other."""
-        return cls(torch.cat([logits for logits, _ in parts]), torch.cat([iou for _, iou in parts]))
-
-    def __len__(self) -> int:
-        return len(self.predicted_iou_N)
 
 
 def point_grid(points_per_side: int, image_size: int, device: torch.device) -> Tensor:
@@ -69,13 +31,24 @@ def point_grid(points_per_side: int, image_size: int, device: torch.device) -> T
 
 
 def propose(
-    decoder: DecodesPoints[Prepared],
-    prepared: Prepared,
-    prompts: Tensor,
-    *,
-    batch: BatchSize,
-    pred_iou_thresh: float,
+    decoder: DecodesPoints[Prepared], prepared: Prepared, prompts: Tensor, *, batch: BatchSize, pred_iou_thresh: float
 ) -> Proposals:
     """Decodes the decoder's prompts, keeping the masks whose predicted IoU exceeds the threshold."""
     decode = partial(decoder.decode_points, prepared, pred_iou_thresh=pred_iou_thresh)
     return Proposals.joined(in_batches(prompts, batch, decode))
+
+
+class PointGrid:
+    """A proposal of every point of a grid whose predicted IoU exceeds a threshold."""
+
+    def __init__(
+        self, decoder: DecodesPoints[Any], grid_N2: Tensor, *, batch: BatchSize, pred_iou_thresh: float
+    ) -> None:
+        self._decoder, self._batch, self._pred_iou_thresh = decoder, batch, pred_iou_thresh
+        self._prompts = decoder.prompts(grid_N2)
+
+    def propose(self, embedding: ImageEmbedding, features_PC: Tensor) -> Proposed:
+        """Decodes all points; the features play no role."""
+        image, thresh = self._decoder.prepare(embedding), self._pred_iou_thresh
+        proposals = propose(self._decoder, image, self._prompts, batch=self._batch, pred_iou_thresh=thresh)
+        return Proposed(proposals, len(proposals), PromptCounts(len(self._prompts), 0, len(proposals)))

@@ -1,1 +1,1 @@
-"""Segmenter and encoder: how they are built, loaded and made fast. Not here: the steps that ask them, nor files."""
+"""Segmenter and encoder: how they are built, loaded and made fast. The steps that use them are not here."""

@@ -12,11 +12,24 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from refseg_core.errors import ConfigurationError
 from refseg_core.models.processor import this_processor
 
 _Result = TypeVar("_Result")
 
 _ONEDNN_PAYS = 4_000_000  # multiplications in one product; below, the calls cost more than they save
+
+
+def pick_device(wanted: str) -> torch.device:
+    """'auto' takes a GPU where there is one. Raises ConfigurationError for a device this machine lacks."""
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.zeros(1, device=wanted).device
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigurationError(
+            f"device: {wanted!r} cannot be used here ({str(error).splitlines()[0]}). Use 'auto', 'cpu' or 'cuda:0'."
+        ) from error
 
 
 def products(left_NMK: Tensor, right_NKC: Tensor, plus: Tensor | None = None) -> Tensor:

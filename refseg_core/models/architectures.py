@@ -1,8 +1,4 @@
-"""The dimensions of every model refseg knows, by name.
-
-Only dimensions: parameters come from checkpoints, and where those lie is the registry's matter
-(`refseg_core/models/registry.py`).
-"""
+"""The dimensions of SAM2's and DINOv2's models. Each model's own are in its entry of `registry.py`."""
 
 from dataclasses import dataclass
 
@@ -60,36 +56,3 @@ class EncoderArchitecture:
     def grid_size(self) -> int:
         """Patches along one side of the frame."""
         return self.image_size // self.patch_size
-
-
-_HIERA_SIZES = {
-    "tiny": SegmenterArchitecture(96, 1, (1, 2, 7, 2), (5, 7, 9)),
-    "small": SegmenterArchitecture(96, 1, (1, 2, 11, 2), (7, 10, 13)),
-    "base_plus": SegmenterArchitecture(112, 2, (2, 3, 16, 3), (12, 16, 20), position_grid=(14, 14)),
-    "large": SegmenterArchitecture(144, 2, (2, 6, 36, 4), (23, 33, 43), window_sizes=(8, 4, 16, 8)),
-}
-
-_VIT_SIZES = {
-    "s": (384, 12, 6),
-    "b": (768, 12, 12),
-    "l": (1024, 24, 16),
-    "g": (1536, 40, 24),
-}
-
-
-def _vit(size: str, num_registers: int) -> EncoderArchitecture:
-    embed_dim, depth, num_heads = _VIT_SIZES[size]
-    return EncoderArchitecture(embed_dim, depth, num_heads, num_registers, gated_mlp=size == "g")
-
-
-SEGMENTER_ARCHITECTURES: dict[str, SegmenterArchitecture] = {
-    **{f"sam2_hiera_{size}": architecture for size, architecture in _HIERA_SIZES.items()},
-    **{f"sam2.1_hiera_{size}": architecture for size, architecture in _HIERA_SIZES.items()},
-    "sam2_demo": SegmenterArchitecture(24, 1, (1, 2, 4, 1), (5,), window_sizes=(8, 4, 8, 4), width=112, image_size=256),
-}
-
-ENCODER_ARCHITECTURES: dict[str, EncoderArchitecture] = {
-    **{f"dinov2_vit{size}14": _vit(size, num_registers=0) for size in _VIT_SIZES},
-    **{f"dinov2_vit{size}14_reg": _vit(size, num_registers=4) for size in _VIT_SIZES},
-    "dinov2_demo": EncoderArchitecture(96, 4, 3, image_size=192, patch_size=8),
-}

@@ -1,9 +1,10 @@
-"""Fits a state dict to a module, and says exactly what does not fit.
+"""Reads checkpoints, the only door to torch's unpickler, fits them to modules, and says exactly what does not fit.
 
-Reading files is not here: a state dict is a mapping of names to tensors, wherever it came from.
+Finding, opening and checking files is not here.
 """
 
 from collections.abc import Iterable, Mapping
+from typing import BinaryIO
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,39 @@ from torch import Tensor, nn
 from refseg_core.errors import WeightsError
 
 _NAMES_SHOWN = 8
+
+
+def read_state(file: BinaryIO | str, *, name: str) -> dict[str, Tensor]:
+    """Reads the parameters of a file or path, plain or below the key 'model' (the two official forms), to the CPU.
+
+    `name` is the file's in messages. Raises WeightsError where it holds anything but tensors by name.
+    """
+    try:
+        loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except FileNotFoundError as error:
+        raise WeightsError(f"{name} does not exist. Give the path of a weights file.") from error
+    except Exception as error:  # a damaged file makes the unpickler raise anything
+        raise WeightsError(
+            f"{name} is not a file of PyTorch weights, or is damaged: it cannot be unpacked as tensors by name "
+            f"({type(error).__name__})."
+        ) from error
+    if isinstance(loaded, Mapping) and isinstance(loaded.get("model"), Mapping):
+        loaded = loaded["model"]
+    if not isinstance(loaded, Mapping) or not loaded:
+        raise WeightsError(f"{name} holds {_described(loaded)}, not tensors by name.")
+    strange = [key for key, value in loaded.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
+    if strange:
+        raise WeightsError(
+            f"{name} holds more than tensors by name: {', '.join(map(repr, strange[:5]))}. Save the model's "
+            "state_dict() alone, or below the key 'model'."
+        )
+    return dict(loaded)
+
+
+def _described(value: object) -> str:
+    return "nothing" if isinstance(value, Mapping) else f"a {type(value).__name__}"
 
 
 def load_state(
@@ -52,6 +86,11 @@ def load_state(
     module.load_state_dict(
         {name: state[name].to(torch.float32) if name in state else torch.zeros_like(own[name]) for name in own}
     )
+
+
+def has_shapes(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...] | None]) -> bool:
+    """Returns whether parameters have these shapes; None stands for one that must be absent."""
+    return all((tuple(state[name].shape) if name in state else None) == shape for name, shape in shapes.items())
 
 
 def _abbreviate(names: Iterable[str]) -> str:

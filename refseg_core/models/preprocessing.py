@@ -31,7 +31,7 @@ def to_unit_range(image_HW3: npt.NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.array(image_HW3)).permute(2, 0, 1).to(torch.float32) / 255.0
 
 
-def squash(image_HW3: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
+def resize_to_square(image_HW3: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
     """Resizes to `size` x `size` with Pillow's antialiased bicubic filter; uint8 in and out.
 
     Pillow and nothing else: other libraries' bicubic differs by a level or two (method, section 10.4).

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from refseg_core.models.encoder import Encoder
 from refseg_core.models.preprocessing import to_unit_range
+from refseg_core.models.protocols import Encoder
 
 VERSION = 1  # of crops and of what is kept of their features
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 
 from refseg_core.masks.contours import outer_polygons
 from refseg_core.masks.rle import Masks, decode_mask, rle_from_polygons
-from refseg_core.models.preprocessing import squash, to_unit_range
-from refseg_core.models.segmenter import Segmenter
+from refseg_core.models.preprocessing import resize_to_square, to_unit_range
+from refseg_core.models.protocols import Segmenter
 from refseg_core.settings import Conventions
 
 VERSION = 1  # of masks made from boxes
@@ -38,7 +38,7 @@ def segment_boxes(
     """
     height, width = image_HW3.shape[:2]
     side = segmenter.architecture.image_size
-    frame = to_unit_range(squash(image_HW3, side))[None].to(segmenter.device)
+    frame = to_unit_range(resize_to_square(image_HW3, side))[None].to(segmenter.device)
     scale = np.array([side / width, side / height] * 2)
     prompts = torch.from_numpy((boxes_N4 * scale).astype(np.float32)).to(segmenter.device)
     logits_NGG, predicted_iou_N = segmenter.decode_boxes(segmenter.embed(frame), prompts)

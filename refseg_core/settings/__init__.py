@@ -6,13 +6,16 @@ file and the form in the Prefect UI are drawn.
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from refseg_core.settings.choices import ANNOTATION_FORMATS, PROTOCOLS
+from refseg_core.settings.labeling_paths import DESCRIPTION, LABELING_PATHS, current_name
 from refseg_core.settings.splits import SPLIT_NAMES
 
 Conventions = Literal["corrected", "original"]
-LabelingPath = Literal["reference", "exact", "fast", "turbo"]
+PathName = Annotated[
+    str, BeforeValidator(current_name), WithJsonSchema({"type": "string", "enum": list(LABELING_PATHS)})
+]
 if TYPE_CHECKING:
     FormatName = str
     ProtocolName = str
@@ -68,15 +71,12 @@ class ReferenceSettings(Settings):
 class LabelingSettings(Settings):
     """How an image is labeled. Method, section 6. Everything here changes the labels."""
 
-    path: LabelingPath = Field(
+    path: PathName = Field(
         "exact",
-        description="How labels are computed: 'reference' plainly, as published, to compare with; 'exact' with the "
-        "same answers, several times quicker; 'fast' by small previews of the masks, of which only those that are no "
-        "duplicates are decoded in full, and on GPUs with encoders in half precision; 'turbo' so, too, and from fewer "
-        "points. `refseg bench` tells what each gains and loses.",
+        description=f"How labels are computed. {DESCRIPTION}. `refseg bench` tells what each gains and loses.",
     )
     points_per_side: int = Field(
-        32, ge=1, le=256, description="Points along one side of the grid of prompts; 32 asks 1024 times."
+        32, ge=1, le=256, description="Points along one side of the grid of prompts; 32 makes 1024 prompts."
     )
     pred_iou_thresh: float = Field(
         0.4, ge=0, le=1, description="Proposals need a predicted IoU above this. Lower: more, worse masks."

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from refseg_core.errors import StoreError, WeightsError
-from refseg_core.models.registry import PublishedWeights, published_weights
+from refseg_core.models.registry import ModelSpec, model_spec
 from tasks.models.weights import (
     FOLDER_VARIABLE,
     is_local,
@@ -58,16 +58,16 @@ def pull_weights(
 
     Raises WeightsError where the download fails for good, saying what to put where.
     """
-    published = published_weights(model)
-    if published.url is None:
-        return Path(published_location(published))
-    target = _local_folder(folder) / published.file_name
+    spec = model_spec(model)
+    if spec.url is None:
+        return Path(published_location(spec))
+    target = _local_folder(folder) / spec.file_name
     with _writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with _locked(target.with_name(f".{target.name}.lock")):
-            if not _is_right(target, published):
+            if not _is_right(target, spec):
                 part = target.with_name(f"{target.name}.part")
-                _download(published, part, progress or _no_progress, pause)
+                _download(spec, part, progress or _no_progress, pause)
                 part.replace(target)
     return target
 
@@ -82,45 +82,45 @@ def _local_folder(folder: str | Path | None) -> Path:
     return Path(named.removeprefix("file://")).expanduser()
 
 
-def _download(published: PublishedWeights, part: Path, progress: Progress, pause: Callable[[float], None]) -> None:
+def _download(spec: ModelSpec, part: Path, progress: Progress, pause: Callable[[float], None]) -> None:
     """Completes `part` and checks it. Raises WeightsError."""
     failures = 0
     while True:
         before = _length(part)
         try:
-            _fetch(published, part, progress)
+            _fetch(spec, part, progress)
             break
         except WeightsError:
             raise
         except Exception as error:  # libraries have no common class for faults of the network
             failures = 1 if _length(part) > before else failures + 1
             if failures == _ATTEMPTS or (isinstance(error, StoreError) and not is_passing(error)):
-                raise _unreachable(published, part, error) from error
-            _log.warning("%s: stopped at byte %d (%s), trying again", published.url, _length(part), reason_of(error))
+                raise _unreachable(spec, part, error) from error
+            _log.warning("%s: stopped at byte %d (%s), trying again", spec.url, _length(part), reason_of(error))
             pause(_FIRST_PAUSE_SECONDS * 2 ** (failures - 1) * random.uniform(0.5, 1))
-    _check_download(published, part)
+    _check_download(spec, part)
 
 
-def _fetch(published: PublishedWeights, part: Path, progress: Progress) -> None:
+def _fetch(spec: ModelSpec, part: Path, progress: Progress) -> None:
     """Appends to `part` what it lacks. Raises whatever the connection raises."""
-    assert published.url is not None
-    size = uri_size(published.url)
-    if published.size not in (None, size):
+    assert spec.url is not None
+    size = uri_size(spec.url)
+    if spec.size not in (None, size):
         raise WeightsError(
-            f"{published.url} is not the published file of {published.model!r}: it has {size} bytes, expected "
-            f"{published.size}. Look whether a proxy answers in its place."
+            f"{spec.url} is not the published file of {spec.name!r}: it has {size} bytes, expected "
+            f"{spec.size}. Look whether a proxy answers in its place."
         )
     done = _length(part)
     if done > size:
         _log.warning("%s is longer than the file it should be a part of, starting again", part)
         done = 0
     try:
-        with open_uri(published.url) as source:
+        with open_uri(spec.url) as source:
             source.seek(done)
             _copy(source, part, done, size, progress)
     except ValueError:
-        _log.warning("%s: the server does not send parts of files, taking the whole at once", published.url)
-        _copy(io.BytesIO(read_uri(published.url)), part, 0, size, progress)
+        _log.warning("%s: the server does not send parts of files, taking the whole at once", spec.url)
+        _copy(io.BytesIO(read_uri(spec.url)), part, 0, size, progress)
 
 
 def _copy(source: BinaryIO, part: Path, done: int, size: int, progress: Progress) -> None:
@@ -145,30 +145,30 @@ def _opened_at(part: Path, position: int) -> BinaryIO:
         return sink
 
 
-def _check_download(published: PublishedWeights, part: Path) -> None:
-    if published.sha256 is None:
-        _log.warning("%s: nobody has published a checksum, so only the size was checked", published.url)
+def _check_download(spec: ModelSpec, part: Path) -> None:
+    if spec.sha256 is None:
+        _log.warning("%s: nobody has published a checksum, so only the size was checked", spec.url)
         return
     with part.open("rb") as file:
         sha256 = sha256_of(file)
-    if sha256 != published.sha256:
+    if sha256 != spec.sha256:
         part.unlink()
         raise WeightsError(
-            f"The download of {published.url} is damaged: its sha256 is {sha256}, expected {published.sha256}. "
-            f"{part} was deleted; run `refseg weights pull {published.model}` again."
+            f"The download of {spec.url} is damaged: its sha256 is {sha256}, expected {spec.sha256}. "
+            f"{part} was deleted; run `refseg weights pull {spec.name}` again."
         )
 
 
-def _is_right(target: Path, published: PublishedWeights) -> bool:
+def _is_right(target: Path, spec: ModelSpec) -> bool:
     if not target.exists():
         return False
-    if published.size not in (None, _length(target)):
+    if spec.size not in (None, _length(target)):
         is_right = False
     else:
         with target.open("rb") as file:
-            is_right = published.sha256 in (None, sha256_of(file))
+            is_right = spec.sha256 in (None, sha256_of(file))
     if not is_right:
-        _log.warning("%s is not the published file of %r and is replaced", target, published.model)
+        _log.warning("%s is not the published file of %r and is replaced", target, spec.name)
     return is_right
 
 
@@ -176,11 +176,11 @@ def _length(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _unreachable(published: PublishedWeights, part: Path, error: Exception) -> WeightsError:
+def _unreachable(spec: ModelSpec, part: Path, error: Exception) -> WeightsError:
     kept = f" {_length(part)} bytes are kept in {part} and need not come again." if _length(part) else ""
     return WeightsError(
-        f"The weights of {published.model!r} could not be downloaded ({reason_of(error)}).{kept} If this machine has "
-        f"no network, fetch the file elsewhere. {remedies_for(published, part.parent)}"
+        f"The weights of {spec.name!r} could not be downloaded ({reason_of(error)}).{kept} If this machine has "
+        f"no network, fetch the file elsewhere. {remedies_for(spec, part.parent)}"
     )
 
 

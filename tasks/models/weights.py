@@ -1,7 +1,7 @@
 """Model weights: finding, checking, listing and loading their files.
 
-Downloading them is in `download.py`, what is published where in `refseg_core/models/registry.py`, and fitting
-parameters to a model in `refseg_core/models/checkpoints.py`. Files are identified by the sha256 of their bytes,
+Downloading them is in `download.py`, what is published where in `refseg_core/models/registry.py`, and reading and
+fitting parameters in `refseg_core/models/checkpoints.py`. Files are identified by the sha256 of their bytes,
 wherever they came from.
 """
 
@@ -15,11 +15,11 @@ from importlib import resources
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-import torch
 from torch import Tensor
 
 from refseg_core.errors import StoreError, WeightsError
-from refseg_core.models.registry import REGISTRY, Kind, PublishedWeights, published_weights
+from refseg_core.models.checkpoints import read_state
+from refseg_core.models.registry import REGISTRY, Kind, ModelSpec, model_spec
 from tasks.specs import Models
 from tasks.storage.objects import open_uri, read_uri, uri_size
 from tasks.storage.uris import redact, redact_text, scheme
@@ -72,18 +72,18 @@ def load_weights(model: str, source: str | None = None) -> LoadedWeights:
     Raises WeightsError where the file is missing (saying what to put where), is not the published one, or holds
     anything but tensors by name; faults of the network as they come, since they may pass.
     """
-    published = published_weights(model)
-    uri = source or published_location(published)
+    spec = model_spec(model)
+    uri = source or published_location(spec)
     try:
         file = _opened(uri)
     except StoreError as error:
-        raise WeightsError(_unreadable(published, source, error)) from error
+        raise WeightsError(_unreadable(spec, source, error)) from error
     with file:
         sha256 = sha256_of(file)
         if not source:
-            _check_sha256(published, sha256, uri)
+            _check_sha256(spec, sha256, uri)
         file.seek(0)
-        return LoadedWeights(_read_state(file, redact(uri)), sha256, redact(uri))
+        return LoadedWeights(read_state(file, name=redact(uri)), sha256, redact(uri))
 
 
 @lru_cache(maxsize=8)
@@ -99,15 +99,15 @@ def weights_sha256(model: str, source: str | None = None) -> str:
     That of a published file is known, and compared when it is loaded; any other file is read once in a process.
     Raises WeightsError where it cannot be.
     """
-    published = published_weights(model)
-    if not source and published.sha256 is not None:
-        return published.sha256
-    uri = source or published_location(published)
+    spec = model_spec(model)
+    if not source and spec.sha256 is not None:
+        return spec.sha256
+    uri = source or published_location(spec)
     try:
         with _opened(uri) as file:
             return sha256_of(file)
     except StoreError as error:
-        raise WeightsError(_unreadable(published, source, error)) from error
+        raise WeightsError(_unreadable(spec, source, error)) from error
 
 
 def locate_weights(model: str, source: str | None = None) -> str:
@@ -115,28 +115,28 @@ def locate_weights(model: str, source: str | None = None) -> str:
 
     Raises WeightsError where the file cannot be opened, or has not the size of the published one it stands for.
     """
-    published = published_weights(model)
-    uri = source or published_location(published)
+    spec = model_spec(model)
+    uri = source or published_location(spec)
     try:
         open_uri(uri).close()
         size = uri_size(uri)
     except StoreError as error:
-        raise WeightsError(_unreadable(published, source, error)) from error
-    if not source and published.size not in (None, size):
-        raise WeightsError(_not_the_published(published, uri, f"it has {size} bytes, expected {published.size}"))
+        raise WeightsError(_unreadable(spec, source, error)) from error
+    if not source and spec.size not in (None, size):
+        raise WeightsError(_not_the_published(spec, uri, f"it has {size} bytes, expected {spec.size}"))
     return uri
 
 
 def list_weights() -> list[ListedWeights]:
     """Every known model, in the registry's order. Raises WeightsError where the weights folder cannot be read."""
-    return [_listed(published) for published in REGISTRY.values()]
+    return [_listed(spec) for spec in REGISTRY.values()]
 
 
-def published_location(published: PublishedWeights) -> str:
+def published_location(spec: ModelSpec) -> str:
     """The path or URI of the published file, there or not: in the weights folder, or among refseg's own files."""
-    if published.is_packaged:
-        return str(resources.files("refseg_core.demo").joinpath("weights", published.file_name))
-    return f"{weights_folder().rstrip('/')}/{published.file_name}"
+    if spec.is_packaged:
+        return str(resources.files("refseg_core.demo").joinpath("weights", spec.file_name))
+    return f"{weights_folder().rstrip('/')}/{spec.file_name}"
 
 
 def is_local(uri: str) -> bool:
@@ -145,23 +145,23 @@ def is_local(uri: str) -> bool:
     return scheme(uri) == "file" or len(scheme(uri)) < len("s3")
 
 
-def _listed(published: PublishedWeights) -> ListedWeights:
-    location = published_location(published)
+def _listed(spec: ModelSpec) -> ListedWeights:
+    location = published_location(spec)
     size = _size_if_there(location)
     state: Literal["packaged", "present", "wrong size", "missing"]
     if size is None:
         state = "missing"
-    elif published.is_packaged:
+    elif spec.is_packaged:
         state = "packaged"
     else:
-        state = "present" if published.size in (None, size) else "wrong size"
+        state = "present" if spec.size in (None, size) else "wrong size"
     return ListedWeights(
-        model=published.model,
-        kind=published.kind,
-        size=size if published.is_packaged else published.size,
-        is_pinned=published.sha256 is not None,
-        license=published.license,
-        url=published.url,
+        model=spec.name,
+        kind=spec.kind,
+        size=size if spec.is_packaged else spec.size,
+        is_pinned=spec.sha256 is not None,
+        license=spec.license,
+        url=spec.url,
         state=state,
         location=redact(location),
     )
@@ -202,25 +202,25 @@ def _root_cause(error: BaseException) -> BaseException:
     return error if error.__cause__ is None else _root_cause(error.__cause__)
 
 
-def _unreadable(published: PublishedWeights, source: str | None, error: StoreError) -> str:
+def _unreadable(spec: ModelSpec, source: str | None, error: StoreError) -> str:
     if is_passing(error):
-        uri = source or published_location(published)
-        return f"{published.kind}.weights: {redact(uri)} cannot be read: {reason_of(error)}."
+        uri = source or published_location(spec)
+        return f"{spec.kind}.weights: {redact(uri)} cannot be read: {reason_of(error)}."
     if source:
-        return f"{published.kind}.weights: {error}"
+        return f"{spec.kind}.weights: {error}"
     if not _is_absent(error):
-        return f"The weights of {published.model!r} cannot be read: {error}"
-    missing = f"The weights of {published.model!r} are missing: {redact(published_location(published))} does not exist."
-    if published.is_packaged:
+        return f"The weights of {spec.name!r} cannot be read: {error}"
+    missing = f"The weights of {spec.name!r} are missing: {redact(published_location(spec))} does not exist."
+    if spec.is_packaged:
         return f"{missing} The file comes with refseg; install refseg again."
-    return f"{missing} {remedies_for(published, weights_folder())}"
+    return f"{missing} {remedies_for(spec, weights_folder())}"
 
 
-def remedies_for(published: PublishedWeights, folder: str | Path) -> str:
+def remedies_for(spec: ModelSpec, folder: str | Path) -> str:
     """What to put where, so that the weights are found."""
     return (
-        f"Run `refseg weights pull {published.model}`, or put the file {published.file_name} from {published.url} "
-        f"into {redact(str(folder))}, or set {published.kind}.weights to a path or URI."
+        f"Run `refseg weights pull {spec.name}`, or put the file {spec.file_name} from {spec.url} "
+        f"into {redact(str(folder))}, or set {spec.kind}.weights to a path or URI."
     )
 
 
@@ -237,42 +237,14 @@ def sha256_of(file: BinaryIO) -> str:
     return digest.hexdigest()
 
 
-def _check_sha256(published: PublishedWeights, sha256: str, uri: str) -> None:
-    if published.sha256 not in (None, sha256):
-        fault = f"its sha256 is {sha256}, expected {published.sha256}"
-        raise WeightsError(_not_the_published(published, uri, fault))
+def _check_sha256(spec: ModelSpec, sha256: str, uri: str) -> None:
+    if spec.sha256 not in (None, sha256):
+        fault = f"its sha256 is {sha256}, expected {spec.sha256}"
+        raise WeightsError(_not_the_published(spec, uri, fault))
 
 
-def _not_the_published(published: PublishedWeights, uri: str, fault: str) -> str:
+def _not_the_published(spec: ModelSpec, uri: str, fault: str) -> str:
     return (
-        f"{redact(uri)} is damaged or not the published file of {published.model!r}: {fault}. Delete it and run "
-        f"`refseg weights pull {published.model}`; weights of your own are given as {published.kind}.weights."
+        f"{redact(uri)} is damaged or not the published file of {spec.name!r}: {fault}. Delete it and run "
+        f"`refseg weights pull {spec.name}`; weights of your own are given as {spec.kind}.weights."
     )
-
-
-def _read_state(file: BinaryIO, shown: str) -> dict[str, Tensor]:
-    """Unpacks a file of parameters, plain or below the key 'model' (the two official forms)."""
-    try:
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except MemoryError:
-        raise
-    except Exception as error:  # a damaged file makes the unpickler raise anything
-        raise WeightsError(
-            f"{shown} is not a file of PyTorch weights, or is damaged: it cannot be unpacked as tensors by name "
-            f"({type(error).__name__})."
-        ) from error
-    if isinstance(loaded, Mapping) and isinstance(loaded.get("model"), Mapping):
-        loaded = loaded["model"]
-    if not isinstance(loaded, Mapping) or not loaded:
-        raise WeightsError(f"{shown} holds {_described(loaded)}, not tensors by name.")
-    strange = [name for name, value in loaded.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
-    if strange:
-        raise WeightsError(
-            f"{shown} holds more than tensors by name: {', '.join(map(repr, strange[:5]))}. Save the model's "
-            "state_dict() alone, or below the key 'model'."
-        )
-    return dict(loaded)
-
-
-def _described(value: object) -> str:
-    return "nothing" if isinstance(value, Mapping) else f"a {type(value).__name__}"

@@ -32,10 +32,12 @@ from refseg_core.demo.dataset import (
 )
 from refseg_core.demo.scenes import Scene, SceneSettings
 from refseg_core.evaluation.protocols import evaluate
-from refseg_core.labeling.labeler import Labeler
-from refseg_core.models.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
-from refseg_core.models.encoder import Encoder, build_encoder
-from refseg_core.models.segmenter import Segmenter, build_segmenter
+from refseg_core.labeling.batch_labeler import BatchLabeler
+from refseg_core.models.dinov2 import DINOv2
+from refseg_core.models.dinov2 import build as build_encoder
+from refseg_core.models.registry import REGISTRY
+from refseg_core.models.sam2 import SAM2
+from refseg_core.models.sam2 import build as build_segmenter
 from refseg_core.references.memory_bank import crop_reference, encode_references
 from refseg_core.references.prototypes import postprocess_memory_bank
 from refseg_core.references.sampling import sample_references
@@ -128,15 +130,15 @@ def _note(
 
 
 def measure(
-    segmenter: Segmenter,
-    encoder: Encoder,
+    segmenter: SAM2,
+    encoder: DINOv2,
     categories: Sequence[Category],
     references: Sequence[Scene],
     targets: Sequence[Scene],
 ) -> Measurement:
     """Runs the whole method, with its default settings and one box per category, and evaluates the masks."""
     prototypes = _prototypes(segmenter, encoder, references, _dataset(references, categories, with_masks=False))
-    labeler = Labeler(segmenter, encoder, prototypes)
+    labeler = BatchLabeler(segmenter, encoder, prototypes)
     found = [labeler.label(scene.image, image_id=str(index)) for index, scene in enumerate(targets, start=1)]
     detections = Detections.concatenate([labels.detections for labels in found])
     truth = _dataset(targets, categories, with_masks=True)
@@ -151,7 +153,7 @@ def _dataset(scenes: Sequence[Scene], categories: Sequence[Category], *, with_ma
     return parse_coco(document.encode(), source="the drawn scenes")
 
 
-def _prototypes(segmenter: Segmenter, encoder: Encoder, scenes: Sequence[Scene], dataset: Dataset) -> Prototypes:
+def _prototypes(segmenter: SAM2, encoder: DINOv2, scenes: Sequence[Scene], dataset: Dataset) -> Prototypes:
     chosen = sample_references(dataset.images, dataset.annotations, dataset.categories, SamplingSettings())
     crops = []
     for image_id, box in zip(chosen.image_id, chosen.box_xyxy, strict=True):
@@ -174,8 +176,8 @@ def _prototypes(segmenter: Segmenter, encoder: Encoder, scenes: Sequence[Scene],
 def measure_saved(folder: Path) -> dict[str, Measurement]:
     """Measures the saved models on the scenes that settings may be chosen on and on the demo's."""
     states = [load_weights(name, str(folder / f"{name}.pt")).state for name in (_SEGMENTER, _ENCODER)]
-    segmenter = build_segmenter(SEGMENTER_ARCHITECTURES[_SEGMENTER], states[0], model=_SEGMENTER)
-    encoder = build_encoder(ENCODER_ARCHITECTURES[_ENCODER], states[1], model=_ENCODER)
+    segmenter = build_segmenter(REGISTRY[_SEGMENTER].architecture, states[0], model=_SEGMENTER)
+    encoder = build_encoder(REGISTRY[_ENCODER].architecture, states[1], model=_ENCODER)
     references, targets = (np.random.default_rng(seed) for seed in _VALIDATION_SEEDS)
     validation = measure(
         segmenter,
@@ -190,7 +192,7 @@ def measure_saved(folder: Path) -> dict[str, Measurement]:
 
 def train_the_segmenter(folder: Path, seed: int, first_round: int) -> None:
     """Trains the segmenter in its rounds, each going on where the one before stopped."""
-    architecture = SEGMENTER_ARCHITECTURES[_SEGMENTER]
+    architecture = REGISTRY[_SEGMENTER].architecture
     for index, settings in enumerate(SEGMENTER_ROUNDS[first_round:], start=first_round):
         seeded = replace(settings, optimizer=replace(settings.optimizer, seed=seed + index))
         start = load_weights(_SEGMENTER, str(folder / f"{_SEGMENTER}.pt")).state if index else None
@@ -200,7 +202,7 @@ def train_the_segmenter(folder: Path, seed: int, first_round: int) -> None:
 
 def train_the_encoder(folder: Path, seed: int) -> None:
     """Trains the encoder."""
-    architecture = ENCODER_ARCHITECTURES[_ENCODER]
+    architecture = REGISTRY[_ENCODER].architecture
     settings = replace(ENCODER_TRAINING, optimizer=replace(ENCODER_TRAINING.optimizer, seed=seed))
     train_and_save(partial(train_encoder, architecture, settings), _ENCODER, folder / f"{_ENCODER}.pt", settings)
 

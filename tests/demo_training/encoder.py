@@ -14,7 +14,7 @@ from refseg_core.demo.dataset import is_valid_reference
 from refseg_core.demo.scenes import Instance, Scene
 from refseg_core.labeling.matching import pooling_weights
 from refseg_core.models.architectures import EncoderArchitecture
-from refseg_core.models.encoder import Encoder
+from refseg_core.models.dinov2 import DINOv2
 from refseg_core.references.memory_bank import Crop, crop_reference, patch_weights
 from tests.demo_training.loop import Report, train
 from tests.demo_training.settings import EncoderTraining
@@ -31,21 +31,21 @@ def train_encoder(
     """Trains an encoder and returns its state dict, float32. `report` gets step, losses and model each step."""
     generator = np.random.default_rng(settings.optimizer.seed)
 
-    def losses(encoder: Encoder, _: int) -> dict[str, Tensor]:
+    def losses(encoder: DINOv2, _: int) -> dict[str, Tensor]:
         return encoder_losses(encoder, draw_scenes(settings, generator), settings, generator)
 
     return train(lambda: _fresh_encoder(architecture), losses, settings.optimizer, report)
 
 
-def _fresh_encoder(architecture: EncoderArchitecture) -> Encoder:
-    encoder = Encoder(architecture)
+def _fresh_encoder(architecture: EncoderArchitecture) -> DINOv2:
+    encoder = DINOv2(architecture)
     for parameter in (encoder.cls_token, encoder.pos_embed):
         nn.init.trunc_normal_(parameter, std=0.02)
     return encoder
 
 
 def encoder_losses(
-    encoder: Encoder, scenes: Sequence[Scene], settings: EncoderTraining, generator: np.random.Generator
+    encoder: DINOv2, scenes: Sequence[Scene], settings: EncoderTraining, generator: np.random.Generator
 ) -> dict[str, Tensor]:
     """The losses of one episode: telling regions apart, and keeping the background unlike every category."""
     episode = _episode(encoder.architecture, scenes, settings, generator)
@@ -139,12 +139,12 @@ def _recolored(images_B3HW: Tensor, generator: np.random.Generator) -> Tensor:
     return (images_B3HW * torch.from_numpy(gains)).clamp(0, 1)
 
 
-def _reference_means(encoder: Encoder, episode: _Episode) -> Tensor:
+def _reference_means(encoder: DINOv2, episode: _Episode) -> Tensor:
     features_KPC = encoder(episode.crops_K3EE)
     return torch.einsum("kp,kpc->kc", episode.weights_KP, features_KPC)
 
 
-def _region_means(encoder: Encoder, episode: _Episode) -> Tensor:
+def _region_means(encoder: DINOv2, episode: _Episode) -> Tensor:
     features_BPC = encoder(episode.images_B3SS)
     weights_NP = pooling_weights(episode.region_NGG, encoder.architecture.grid_size)
     return torch.einsum("np,npc->nc", weights_NP, features_BPC[episode.scene_N])

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from refseg_core.demo.scenes import Scene
 from refseg_core.models.architectures import SegmenterArchitecture
-from refseg_core.models.segmenter import ImageEmbedding, Segmenter, build_segmenter
+from refseg_core.models.protocols import ImageEmbedding
+from refseg_core.models.sam2 import SAM2
+from refseg_core.models.sam2 import build as build_segmenter
 from tests.demo_training.loop import Report, train
 from tests.demo_training.mask_losses import mask_iou, mask_loss
 from tests.demo_training.prompts import NOTHING, Prompts, draw_prompts, ellipses
@@ -37,11 +39,11 @@ def train_segmenter(
     """
     generator = np.random.default_rng(settings.optimizer.seed)
 
-    def losses(segmenter: Segmenter, step: int) -> dict[str, Tensor]:
+    def losses(segmenter: SAM2, step: int) -> dict[str, Tensor]:
         task = pointing_losses if step < settings.pointing_steps else segmenter_losses
         return task(segmenter, draw_scenes(settings, generator), settings, generator)
 
-    def build() -> Segmenter:
+    def build() -> SAM2:
         if start is None:
             return _fresh_segmenter(architecture)
         return build_segmenter(architecture, start, model="start").train().requires_grad_(True)
@@ -49,14 +51,14 @@ def train_segmenter(
     return train(build, losses, settings.optimizer, report)
 
 
-def _fresh_segmenter(architecture: SegmenterArchitecture) -> Segmenter:
+def _fresh_segmenter(architecture: SegmenterArchitecture) -> SAM2:
     """A random segmenter whose prompts already look at where they point.
 
     Queries and keys of its attention between prompts and image start out alike, so that equal positions attract;
     prompt types start out small, so that they do not drown the position. Left to chance, training spends a
     thousand steps on finding this.
     """
-    segmenter = Segmenter(architecture)
+    segmenter = SAM2(architecture)
     prompts, transformer = segmenter.sam_prompt_encoder, segmenter.sam_mask_decoder.transformer
     attentions = [transformer.final_attn_token_to_image]
     for layer in transformer.layers:
@@ -71,7 +73,7 @@ def _fresh_segmenter(architecture: SegmenterArchitecture) -> Segmenter:
 
 
 def segmenter_losses(
-    segmenter: Segmenter, scenes: Sequence[Scene], settings: SegmenterTraining, generator: np.random.Generator
+    segmenter: SAM2, scenes: Sequence[Scene], settings: SegmenterTraining, generator: np.random.Generator
 ) -> dict[str, Tensor]:
     """The losses of one step: masks from points, their predicted IoU, and the same for boxes; float32 scalars."""
     masks_MLL = torch.from_numpy(np.stack([shrink(i.mask) for scene in scenes for i in scene.instances]))
@@ -93,7 +95,7 @@ def segmenter_losses(
 
 
 def pointing_losses(
-    segmenter: Segmenter, scenes: Sequence[Scene], settings: SegmenterTraining, generator: np.random.Generator
+    segmenter: SAM2, scenes: Sequence[Scene], settings: SegmenterTraining, generator: np.random.Generator
 ) -> dict[str, Tensor]:
     """The losses of a step that teaches only where a prompt is: a disc around a point, the ellipse in a box.
 
@@ -142,7 +144,7 @@ def _grouping_of_cells(features_cgg: Tensor, scene: Scene) -> Tensor:
 
 
 def _decode(
-    segmenter: Segmenter, embedding: ImageEmbedding, points: Prompts, boxes: Prompts
+    segmenter: SAM2, embedding: ImageEmbedding, points: Prompts, boxes: Prompts
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Logits [N, M, G, G] and predicted IoU [N, M] of points (M = 3, quirk Q1) and of boxes (M = 1)."""
     logits, predicted_iou = _decode_all(segmenter, embedding, points, (_POINT,))
@@ -152,7 +154,7 @@ def _decode(
 
 
 def _decode_all(
-    segmenter: Segmenter, embedding: ImageEmbedding, prompts: Prompts, labels: Sequence[int]
+    segmenter: SAM2, embedding: ImageEmbedding, prompts: Prompts, labels: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
     """All four masks of prompts on several images at once."""
     labels_NK = torch.tensor(labels).expand(len(prompts.image_N), len(labels))

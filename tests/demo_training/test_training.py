@@ -13,13 +13,14 @@ from torch import Tensor, nn
 import refseg_core.demo
 from refseg_core.demo.dataset import VALIDATION_CATEGORIES, draw_targets
 from refseg_core.models.architectures import (
-    ENCODER_ARCHITECTURES,
-    SEGMENTER_ARCHITECTURES,
     EncoderArchitecture,
     SegmenterArchitecture,
 )
-from refseg_core.models.encoder import Encoder, build_encoder
-from refseg_core.models.segmenter import Segmenter, build_segmenter
+from refseg_core.models.dinov2 import DINOv2
+from refseg_core.models.dinov2 import build as build_encoder
+from refseg_core.models.registry import REGISTRY
+from refseg_core.models.sam2 import SAM2
+from refseg_core.models.sam2 import build as build_segmenter
 from tests.demo_training import (
     EncoderTraining,
     OptimizerSettings,
@@ -116,7 +117,7 @@ def test_every_parameter_that_images_reach_gets_a_gradient() -> None:
     scenes = draw_targets(VALIDATION_CATEGORIES, 3, generator)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        segmenter, encoder = Segmenter(SMALL_SEGMENTER), Encoder(SMALL_ENCODER)
+        segmenter, encoder = SAM2(SMALL_SEGMENTER), DINOv2(SMALL_ENCODER)
     torch.stack(list(segmenter_losses(segmenter, scenes, FEW_PROMPTS, generator).values())).sum().backward()
     torch.stack(list(encoder_losses(encoder, scenes, FEW_SCENES, generator).values())).sum().backward()
     untouched = {name for name, p in segmenter.named_parameters() if p.grad is None}
@@ -127,7 +128,7 @@ def test_every_parameter_that_images_reach_gets_a_gradient() -> None:
 def test_pointing_losses_ask_for_the_place_of_the_prompt() -> None:
     generator = np.random.default_rng(0)
     scenes = draw_targets(VALIDATION_CATEGORIES, 1, generator)
-    losses = pointing_losses(Segmenter(SMALL_SEGMENTER), scenes, FEW_PROMPTS, generator)
+    losses = pointing_losses(SAM2(SMALL_SEGMENTER), scenes, FEW_PROMPTS, generator)
     assert losses.keys() == {"point_mask", "box_mask", "grouping"}
     assert all(torch.isfinite(loss) for loss in losses.values())
 
@@ -148,8 +149,8 @@ def test_the_committed_weights_are_half_precision_and_small(
 
 
 def test_the_committed_weights_load(weights: tuple[dict[str, Tensor], dict[str, Tensor]]) -> None:
-    build_segmenter(SEGMENTER_ARCHITECTURES["sam2_demo"], weights[0], model="sam2_demo")
-    build_encoder(ENCODER_ARCHITECTURES["dinov2_demo"], weights[1], model="dinov2_demo")
+    build_segmenter(REGISTRY["sam2_demo"].architecture, weights[0], model="sam2_demo")
+    build_encoder(REGISTRY["dinov2_demo"].architecture, weights[1], model="dinov2_demo")
 
 
 def test_the_committed_weights_were_trained_with_the_settings_in_the_code() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from refseg_core.demo.dataset import draw_targets, draw_training_categories
 from refseg_core.demo.scenes import Scene
-from refseg_core.models.preprocessing import squash, to_unit_range
+from refseg_core.models.preprocessing import resize_to_square, to_unit_range
 from tests.demo_training.settings import EncoderTraining, SegmenterTraining
 
 BoolMask = npt.NDArray[np.bool_]
@@ -26,7 +26,7 @@ def draw_scenes(settings: SegmenterTraining | EncoderTraining, generator: np.ran
 
 def images_of(scenes: Sequence[Scene]) -> Tensor:
     """Images of one size, float32 [B, 3, S, S] in [0, 1]."""
-    return torch.stack([to_unit_range(squash(scene.image, FRAME)) for scene in scenes])
+    return torch.stack([to_unit_range(resize_to_square(scene.image, FRAME)) for scene in scenes])
 
 
 def shrink(mask_HW: BoolMask, side: int = FRAME // 2) -> npt.NDArray[np.float32]:

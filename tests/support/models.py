@@ -2,32 +2,40 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from refseg_core.models.architectures import EncoderArchitecture, SegmenterArchitecture
-from refseg_core.models.encoder import Encoder
-from refseg_core.models.segmenter import Segmenter
+from refseg_core.models.dinov2 import DINOv2
+from refseg_core.models.registry import REGISTRY
+from refseg_core.models.sam2 import SAM2
 
 TINY_SEGMENTER = SegmenterArchitecture(8, 1, (1, 1, 2, 1), (3,), window_sizes=(4, 4, 4, 2), width=32, image_size=64)
 TINY_ENCODER = EncoderArchitecture(32, 2, 2, image_size=70)
 _SPREAD = 0.1  # of the parameters: large enough that prompts give different masks
 
+# The demo's models, tiny: for `REGISTRY.update`, or a monkeypatch of each.
+TINY_DEMO = {
+    "sam2_demo": replace(REGISTRY["sam2_demo"], architecture=TINY_SEGMENTER),
+    "dinov2_demo": replace(REGISTRY["dinov2_demo"], architecture=TINY_ENCODER),
+}
+
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def tiny_segmenter(architecture: SegmenterArchitecture = TINY_SEGMENTER, *, seed: int = 0) -> Segmenter:
+def tiny_segmenter(architecture: SegmenterArchitecture = TINY_SEGMENTER, *, seed: int = 0) -> SAM2:
     """A segmenter of a 64 px frame (16 x 16 logits) unless asked otherwise."""
     with seeded(seed):
-        return _randomized(Segmenter(architecture))
+        return _randomized(SAM2(architecture))
 
 
-def tiny_encoder(architecture: EncoderArchitecture = TINY_ENCODER, *, seed: int = 0) -> Encoder:
+def tiny_encoder(architecture: EncoderArchitecture = TINY_ENCODER, *, seed: int = 0) -> DINOv2:
     """An encoder of a 70 px frame (5 x 5 patches) unless asked otherwise."""
     with seeded(seed):
-        return _randomized(Encoder(architecture))
+        return _randomized(DINOv2(architecture))
 
 
 def random_tensor(*shape: int, seed: int = 0) -> Tensor:

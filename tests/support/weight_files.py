@@ -5,6 +5,7 @@ import io
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -39,7 +40,7 @@ def same(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> bool:
 def publish(monkeypatch: pytest.MonkeyPatch, data: bytes, url: str = "http://127.0.0.1:9/none", **changes: Any) -> None:
     """Has the registry pin `data` at `url` as the weights of MODEL."""
     pinned = {"url": url, "size": len(data), "sha256": digest(data)} | changes
-    monkeypatch.setitem(REGISTRY, MODEL, REGISTRY[MODEL]._replace(**pinned))
+    monkeypatch.setitem(REGISTRY, MODEL, replace(REGISTRY[MODEL], **pinned))
 
 
 class Site(ThreadingHTTPServer):

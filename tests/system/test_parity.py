@@ -12,19 +12,22 @@ from torch import Tensor
 
 from refseg_core.datasets.coco.parser import parse_coco
 from refseg_core.datasets.dataset import Dataset
+from refseg_core.labeling.batch_labeler import match_and_merge
 from refseg_core.labeling.batching import BatchSize
-from refseg_core.labeling.labeler import match_and_merge
 from refseg_core.labeling.merging import mask_boxes
-from refseg_core.labeling.proposals import Proposals, point_grid, propose
+from refseg_core.labeling.proposal_source import Proposals
+from refseg_core.labeling.proposals import point_grid, propose
 from refseg_core.masks.rle import decode_mask
 from refseg_core.models.architectures import EncoderArchitecture, SegmenterArchitecture
-from refseg_core.models.encoder import Encoder, build_encoder
+from refseg_core.models.dinov2 import DINOv2
+from refseg_core.models.dinov2 import build as build_encoder
 from refseg_core.models.point_decoder import PointDecoder
-from refseg_core.models.segmenter import Segmenter, build_segmenter
+from refseg_core.models.sam2 import SAM2
+from refseg_core.models.sam2 import build as build_segmenter
 from refseg_core.references.memory_bank import Crop, crop_reference, encode_references, patch_weights
 from refseg_core.references.prototypes import postprocess_memory_bank
 from refseg_core.references.sampling import sample_references
-from refseg_core.settings import LabelingPath, LabelingSettings, SamplingSettings
+from refseg_core.settings import LabelingSettings, SamplingSettings
 from refseg_core.tables import MemoryBank
 
 SEGMENTER = SegmenterArchitecture(16, 1, (1, 2, 3, 1), (4,), window_sizes=(8, 4, 8, 4), width=64, image_size=256)
@@ -41,18 +44,18 @@ def golden(golden_folder: Path) -> Golden:
 
 
 @pytest.fixture(scope="module")
-def segmenter(golden: Golden) -> Segmenter:
+def segmenter(golden: Golden) -> SAM2:
     return build_segmenter(SEGMENTER, _state(golden, "sam2/"), model="golden")
 
 
-@pytest.fixture(scope="module", params=[pytest.param("reference", marks=pytest.mark.slow), "exact"])
-def decoder(request: pytest.FixtureRequest, segmenter: Segmenter) -> Segmenter | PointDecoder:
+@pytest.fixture(scope="module", params=[pytest.param("plain", marks=pytest.mark.slow), "exact"])
+def decoder(request: pytest.FixtureRequest, segmenter: SAM2) -> SAM2 | PointDecoder:
     """Both paths owe the original's numbers; that they agree is also tested in refseg_core/models/."""
-    return segmenter if request.param == "reference" else PointDecoder(segmenter)
+    return segmenter if request.param == "plain" else PointDecoder(segmenter)
 
 
 @pytest.fixture(scope="module")
-def encoder(golden: Golden) -> Encoder:
+def encoder(golden: Golden) -> DINOv2:
     return build_encoder(ENCODER, _state(golden, "dinov2/"), model="golden")
 
 
@@ -82,7 +85,7 @@ def _unpacked(golden: Golden, prefix: str) -> np.ndarray:
 
 def _assert_result(golden: Golden, prefix: str, proposals: Proposals, features: Tensor, detections: int) -> None:
     """On the reference path and on the exact one."""
-    paths: tuple[LabelingPath, ...] = ("reference", "exact")
+    paths: tuple[str, ...] = ("plain", "exact")
     for path in paths:
         settings = LabelingSettings(path=path, max_detections=detections)
         _assert_result_of(settings, golden, prefix, proposals, features)
@@ -132,7 +135,7 @@ def test_crops_equal_the_originals(golden: Golden, golden_folder: Path, sampled:
         np.testing.assert_array_equal(crop.mask_EE.numpy(), golden[f"crop/{number}/mask_70"])
 
 
-def test_patch_features_and_weights_of_references(golden: Golden, encoder: Encoder) -> None:
+def test_patch_features_and_weights_of_references(golden: Golden, encoder: DINOv2) -> None:
     features = encoder(_tensor(golden, "reference/image_70"))
     weights = patch_weights(_tensor(golden, "reference/mask_70"), ENCODER.grid_size)
     for row, (class_index, shot) in enumerate(_fill_order(golden)):
@@ -141,7 +144,7 @@ def test_patch_features_and_weights_of_references(golden: Golden, encoder: Encod
         np.testing.assert_array_equal(weights[row].numpy(), golden["bank/patch_weights"][class_index, shot])
 
 
-def test_reference_means_and_prototypes(golden: Golden, encoder: Encoder) -> None:
+def test_reference_means_and_prototypes(golden: Golden, encoder: DINOv2) -> None:
     images, masks = _tensor(golden, "reference/image_70"), _tensor(golden, "reference/mask_70")
     encoded = encode_references(encoder, [Crop(image, mask) for image, mask in zip(images, masks, strict=True)])
     order = _fill_order(golden)
@@ -168,14 +171,14 @@ def _fill_order(golden: Golden) -> list[tuple[int, int]]:
     return order
 
 
-def test_target_features_and_embedding(golden: Golden, target: Tensor, encoder: Encoder, segmenter: Segmenter) -> None:
+def test_target_features_and_embedding(golden: Golden, target: Tensor, encoder: DINOv2, segmenter: SAM2) -> None:
     np.testing.assert_allclose(encoder(target)[0].numpy(), golden["target/patch_features"], atol=1e-5, rtol=0)
     embedding = segmenter.embed(target)
     np.testing.assert_allclose(embedding.stride16_BWhw[0].numpy(), golden["target/embedding"], atol=1e-5, rtol=0)
 
 
 def test_predicted_iou_of_every_point(
-    golden: Golden, target: Tensor, segmenter: Segmenter, decoder: Segmenter | PointDecoder
+    golden: Golden, target: Tensor, segmenter: SAM2, decoder: SAM2 | PointDecoder
 ) -> None:
     proposals = propose(
         decoder,
@@ -189,9 +192,7 @@ def test_predicted_iou_of_every_point(
 
 
 @pytest.fixture(scope="module")
-def target_proposals(
-    golden: Golden, target: Tensor, segmenter: Segmenter, decoder: Segmenter | PointDecoder
-) -> Proposals:
+def target_proposals(golden: Golden, target: Tensor, segmenter: SAM2, decoder: SAM2 | PointDecoder) -> Proposals:
     return propose(
         decoder,
         decoder.prepare(segmenter.embed(target)),
@@ -219,5 +220,5 @@ def test_everything_after_the_decoder(golden: Golden, size: str) -> None:
     _assert_result(golden, f"synthetic_{size}", proposals, features, DETECTIONS_KEPT)
 
 
-def test_a_whole_image(golden: Golden, target: Tensor, target_proposals: Proposals, encoder: Encoder) -> None:
+def test_a_whole_image(golden: Golden, target: Tensor, target_proposals: Proposals, encoder: DINOv2) -> None:
     _assert_result(golden, "end_to_end_180x240", target_proposals, encoder(target)[0], DETECTIONS_KEPT)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from refseg_core.evaluation.protocols import evaluate
-from refseg_core.labeling.labeler import Labeler
+from refseg_core.labeling.batch_labeler import BatchLabeler
 from refseg_core.masks.rle import Rle, encode_masks, mask_ious
 from refseg_core.references.segmentation import segment_boxes
 from refseg_core.settings import BatchSettings, LabelingSettings, ReferenceSettings, SamplingSettings
@@ -66,7 +66,7 @@ class RealRun:
         return tuple(self.store.load(dataset, table) for table in (Images, Annotations, Categories))  # type: ignore[return-value]
 
     def label(self, images: Images, points_per_side: int) -> Iterator[Detections]:
-        labeler = Labeler(
+        labeler = BatchLabeler(
             load_segmenter(self.segmenter, "cpu"),
             load_encoder(self.encoder, "cpu"),
             self.prototypes,

@@ -376,9 +376,9 @@ def test_a_server_that_does_not_answer_is_named_by_every_command(
 # --- a process of its own, with Prefect ------------------------------------------------------------------------------
 
 _PROGRAM = """
-from refseg_core.models.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
-from tests.support.models import TINY_ENCODER, TINY_SEGMENTER
-ENCODER_ARCHITECTURES["dinov2_demo"], SEGMENTER_ARCHITECTURES["sam2_demo"] = TINY_ENCODER, TINY_SEGMENTER
+from refseg_core.models.registry import REGISTRY
+from tests.support.models import TINY_DEMO
+REGISTRY.update(TINY_DEMO)
 from tasks.label_shard import label_shard
 label_shard.retry_delay_seconds = [0, 0, 0]
 from flows.cli.main import main

@@ -65,7 +65,7 @@ def test_a_labeled_shard_is_neither_planned_nor_labeled_again(steps: Steps, monk
     plan = steps.plan(prototypes)
     steps.label(prototypes, plan)
     assert steps.plan(prototypes).pending == ()
-    forbid(monkeypatch, label_module, "Labeler")
+    forbid(monkeypatch, label_module, "BatchLabeler")
     assert steps.label(prototypes, plan) == [ShardSummary(2, 0, 0), ShardSummary(2, 0, 0), ShardSummary(1, 0, 0)]
 
 

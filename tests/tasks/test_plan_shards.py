@@ -1,8 +1,11 @@
 """Images are planned in shards; what matters makes new labels, and what does not makes none."""
 
+import pytest
+
 from refseg_core.settings import BatchSettings, LabelingSettings
 from tasks.postprocess_memory_bank import postprocess_memory_bank
 from tasks.runtime.progress import Progress, listening
+from tasks.store.label_store import LabelRun
 from tests.support.projects.steps import Steps
 
 pytest_plugins = ["tests.support.projects.tiny_project"]
@@ -28,3 +31,21 @@ def test_what_matters_makes_new_labels_and_what_does_not_makes_none(steps: Steps
     )
     if other != prototypes:
         assert steps.plan(other).key != key
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("plain", {"path": "reference"}),
+        ("exact", {}),
+        ("fast", {"path": "fast", "path_version": 2}),
+        ("turbo", {"path": "turbo", "path_version": 2}),
+    ],
+)
+def test_keys_of_labels_stay_those_of_stores_that_there_are(
+    steps: Steps, path: str, expected: dict[str, object]
+) -> None:
+    """Labels of the plain path were stored while it was called 'reference', those of the exact one before any other."""
+    plan = steps.plan(steps.prototypes(), labeling=LabelingSettings(path=path))
+    stored = LabelRun(steps.store, plan.key).recipe_or_error()["settings"]
+    assert {name: stored[name] for name in stored if name.startswith("path")} == expected

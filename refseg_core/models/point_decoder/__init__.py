@@ -1,4 +1,4 @@
-"""Point prompts on the exact path: what `Segmenter.decode_points` answers, for a fraction of the work.
+"""Point prompts on the exact path: what `SAM2.decode_points` answers, for a fraction of the work.
 
 The plain decoder gives every prompt its own copy of the image, the keys (C x W numbers), and rewrites it a dozen
 times. Here no prompt has keys. It has only T tokens, so what a layer adds to the key of a cell is a mixture of H * T

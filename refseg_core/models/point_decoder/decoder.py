@@ -4,7 +4,7 @@ Follows sam2's mask decoder line by line, with `Keys` where that has the keys th
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,10 @@ from refseg_core.models.architectures import SegmenterArchitecture
 from refseg_core.models.compilation import compiled
 from refseg_core.models.point_decoder.folding import Folding
 from refseg_core.models.point_decoder.keys import Keys, PreparedImage
-from refseg_core.models.segmenter import ImageEmbedding, Segmenter
+from refseg_core.models.protocols import ImageEmbedding
+
+if TYPE_CHECKING:
+    from refseg_core.models.sam2 import SAM2
 
 VERSION = 1  # of decoded masks, and how the point decoder rounds
 
@@ -32,7 +35,7 @@ class PointDecoder:
     `is_compiled`: previews are compiled for this machine; everything else decides by what it computes.
     """
 
-    def __init__(self, segmenter: Segmenter, *, is_compiled: bool = False) -> None:
+    def __init__(self, segmenter: "SAM2", *, is_compiled: bool = False) -> None:
         self.architecture: SegmenterArchitecture = segmenter.architecture
         self.device = segmenter.device
         self._prompt_encoder: Any = segmenter.sam_prompt_encoder

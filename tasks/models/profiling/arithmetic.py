@@ -13,9 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from refseg_core.labeling.image_labels import PromptCounts
-from refseg_core.models.encoder import Encoder
-from refseg_core.models.point_decoder import PointDecoder
-from refseg_core.models.segmenter import ImageEmbedding, Segmenter
+from refseg_core.models.protocols import Encoder, ImageEmbedding, Segmenter
 
 _Result = TypeVar("_Result")
 
@@ -62,7 +60,7 @@ def count_arithmetic(segmenter: Segmenter, encoder: Encoder) -> Arithmetic:
         of_segmenter, embedding = _counted(lambda: segmenter.embed(image))
         of_encoder, _ = _counted(lambda: encoder(image))
     embedding = _zeros_like(embedding, device)
-    decoder = PointDecoder(segmenter)
+    decoder = segmenter.point_decoder()
     point = torch.zeros(1, 2, device=device)
     prompt = decoder.prompts(point)
     prepared, image_parts = _counted(lambda: decoder.prepare(embedding))

@@ -10,9 +10,10 @@ import numpy as np
 from refseg_core.analysis.label_agreement import Agreement, compare_labels
 from refseg_core.evaluation.protocols import evaluate
 from refseg_core.images import decode_image
+from refseg_core.labeling.batch_labeler import BatchLabeler
 from refseg_core.labeling.image_labels import PromptCounts
-from refseg_core.labeling.labeler import Labeler
-from refseg_core.settings import EvaluationSettings, LabelingPath
+from refseg_core.settings import EvaluationSettings
+from refseg_core.settings.labeling_paths import LABELING_PATHS
 from refseg_core.tables import Detections
 from tasks.models.profiling.arithmetic import Arithmetic, count_arithmetic
 from tasks.models.profiling.inputs import Inputs
@@ -36,7 +37,7 @@ class PathResult:
     `agreement`: with the first path. `average_precision`: by kind of IoU, where there is ground truth.
     """
 
-    path: LabelingPath
+    path: str
     seconds: dict[str, list[float]]
     flops: dict[str, int]
     peak_bytes: int
@@ -66,7 +67,7 @@ class Comparison:
     results: tuple[PathResult, ...]
 
 
-def compare_paths(inputs: Inputs, paths: Sequence[LabelingPath]) -> Comparison:
+def compare_paths(inputs: Inputs, paths: Sequence[str]) -> Comparison:
     """Labels every image on every path, a batch at a time, in an order that turns; warms up before it measures."""
     runs = {path: _Run(inputs, path) for path in paths}
     size = runs[paths[0]].labeler.images_per_batch
@@ -91,12 +92,12 @@ def compare_paths(inputs: Inputs, paths: Sequence[LabelingPath]) -> Comparison:
     )
 
 
-def _turned(paths: Sequence[LabelingPath], number: int) -> list[LabelingPath]:
+def _turned(paths: Sequence[str], number: int) -> list[str]:
     start = number % len(paths)
     return [*paths[start:], *paths[:start]]
 
 
-def _warm_up(runs: dict[LabelingPath, "_Run"], target: Folder) -> None:
+def _warm_up(runs: dict[str, "_Run"], target: Folder) -> None:
     """A few points of an image each, so that libraries and memory are ready; what is compiled, at its full size."""
     for path, run in runs.items():
         inputs = run.inputs
@@ -109,13 +110,13 @@ def _warm_up(runs: dict[LabelingPath, "_Run"], target: Folder) -> None:
 class _Run:
     """A path at work, and what was measured of it."""
 
-    def __init__(self, inputs: Inputs, path: LabelingPath, *, doing: str = "labeling") -> None:
+    def __init__(self, inputs: Inputs, path: str, *, doing: str = "labeling") -> None:
         self.inputs = inputs
         self.path = path
         self._doing = doing
         self._watch = Stopwatch(inputs.device)
         settings = inputs.labeling.model_copy(update={"path": path})
-        self.labeler = Labeler(
+        self.labeler = BatchLabeler(
             inputs.segmenter, inputs.encoder, inputs.prototypes, settings, inputs.batches, stage=self._stage
         )
         self._found: list[Detections] = []
@@ -142,7 +143,7 @@ class _Run:
         return PathResult(
             self.path,
             {stage: self._watch.seconds[stage] for stage in STAGES},
-            arithmetic.per_image(self._prompts, is_plain=self.path == "reference"),
+            arithmetic.per_image(self._prompts, is_plain=LABELING_PATHS[self.path].is_plain),
             self._peak,
             compare_labels(expected, self.detections),
             self._average_precision(),
@@ -161,8 +162,8 @@ class _Run:
         with self._stage("decode image"):
             images = [decode_image(data, max_pixels=inputs.labeling.max_image_pixels) for data in files]
         with self._stage("resize"):
-            squashed = [self.labeler.squash(image) for image in images]
-        found = self.labeler.find(squashed)
+            frames = [self.labeler.to_frame(image) for image in images]
+        found = self.labeler.find(frames)
         self._prompts += [each.prompts for each in found]
         with self._stage("run lengths"):
             labels = [each.labels(inputs.image_ids[row]) for row, each in zip(rows, found, strict=True)]

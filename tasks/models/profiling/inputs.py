@@ -12,16 +12,15 @@ from refseg_core.demo.dataset import draw_demo_targets
 from refseg_core.errors import ConfigurationError
 from refseg_core.labeling.batching import BatchSize
 from refseg_core.labeling.proposals import point_grid, propose
-from refseg_core.models.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
-from refseg_core.models.encoder import Encoder
-from refseg_core.models.point_decoder import PointDecoder
-from refseg_core.models.preprocessing import squash, to_unit_range
-from refseg_core.models.segmenter import Segmenter
+from refseg_core.models.acceleration import pick_device
+from refseg_core.models.preprocessing import resize_to_square, to_unit_range
+from refseg_core.models.protocols import Encoder, Segmenter
+from refseg_core.models.registry import build_encoder, build_segmenter, models_of
 from refseg_core.settings import BatchSettings, LabelingSettings
 from refseg_core.tables import Images, Prototypes
 from refseg_core.visualization import to_png
 from tasks.datasets.indexed import ground_truth
-from tasks.models.loading import load_encoder, load_segmenter, pick_device
+from tasks.models.loading import load_encoder, load_segmenter
 from tasks.specs import LabelSpec
 from tasks.storage.folder import Folder
 from tasks.store.store import Artifact, Store
@@ -82,14 +81,14 @@ def random_inputs(
     Time depends on weights only through the share of prompts that are kept, so the threshold of the predicted IoU is
     put where `kept` of them are. Raises ConfigurationError for unknown models.
     """
-    for name, known in ((segmenter, SEGMENTER_ARCHITECTURES), (encoder, ENCODER_ARCHITECTURES)):
+    for name, known in ((segmenter, models_of("segmenter")), (encoder, models_of("encoder"))):
         if name not in known:
             raise ConfigurationError(f"--random: {name!r} is not known; expected one of {', '.join(known)}.")
     place = pick_device(device)
     with torch.random.fork_rng():
         torch.manual_seed(_SEED)
-        ours = Segmenter(SEGMENTER_ARCHITECTURES[segmenter]).eval().requires_grad_(False).to(place)
-        theirs = Encoder(ENCODER_ARCHITECTURES[encoder]).eval().requires_grad_(False).to(place)
+        ours = build_segmenter(segmenter, None).to(place)
+        theirs = build_encoder(encoder, None).to(place)
     names = _draw(folder, num_images)
     inputs = Inputs(
         Folder(str(folder)),
@@ -123,7 +122,7 @@ def _draw(folder: Path, num_images: int) -> tuple[str, ...]:
 
 
 def _enlarged(image_HW3: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    return squash(image_HW3, _WIDTH)[:_HEIGHT]
+    return resize_to_square(image_HW3, _WIDTH)[:_HEIGHT]
 
 
 @torch.inference_mode()
@@ -131,8 +130,8 @@ def _threshold(inputs: Inputs, kept: float) -> float:
     """Above which the wanted share of the first image's prompts lies."""
     segmenter = inputs.segmenter
     size = segmenter.architecture.image_size
-    image = squash(_enlarged(draw_demo_targets()[0].image), size)
-    decoder = PointDecoder(segmenter)
+    image = resize_to_square(_enlarged(draw_demo_targets()[0].image), size)
+    decoder = segmenter.point_decoder()
     prepared = decoder.prepare(segmenter.embed(to_unit_range(image)[None].to(inputs.device)))
     some = propose(
         decoder,

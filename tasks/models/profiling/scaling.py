@@ -9,8 +9,8 @@ import torch
 
 from refseg_core.demo.dataset import draw_demo_targets
 from refseg_core.images import Pixels
+from refseg_core.labeling.batch_labeler import BatchLabeler
 from refseg_core.labeling.image_labels import ImageLabels
-from refseg_core.labeling.labeler import Labeler
 from refseg_core.references.memory_bank import crop_reference, encode_references
 from refseg_core.settings import ReferenceSettings
 from tasks.models.profiling.inputs import Inputs, random_prototypes
@@ -93,12 +93,12 @@ def _of_references(inputs: Inputs, number: int) -> float:
 
 
 def _seconds_per_image(inputs: Inputs, images: Sequence[Pixels]) -> float:
-    labeler = Labeler(inputs.segmenter, inputs.encoder, inputs.prototypes, inputs.labeling, inputs.batches)
+    labeler = BatchLabeler(inputs.segmenter, inputs.encoder, inputs.prototypes, inputs.labeling, inputs.batches)
     return _timed(inputs.device, lambda: [_label(labeler, image) for image in images]) / len(images)
 
 
-def _label(labeler: Labeler, image_HW3: Pixels) -> ImageLabels:
-    (found,) = labeler.find([labeler.squash(image_HW3)])
+def _label(labeler: BatchLabeler, image_HW3: Pixels) -> ImageLabels:
+    (found,) = labeler.find([labeler.to_frame(image_HW3)])
     return found.labels("image")
 
 

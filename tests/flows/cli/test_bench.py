@@ -15,9 +15,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from flows.cli.main import main
 from flows.reports.speed_report import describe_ceilings
-from refseg_core.labeling.labeler import Labeler
+from refseg_core.labeling.batch_labeler import BatchLabeler
 from refseg_core.models.processor import this_processor
-from refseg_core.settings import BatchSettings, LabelingPath, LabelingSettings
+from refseg_core.settings import BatchSettings, LabelingSettings
+from refseg_core.settings.labeling_paths import LABELING_PATHS
 from tasks.models.profiling.arithmetic import CPU_OPERATIONS, count_arithmetic
 from tasks.models.profiling.inputs import random_prototypes
 from tasks.models.profiling.machine_limits import _SIDES, measure_ceilings
@@ -71,7 +72,7 @@ def test_growth_is_measured(tmp_path: Path) -> None:
     ("arguments", "expected"),
     [
         (["--device", "cpu", "scale"], "--device: flags of scale belong after it"),
-        (["--paths", "quick"], "expected some of reference, exact, fast, turbo"),
+        (["--paths", "quick"], "expected one of plain, exact, fast, turbo"),
         (["--paths", "fast,fast"], "each once"),
         (["--random", "sam3,dinov2_demo"], "'sam3' is not known"),
         (["--random", "sam2_demo"], "'' is not known"),
@@ -94,8 +95,8 @@ def test_a_stopwatch_adds_up_what_happens_in_a_stage_and_shares_it_among_images(
     assert first == second > 0
 
 
-@pytest.mark.parametrize("path", ["reference", "exact", "fast", "turbo"])
-def test_operations_are_those_of_an_image_that_is_labeled(path: LabelingPath) -> None:
+@pytest.mark.parametrize("path", list(LABELING_PATHS))
+def test_operations_are_those_of_an_image_that_is_labeled(path: str) -> None:
     """Counted while one is labeled, which takes as long as that; at what the prompts had, which is counted ahead."""
     counted: dict[str, FlopCounterMode] = {}
 
@@ -108,10 +109,10 @@ def test_operations_are_those_of_an_image_that_is_labeled(path: LabelingPath) ->
     settings = LabelingSettings(path=path, points_per_side=6, pred_iou_thresh=0.4)
     prototypes = random_prototypes(3, encoder.architecture.embed_dim)
     # Batches of one prompt: with more, sparse searches and thresholds leave products of other shapes.
-    labeler = Labeler(segmenter, encoder, prototypes, settings, BatchSettings(points_per_batch=1), stage=stage)
+    labeler = BatchLabeler(segmenter, encoder, prototypes, settings, BatchSettings(points_per_batch=1), stage=stage)
     image = np.random.default_rng(1).integers(0, 256, (48, 80, 3), dtype=np.uint8)
-    (found,) = labeler.find([labeler.squash(image)])
-    ahead = count_arithmetic(segmenter, encoder).per_image([found.prompts], is_plain=path == "reference")
+    (found,) = labeler.find([labeler.to_frame(image)])
+    ahead = count_arithmetic(segmenter, encoder).per_image([found.prompts], is_plain=path == "plain")
     assert ahead["segmenter"] == counted["segmenter"].get_total_flops() > 0
     assert ahead["encoder"] == counted["encoder"].get_total_flops() > 0
     # The quick paths match previews while they decode, which is not counted ahead.

@@ -9,7 +9,7 @@ import pytest
 
 from flows.config.preflight import check
 from refseg_core.errors import ConfigurationError, RefsegError
-from tasks.models.loading import pick_device
+from refseg_core.models.acceleration import pick_device
 from tasks.store.store import Store
 from tests.support.projects.project import Project, write_coco
 

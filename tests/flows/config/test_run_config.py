@@ -168,7 +168,7 @@ def test_the_template_explains_every_key_with_its_bounds() -> None:
     text = " ".join(text.split())
     for key in keys():
         assert " ".join(str(key.field.description).split()) in text
-    assert "32 asks 1024 times. From 1 to 256." in text
+    assert "32 makes 1024 prompts. From 1 to 256." in text
     assert "reported as unreadable. At least 1." in text
 
 

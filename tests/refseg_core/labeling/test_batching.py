@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from refseg_core.errors import ConfigurationError
 from refseg_core.labeling.batching import UPSAMPLED_AT_ONCE, Batches, BatchSize, in_batches
-from refseg_core.models.architectures import SEGMENTER_ARCHITECTURES
+from refseg_core.models.registry import REGISTRY
 from refseg_core.settings import BatchSettings
 
-_LARGE = SEGMENTER_ARCHITECTURES["sam2_hiera_large"]
+_LARGE = REGISTRY["sam2_hiera_large"].architecture
 _CPU, _GPU = torch.device("cpu"), torch.device("cuda")
 
 

@@ -65,7 +65,7 @@ def test_points_that_nothing_covers_are_asked_and_none_twice() -> None:
     nothing = _covering(torch.zeros(0, _CELLS, _CELLS, dtype=torch.bool), 1.0)
     rest = search.uncovered(nothing)
     assert sorted([*first.tolist(), *rest.tolist()]) == list(range(_SIDE**2))
-    assert len(search.uncovered(nothing)) == len(search.beside(first)) == 0
+    assert len(search.uncovered(nothing)) == len(search.neighbors(first)) == 0
 
 
 @pytest.mark.parametrize(("predicted_iou", "num_columns"), [(0.96, 4), (0.94, 8)])
@@ -80,11 +80,11 @@ def test_the_neighbors_of_points_end_at_the_grids_border() -> None:
     search = SparseSearch(_GRID, _IMAGE)
     corner, inside = 0, 3 * _SIDE + 4
     around = {(x, y) for x in (2, 3, 4) for y in (3, 4, 5)} | {(0, 0), (0, 1), (1, 0), (1, 1)}
-    assert _places(search.beside(torch.tensor([corner, inside]))) == around
-    assert len(search.beside(torch.zeros(0, dtype=torch.int64))) == 0
+    assert _places(search.neighbors(torch.tensor([corner, inside]))) == around
+    assert len(search.neighbors(torch.zeros(0, dtype=torch.int64))) == 0
 
 
 def test_a_grid_of_one_point_is_asked_at_once() -> None:
     search = SparseSearch(point_grid(1, _IMAGE, torch.device("cpu")), _IMAGE)
     assert search.every_other().tolist() == [0]
-    assert len(search.beside(torch.tensor([0]))) == 0
+    assert len(search.neighbors(torch.tensor([0]))) == 0

@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from refseg_core.labeling.batching import BatchSize
-from refseg_core.labeling.proposals import Proposals, point_grid, propose
-from refseg_core.models.segmenter import ImageEmbedding, Segmenter
+from refseg_core.labeling.proposal_source import Proposals
+from refseg_core.labeling.proposals import point_grid, propose
+from refseg_core.models.protocols import ImageEmbedding
+from refseg_core.models.sam2 import SAM2
 from tests.support.closeness import assert_close
 from tests.support.models import random_tensor, tiny_segmenter
 
@@ -13,17 +15,17 @@ _CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def segmenter() -> Segmenter:
+def segmenter() -> SAM2:
     return tiny_segmenter()
 
 
 @pytest.fixture(scope="module")
-def embedding(segmenter: Segmenter) -> ImageEmbedding:
+def embedding(segmenter: SAM2) -> ImageEmbedding:
     return segmenter.embed(random_tensor(1, 3, 64, 64))
 
 
 def _propose(
-    segmenter: Segmenter, embedding: ImageEmbedding, *, per_side: int = 4, batch: int = 64, thresh: float = 0
+    segmenter: SAM2, embedding: ImageEmbedding, *, per_side: int = 4, batch: int = 64, thresh: float = 0
 ) -> Proposals:
     points = point_grid(per_side, segmenter.architecture.image_size, segmenter.device)
     return propose(segmenter, embedding, points, batch=BatchSize(batch), pred_iou_thresh=thresh)
@@ -50,7 +52,7 @@ def test_a_single_point_lies_in_the_middle() -> None:
 
 @pytest.mark.parametrize("batch", [1, 3, 16, 17, 1000])
 def test_the_batch_size_changes_nothing_even_where_it_does_not_divide_the_points(
-    segmenter: Segmenter, embedding: ImageEmbedding, batch: int
+    segmenter: SAM2, embedding: ImageEmbedding, batch: int
 ) -> None:
     expected, proposals = _propose(segmenter, embedding), _propose(segmenter, embedding, batch=batch)
     assert len(proposals) == 16
@@ -58,9 +60,7 @@ def test_the_batch_size_changes_nothing_even_where_it_does_not_divide_the_points
     assert_close(proposals.predicted_iou_N, expected.predicted_iou_N, atol=1e-5, rtol=0)
 
 
-def test_a_threshold_keeps_a_part_of_the_proposals_in_point_order(
-    segmenter: Segmenter, embedding: ImageEmbedding
-) -> None:
+def test_a_threshold_keeps_a_part_of_the_proposals_in_point_order(segmenter: SAM2, embedding: ImageEmbedding) -> None:
     everything = _propose(segmenter, embedding)
     thresh = float(everything.predicted_iou_N.sort().values[[7, 8]].mean())
     kept = everything.predicted_iou_N > thresh
@@ -70,7 +70,7 @@ def test_a_threshold_keeps_a_part_of_the_proposals_in_point_order(
     assert_close(some.logits_NGG, everything.logits_NGG[kept], atol=1e-4, rtol=1e-4)
 
 
-def test_nothing_may_be_proposed(segmenter: Segmenter, embedding: ImageEmbedding) -> None:
+def test_nothing_may_be_proposed(segmenter: SAM2, embedding: ImageEmbedding) -> None:
     nothing = _propose(segmenter, embedding, batch=5, thresh=1)
     assert len(nothing) == 0
     assert nothing.logits_NGG.shape == (0, 16, 16)

@@ -8,8 +8,10 @@ from torch import Tensor, nn
 
 from refseg_core.errors import WeightsError
 from refseg_core.models.checkpoints import load_state
-from refseg_core.models.encoder import Encoder, build_encoder
-from refseg_core.models.segmenter import Segmenter, build_segmenter
+from refseg_core.models.dinov2 import DINOv2
+from refseg_core.models.dinov2 import build as build_encoder
+from refseg_core.models.sam2 import SAM2
+from refseg_core.models.sam2 import build as build_segmenter
 from tests.support.models import TINY_ENCODER, TINY_SEGMENTER, seeded, tiny_encoder, tiny_segmenter
 
 State = dict[str, Tensor]
@@ -49,11 +51,11 @@ def _random_start() -> Iterator[None]:
         yield
 
 
-def _segmenter(state: State) -> Segmenter:
+def _segmenter(state: State) -> SAM2:
     return build_segmenter(TINY_SEGMENTER, state, model="tiny-sam")
 
 
-def _encoder(state: State) -> Encoder:
+def _encoder(state: State) -> DINOv2:
     return build_encoder(TINY_ENCODER, state, model="tiny-dino")
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from refseg_core.labeling.batch_labeler import BatchLabeler
 from refseg_core.labeling.batching import is_out_of_memory
-from refseg_core.labeling.labeler import Labeler
 from refseg_core.models.compilation import compiled
 from refseg_core.settings import BatchSettings, LabelingSettings
 from refseg_core.tables import Prototypes
@@ -88,7 +88,7 @@ def test_a_path_that_is_compiled_finds_the_same(monkeypatch: pytest.MonkeyPatch)
     )
     image = np.random.default_rng(1).integers(0, 256, (48, 80, 3), dtype=np.uint8)
     plain, quick = (
-        Labeler(tiny_segmenter(), tiny_encoder(), table, settings, BatchSettings(compiled=is_compiled))
+        BatchLabeler(tiny_segmenter(), tiny_encoder(), table, settings, BatchSettings(compiled=is_compiled))
         .label(image, image_id="harbour.jpg")
         .detections
         for is_compiled in (False, True)

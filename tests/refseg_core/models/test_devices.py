@@ -14,9 +14,9 @@ from refseg_core.labeling.matching import Matches, match, match_plainly
 from refseg_core.labeling.merging import mask_boxes
 from refseg_core.labeling.proposals import point_grid
 from refseg_core.masks.bitmasks import PackedMasks
-from refseg_core.models.encoder import Encoder
+from refseg_core.models.dinov2 import DINOv2
 from refseg_core.models.point_decoder import PointDecoder
-from refseg_core.models.segmenter import Segmenter
+from refseg_core.models.sam2 import SAM2
 from tests.support.models import tiny_encoder, tiny_segmenter
 
 _ELSEWHERE = torch.device("meta")
@@ -31,14 +31,14 @@ def fake() -> Iterator[FakeTensorMode]:
 
 
 @pytest.fixture
-def segmenter(fake: FakeTensorMode) -> Segmenter:
+def segmenter(fake: FakeTensorMode) -> SAM2:
     with unset_fake_temporarily():
         built = tiny_segmenter()
     return built.to_empty(device=_ELSEWHERE)
 
 
 @pytest.fixture
-def encoder(fake: FakeTensorMode) -> Encoder:
+def encoder(fake: FakeTensorMode) -> DINOv2:
     with unset_fake_temporarily():
         built = tiny_encoder()
     return built.to_empty(device=_ELSEWHERE)
@@ -53,20 +53,20 @@ def test_operands_of_two_devices_are_refused() -> None:
         torch.add(torch.empty(3, device=_ELSEWHERE), torch.empty(3))
 
 
-def test_embeddings_and_features_lie_where_the_models_do(segmenter: Segmenter, encoder: Encoder) -> None:
+def test_embeddings_and_features_lie_where_the_models_do(segmenter: SAM2, encoder: DINOv2) -> None:
     embedding = segmenter.embed(_frames())
     for features in (embedding.stride16_BWhw, embedding.stride8_Bchw, embedding.stride4_Bchw, encoder(_frames())):
         assert features.device == _ELSEWHERE
         assert len(features) == 2
 
 
-def test_boxes_become_masks_there(segmenter: Segmenter) -> None:
+def test_boxes_become_masks_there(segmenter: SAM2) -> None:
     logits, predicted_iou = segmenter.decode_boxes(segmenter.embed(_frames())[0], torch.empty(3, 4, device=_ELSEWHERE))
     assert logits.device == predicted_iou.device == _ELSEWHERE
     assert logits.shape == (3, _SIZE // 4, _SIZE // 4)
 
 
-def test_points_become_previews_and_masks_there(segmenter: Segmenter) -> None:
+def test_points_become_previews_and_masks_there(segmenter: SAM2) -> None:
     decoder = PointDecoder(segmenter)
     image = decoder.prepare(segmenter.embed(_frames())[0])
     prompts = decoder.prompts(point_grid(4, _SIZE, segmenter.device))
@@ -78,7 +78,7 @@ def test_points_become_previews_and_masks_there(segmenter: Segmenter) -> None:
 
 
 @pytest.mark.parametrize("matching", [match, match_plainly])
-def test_masks_are_matched_there(encoder: Encoder, matching: Callable[[Tensor, Tensor, Tensor], Matches]) -> None:
+def test_masks_are_matched_there(encoder: DINOv2, matching: Callable[[Tensor, Tensor, Tensor], Matches]) -> None:
     features = encoder(_frames())[0]
     masks = torch.empty(5, 16, 16, dtype=torch.bool, device=_ELSEWHERE)
     matches = matching(masks, features, torch.empty(3, features.shape[-1], device=_ELSEWHERE))

@@ -15,10 +15,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from refseg_core.labeling.proposals import point_grid
-from refseg_core.models.architectures import SEGMENTER_ARCHITECTURES, SegmenterArchitecture
+from refseg_core.models.architectures import SegmenterArchitecture
 from refseg_core.models.point_decoder import PointDecoder
-from refseg_core.models.preprocessing import squash, to_unit_range
-from refseg_core.models.segmenter import ImageEmbedding, Segmenter, build_segmenter
+from refseg_core.models.preprocessing import resize_to_square, to_unit_range
+from refseg_core.models.protocols import ImageEmbedding
+from refseg_core.models.registry import REGISTRY
+from refseg_core.models.sam2 import SAM2
+from refseg_core.models.sam2 import build as build_segmenter
 from tests.support.closeness import assert_close
 from tests.support.models import TINY_SEGMENTER, random_tensor, tiny_segmenter
 
@@ -41,7 +44,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def _segmenter(architecture: SegmenterArchitecture, seed: int = 0) -> Segmenter:
+def _segmenter(architecture: SegmenterArchitecture, seed: int = 0) -> SAM2:
     """Random biases and norms too, so that none of them may be forgotten."""
     segmenter = tiny_segmenter(architecture, seed=seed)
     generator = torch.Generator().manual_seed(seed)
@@ -232,10 +235,10 @@ def test_keys_that_the_layers_almost_cancel_still_agree() -> None:
 def test_real_weights_on_a_real_image(shared: Path) -> None:
     """Predicted IoUs are compared loosely: on this image either path is up to 7e-6 away from float64."""
     state = torch.load(shared / "weights" / "sam2_hiera_tiny.pt", weights_only=True)["model"]
-    segmenter = build_segmenter(SEGMENTER_ARCHITECTURES["sam2_hiera_tiny"], state, model="sam2_hiera_tiny")
+    segmenter = build_segmenter(REGISTRY["sam2_hiera_tiny"].architecture, state, model="sam2_hiera_tiny")
     path = sorted((shared / "data" / "coco_tiny" / "val2017").glob("*.jpg"))[0]
     with Image.open(path) as image:
-        frame = to_unit_range(squash(np.array(image.convert("RGB")), 1024))[None]
+        frame = to_unit_range(resize_to_square(np.array(image.convert("RGB")), 1024))[None]
     with torch.inference_mode():
         embedding = segmenter.embed(frame)
         points = point_grid(8, 1024, _CPU)

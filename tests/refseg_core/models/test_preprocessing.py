@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from refseg_core.models.preprocessing import normalize, squash, to_unit_range
+from refseg_core.models.preprocessing import normalize, resize_to_square, to_unit_range
 from tests.support.closeness import assert_close
 from tests.support.oracles import original
 
@@ -42,20 +42,20 @@ def test_read_only_and_flipped_images_are_read_and_left_alone() -> None:
 
 
 @pytest.mark.parametrize("size", [(20, 30), (7, 5), (1, 1), (3, 50), (33, 16)])
-def test_squashing_is_pillows_antialiased_bicubic_to_a_level(size: tuple[int, int]) -> None:
+def test_resizing_is_pillows_antialiased_bicubic_to_a_level(size: tuple[int, int]) -> None:
     image = _image(*size)
     # Pillow goes along the rows first and cuts and rounds to levels after each direction.
     along = original.interpolate(image.astype(np.float64), (size[0], 16), original.antialiased_cubic).clip(0, 255)
     expected = original.interpolate(along.round(), (16, 16), original.antialiased_cubic).clip(0, 255)
-    squashed = squash(image, 16)
-    assert squashed.dtype == np.uint8
-    assert squashed.shape == (16, 16, 3)
-    assert np.abs(squashed - expected).max() < 1
+    frames = resize_to_square(image, 16)
+    assert frames.dtype == np.uint8
+    assert frames.shape == (16, 16, 3)
+    assert np.abs(frames - expected).max() < 1
 
 
-def test_squashing_a_square_of_the_right_size_changes_nothing() -> None:
+def test_resizing_a_square_of_the_right_size_changes_nothing() -> None:
     image = _image(16, 16)
-    np.testing.assert_array_equal(squash(image, 16), image)
+    np.testing.assert_array_equal(resize_to_square(image, 16), image)
 
 
 def test_normalizing_takes_imagenets_mean_to_zero_and_its_deviation_to_one() -> None:

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refseg_core.models.encoder import Encoder
+from refseg_core.models.dinov2 import DINOv2
 from refseg_core.references.memory_bank import Crop, crop_reference, encode_references, patch_weights
 from refseg_core.tables import MemoryBank
 from tasks.store.parquet import table_to_parquet
@@ -19,7 +19,7 @@ Bounds = tuple[int, int, int, int]
 
 
 @pytest.fixture(scope="module")
-def encoder() -> Encoder:
+def encoder() -> DINOv2:
     return tiny_encoder()
 
 
@@ -101,7 +101,7 @@ def test_a_patchs_weight_is_the_mask_at_its_top_left_pixel() -> None:
     assert patch_weights(torch.stack((mask, 2 * mask)), 5)[1].tolist() == (2 * patch_weights(mask, 5)).tolist()
 
 
-def test_features_are_averaged_under_the_soft_mask(encoder: Encoder) -> None:
+def test_features_are_averaged_under_the_soft_mask(encoder: DINOv2) -> None:
     crops = [Crop(random_tensor(3, 70, 70, seed=seed), random_tensor(70, 70, seed=seed + 9)) for seed in range(3)]
     encoded = encode_references(encoder, crops)
     for crop, reference in zip(crops, encoded, strict=True):
@@ -115,7 +115,7 @@ def test_features_are_averaged_under_the_soft_mask(encoder: Encoder) -> None:
         assert reference.feature_C.dtype == np.float32
 
 
-def test_a_mask_that_vanishes_on_the_patch_grid_weighs_nothing(encoder: Encoder) -> None:
+def test_a_mask_that_vanishes_on_the_patch_grid_weighs_nothing(encoder: DINOv2) -> None:
     thin = torch.zeros(70, 70)
     thin[:, 7] = 1  # between the columns that count
     image = random_tensor(3, 70, 70)

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from refseg_core.masks.rle import boxes_of_masks
-from refseg_core.models.segmenter import ImageEmbedding, Segmenter
+from refseg_core.models.protocols import ImageEmbedding
+from refseg_core.models.sam2 import SAM2
 from refseg_core.references.segmentation import segment_boxes
 from tests.support.models import tiny_segmenter
 
 
 @pytest.fixture
-def segmenter() -> Segmenter:
+def segmenter() -> SAM2:
     return tiny_segmenter()
 
 
@@ -51,7 +52,7 @@ def _draw(*pictures: list[str]) -> Callable[[ImageEmbedding, Tensor], tuple[Tens
 
 
 def test_boxes_are_scaled_to_the_segmenter_frame_and_masks_back(
-    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+    segmenter: SAM2, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(segmenter, "decode_boxes", _draw_boxes)
     boxes = [(50, 20, 150, 60), (0, 0, 25, 80), (175, 75, 200, 80)]
@@ -63,7 +64,7 @@ def test_boxes_are_scaled_to_the_segmenter_frame_and_masks_back(
     np.testing.assert_allclose(scores, [0.5, 0.7, 0.9])
 
 
-def test_where_nothing_is_found_the_mask_is_the_box(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_nothing_is_found_the_mask_is_the_box(segmenter: SAM2, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segmenter, "decode_boxes", _find_nothing)
     boxes = np.array([[2.5, 3.0, 7.2, 9.0], [-4, -3, 5, 6], [15, 10, 40, 30]])
     masks, scores = segment_boxes(segmenter, _image(12, 20), boxes)
@@ -72,7 +73,7 @@ def test_where_nothing_is_found_the_mask_is_the_box(segmenter: Segmenter, monkey
     assert scores.tolist() == [0, 0, 0]
 
 
-def test_a_box_beside_the_image_holds_none_of_it(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_box_beside_the_image_holds_none_of_it(segmenter: SAM2, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segmenter, "decode_boxes", _find_nothing)
     boxes = np.array([[-10.0, 3, -5, 9], [3, -10, 9, -5], [30, 3, 40, 9]])
     masks, _ = segment_boxes(segmenter, _image(12, 20), boxes)
@@ -80,7 +81,7 @@ def test_a_box_beside_the_image_holds_none_of_it(segmenter: Segmenter, monkeypat
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 500), (700, 2), (64, 64)])
-def test_masks_have_the_images_size(segmenter: Segmenter, size: tuple[int, int]) -> None:
+def test_masks_have_the_images_size(segmenter: SAM2, size: tuple[int, int]) -> None:
     height, width = size
     masks, scores = segment_boxes(segmenter, _image(*size), np.array([[0.0, 0.0, width, height]]))
     assert masks.shape == (1, *size)
@@ -89,7 +90,7 @@ def test_masks_have_the_images_size(segmenter: Segmenter, size: tuple[int, int])
     assert ((scores >= 0) & (scores <= 1)).all()
 
 
-def test_other_boxes_of_the_image_change_nothing(segmenter: Segmenter) -> None:
+def test_other_boxes_of_the_image_change_nothing(segmenter: SAM2) -> None:
     image, boxes = _image(60, 90), np.array([[5.0, 5, 40, 30], [30, 20, 80, 55], [0, 0, 90, 60]])
     masks, scores = segment_boxes(segmenter, image, boxes)
     assert (masks[0] != masks[1]).any()
@@ -106,7 +107,7 @@ _BOXES = np.array([[1.0, 1, 6, 6], [2.4, 3, 9.6, 8], [-3, 2, 40, 4]])
 
 
 def test_originally_masks_lose_their_holes_and_end_a_pixel_earlier(
-    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    segmenter: SAM2, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(segmenter, "decode_boxes", _draw(_RING))
     exact, _ = segment_boxes(segmenter, _image(16, 16), _BOXES[:1])
@@ -118,7 +119,7 @@ def test_originally_masks_lose_their_holes_and_end_a_pixel_earlier(
 
 
 def test_originally_parts_too_small_for_a_polygon_are_dropped_with_a_warning(
-    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    segmenter: SAM2, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(segmenter, "decode_boxes", _draw([*_RING, "", "#", "", "  ######"]))
     masks, _ = segment_boxes(segmenter, _image(16, 16), _BOXES[:1], conventions="original")
@@ -128,7 +129,7 @@ def test_originally_parts_too_small_for_a_polygon_are_dropped_with_a_warning(
 
 
 def test_originally_the_box_is_the_mask_where_no_polygon_is_left(
-    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    segmenter: SAM2, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(segmenter, "decode_boxes", _draw(_RING, ["", "   #"], []))
     masks, scores = segment_boxes(segmenter, _image(16, 16), _BOXES, conventions="original")
@@ -139,9 +140,7 @@ def test_originally_the_box_is_the_mask_where_no_polygon_is_left(
     assert "The box itself becomes the mask." in caplog.text
 
 
-def test_originally_a_box_beside_the_image_holds_none_of_it(
-    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_originally_a_box_beside_the_image_holds_none_of_it(segmenter: SAM2, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segmenter, "decode_boxes", _find_nothing)
     boxes = np.array([[-10.0, 3, -5, 9], [3, -10, 9, -5], [30, 3, 40, 9]])
     masks, scores = segment_boxes(segmenter, _image(12, 20), boxes, conventions="original")

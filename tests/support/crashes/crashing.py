@@ -204,16 +204,16 @@ def _prepare(attempt: Attempt) -> None:
 
 
 def _find_less() -> None:
-    from refseg_core.labeling.image_labels import Found, ImageLabels
+    from refseg_core.labeling.image_labels import FoundInstances, ImageLabels
 
-    labels = Found.labels
+    labels = FoundInstances.labels
 
-    def less(found: Found, image_id: str) -> ImageLabels:
+    def less(found: FoundInstances, image_id: str) -> ImageLabels:
         all_of_them = labels(found, image_id)
         detections = all_of_them.detections[1:]
         return ImageLabels(detections.replace(score=detections.score * 0.9), all_of_them.num_proposals)
 
-    Found.labels = less  # type: ignore[method-assign]
+    FoundInstances.labels = less  # type: ignore[method-assign]
 
 
 def _shuffle_shards(seed: int) -> None:
@@ -258,7 +258,7 @@ def _create_half(create: Callable[..., object], folder: object, name: str, data:
 
 def _doings() -> dict[str, tuple[Any, str]]:
     """What a process may die of: where that function is looked up when it is called."""
-    from refseg_core.labeling.labeler import Labeler
+    from refseg_core.labeling.batch_labeler import BatchLabeler
 
     return {
         "create": (folder.Folder, "create"),
@@ -268,7 +268,7 @@ def _doings() -> dict[str, tuple[Any, str]]:
         "delete": (folder.Folder, "delete"),
         "read": (folder.Folder, "read"),
         "call": (folder, "patiently"),
-        "label": (Labeler, "find"),
+        "label": (BatchLabeler, "find"),
         "write": (sys.modules[__name__], "_written"),
         "rename": (Path, "replace"),
         "download": (sys.modules[__name__], "_downloaded"),
@@ -322,10 +322,12 @@ def _collect(store: str, **options: Any) -> None:
 
 
 def _pull(folder: str, model: str, **published: Any) -> None:
+    from dataclasses import replace
+
     from refseg_core.models.registry import REGISTRY
     from tasks.models.download import pull_weights
 
-    REGISTRY[model] = REGISTRY[model]._replace(**published)
+    REGISTRY[model] = replace(REGISTRY[model], **published)
     pull_weights(model, folder=folder, progress=_downloaded)
 
 
@@ -335,12 +337,11 @@ _WORKS: dict[str, Callable[..., None]] = {"run": _run, "export": _export, "colle
 def _use_tiny_models() -> None:
     import torch
 
-    from refseg_core.models.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
-    from tests.support.models import TINY_ENCODER, TINY_SEGMENTER
+    from refseg_core.models.registry import REGISTRY
+    from tests.support.models import TINY_DEMO
 
     torch.set_num_threads(1)
-    SEGMENTER_ARCHITECTURES["sam2_demo"] = TINY_SEGMENTER
-    ENCODER_ARCHITECTURES["dinov2_demo"] = TINY_ENCODER
+    REGISTRY.update(TINY_DEMO)
 
 
 def _main() -> None:

@@ -34,7 +34,7 @@ class SleepingLabeler:
     first_at: float | None = None  # when the first image began and the last one ended
     last_at = 0.0
 
-    def squash(self, image_HW3: npt.NDArray[np.uint8]) -> "SleepingLabeler":
+    def to_frame(self, image_HW3: npt.NDArray[np.uint8]) -> "SleepingLabeler":
         return self
 
     def find(self, images: list["SleepingLabeler"]) -> list["SleepingLabeler"]:

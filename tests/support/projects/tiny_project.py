@@ -1,6 +1,6 @@
 """Projects whose models take milliseconds: a pytest plugin, named in `pytest_plugins`.
 
-The demo models' architectures are exchanged for tinier ones. Only fixtures: a test module that also imported it would
+The demo models' dimensions are exchanged for tinier ones. Only fixtures: a test module that also imported it would
 have pytest complain.
 """
 
@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from refseg_core.models.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
-from tests.support.models import TINY_ENCODER, TINY_SEGMENTER
+from refseg_core.models.registry import REGISTRY
+from tests.support.models import TINY_DEMO
 from tests.support.projects.project import Project, save_tiny_weights, write_project
 from tests.support.projects.steps import Steps
 
@@ -27,8 +27,8 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny_models(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The demo models are tiny."""
-    monkeypatch.setitem(SEGMENTER_ARCHITECTURES, "sam2_demo", TINY_SEGMENTER)
-    monkeypatch.setitem(ENCODER_ARCHITECTURES, "dinov2_demo", TINY_ENCODER)
+    for name, spec in TINY_DEMO.items():
+        monkeypatch.setitem(REGISTRY, name, spec)
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)  # with more, tiny models spend all their time on waiting for one another
     yield

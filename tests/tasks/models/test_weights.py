@@ -12,10 +12,9 @@ import torch
 from torch import nn
 
 from refseg_core.errors import RefsegError, WeightsError
-from refseg_core.models.architectures import ENCODER_ARCHITECTURES, SEGMENTER_ARCHITECTURES
-from refseg_core.models.encoder import build_encoder
-from refseg_core.models.registry import REGISTRY, PublishedWeights
-from refseg_core.models.segmenter import build_segmenter
+from refseg_core.models.dinov2 import build as build_encoder
+from refseg_core.models.registry import REGISTRY, ModelSpec
+from refseg_core.models.sam2 import build as build_segmenter
 from tasks.models.weights import ListedWeights, list_weights, load_weights, locate_weights, weights_folder
 from tests.support.weight_files import FILE, MODEL, STATE, Site, digest, publish, same, saved, serving
 
@@ -213,16 +212,16 @@ def _row(model: str) -> ListedWeights:
 @pytest.mark.skipif(_row("sam2_demo").state == "missing", reason="the demo's weights are not built yet")
 def test_the_demo_models_load_without_a_download() -> None:
     segmenter, encoder = load_weights("sam2_demo"), load_weights("dinov2_demo")
-    build_segmenter(SEGMENTER_ARCHITECTURES["sam2_demo"], segmenter.state, model="sam2_demo")
-    build_encoder(ENCODER_ARCHITECTURES["dinov2_demo"], encoder.state, model="dinov2_demo")
+    build_segmenter(REGISTRY["sam2_demo"].architecture, segmenter.state, model="sam2_demo")
+    build_encoder(REGISTRY["dinov2_demo"].architecture, encoder.state, model="dinov2_demo")
 
 
 @pytest.mark.real
 def test_real_weights_load_and_fit(shared: Path) -> None:
     segmenter = load_weights(MODEL, str(shared / "weights" / "sam2_hiera_tiny.pt"))
     encoder = load_weights("dinov2_vits14", str(shared / "weights" / "dinov2_vits14_pretrain.pth"))
-    build_segmenter(SEGMENTER_ARCHITECTURES[MODEL], segmenter.state, model=MODEL)
-    build_encoder(ENCODER_ARCHITECTURES["dinov2_vits14"], encoder.state, model="dinov2_vits14")
+    build_segmenter(REGISTRY[MODEL].architecture, segmenter.state, model=MODEL)
+    build_encoder(REGISTRY["dinov2_vits14"].architecture, encoder.state, model="dinov2_vits14")
 
 
 def test_weights_are_loaded_over_http_and_secrets_of_the_address_are_not_shown(site: Site) -> None:
@@ -253,7 +252,7 @@ def test_the_list_has_every_model_with_what_is_published() -> None:
     rows = list_weights()
     assert [row.model for row in rows] == list(REGISTRY)
     for row in rows:
-        published: PublishedWeights = REGISTRY[row.model]
+        published: ModelSpec = REGISTRY[row.model]
         assert (row.kind, row.url, row.license) == (published.kind, published.url, published.license)
         assert row.is_pinned == (published.sha256 is not None)
 

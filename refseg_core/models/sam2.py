@@ -1,4 +1,4 @@
-"""The segmenter: the only door to the module `sam2`.
+"""SAM2, a segmenter: the only door to the module `sam2`.
 
 Its image encoder, prompt encoder and mask decoder are called directly, never its predictors: those add
 `no_mem_embed` to the embedding and filter masks, which changes the method's numbers (quirk Q1; method,
@@ -7,8 +7,8 @@ section 3.4).
 Shapes: B images, S segmenter frame side (px), G mask logits side (S / 4), N prompts, W width of the decoder.
 """
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from sam2.modeling.backbones.hieradet import Hiera
@@ -20,8 +20,10 @@ from sam2.modeling.sam.transformer import TwoWayTransformer
 from torch import Tensor, nn
 
 from refseg_core.models.architectures import SegmenterArchitecture
-from refseg_core.models.checkpoints import load_state
+from refseg_core.models.checkpoints import has_shapes, load_state
+from refseg_core.models.point_decoder import PointDecoder
 from refseg_core.models.preprocessing import normalize
+from refseg_core.models.protocols import ImageEmbedding
 
 VERSION = 1  # of embeddings and decoded masks
 
@@ -45,25 +47,7 @@ _UNUSED_PARAMETERS = (
 _POINT, _BOX_CORNERS = 1, (2, 3)
 
 
-@dataclass(frozen=True)
-class ImageEmbedding:
-    """What the decoder needs of B images: feature maps at three strides."""
-
-    stride16_BWhw: Tensor
-    stride8_Bchw: Tensor
-    stride4_Bchw: Tensor
-
-    def __getitem__(self, index: int) -> "ImageEmbedding":
-        """The embedding of one image, still batched (B = 1)."""
-        here = slice(index, index + 1)
-        return ImageEmbedding(self.stride16_BWhw[here], self.stride8_Bchw[here], self.stride4_Bchw[here])
-
-    def float(self) -> "ImageEmbedding":
-        """The embedding in float32, whatever it was computed in."""
-        return ImageEmbedding(self.stride16_BWhw.float(), self.stride8_Bchw.float(), self.stride4_Bchw.float())
-
-
-class Segmenter(nn.Module):
+class SAM2(nn.Module):
     """SAM2 for images: embeds images, decodes point and box prompts into mask logits."""
 
     def __init__(self, architecture: SegmenterArchitecture) -> None:
@@ -95,35 +79,50 @@ class Segmenter(nn.Module):
         return embedding
 
     def decode_points(
-        self, embedding: ImageEmbedding, points_N2: Tensor, *, pred_iou_thresh: float
+        self, embedding: ImageEmbedding, points_N2: Tensor, *, pred_iou_thresh: float | None
     ) -> tuple[Tensor, Tensor]:
         """Decodes one positive point per prompt into the best of its three masks. Method, section 6.3.
 
         `points_N2`: float32, (x, y) in the segmenter frame, pixels. `embedding`: of one image.
         Returns logits float32 [n, G, G] and predicted IoU float32 [n] in [0, 1] of the prompts whose predicted IoU
-        exceeds the threshold, in their order.
+        exceeds the threshold (all where it is None), in their order.
         """
         labels_N1 = torch.full((len(points_N2), 1), _POINT, device=points_N2.device)
         logits_N4GG, predicted_iou_N4 = self._decode(embedding, points_N2[:, None], labels_N1)
         predicted_iou_N, best_N = predicted_iou_N4[:, 1:].max(dim=1)
-        rows = torch.nonzero(predicted_iou_N > pred_iou_thresh)[:, 0]
+        rows = torch.nonzero(predicted_iou_N > (-math.inf if pred_iou_thresh is None else pred_iou_thresh))[:, 0]
         return logits_N4GG[rows, best_N[rows] + 1], predicted_iou_N[rows]
 
     def decode_boxes(self, embedding: ImageEmbedding, boxes_N4: Tensor) -> tuple[Tensor, Tensor]:
         """Decodes one box per prompt into its single mask (mask token 0). Method, section 2.
 
         `boxes_N4`: float32 xyxy in the segmenter frame, pixels. The embedding gets `no_mem_embed` added here, as
-        SAM2 was trained to see for prompts on still images; the point grid (quirk Q1) does not.
+        SAM2 was trained to see for prompts on still images; that of the point grid does not (quirk Q1).
         Returns logits float32 [N, G, G] and predicted IoU float32 [N] in [0, 1].
         """
         labels_N2 = torch.tensor(_BOX_CORNERS, device=boxes_N4.device).expand(len(boxes_N4), 2)
-        with_memory = ImageEmbedding(
-            embedding.stride16_BWhw + self.no_mem_embed.view(1, -1, 1, 1),
-            embedding.stride8_Bchw,
-            embedding.stride4_Bchw,
-        )
-        logits_N4GG, predicted_iou_N4 = self._decode(with_memory, boxes_N4.view(-1, 2, 2), labels_N2)
+        logits_N4GG, predicted_iou_N4 = self._decode(self._as_trained(embedding), boxes_N4.view(-1, 2, 2), labels_N2)
         return logits_N4GG[:, 0], predicted_iou_N4[:, 0]
+
+    def decode_clicks(self, embedding: ImageEmbedding, points_K2: Tensor) -> tuple[Tensor, Tensor]:
+        """Decodes positive points (x, y) that lie on one instance, float32 in the segmenter frame, into its mask.
+
+        One point leaves open how much is meant: of its three masks the one of the largest predicted IoU is taken;
+        several points have mask 0, as SAM2 was trained. Returns logits float32 [G, G] and predicted IoU.
+        """
+        labels_1K = torch.full((1, len(points_K2)), _POINT, device=points_K2.device)
+        logits_14GG, predicted_iou_14 = self._decode(self._as_trained(embedding), points_K2[None], labels_1K)
+        best = 1 + int(predicted_iou_14[0, 1:].argmax()) if len(points_K2) == 1 else 0
+        return logits_14GG[0, best], predicted_iou_14[0, best]
+
+    def point_decoder(self, *, is_compiled: bool = False) -> PointDecoder:
+        """Returns what decodes grids of points several times quicker; `is_compiled`: its previews, for this machine."""
+        return PointDecoder(self, is_compiled=is_compiled)
+
+    def _as_trained(self, embedding: ImageEmbedding) -> ImageEmbedding:
+        """The embedding as SAM2 saw still images in training."""
+        with_memory = embedding.stride16_BWhw + self.no_mem_embed.view(1, -1, 1, 1)
+        return ImageEmbedding(with_memory, embedding.stride8_Bchw, embedding.stride4_Bchw)
 
     def _decode(self, embedding: ImageEmbedding, coordinates_NK2: Tensor, labels_NK: Tensor) -> tuple[Tensor, Tensor]:
         sparse, dense = self.sam_prompt_encoder(points=(coordinates_NK2, labels_NK), boxes=None, masks=None)
@@ -182,12 +181,26 @@ def _mask_decoder(architecture: SegmenterArchitecture) -> MaskDecoder:
     )
 
 
-def build_segmenter(architecture: SegmenterArchitecture, state: Mapping[str, Tensor], *, model: str) -> Segmenter:
+def build(architecture: SegmenterArchitecture, state: Mapping[str, Tensor] | None, *, model: str) -> SAM2:
     """Builds a segmenter in evaluation mode from an official checkpoint's state dict.
 
     Raises WeightsError naming the parameters that are missing, unexpected or of another shape; only what images
     do not need (the video memory, mask prompts, the object score) may be missing or extra.
     """
-    segmenter = Segmenter(architecture)
-    load_state(segmenter, state, model=model, may_be_missing=_UNUSED_PARAMETERS, may_be_extra=_VIDEO_PARAMETERS)
+    segmenter = SAM2(architecture)
+    if state is not None:
+        load_state(segmenter, state, model=model, may_be_missing=_UNUSED_PARAMETERS, may_be_extra=_VIDEO_PARAMETERS)
     return segmenter.eval().requires_grad_(False)
+
+
+def fits(architecture: SegmenterArchitecture, state: Mapping[str, Tensor]) -> bool:
+    """Returns whether widths, depth and position grid of a state dict are the architecture's."""
+    first, depth = architecture.embed_dim, sum(architecture.stages)
+    trunk = "image_encoder.trunk"
+    telltale: dict[str, tuple[int, ...] | None] = {
+        f"{trunk}.pos_embed": (1, first, *architecture.position_grid),
+        f"{trunk}.blocks.{depth - 1}.norm2.weight": (architecture.stage_widths[3],),
+        f"{trunk}.blocks.{depth}.norm2.weight": None,
+        "no_mem_embed": (1, 1, architecture.width),
+    }
+    return has_shapes(state, telltale)

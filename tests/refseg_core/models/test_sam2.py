@@ -12,8 +12,10 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from refseg_core.models.architectures import SEGMENTER_ARCHITECTURES
-from refseg_core.models.segmenter import ImageEmbedding, Segmenter, build_segmenter
+from refseg_core.models.protocols import ImageEmbedding
+from refseg_core.models.registry import REGISTRY
+from refseg_core.models.sam2 import SAM2
+from refseg_core.models.sam2 import build as build_segmenter
 from tests.support.closeness import assert_close
 from tests.support.models import TINY_SEGMENTER, random_tensor, tiny_segmenter
 
@@ -22,16 +24,16 @@ _BOXES = torch.tensor([[3.0, 5.0, 30.0, 40.0], [10.0, 20.0, 60.0, 63.0]])
 
 
 @pytest.fixture
-def segmenter() -> Segmenter:
+def segmenter() -> SAM2:
     return tiny_segmenter()
 
 
 @pytest.fixture
-def embedding(segmenter: Segmenter) -> ImageEmbedding:
+def embedding(segmenter: SAM2) -> ImageEmbedding:
     return segmenter.embed(random_tensor(1, 3, 64, 64))
 
 
-def _answer(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch, predicted_iou_N4: Tensor) -> Tensor:
+def _answer(segmenter: SAM2, monkeypatch: pytest.MonkeyPatch, predicted_iou_N4: Tensor) -> Tensor:
     """Makes the decoder answer with these predicted IoUs, and logits that tell the masks apart."""
     logits = torch.arange(predicted_iou_N4.numel(), dtype=torch.float32).view(*predicted_iou_N4.shape, 1, 1)
     answer = (logits.expand(-1, -1, 16, 16), predicted_iou_N4, None, None)
@@ -39,14 +41,14 @@ def _answer(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch, predicted_iou
     return logits[..., 0, 0]
 
 
-def test_an_image_is_embedded_at_three_strides(segmenter: Segmenter) -> None:
+def test_an_image_is_embedded_at_three_strides(segmenter: SAM2) -> None:
     embedding = segmenter.embed(random_tensor(2, 3, 64, 64))
     assert embedding.stride16_BWhw.shape == (2, 32, 4, 4)
     assert embedding.stride8_Bchw.shape == (2, 8, 8, 8)
     assert embedding.stride4_Bchw.shape == (2, 4, 16, 16)
 
 
-def test_images_of_a_batch_do_not_touch_each_other(segmenter: Segmenter) -> None:
+def test_images_of_a_batch_do_not_touch_each_other(segmenter: SAM2) -> None:
     images = random_tensor(3, 3, 64, 64)
     together = segmenter.embed(images)
     for index in range(3):
@@ -56,7 +58,7 @@ def test_images_of_a_batch_do_not_touch_each_other(segmenter: Segmenter) -> None
             assert_close(getattr(taken, field.name), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_pixels_are_normalized_inside(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pixels_are_normalized_inside(segmenter: SAM2, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Tensor] = []
     encode = segmenter.image_encoder.forward
 
@@ -70,7 +72,7 @@ def test_pixels_are_normalized_inside(segmenter: Segmenter, monkeypatch: pytest.
 
 
 def test_a_point_takes_the_best_of_its_three_masks_never_the_first(
-    segmenter: Segmenter, embedding: ImageEmbedding, monkeypatch: pytest.MonkeyPatch
+    segmenter: SAM2, embedding: ImageEmbedding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     predicted_iou = torch.tensor(
         [[0.99, 0.5, 0.6, 0.7], [0.0, 0.8, 0.6, 0.7], [0.9, 0.1, 0.9, 0.3], [0.9, 0.45, 0.45, 0.45]]
@@ -82,7 +84,7 @@ def test_a_point_takes_the_best_of_its_three_masks_never_the_first(
 
 
 def test_points_are_kept_in_order_where_the_predicted_iou_exceeds_the_threshold(
-    segmenter: Segmenter, embedding: ImageEmbedding, monkeypatch: pytest.MonkeyPatch
+    segmenter: SAM2, embedding: ImageEmbedding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     predicted_iou = torch.tensor([[0.9, 0.5, 0.1, 0.1], [0.9, 0.1, 0.1, 0.1], [0.9, 0.1, 0.5001, 0.1], [0, 0, 0, 0.6]])
     logits = _answer(segmenter, monkeypatch, predicted_iou)
@@ -91,14 +93,14 @@ def test_points_are_kept_in_order_where_the_predicted_iou_exceeds_the_threshold(
     assert_close(iou, torch.tensor([0.5001, 0.6]))
 
 
-def test_no_point_may_be_good_enough(segmenter: Segmenter, embedding: ImageEmbedding) -> None:
+def test_no_point_may_be_good_enough(segmenter: SAM2, embedding: ImageEmbedding) -> None:
     masks, iou = segmenter.decode_points(embedding, _POINTS, pred_iou_thresh=1)
     assert masks.shape == (0, 16, 16)
     assert iou.shape == (0,)
 
 
 def test_a_box_takes_the_first_mask_whatever_the_others_promise(
-    segmenter: Segmenter, embedding: ImageEmbedding, monkeypatch: pytest.MonkeyPatch
+    segmenter: SAM2, embedding: ImageEmbedding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logits = _answer(segmenter, monkeypatch, torch.tensor([[0.1, 0.9, 0.9, 0.9], [0.6, 0.1, 0.1, 0.1]]))
     masks, iou = segmenter.decode_boxes(embedding, _BOXES)
@@ -106,12 +108,12 @@ def test_a_box_takes_the_first_mask_whatever_the_others_promise(
     assert_close(iou, torch.tensor([0.1, 0.6]))
 
 
-def _both(segmenter: Segmenter, embedding: ImageEmbedding) -> tuple[Tensor, Tensor]:
+def _both(segmenter: SAM2, embedding: ImageEmbedding) -> tuple[Tensor, Tensor]:
     points, _ = segmenter.decode_points(embedding, _POINTS, pred_iou_thresh=0)
     return points, segmenter.decode_boxes(embedding, _BOXES)[0]
 
 
-def test_boxes_see_no_mem_embed_and_points_do_not(segmenter: Segmenter, embedding: ImageEmbedding) -> None:
+def test_boxes_see_no_mem_embed_and_points_do_not(segmenter: SAM2, embedding: ImageEmbedding) -> None:
     points, boxes = _both(segmenter, embedding)
     shift = segmenter.no_mem_embed.clone()
     assert shift.any()
@@ -124,7 +126,7 @@ def test_boxes_see_no_mem_embed_and_points_do_not(segmenter: Segmenter, embeddin
     assert_close(_both(segmenter, shifted)[1], boxes, atol=1e-5, rtol=1e-5)
 
 
-def test_prompts_do_not_touch_each_other(segmenter: Segmenter, embedding: ImageEmbedding) -> None:
+def test_prompts_do_not_touch_each_other(segmenter: SAM2, embedding: ImageEmbedding) -> None:
     points, boxes = _both(segmenter, embedding)
     assert (points[0] - points[1]).abs().max() > 1e-3
     for index in range(len(points)):
@@ -158,7 +160,7 @@ def _official(config: str) -> SAM2Base:
 @pytest.mark.parametrize(("size", "letters"), [("tiny", "t"), ("small", "s"), ("base_plus", "b+"), ("large", "l")])
 def test_official_models_fit(version: str, size: str, letters: str) -> None:
     """The published configurations, built by the module `sam2` itself, name and shape the same parameters."""
-    architecture = SEGMENTER_ARCHITECTURES[f"{version}_hiera_{size}"]
+    architecture = REGISTRY[f"{version}_hiera_{size}"].architecture
     with _ShapesOnly():
         official = _official(f"{version}/{version}_hiera_{letters}")
         ours = build_segmenter(architecture, official.state_dict(), model=size)

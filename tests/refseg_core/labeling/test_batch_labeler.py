@@ -9,15 +9,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from refseg_core.errors import ConfigurationError
+from refseg_core.labeling.batch_labeler import BatchLabeler, match_and_merge
 from refseg_core.labeling.batching import BatchSize
-from refseg_core.labeling.labeler import Labeler, match_and_merge
 from refseg_core.labeling.merging import Merged
-from refseg_core.labeling.proposals import Proposals, point_grid, propose
+from refseg_core.labeling.proposal_source import Proposals
+from refseg_core.labeling.proposals import point_grid, propose
 from refseg_core.masks.rle import boxes_of_masks, decode_masks, mask_ious
-from refseg_core.models.encoder import Encoder
-from refseg_core.models.preprocessing import squash, to_unit_range
-from refseg_core.models.segmenter import Segmenter
-from refseg_core.settings import BatchSettings, LabelingPath, LabelingSettings
+from refseg_core.models.dinov2 import DINOv2
+from refseg_core.models.preprocessing import resize_to_square, to_unit_range
+from refseg_core.models.sam2 import SAM2
+from refseg_core.settings import BatchSettings, LabelingSettings
 from refseg_core.tables import Detections, Prototypes
 from tests.support.closeness import assert_close
 from tests.support.models import TINY_ENCODER, tiny_encoder, tiny_segmenter
@@ -189,12 +190,12 @@ def test_scores_never_exceed_the_similarity_and_the_first_of_a_class_keeps_it(se
 
 
 @pytest.fixture(scope="module")
-def segmenter() -> Segmenter:
+def segmenter() -> SAM2:
     return tiny_segmenter()
 
 
 @pytest.fixture(scope="module")
-def encoder() -> Encoder:
+def encoder() -> DINOv2:
     return tiny_encoder()
 
 
@@ -213,21 +214,21 @@ def _image(height: int, width: int) -> np.ndarray:
 
 
 def _detect(
-    segmenter: Segmenter,
-    encoder: Encoder,
+    segmenter: SAM2,
+    encoder: DINOv2,
     prototypes: Prototypes,
     image: np.ndarray,
     *,
     points_per_batch: int = 64,
     settings: LabelingSettings = EVERYTHING,
 ) -> Detections:
-    labeler = Labeler(segmenter, encoder, prototypes, settings, BatchSettings(points_per_batch=points_per_batch))
+    labeler = BatchLabeler(segmenter, encoder, prototypes, settings, BatchSettings(points_per_batch=points_per_batch))
     return labeler.label(image, image_id="harbour.jpg").detections
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 700), (3, 500), (2000, 10), (64, 64), (240, 180)])
 def test_images_of_any_size_are_labeled_in_their_own_frame(
-    segmenter: Segmenter, encoder: Encoder, prototypes: Prototypes, size: tuple[int, int]
+    segmenter: SAM2, encoder: DINOv2, prototypes: Prototypes, size: tuple[int, int]
 ) -> None:
     detections = _detect(segmenter, encoder, prototypes, _image(*size))
     assert len(detections) > 0
@@ -240,7 +241,7 @@ def test_images_of_any_size_are_labeled_in_their_own_frame(
     np.testing.assert_array_equal(detections.box_xyxy, expected)
 
 
-def test_labels_are_the_same_every_time(segmenter: Segmenter, encoder: Encoder, prototypes: Prototypes) -> None:
+def test_labels_are_the_same_every_time(segmenter: SAM2, encoder: DINOv2, prototypes: Prototypes) -> None:
     image = _image(90, 120)
     first = _detect(segmenter, encoder, prototypes, image)
     torch.rand(7)  # whatever others draw from the global generator does not matter
@@ -249,7 +250,7 @@ def test_labels_are_the_same_every_time(segmenter: Segmenter, encoder: Encoder, 
 
 @pytest.mark.parametrize("points_per_batch", [1, 5, 1000])
 def test_the_batch_size_changes_no_label(
-    segmenter: Segmenter, encoder: Encoder, prototypes: Prototypes, points_per_batch: int
+    segmenter: SAM2, encoder: DINOv2, prototypes: Prototypes, points_per_batch: int
 ) -> None:
     image = _image(90, 120)
     expected = _detect(segmenter, encoder, prototypes, image)
@@ -259,12 +260,10 @@ def test_the_batch_size_changes_no_label(
     np.testing.assert_allclose(detections.predicted_iou, expected.predicted_iou, atol=1e-5)
 
 
-def test_a_labelers_answer_is_its_steps_put_together(
-    segmenter: Segmenter, encoder: Encoder, prototypes: Prototypes
-) -> None:
+def test_a_labelers_answer_is_its_steps_put_together(segmenter: SAM2, encoder: DINOv2, prototypes: Prototypes) -> None:
     image = _image(90, 120)
     detections = _detect(segmenter, encoder, prototypes, image, settings=MANY)
-    frame = to_unit_range(squash(image, 64))[None]
+    frame = to_unit_range(resize_to_square(image, 64))[None]
     grid = point_grid(4, segmenter.architecture.image_size, segmenter.device)
     proposals = propose(segmenter, segmenter.embed(frame), grid, batch=BatchSize(64), pred_iou_thresh=0)
     merged, class_index = match_and_merge(
@@ -278,23 +277,19 @@ def test_a_labelers_answer_is_its_steps_put_together(
     assert (masks != merged.masks.unpack().numpy()).mean() < 1e-3
 
 
-def test_an_image_without_proposals_has_no_instances(
-    segmenter: Segmenter, encoder: Encoder, prototypes: Prototypes
-) -> None:
-    labeler = Labeler(segmenter, encoder, prototypes, LabelingSettings(points_per_side=2, pred_iou_thresh=1))
+def test_an_image_without_proposals_has_no_instances(segmenter: SAM2, encoder: DINOv2, prototypes: Prototypes) -> None:
+    labeler = BatchLabeler(segmenter, encoder, prototypes, LabelingSettings(points_per_side=2, pred_iou_thresh=1))
     labels = labeler.label(_image(30, 40), image_id="7")
     assert labels.num_proposals == 0
     assert labels.detections.equals(Detections.empty())
 
 
-def test_proposals_are_counted_before_duplicates_go(
-    segmenter: Segmenter, encoder: Encoder, prototypes: Prototypes
-) -> None:
-    labels = Labeler(segmenter, encoder, prototypes, EVERYTHING).label(_image(30, 40), image_id="7")
+def test_proposals_are_counted_before_duplicates_go(segmenter: SAM2, encoder: DINOv2, prototypes: Prototypes) -> None:
+    labels = BatchLabeler(segmenter, encoder, prototypes, EVERYTHING).label(_image(30, 40), image_id="7")
     assert labels.num_proposals == 16 > len(labels.detections)
 
 
-def test_an_image_may_be_a_view_or_read_only(segmenter: Segmenter, encoder: Encoder, prototypes: Prototypes) -> None:
+def test_an_image_may_be_a_view_or_read_only(segmenter: SAM2, encoder: DINOv2, prototypes: Prototypes) -> None:
     image = _image(50, 60)
     frozen = image.copy()
     frozen.flags.writeable = False
@@ -303,23 +298,23 @@ def test_an_image_may_be_a_view_or_read_only(segmenter: Segmenter, encoder: Enco
     assert _detect(segmenter, encoder, prototypes, image[:, ::-1, ::-1][:, ::-1, ::-1]).equals(expected)
 
 
-def test_prototypes_of_another_encoder_are_refused(segmenter: Segmenter, encoder: Encoder) -> None:
+def test_prototypes_of_another_encoder_are_refused(segmenter: SAM2, encoder: DINOv2) -> None:
     foreign = Prototypes(category_id=np.array([1]), num_references=np.array([1]), prototype=np.array([[1.0, 0.0]]))
     with pytest.raises(ConfigurationError, match=r"32 channels, got 1 of 2"):
-        Labeler(segmenter, encoder, foreign)
+        BatchLabeler(segmenter, encoder, foreign)
     with pytest.raises(ConfigurationError, match="at least one prototype"):
-        Labeler(segmenter, encoder, Prototypes.empty())
+        BatchLabeler(segmenter, encoder, Prototypes.empty())
 
 
-@pytest.mark.parametrize("path", ["reference", "fast", "turbo"])
+@pytest.mark.parametrize("path", ["plain", "fast", "turbo"])
 def test_other_paths_find_what_the_exact_one_does(
-    segmenter: Segmenter, encoder: Encoder, prototypes: Prototypes, path: LabelingPath
+    segmenter: SAM2, encoder: DINOv2, prototypes: Prototypes, path: str
 ) -> None:
     """Of a model whose masks hardly differ; what real ones lose is measured by `refseg bench`."""
     image = _image(90, 120)
     exact = _detect(segmenter, encoder, prototypes, image, settings=EVERYTHING)
     other = _detect(segmenter, encoder, prototypes, image, settings=EVERYTHING.model_copy(update={"path": path}))
-    tolerance = 1e-5 if path == "reference" else 0.02  # half precision
+    tolerance = 1e-5 if path == "plain" else 0.02  # half precision
     assert len(exact) > 0
     best = mask_ious(list(exact.mask_rle), list(other.mask_rle)).max(axis=1)
     assert best.min() > 1 - 10 * tolerance
@@ -330,13 +325,13 @@ def test_other_paths_find_what_the_exact_one_does(
 
 @pytest.mark.parametrize("path", ["exact", "fast", "turbo"])
 def test_points_are_encoded_once_for_all_images(
-    segmenter: Segmenter,
-    encoder: Encoder,
+    segmenter: SAM2,
+    encoder: DINOv2,
     prototypes: Prototypes,
-    path: LabelingPath,
+    path: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    labeler = Labeler(segmenter, encoder, prototypes, EVERYTHING.model_copy(update={"path": path}))
+    labeler = BatchLabeler(segmenter, encoder, prototypes, EVERYTHING.model_copy(update={"path": path}))
 
     def refuse(**_: object) -> None:
         raise AssertionError("encoded again")
@@ -345,14 +340,12 @@ def test_points_are_encoded_once_for_all_images(
     assert len(labeler.label(_image(90, 120), image_id="7").detections) > 0
 
 
-def test_images_found_together_are_those_found_alone(
-    segmenter: Segmenter, encoder: Encoder, prototypes: Prototypes
-) -> None:
-    labeler = Labeler(segmenter, encoder, prototypes, EVERYTHING)
-    squashed = [labeler.squash(_image(height, width)) for height, width in ((30, 40), (90, 120), (41, 17))]
+def test_images_found_together_are_those_found_alone(segmenter: SAM2, encoder: DINOv2, prototypes: Prototypes) -> None:
+    labeler = BatchLabeler(segmenter, encoder, prototypes, EVERYTHING)
+    frames = [labeler.to_frame(_image(height, width)) for height, width in ((30, 40), (90, 120), (41, 17))]
     assert labeler.find([]) == []
-    together = [found.labels("7").detections for found in labeler.find(squashed)]
-    alone = [found.labels("7").detections for image in squashed for found in labeler.find([image])]
+    together = [found.labels("7").detections for found in labeler.find(frames)]
+    alone = [found.labels("7").detections for image in frames for found in labeler.find([image])]
     for ours, theirs in zip(together, alone, strict=True):
         assert len(ours) == len(theirs)
         np.testing.assert_allclose(ours.score, theirs.score, atol=1e-5)

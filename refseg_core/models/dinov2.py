@@ -1,4 +1,4 @@
-"""The encoder: DINOv2's vision transformer, turning an image into one feature per patch.
+"""DINOv2, an encoder: a vision transformer turning an image into one feature per patch.
 
 The project's own implementation, since no usable distribution exists; it carries the official parameter names
 and loads the official checkpoints (S, B, L, g, without and with registers) unchanged.
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from refseg_core.models.architectures import EncoderArchitecture
-from refseg_core.models.checkpoints import load_state
+from refseg_core.models.checkpoints import has_shapes, load_state
 from refseg_core.models.preprocessing import normalize
 
 VERSION = 1  # of features
@@ -24,8 +24,8 @@ _LAYER_NORM_EPS = 1e-6
 _MLP_RATIO = 4
 
 
-class Encoder(nn.Module):
-    """DINOv2 with the official parameter names. Method, section 3.3."""
+class DINOv2(nn.Module):
+    """The vision transformer with the official parameter names. Method, section 3.3."""
 
     def __init__(self, architecture: EncoderArchitecture) -> None:
         super().__init__()
@@ -143,12 +143,25 @@ class _GatedMlp(nn.Module):
         return cast(Tensor, self.w3(F.silu(gate) * value))
 
 
-def build_encoder(architecture: EncoderArchitecture, state: Mapping[str, Tensor], *, model: str) -> Encoder:
+def build(architecture: EncoderArchitecture, state: Mapping[str, Tensor] | None, *, model: str) -> DINOv2:
     """Builds an encoder in evaluation mode from an official checkpoint's state dict.
 
     Raises WeightsError naming the parameters that are missing, unexpected or of another shape. The mask token
     serves training only and may be missing.
     """
-    encoder = Encoder(architecture)
-    load_state(encoder, state, model=model, may_be_missing=("mask_token",))
+    encoder = DINOv2(architecture)
+    if state is not None:
+        load_state(encoder, state, model=model, may_be_missing=("mask_token",))
     return encoder.eval().requires_grad_(False)
+
+
+def fits(architecture: EncoderArchitecture, state: Mapping[str, Tensor]) -> bool:
+    """Returns whether width, patch grid, depth and registers of a state dict are the architecture's."""
+    dim, last = architecture.embed_dim, architecture.depth - 1
+    telltale: dict[str, tuple[int, ...] | None] = {
+        "pos_embed": (1, 1 + architecture.grid_size**2, dim),
+        "register_tokens": (1, architecture.num_registers, dim) if architecture.num_registers else None,
+        f"blocks.{last}.norm1.weight": (dim,),
+        f"blocks.{last + 1}.norm1.weight": None,
+    }
+    return has_shapes(state, telltale)

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from refseg_core.models.architectures import ENCODER_ARCHITECTURES, EncoderArchitecture
-from refseg_core.models.encoder import Encoder
+from refseg_core.models.architectures import EncoderArchitecture
+from refseg_core.models.dinov2 import DINOv2
+from refseg_core.models.registry import REGISTRY
 from tests.support.closeness import assert_close
 from tests.support.models import TINY_ENCODER, random_tensor, tiny_encoder
 
@@ -54,7 +55,7 @@ def _mlp(tokens: Tensor, state: dict[str, Tensor], name: str, *, gated: bool) ->
     return _linear(gate * torch.sigmoid(gate) * value, state, f"{name}.w3")
 
 
-def _restated(encoder: Encoder, image_3EE: Tensor) -> Tensor:
+def _restated(encoder: DINOv2, image_3EE: Tensor) -> Tensor:
     """float64 [P, C]; one image, already in the encoder frame."""
     architecture = encoder.architecture
     state = {name: value.double() for name, value in encoder.state_dict().items()}
@@ -126,7 +127,7 @@ def test_other_sizes_are_resized_without_antialiasing_or_clamping(side: int) -> 
 
 def _num_parameters(architecture: EncoderArchitecture) -> int:
     with torch.device("meta"):
-        return sum(parameter.numel() for parameter in Encoder(architecture).parameters())
+        return sum(parameter.numel() for parameter in DINOv2(architecture).parameters())
 
 
 @pytest.mark.slow
@@ -145,5 +146,5 @@ def _num_parameters(architecture: EncoderArchitecture) -> int:
     ],
 )
 def test_official_models_have_their_official_size(model: str, num_parameters: int) -> None:
-    assert _num_parameters(ENCODER_ARCHITECTURES[model]) == num_parameters
-    assert ENCODER_ARCHITECTURES[model].grid_size == 37
+    assert _num_parameters(REGISTRY[model].architecture) == num_parameters
+    assert REGISTRY[model].architecture.grid_size == 37
