@@ -86,13 +86,13 @@ def load_weights(model: str, source: str | None = None) -> LoadedWeights:
         return LoadedWeights(read_state(file, name=redact(uri)), sha256, redact(uri))
 
 
-@lru_cache(maxsize=8)
 def sha256_of_models(models: Models) -> dict[str, str]:
     """Returns the sha256 of each model's weights, as recipes name them. Raises WeightsError."""
     named = {"segmenter": models.segmenter, "encoder": models.encoder}
     return {kind: weights_sha256(model.model, model.weights) for kind, model in named.items()}
 
 
+@lru_cache(maxsize=8)
 def weights_sha256(model: str, source: str | None = None) -> str:
     """The sha256 of the file that `load_weights` would load, found without building anything of it.
 
