@@ -76,11 +76,8 @@ def _review(
     is_novel: bool,
 ) -> Review:
     return protocols.review(
-        truth.images,
-        truth.annotations,
-        truth.categories,
+        truth,
         _detections(store, labels_key, truth.images),
-        federated_labels=truth.federated_labels,
         settings=settings,
         conventions=conventions,
         is_novel=is_novel,

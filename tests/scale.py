@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from refseg_core.datasets.dataset import Dataset
 from refseg_core.evaluation.protocols import evaluate
 from refseg_core.masks.rle import Rle, encode_masks, mask_areas, rle_from_polygons
 from refseg_core.settings import SamplingSettings
@@ -125,7 +126,7 @@ def labels(folder: Path) -> None:
             export_labels(run, str(folder / form), form=form, polygons=False, min_score=0, conventions="corrected")
     with _measured("evaluate them"):
         detections = Detections.concatenate([part for part, _ in run.read(images)])
-        evaluate(images, _objects(images), _categories(), detections)
+        evaluate(Dataset(images, _objects(images), _categories()), detections)
 
 
 def _found(images: Images) -> tuple[Detections, LabeledImages]:
@@ -213,7 +214,7 @@ def evaluation_against_pycocotools(_: Path) -> None:
 def _evaluate_measured(document: Document, detections: Detections) -> Metrics:
     dataset = dataset_of(document)
     with _measured(f"compare {len(detections):,} detections, {len(dataset.annotations):,} annotations"):
-        return evaluate(dataset.images, dataset.annotations, dataset.categories, detections)
+        return evaluate(dataset, detections)
 
 
 def _compared(num_images: int) -> tuple[Document, Detections]:

@@ -9,6 +9,7 @@ from itertools import chain
 
 import numpy as np
 
+from refseg_core.datasets.dataset import Dataset
 from refseg_core.evaluation.curves import Curves
 from refseg_core.evaluation.instances import Instances
 from refseg_core.evaluation.overlaps import Bools, GroundTruth, Predictions, Rows
@@ -18,53 +19,32 @@ from refseg_core.evaluation.summary import (
     average_precisions,
     average_recalls,
     compare,
-    summarize,
 )
 from refseg_core.settings import Conventions
-from refseg_core.tables import Annotations, Categories, Detections, FederatedLabels, Images, Metrics
+from refseg_core.tables import Categories, Detections, FederatedLabels
 
 _MAX_DETECTIONS = 300
 _FREQUENCIES = ("r", "c", "f")
 
 
-def evaluate_lvis(
-    images: Images,
-    annotations: Annotations,
-    categories: Categories,
-    detections: Detections,
-    federated_labels: FederatedLabels,
-    *,
-    conventions: Conventions = "corrected",
-) -> Metrics:
-    """LVIS's thirteen numbers over the given categories, and AP, AP50 and AR300 of each; for boxes and masks.
+def compare_lvis(
+    truth: Dataset, detections: Detections, *, conventions: Conventions = "corrected"
+) -> InstanceComparison:
+    """Compares for LVIS's thirteen numbers over the given categories, and AP, AP50 and AR300 of each.
 
     An image's best 300 detections count, over all categories. There are no crowds, and what has no area is left out.
-    APr, APc and APf are AP over the rare, common and frequent categories; all else is as in `evaluate_coco`.
+    APr, APc and APf are AP over the rare, common and frequent categories; all else is as in `compare_coco`.
     """
-    return summarize(
-        compare_lvis(images, annotations, categories, detections, federated_labels, conventions=conventions)
-    )
-
-
-def compare_lvis(
-    images: Images,
-    annotations: Annotations,
-    categories: Categories,
-    detections: Detections,
-    federated_labels: FederatedLabels,
-    *,
-    conventions: Conventions = "corrected",
-) -> InstanceComparison:
-    """What `evaluate_lvis` reads its numbers off."""
-    categories = categories[np.argsort(categories.category_id)]
-    annotations = annotations[annotations.area > 0]
+    labels = truth.federated_labels or FederatedLabels.empty()
+    categories = truth.categories[np.argsort(truth.categories.category_id)]
+    annotations = truth.annotations[truth.annotations.area > 0]
     annotations = annotations.replace(is_crowd=np.zeros(len(annotations), dtype=bool))
-    instances = Instances.select(images, annotations, categories, _best_of_images(detections))
+    instances = Instances.select(truth.images, annotations, categories, _best_of_images(detections))
     return compare(
         instances,
         categories,
         [_MAX_DETECTIONS],
-        compared=lambda iou_type: _counted(instances, iou_type, conventions, federated_labels),
+        compared=lambda iou_type: _counted(instances, iou_type, conventions, labels),
         overall=lambda curves: _overall(curves, categories),
     )
 

@@ -5,6 +5,7 @@ Each protocol of `refseg_core/settings/choices.py` names a function here that pu
 
 from typing import NamedTuple
 
+from refseg_core.datasets.dataset import Dataset
 from refseg_core.errors import DatasetError
 from refseg_core.evaluation.coco import compare_coco
 from refseg_core.evaluation.diagnostics import Review, diagnose
@@ -14,7 +15,7 @@ from refseg_core.evaluation.summary import InstanceComparison, summarize
 from refseg_core.evaluation.voc import with_voc_ap
 from refseg_core.settings import Conventions, EvaluationSettings, ProtocolName
 from refseg_core.settings.choices import PROTOCOLS
-from refseg_core.tables import Annotations, Categories, Detections, FederatedLabels, Images, Metrics
+from refseg_core.tables import Detections, Metrics
 
 VERSION = 2  # of every number of an evaluation
 
@@ -22,18 +23,15 @@ VERSION = 2  # of every number of an evaluation
 class Compared(NamedTuple):
     """Ground truth and labels, and how they are compared."""
 
-    images: Images
-    annotations: Annotations
-    categories: Categories
+    truth: Dataset
     detections: Detections
-    federated_labels: FederatedLabels | None
     settings: EvaluationSettings
     conventions: Conventions
 
 
 def by_coco(given: Compared) -> InstanceComparison:
     """Compares as COCO does."""
-    return compare_coco(*given[:4], conventions=given.conventions)
+    return compare_coco(given.truth, given.detections, conventions=given.conventions)
 
 
 def by_voc(given: Compared) -> InstanceComparison:
@@ -43,14 +41,13 @@ def by_voc(given: Compared) -> InstanceComparison:
 
 def by_lvis(given: Compared) -> InstanceComparison:
     """Compares as LVIS does."""
-    labels = given.federated_labels or FederatedLabels.empty()
-    return compare_lvis(*given[:4], labels, conventions=given.conventions)
+    return compare_lvis(given.truth, given.detections, conventions=given.conventions)
 
 
 def by_semantic(given: Compared) -> Metrics:
     """Compares pixels."""
     thresh = given.settings.semantic_score_thresh
-    return evaluate_semantic(*given[:4], score_thresh=thresh, conventions=given.conventions)
+    return evaluate_semantic(given.truth, given.detections, score_thresh=thresh, conventions=given.conventions)
 
 
 def choose_protocol(protocol: ProtocolName, conventions: Conventions, *, is_federated: bool) -> ProtocolName:
@@ -70,40 +67,31 @@ def choose_protocol(protocol: ProtocolName, conventions: Conventions, *, is_fede
 
 
 def evaluate(
-    images: Images,
-    annotations: Annotations,
-    categories: Categories,
+    truth: Dataset,
     detections: Detections,
     *,
-    federated_labels: FederatedLabels | None = None,
     settings: EvaluationSettings | None = None,
     conventions: Conventions = "corrected",
 ) -> Metrics:
-    """Returns the numbers of the chosen protocol over the given images and categories.
+    """Returns the numbers of the chosen protocol over the images and categories of the ground truth.
 
     Raises DatasetError if the protocol does not fit the ground truth.
     """
-    settings = settings or EvaluationSettings()
-    tables = images, annotations, categories, detections, federated_labels
-    compared = _compare(Compared(*tables, settings, conventions))
+    compared = _compare(Compared(truth, detections, settings or EvaluationSettings(), conventions))
     return compared if isinstance(compared, Metrics) else summarize(compared)
 
 
 def review(
-    images: Images,
-    annotations: Annotations,
-    categories: Categories,
+    truth: Dataset,
     detections: Detections,
     *,
-    federated_labels: FederatedLabels | None = None,
     settings: EvaluationSettings | None = None,
     conventions: Conventions = "corrected",
     is_novel: bool = False,
 ) -> Review:
     """Returns the same with what explains it; `is_novel`: the categories are a benchmark's novel ones."""
     settings = settings or EvaluationSettings()
-    tables = images, annotations, categories, detections, federated_labels
-    compared = _compare(Compared(*tables, settings, conventions))
+    compared = _compare(Compared(truth, detections, settings, conventions))
     if isinstance(compared, Metrics):
         return Review(compared)
     return diagnose(compared, settings, conventions, is_novel=is_novel)
@@ -111,7 +99,7 @@ def review(
 
 def _compare(given: Compared) -> InstanceComparison | Metrics:
     """Returns the comparison of instances, or the metrics of a protocol that compares something else."""
-    is_federated = given.federated_labels is not None
+    is_federated = given.truth.federated_labels is not None
     protocol = choose_protocol(given.settings.protocol, given.conventions, is_federated=is_federated)
     compared: InstanceComparison | Metrics = PROTOCOLS[protocol].load()(given)
     return compared

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from refseg_core.datasets.dataset import Dataset
 from refseg_core.errors import DatasetError
 from refseg_core.evaluation.curves import NO_VALUE, known_mean
 from refseg_core.evaluation.instances import Instances
@@ -16,7 +17,7 @@ from refseg_core.evaluation.overlaps import Floats, Rows
 from refseg_core.evaluation.summary import Row, metrics_of
 from refseg_core.masks.rle import Rle, decode_mask
 from refseg_core.settings import Conventions
-from refseg_core.tables import Annotations, Categories, Detections, Images, Metrics
+from refseg_core.tables import Annotations, Categories, Detections, Metrics
 
 _IOU_TYPE = "semantic"
 _ORIGINAL_NUM_LABELS = 20  # categories of a COCO-20i fold. Method, section 8.1
@@ -25,15 +26,13 @@ LabelMap = npt.NDArray[np.int32]
 
 
 def evaluate_semantic(
-    images: Images,
-    annotations: Annotations,
-    categories: Categories,
+    truth: Dataset,
     detections: Detections,
     *,
     score_thresh: float = 0.5,
     conventions: Conventions = "corrected",
 ) -> Metrics:
-    """IoU of each given category over the pixels of all images, and mIoU, their mean.
+    """Returns IoU of each given category over the pixels of all images, and mIoU, their mean.
 
     Detections of at least `score_thresh` are painted over one another, and so are the annotations in their order,
     without crowds; where no mask lies is background. Where an annotation has no mask its box is it. A category that
@@ -45,8 +44,8 @@ def evaluate_semantic(
 
     Raises DatasetError where there are annotations and none has a mask.
     """
-    categories = categories[np.argsort(categories.category_id)]
-    instances = Instances.select(images, annotations, categories, detections)
+    categories = truth.categories[np.argsort(truth.categories.category_id)]
+    instances = Instances.select(truth.images, truth.annotations, categories, detections)
     require_masks(instances.annotations)
     instances.warn_of_other_sizes()
     labeling = _Labeling.by(conventions, categories)

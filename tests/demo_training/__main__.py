@@ -142,7 +142,7 @@ def measure(
     found = [labeler.label(scene.image, image_id=str(index)) for index, scene in enumerate(targets, start=1)]
     detections = Detections.concatenate([labels.detections for labels in found])
     truth = _dataset(targets, categories, with_masks=True)
-    metrics = evaluate(truth.images, truth.annotations, truth.categories, detections)
+    metrics = evaluate(truth, detections)
     overall = [value is None for value in metrics.category_id] & (metrics.iou_type == "segm")
     values = dict(zip(metrics.metric[overall], metrics.value[overall].tolist(), strict=True))
     return Measurement(values["AP"], values["AP50"], values["AP75"])

@@ -32,7 +32,7 @@ def by_toy(given: Compared) -> Metrics:
         category_id=np.array([None], dtype=object),
         category_name=np.array([None], dtype=object),
         num_instances=np.array([0]),
-        value=np.array([float(len(given.images))]),
+        value=np.array([float(len(given.truth.images))]),
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from refseg_core.datasets.dataset import Dataset
 from refseg_core.evaluation.protocols import evaluate
 from refseg_core.labeling.batch_labeler import BatchLabeler
 from refseg_core.masks.rle import Rle, encode_masks, mask_ious
@@ -99,7 +100,7 @@ def test_the_originals_detections_are_found_again(run: RealRun, setup: dict[str,
     lost = [theirs for theirs in expected if not _is_found(theirs, detections)]
     assert not lost
     wanted = categories[np.isin(categories.category_id, run.prototypes.category_id)]
-    metrics = evaluate(images, annotations, wanted, detections, conventions="original")
+    metrics = evaluate(Dataset(images, annotations, wanted), detections, conventions="original")
     overall = {
         kind: value
         for kind, metric, category, value in zip(

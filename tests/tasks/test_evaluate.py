@@ -9,7 +9,8 @@ import pytest
 from refseg_core.errors import DatasetError, StoreError
 from refseg_core.evaluation import protocols
 from refseg_core.settings import EvaluationSettings
-from refseg_core.tables import Annotations, Categories, Confusion, Images, Metrics, Misses
+from refseg_core.tables import Confusion, Metrics, Misses
+from tasks.datasets.indexed import load_dataset
 from tasks.store.reviews import load_review, protocol_of
 from tasks.store.shard_plans import LabelPlan
 from tasks.store.store import Artifact, Recipe, Store
@@ -35,12 +36,7 @@ def test_labels_are_evaluated_over_the_prototypes_categories(steps: Steps, label
     assert {name for name in metrics.category_name if name is not None} == set(CATEGORIES.values())
     detections, _ = steps.labels(labeled[1])
     dataset = labeled[1].dataset
-    expected = protocols.review(
-        steps.store.load(dataset, Images),
-        steps.store.load(dataset, Annotations),
-        steps.store.load(dataset, Categories),
-        detections,
-    )
+    expected = protocols.review(load_dataset(steps.store, dataset), detections)
     assert [type(table) for table in made.tables] == [Metrics, Confusion, Misses]
     assert all(own.equals(other) for own, other in zip(made.tables, expected.tables, strict=True))
 

@@ -174,12 +174,6 @@ class _Run:
         if truth is None:
             return {}
         metrics = evaluate(
-            truth.images,
-            truth.annotations,
-            truth.categories,
-            self.detections,
-            federated_labels=None,
-            settings=EvaluationSettings(protocol="coco"),
-            conventions="corrected",
+            truth, self.detections, settings=EvaluationSettings(protocol="coco"), conventions="corrected"
         )
         return metrics.overall("AP")

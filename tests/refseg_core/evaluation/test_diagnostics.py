@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refseg_core.evaluation.bootstrap import resampled_ap
-from refseg_core.evaluation.coco import compare_coco, evaluate_coco
+from refseg_core.evaluation.coco import compare_coco
 from refseg_core.evaluation.diagnostics import Review
 from refseg_core.evaluation.protocols import review
 from refseg_core.masks.rle import mask_ious
@@ -20,6 +20,7 @@ from tests.support.oracles.evaluation_cases import (
     Document,
     a_federated_case,
     a_synthetic_case,
+    coco_metrics,
     dataset_of,
     detections_of,
     found,
@@ -32,7 +33,7 @@ Numbers = dict[tuple[str, str, int | None], float]
 
 def reviewed(document: Document, detections: Detections, **options: Any) -> Review:
     dataset = dataset_of(document)
-    return review(dataset.images, dataset.annotations, dataset.categories, detections, **options)
+    return review(dataset, detections, **options)
 
 
 def numbers(document: Document, detections: Detections, **options: Any) -> Numbers:
@@ -59,7 +60,7 @@ def _corners(x: int, y: int, width: int, height: int) -> list[int]:
 def test_the_protocols_numbers_come_first_and_are_what_they_were() -> None:
     document, detections = a_synthetic_case(0)
     dataset = dataset_of(document)
-    metrics = evaluate_coco(dataset.images, dataset.annotations, dataset.categories, detections)
+    metrics = coco_metrics(dataset, detections)
     assert reviewed(document, detections).metrics[: len(metrics)].equals(metrics)
 
 
@@ -184,13 +185,13 @@ class TestInterval:
         detections = detections.replace(score=scores.astype(np.float32))
         times_BI = generator.multinomial(7, np.full(7, 1 / 7), 6)
         dataset = dataset_of(document)
-        comparison = compare_coco(dataset.images, dataset.annotations, dataset.categories, detections)
+        comparison = compare_coco(dataset, detections)
         ids = comparison.instances.image_ids.tolist()
         own = {kind: resampled_ap(matches, times_BI) for kind, matches in comparison.matches.items()}
         for row, times in enumerate(times_BI):
             drawn = dataset_of(_copied(document, dict(zip(ids, times.tolist(), strict=True))))
             copies = _copied_detections(detections, dict(zip(ids, times.tolist(), strict=True)))
-            metrics = evaluate_coco(drawn.images, drawn.annotations, drawn.categories, copies)
+            metrics = coco_metrics(drawn, copies)
             for kind in ("bbox", "segm"):
                 expected = metrics.value[(metrics.iou_type == kind) & (metrics.metric == "AP")][0]
                 assert own[kind][row] == pytest.approx(expected, abs=1e-12)
@@ -245,8 +246,7 @@ class TestProtocols:
     @pytest.mark.parametrize(("protocol", "num_tables"), [("coco", 3), ("lvis", 3), ("semantic", 1)])
     def test_comparing_pixels_has_the_metrics_only(self, protocol: ProtocolName, num_tables: int) -> None:
         document, detections = a_federated_case(0)
-        labels = dataset_of(document).federated_labels
         chosen = EvaluationSettings(protocol=protocol)
-        own = reviewed(document, detections, settings=chosen, federated_labels=labels)
+        own = reviewed(document, detections, settings=chosen)
         assert len(own.tables) == num_tables
         assert ("TP@0.5" in own.metrics.metric) == (num_tables > 1)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from refseg_core.datasets.dataset import Dataset
-from refseg_core.evaluation.lvis import evaluate_lvis
+from refseg_core.evaluation.lvis import compare_lvis
+from refseg_core.evaluation.summary import summarize
 from refseg_core.masks.rle import Rle, decode_mask
 from refseg_core.settings import Conventions
 from refseg_core.tables import Detections
@@ -21,14 +22,7 @@ def numbers(
     dataset: Dataset, detections: Detections, conventions: Conventions = "corrected"
 ) -> dict[tuple[str, str, int | None], float]:
     assert dataset.federated_labels is not None
-    metrics = evaluate_lvis(
-        dataset.images,
-        dataset.annotations,
-        dataset.categories,
-        detections,
-        dataset.federated_labels,
-        conventions=conventions,
-    )
+    metrics = summarize(compare_lvis(dataset, detections, conventions=conventions))
     keys = zip(metrics.iou_type, metrics.metric, metrics.category_id, strict=True)
     return dict(zip(keys, metrics.value.tolist(), strict=True))
 

@@ -41,11 +41,8 @@ def test_each_protocol_gives_its_numbers(protocol: ProtocolName, metric: str) ->
     document, detections = a_federated_case(0)
     dataset = dataset_of(document)
     metrics = evaluate(
-        dataset.images,
-        dataset.annotations,
-        dataset.categories,
+        dataset,
         detections,
-        federated_labels=dataset.federated_labels,
         settings=EvaluationSettings(protocol=protocol),
     )
     assert metric in set(metrics.metric)
@@ -58,9 +55,7 @@ def test_the_threshold_and_the_conventions_reach_the_protocol() -> None:
     values = {
         tuple(
             evaluate(
-                dataset.images,
-                dataset.annotations,
-                dataset.categories,
+                dataset,
                 detections,
                 settings=EvaluationSettings(protocol="semantic", semantic_score_thresh=thresh),
                 conventions=conventions,

@@ -2,6 +2,7 @@
 
 import tracemalloc
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,8 @@ SIZE = (100, 200)
 
 def numbers(dataset: Dataset, detections: Detections, **options: Any) -> dict[int | None, float]:
     """IoU by category, and mIoU under None."""
-    categories = options.pop("categories", dataset.categories)
-    metrics = evaluate_semantic(dataset.images, dataset.annotations, categories, detections, **options)
+    dataset = replace(dataset, categories=options.pop("categories", dataset.categories))
+    metrics = evaluate_semantic(dataset, detections, **options)
     assert set(metrics.iou_type) == {"semantic"}
     assert [metric for metric, one in zip(metrics.metric, metrics.category_id, strict=True) if one is None] == ["mIoU"]
     return dict(zip(metrics.category_id.tolist(), metrics.value.tolist(), strict=True))
@@ -147,7 +148,7 @@ def test_nothing_found_in_nothing_is_no_number() -> None:
 def test_the_numbers_stand_in_tables() -> None:
     dataset = truth((1, LEFT))
     rows = detections_of([found(1, 1, 0.9, LEFT)])
-    metrics = evaluate_semantic(dataset.images, dataset.annotations, dataset.categories, rows)
+    metrics = evaluate_semantic(dataset, rows)
     assert metrics_table(metrics) == [("", "semantic"), ("mIoU", "1.000")]
     assert category_table(metrics) == [
         ("category", "instances", "semantic IoU"),

@@ -20,7 +20,7 @@ _Values = dict[tuple[str, int | None], float]
 
 def _evaluated(document: Document, detections: Detections) -> Metrics:
     dataset = dataset_of(document)
-    return evaluate(dataset.images, dataset.annotations, dataset.categories, detections, settings=_VOC)
+    return evaluate(dataset, detections, settings=_VOC)
 
 
 def _values(metrics: Metrics) -> _Values:
@@ -127,7 +127,7 @@ def test_without_instances_or_detections() -> None:
 def test_a_reviewer_gets_them_beside_cocos_numbers() -> None:
     document, detections = a_synthetic_case(3)
     dataset = dataset_of(document)
-    reviewed = review(dataset.images, dataset.annotations, dataset.categories, detections, settings=_VOC)
+    reviewed = review(dataset, detections, settings=_VOC)
     rows = [row[0] for row in metrics_table(reviewed.metrics)]
     assert [name for name in rows if name in ("AP", *_NUMBERS)] == ["AP", *_NUMBERS]
     assert reviewed.confusion is not None and np.isin(_NUMBERS, reviewed.metrics.metric.astype(str)).all()

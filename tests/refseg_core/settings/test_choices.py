@@ -68,12 +68,13 @@ with pytest.raises(ValueError, match="'toy'"):
 def test_a_new_protocol_is_offered_and_evaluates(tmp_path: Path) -> None:
     _run_with_toys(
         """
+from refseg_core.datasets.dataset import Dataset
 from refseg_core.evaluation.protocols import evaluate
 from refseg_core.settings import EvaluationSettings
 from refseg_core.tables import Annotations, Categories, Detections, Images
 
-tables = [table.empty() for table in (Images, Annotations, Categories, Detections)]
-metrics = evaluate(*tables, settings=EvaluationSettings(protocol="toy"))
+truth = Dataset(Images.empty(), Annotations.empty(), Categories.empty())
+metrics = evaluate(truth, Detections.empty(), settings=EvaluationSettings(protocol="toy"))
 assert metrics.metric.tolist() == ["number of images"]
 assert "'toy': counts" in EvaluationSettings.model_fields["protocol"].description
 with pytest.raises(ValueError, match="'toy'"):

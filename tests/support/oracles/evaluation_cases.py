@@ -7,8 +7,10 @@ import numpy as np
 
 from refseg_core.datasets.coco.parser import parse_coco
 from refseg_core.datasets.dataset import Dataset
+from refseg_core.evaluation.coco import compare_coco
+from refseg_core.evaluation.summary import summarize
 from refseg_core.masks.rle import Rle, encode_masks
-from refseg_core.tables import Detections
+from refseg_core.tables import Detections, Metrics
 
 Document = dict[str, Any]
 
@@ -112,3 +114,8 @@ def a_federated_case(seed: int, num_images: int = 12) -> tuple[Document, Detecti
         if generator.random() < 0.1:
             annotation["area"] = 0
     return document, detections
+
+
+def coco_metrics(dataset: Dataset, detections: Detections, **options: Any) -> Metrics:
+    """Returns COCO's numbers."""
+    return summarize(compare_coco(dataset, detections, **options))
