@@ -1,1 +1,1 @@
-"""The pipeline and its command line: order, fan-out, parameters."""
+"""The pipeline and its command line: order, distribution, parameters."""

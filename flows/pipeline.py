@@ -37,7 +37,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run made: prototypes, labels, and the metrics where there is ground truth."""
+    """The results of a run: prototypes, labels, and metrics if there is ground truth."""
 
     prototypes: Artifact
     plan: LabelPlan
@@ -57,7 +57,7 @@ def _run_name() -> str:
     on_crashed=[cancel_below],
 )
 def run_pipeline(config: RunConfig) -> RunResult:
-    """From references and images to labels and metrics."""
+    """Makes labels and metrics from references and images."""
     with stopping_when_cancelled():
         if _is_deployed():  # the command line has checked before Prefect was started
             check(config)
@@ -69,13 +69,13 @@ def run_pipeline(config: RunConfig) -> RunResult:
 
 @flow(name="evaluate run", flow_run_name=_run_name, persist_result=False)
 def evaluate_run(config: RunConfig) -> Artifact:
-    """Compares labels that are complete with the targets' ground truth."""
+    """Compares complete labels with the targets' ground truth."""
     prototypes = make_bank(config)
     return evaluate_labels(config, prototypes, plan_labels(config, prototypes))
 
 
 def make_bank(config: RunConfig) -> Artifact:
-    """The prototypes: built by whoever has the models, unless they are there already."""
+    """Returns the prototypes, built where the models are unless the store has them."""
     if config.execution.engine == "workers" and find_bank(config) is None:
         build_bank_with_workers(config)
     return build_bank(config)
@@ -96,7 +96,7 @@ def make_bank_here(config: RunConfig) -> Artifact:
 
 @flow(name="build bank", flow_run_name=_run_name, persist_result=False)
 def build_bank(config: RunConfig) -> Artifact:
-    """From annotated examples to one prototype per category."""
+    """Makes one prototype per category from annotated examples."""
     with stopping_when_cancelled(), _progress(config, "fill memory bank", "references"):
         prototypes = _bank(config, Store(config.store))
     if is_shown():
@@ -139,17 +139,17 @@ def _call(task: Task[P, R], store: Store) -> Callable[P, R]:
 
 @flow(name="label", flow_run_name=_run_name, persist_result=False)
 def label_targets(config: RunConfig, prototypes: Artifact) -> LabelPlan:
-    """Labels every image that is not labeled yet, shard by shard; a shard that fails does not stop the others."""
-    if config.execution.engine == "process":  # what is wrong with the weights is told before anything is planned
+    """Labels every image that is not labeled yet, by shards; a failed shard does not stop the others."""
+    if config.execution.engine == "process":  # so that faulty weights are reported before planning
         load_models(config.models)
     plan = plan_labels(config, prototypes)
     try:
         with _progress(config, "label", "images", total=sum(len(shard) for shard in plan.pending)):
             label_with(config.execution, _job(config, prototypes, plan), plan.pending)
     except ShardsFailedError as error:
-        _publish(config, plan, error.reason_of)  # what is labeled is worth a look all the more
+        _publish(config, plan, error.reason_of)
         raise
-    if config.targets.image_ids is None:  # else the others are not gone, they were not asked for
+    if config.targets.image_ids is None:  # else the other images are not gone, only not selected
         plan = replace(plan, gone=find_gone_labels(Store(config.store), dataset=plan.dataset, labels_key=plan.key))
     _publish(config, plan)
     return plan
@@ -161,7 +161,7 @@ def _publish(config: RunConfig, plan: LabelPlan, reason_of: Mapping[str, str] | 
 
 
 def _progress(config: RunConfig, step: str, unit: str, total: int | None = None) -> AbstractContextManager[object]:
-    """Tells the Prefect UI, where there is one that lasts, how far the run is."""
+    """Shows the run's progress in the Prefect UI, if there is a lasting one."""
     return ProgressArtifact(config.store, step=step, unit=unit, total=total) if is_shown() else nullcontext()
 
 
@@ -170,7 +170,7 @@ def _job(config: RunConfig, prototypes: Artifact, plan: LabelPlan) -> LabelJob:
 
 
 def plan_labels(config: RunConfig, prototypes: Artifact) -> LabelPlan:
-    """Which images the configuration asks to label, and what of that is still to do."""
+    """Plans the images that the configuration selects and that are not labeled yet."""
     store = Store(config.store)
     return plan_shards(
         store,

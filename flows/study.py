@@ -1,4 +1,4 @@
-"""The reference-set study: the pipeline for each number of references and each seed, and what that says together."""
+"""The reference-set study: runs the pipeline for each number of references and each seed."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from tasks.store.store import Artifact, Store
 
 @dataclass(frozen=True)
 class StudyRun:
-    """One of a study's runs: what it reached, and what of the store it is."""
+    """A run of a study: its metrics, and its artifacts in the store."""
 
     outcome: Outcome
     prototypes: str
@@ -29,9 +29,9 @@ class StudyRun:
 
 
 def plan_study(config: RunConfig, seeds: Sequence[int], shots: Sequence[int]) -> list[RunConfig]:
-    """The configurations to run, by ascending number of references; only the sampling differs.
+    """Returns the configurations to run, by ascending number of references; only the sampling differs.
 
-    Raises ConfigurationError where the configuration has nothing to compare with, or nothing to sample.
+    Raises ConfigurationError if there is no ground truth, or if the references are not sampled.
     """
     sampling = config.references.sampling
     if config.targets.annotations is None:
@@ -44,14 +44,14 @@ def plan_study(config: RunConfig, seeds: Sequence[int], shots: Sequence[int]) ->
 
 
 def _with(config: RunConfig, num_shots: int, seed: int) -> RunConfig:
-    """The run with other references, and without pictures, which each run would draw over the last one's."""
+    """Returns the run with other references, and without pictures, which runs would overwrite."""
     sampling = config.references.sampling.model_copy(update={"num_shots": num_shots, "seed": seed})
     references = config.references.model_copy(update={"sampling": sampling})
     return config.model_copy(update={"references": references, "pictures": None})
 
 
 def run_study(configs: Sequence[RunConfig]) -> list[StudyRun]:
-    """Runs all that is not done yet."""
+    """Runs all configurations that are not finished."""
     messages.print(_cost(configs), style="dim")
     progress.report("study", total=len(configs))
     return list(_runs(configs))
@@ -61,8 +61,8 @@ def _runs(configs: Sequence[RunConfig]) -> Iterator[StudyRun]:
     for config in configs:
         result = pipeline.run_pipeline(config)
         run = _study_run(config, result)
-        told = ", ".join(f"{metric} {value:.3f}" for metric, value in run.outcome.values.items())
-        messages.print(f"shots {run.outcome.shots}, seed {run.outcome.seed}: {told}")
+        values = ", ".join(f"{metric} {value:.3f}" for metric, value in run.outcome.values.items())
+        messages.print(f"shots {run.outcome.shots}, seed {run.outcome.seed}: {values}")
         progress.report("study", advanced=1)
         yield run
 
@@ -75,35 +75,35 @@ def _study_run(config: RunConfig, result: RunResult) -> StudyRun:
 
 
 def _cost(configs: Sequence[RunConfig]) -> str:
-    """What is ahead, by what the newest labels of the store took."""
+    """Returns the expected time, from the newest labels of the store."""
     config = configs[0]
     targets = index_dataset.fn(Store(config.store), config.targets.source, conventions=config.conventions)
     num_images = targets.num_rows["images"]
     seconds = seconds_per_image(config.store)
-    ahead = f"{len(configs)} runs of {num_images:,} images each; what the store holds is not done again."
+    runs = f"{len(configs)} runs of {num_images:,} images each; finished ones are not repeated."
     if seconds is None:
-        return ahead
+        return runs
     total = duration(seconds * num_images * len(configs))
-    return f"{ahead} At {seconds:.2g} s an image, as the newest labels took, all are {total}."
+    return f"{runs} At {seconds:.2g} s per image, as for the newest labels, all take {total}."
 
 
 _HEADLINES = ("AP", "mIoU")
 
 
 def headline_numbers(store_uri: str, metrics: Artifact) -> dict[str, float]:
-    """AP by IoU type, or mIoU, over all categories. Raises DatasetError where there is no ground truth for them."""
+    """Returns AP by IoU type, or mIoU, over all categories. Raises DatasetError without ground truth for them."""
     table = Store(store_uri).load(metrics, Metrics)
     numbers = {f"{kind} {name}": value for name in _HEADLINES for kind, value in table.overall(name).items()}
     if min(numbers.values()) < 0:
         raise DatasetError(
             f"{redact(store_uri)}/{metrics.name}: the targets' annotations hold no instance of the referenced "
-            "categories, so that nothing tells how good labels are."
+            "categories, so that labels cannot be evaluated."
         )
     return numbers
 
 
 def seconds_per_image(store_uri: str) -> float | None:
-    """What the newest labels of the store took; None where there are none."""
+    """Returns the speed of the newest labels of the store, None if there are none."""
     try:
         return newest_labels(Store(store_uri))[0].seconds_per_image()
     except StoreError:

@@ -1,4 +1,4 @@
-"""A benchmark's outcome: ours and the published numbers side by side, as a table of Parquet and as text."""
+"""A benchmark's numbers and the published ones, as a table of the store and as text."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ from refseg_core.tables import BenchmarkNumbers
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """A run: where it stands, the number that counts by IoU type, in percent, and seconds an image."""
+    """A run: its point, its metric by IoU type, in percent, and its seconds per image."""
 
     point: Point
     numbers: Mapping[str, float]
@@ -22,7 +22,7 @@ _ALL = "all"
 
 
 def compare_with_published(benchmark: Benchmark, runs: Sequence[RunOutcome], *, corrected: bool) -> BenchmarkNumbers:
-    """A row for each case and IoU type; and one of all cases, where the benchmark is judged by that."""
+    """Returns a row for each case and IoU type, and one of all cases if the benchmark has an overall number."""
     found: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
     where: dict[str, Point] = {_ALL: {}}
     for run in runs:
@@ -45,7 +45,7 @@ def compare_with_published(benchmark: Benchmark, runs: Sequence[RunOutcome], *, 
 def _row(
     benchmark: Benchmark, name: str, iou_type: str, pairs: Sequence[tuple[float, float]], where: Point
 ) -> dict[str, object]:
-    """`pairs`: the number and the seconds an image of each run."""
+    """`pairs`: the metric and the seconds per image of each run."""
     published = _published(benchmark.published, iou_type, where)
     values, seconds = zip(*pairs, strict=True)
     return {
@@ -65,7 +65,7 @@ def _published(known: Sequence[Published], iou_type: str, where: Point) -> Publi
 
 
 def as_text(numbers: BenchmarkNumbers) -> list[tuple[str, ...]]:
-    """The table as text, header first."""
+    """Returns the table as text, header first."""
     header = (
         "case",
         "IoU of",

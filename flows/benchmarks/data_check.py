@@ -1,4 +1,4 @@
-"""Checks that a benchmark's data are there, before hours are spent: one report of all that is missing."""
+"""Checks that a benchmark's data is complete before it runs; one report names all that is missing."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,11 +21,11 @@ _AbsentOf = Callable[[str, DatasetSource, Conventions, str | None], list[str] | 
 
 
 def check_data(benchmark: Benchmark, points: Sequence[Point], data: Path) -> None:
-    """Raises DatasetError naming everything that these runs need and the folder does not hold."""
+    """Raises DatasetError naming everything that the runs need and the folder lacks."""
     missing = list(dict.fromkeys(_missing(benchmark, points, data)))
     if missing:
         listed = "\n".join(f"  {line}" for line in missing)
-        raise DatasetError(f"{data}: {benchmark.name} needs what is not there:\n{listed}")
+        raise DatasetError(f"{data}: {benchmark.name} lacks data:\n{listed}")
 
 
 def _missing(benchmark: Benchmark, points: Sequence[Point], data: Path) -> Iterator[str]:
@@ -39,7 +39,7 @@ def _missing(benchmark: Benchmark, points: Sequence[Point], data: Path) -> Itera
 
 
 def _too_few(need: Need, path: str, place: Path) -> Iterator[str]:
-    """Whether the folder holds fewer images than it must."""
+    """Yields a problem if the folder holds too few images."""
     if not place.is_dir():
         yield f"{path}: expected a folder of images. {need.get}"
         return
@@ -49,9 +49,9 @@ def _too_few(need: Need, path: str, place: Path) -> Iterator[str]:
 
 
 def check_runs(benchmark: Benchmark, runs: Sequence[tuple[Point, RunConfig]], data: Path) -> None:
-    """Checks each run as the pipeline does, and that its files know every category of its split.
+    """Checks each run as the pipeline does, and that its files have every category of its split.
 
-    Raises DatasetError naming everything that is wrong, and which runs need it.
+    Raises DatasetError naming all problems and the runs that they affect.
     """
     absent_of = cache(_absent_categories)  # most runs share their files, of which one takes a minute to parse
     needed_by: dict[str, list[str]] = defaultdict(list)
@@ -61,7 +61,7 @@ def check_runs(benchmark: Benchmark, runs: Sequence[tuple[Point, RunConfig]], da
             needed_by[problem].append(case_name(point))
     if needed_by:
         listed = "\n".join(f"  {problem} ({_runs(cases, len(runs))})" for problem, cases in needed_by.items())
-        raise DatasetError(f"{data}: {benchmark.name} cannot run with what is there:\n{listed}")
+        raise DatasetError(f"{data}: {benchmark.name} cannot run with this data:\n{listed}")
 
 
 def _problems(config: RunConfig, get_of: Mapping[str, str], absent_of: _AbsentOf) -> Iterator[str]:
@@ -84,7 +84,7 @@ def _problems(config: RunConfig, get_of: Mapping[str, str], absent_of: _AbsentOf
 def _absent_categories(
     store_uri: str, source: DatasetSource, conventions: Conventions, split: str | None
 ) -> list[str] | RefsegError:
-    """Or why the dataset cannot be indexed. What is indexed here is what the runs find."""
+    """Returns the missing categories, or why the dataset cannot be indexed; the runs reuse the index."""
     try:
         dataset = index_dataset.fn(Store(store_uri), source, conventions=conventions)
     except RefsegError as error:

@@ -1,4 +1,4 @@
-"""Runs a benchmark's runs over the pipeline, each where it was left, and keeps what came of them."""
+"""Runs a benchmark over the pipeline, resuming unfinished runs, and stores the numbers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ _PERCENT = 100
 
 @dataclass(frozen=True)
 class Plan:
-    """A benchmark and its runs, each a point and the configuration that stands for it."""
+    """A benchmark and its runs, each a point and its configuration."""
 
     benchmark: Benchmark
     corrected: bool
@@ -44,10 +44,10 @@ def plan_benchmark(
     corrected: bool = False,
     changes: Mapping[str, Any] | None = None,
 ) -> Plan:
-    """The runs of a benchmark of `deployments/benchmarks/` on the data in a folder, checked before anything is made.
+    """Returns the checked runs of a benchmark on the data in a folder.
 
-    `chosen`: values of axes, such as shots and seeds; null: all. `changes`: other values of a run configuration, by
-    dotted key. Raises DatasetError where data are missing, naming all of them.
+    `chosen`: values of axes, such as shots and seeds; None: all. `changes`: overrides of the run configuration, by
+    dotted key. Raises DatasetError naming all missing data.
     """
     benchmark = load_benchmark(name)
     points = benchmark.points(chosen or {})
@@ -71,22 +71,22 @@ def run_benchmark(
     corrected: bool = False,
     changes: dict[str, Any] | None = None,
 ) -> Artifact:
-    """Runs a published benchmark; the table of its numbers beside the published ones lies in the store.
+    """Runs a published benchmark; the store then holds a table of its numbers and the published ones.
 
     Args:
         name: The benchmark, such as coco-fewshot; `refseg benchmark` lists all.
         data: The folder with its data, as the worker that orchestrates and the GPU workers see it.
-        store: Folder or prefix for everything that is made.
+        store: Folder or prefix for all results.
         chosen: Values of its axes, such as {"shots": [1, 5], "seed": [33]}; empty for all.
-        corrected: Right conventions instead of those of the published code.
-        changes: Other values of a run configuration, by dotted key.
+        corrected: Use corrected conventions instead of the published code's.
+        changes: Overrides of the run configuration, by dotted key.
     """
     with stopping_when_cancelled():
         return run_plan(plan_benchmark(name, data, store, chosen=chosen, corrected=corrected, changes=changes))
 
 
 def run_plan(plan: Plan) -> Artifact:
-    """Runs what is not done yet, and makes the table."""
+    """Runs what is not finished and stores the table."""
     report("benchmark", total=len(plan.runs))
     store = Store(plan.store)
     outcomes, inputs = [], {}
@@ -108,7 +108,7 @@ def run_plan(plan: Plan) -> Artifact:
 
 
 def _seconds_per_image(store: Store, plan: LabelPlan) -> float:
-    """The mean of what the models took for the images that can be read."""
+    """Returns the mean seconds of the models per readable image."""
     rows = LabelRun(store, plan.key).read_labeled_images(store.load(plan.dataset, Images))
     seconds = np.concatenate([labeled.seconds[labeled.status != "unreadable"] for labeled in rows])
     return float(seconds.mean()) if len(seconds) else 0.0

@@ -1,4 +1,4 @@
-"""A benchmark as its file defines it: what it needs, its runs, and what was published of it."""
+"""The definition of a benchmark: the data it needs, its runs, and the published numbers."""
 
 import itertools
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ Point = dict[str, Value]
 
 
 class Need(Settings):
-    """A file or folder that the data must hold, below the folder that is given."""
+    """A file or folder that the data folder must hold."""
 
     path: str = Field(description="Where, relative to the data folder; may name axes in braces.")
     what: str = Field(description="What it is.")
@@ -58,7 +58,7 @@ class Benchmark(Settings):
     verified: str = Field(description="What of it was run with refseg, and where not, why.")
 
     def points(self, chosen: Mapping[str, tuple[Value, ...]]) -> list[Point]:
-        """Every combination of values, of axes that are chosen only those. Raises ConfigurationError for others."""
+        """Returns all combinations of the axes' values, or of the chosen ones. Raises ConfigurationError."""
         for axis, values in chosen.items():
             if unknown := [value for value in values if value not in self.axes.get(axis, ())]:
                 raise ConfigurationError(
@@ -71,7 +71,7 @@ class Benchmark(Settings):
     def run_config(
         self, point: Point, *, data: Path, store: str, corrected: bool, changes: Mapping[str, Any]
     ) -> RunConfig:
-        """The run at a point; `changes` go by dotted key and win."""
+        """Returns the run at a point; `changes`, by dotted key, have precedence."""
         content = _filled(self.config, point)
         content["store"] = store
         overrides = {**({} if corrected else self.original), **changes}
@@ -79,31 +79,31 @@ class Benchmark(Settings):
 
 
 def benchmark_names() -> list[str]:
-    """All benchmarks that come with refseg."""
+    """Returns the names of all benchmarks."""
     return sorted(file.stem for file in _FOLDER.glob("*.yaml"))
 
 
 def load_benchmark(name: str) -> Benchmark:
-    """A benchmark by name. Raises ConfigurationError where there is none."""
+    """Returns a benchmark by name. Raises ConfigurationError if there is none."""
     if name not in benchmark_names():
         raise ConfigurationError(f"No benchmark is called {name!r}; there are {', '.join(benchmark_names())}.")
     return Benchmark.model_validate(yaml.safe_load((_FOLDER / f"{name}.yaml").read_text(encoding="utf-8")))
 
 
 def case_name(case: Point) -> str:
-    """What a case is called."""
+    """Returns the name of a case."""
     return ", ".join(f"{axis} {value}" for axis, value in case.items())
 
 
 def filled_path(path: str, point: Point) -> str:
-    """The path with values for the axes that it names."""
+    """Returns the path with the values of the axes that it names."""
     for axis, value in point.items():
         path = path.replace(f"{{{axis}}}", str(value))
     return path
 
 
 def _filled(content: Any, point: Point) -> Any:
-    """The content with values in the place of axes; what is an axis alone keeps the value's type."""
+    """Returns the content with values for axes; a text that is only an axis becomes its value, of its type."""
     if isinstance(content, dict):
         return {key: _filled(value, point) for key, value in content.items()}
     if isinstance(content, list):

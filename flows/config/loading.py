@@ -1,4 +1,4 @@
-"""Reads the file of a run, with flags over it, and tells everything that is wrong with it at once."""
+"""Reads the configuration file of a run, with overriding flags, and reports all its errors at once."""
 
 import difflib
 import re
@@ -20,7 +20,7 @@ _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(//|:)")  # a scheme, or chained one
 
 
 def load_config(path: str, overrides: Mapping[str, Any] | None = None) -> RunConfig:
-    """Reads a configuration file; relative paths in it are relative to its folder. Overrides go by dotted key.
+    """Reads a configuration file; relative paths in it are relative to its folder. Overrides are by dotted key.
 
     Raises ConfigurationError naming every wrong key and value at once.
     """
@@ -32,7 +32,7 @@ def load_config(path: str, overrides: Mapping[str, Any] | None = None) -> RunCon
             f"{path}: no such file. `refseg init {path}` writes one to fill in; `refseg demo` needs none."
         ) from None
     except (OSError, ValueError, AttributeError, RecursionError, yaml.YAMLError) as error:
-        # PyYAML raises ValueError and AttributeError for dates and numbers that are none.
+        # PyYAML raises ValueError and AttributeError for malformed dates and numbers.
         raise ConfigurationError(f"{path}: cannot be read as YAML: {_reason(error)}.") from error
     if not isinstance(content, dict):
         raise ConfigurationError(
@@ -42,7 +42,7 @@ def load_config(path: str, overrides: Mapping[str, Any] | None = None) -> RunCon
 
 
 def load_content(content: dict[str, Any], overrides: Mapping[str, Any], *, source: str, base: Path) -> RunConfig:
-    """The configuration of a content whose relative paths are relative to `base`; overrides go by dotted key."""
+    """Returns the configuration of a content whose paths are relative to `base`; overrides are by dotted key."""
     _resolve_paths(content, base)
     for name, value in overrides.items():
         _override(content, name, value)
@@ -50,7 +50,7 @@ def load_content(content: dict[str, Any], overrides: Mapping[str, Any], *, sourc
 
 
 def _reason(error: Exception) -> str:
-    """What is wrong with a file and where, without repeating its lines: they may hold secrets."""
+    """Returns the problem of a file and its place, without the line, which may hold secrets."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         return f"{error.problem} in line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
     return redact_text(str(error) or type(error).__name__)
@@ -77,7 +77,7 @@ def _describe(problem: Any) -> str:
 
 
 def _brief(value: Any) -> str:
-    """A value as a message can hold it: not long, whatever YAML's references make of it, and without secrets."""
+    """Returns a value for a message: short, whatever YAML's references expand to, and without secrets."""
     return redact_text(_BRIEF.repr(value))
 
 
@@ -113,4 +113,4 @@ def _below(folder: Path, path: str) -> str:
     try:
         return str(folder / Path(path).expanduser())
     except RuntimeError as error:
-        raise ConfigurationError(f"{path}: nobody of that name has a home here. Give the whole path.") from error
+        raise ConfigurationError(f"{path}: there is no home folder of this user. Give the whole path.") from error

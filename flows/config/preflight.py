@@ -1,4 +1,4 @@
-"""Finds what would stop a run before hours are spent: in the first seconds, without weights and without Prefect."""
+"""Checks a run before it starts: in seconds, without loading weights and without Prefect."""
 
 from flows.config.run_config import RunConfig, check_config
 from refseg_core.datasets.category_mapping import matching_ids
@@ -18,9 +18,9 @@ from tasks.store.store import Artifact, Store
 
 
 def check(config: RunConfig) -> None:
-    """Checks places, weights, device, references and targets; what it makes of them the run finds made.
+    """Checks places, weights, device, references and targets; the run reuses the artifacts that this makes.
 
-    Raises the RefsegError that names what is wrong.
+    Raises the RefsegError that names the problem.
     """
     check_config(config, source="configuration")
     for model in (config.segmenter, config.encoder):
@@ -55,7 +55,7 @@ def _check_references(config: RunConfig) -> Artifact:
 
 
 def _check_listing(config: RunConfig) -> None:
-    """A million names are listed once, by the run; here one image is enough."""
+    """Looks for one image; the run lists all, which may be a million."""
     if not Folder(config.targets.images).holds_files(tuple(IMAGE_SUFFIXES)):
         raise DatasetError(
             f"targets.images: {redact(config.targets.images)} holds no image. Expected files ending in "

@@ -1,4 +1,4 @@
-"""The configuration of a run: its keys, and the checks that no key passes alone.
+"""The configuration of a run: its keys, and the checks of several keys together.
 
 The keys are stable; people script against them. Every key's meaning, bounds and default stand in the models here and
 in `refseg_core/settings/`; the file, the flags and the form in the Prefect UI are drawn from them.
@@ -75,7 +75,7 @@ class ReferencesConfig(Settings):
 
     @property
     def are_novel(self) -> bool:
-        """Whether the categories are all of those that a benchmark calls novel."""
+        """Whether the categories are all the novel categories of a benchmark."""
         sampling = self.sampling
         is_chosen = self.annotation_ids is not None or sampling.categories is not None
         return sampling.split in NOVEL_SPLITS and not is_chosen
@@ -112,24 +112,24 @@ class TargetsConfig(Settings):
 
 
 class ExecutionConfig(Settings):
-    """Who labels. Nothing here changes the labels."""
+    """Where images are labeled. Nothing here changes the labels."""
 
     engine: Literal["process", "workers", "dask"] = Field(
         "process",
         description="'process': the process of the run itself; 'workers': GPU workers of the Prefect server, to whom "
-        "shards are handed in groups; 'dask': a Dask cluster whose workers have the resource GPU.",
+        "shards are given in groups; 'dask': a Dask cluster whose workers have the resource GPU.",
     )
     minutes_per_group: float = Field(
         20,
         ge=0.1,
         le=1440,
-        description="For 'workers': how long one works on a group of shards, about; each group loads the models anew.",
+        description="For 'workers': about how long one works on a group of shards; each group loads the models once.",
     )
     lost_after_seconds: float = Field(
         120,
         ge=30,
         le=3600,
-        description="For 'workers': how long nothing is heard of a group before another worker takes it over.",
+        description="For 'workers': how long a group may give no sign of life before another worker takes it over.",
     )
     start_within_seconds: float = Field(
         300,
@@ -139,7 +139,7 @@ class ExecutionConfig(Settings):
         "included, before another worker takes it over.",
     )
     attempts: int = Field(
-        3, ge=1, le=100, description="For 'workers': how often a shard is handed out that no worker gets done."
+        3, ge=1, le=100, description="For 'workers': how often a shard is tried that no worker completes."
     )
     dask_address: str | None = Field(
         None,
@@ -170,7 +170,7 @@ class RunConfig(Settings):
     )
     device: str = Field("auto", description="'auto', 'cpu', 'cuda' or 'cuda:1'.")
     pictures: str | None = Field(None, description="Folder or prefix for a picture of every labeled image; null: none.")
-    execution: ExecutionConfig = Field(ExecutionConfig(), description="Who labels; never changes labels.")
+    execution: ExecutionConfig = Field(ExecutionConfig(), description="Where images are labeled; never changes labels.")
 
     @property
     def models(self) -> Models:
@@ -211,7 +211,7 @@ PATHS = (
 
 @dataclass(frozen=True)
 class Key:
-    """A leaf of the configuration: its dotted name and what pydantic knows of it."""
+    """A leaf of the configuration: its dotted name and its pydantic field."""
 
     name: str
     field: FieldInfo
@@ -223,12 +223,12 @@ class Key:
 
     @property
     def is_text(self) -> bool:
-        """Whether its value is text, to be taken as it stands."""
+        """Whether its value is text, to be taken literally."""
         return str in _alternatives(self.field.annotation)
 
 
 def keys(model: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[Key]:
-    """Every leaf of the configuration, in the order of the file."""
+    """Yields every leaf of the configuration, in the order of the file."""
     for name, field in model.model_fields.items():
         section = section_of(field)
         if section is None:
@@ -238,7 +238,7 @@ def keys(model: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[Key]:
 
 
 def check_config(config: RunConfig, *, source: str) -> None:
-    """Checks what no single key can tell. Raises ConfigurationError naming everything that is wrong."""
+    """Checks several keys together. Raises ConfigurationError naming all problems."""
     problems = [*_unknown_models(config), *_masks_of_nothing(config), *_unfit_places(config)]
     if problems:
         raise ConfigurationError("\n".join([f"{source}: {len(problems)} wrong:", *problems]))
@@ -259,7 +259,7 @@ def _masks_of_nothing(config: RunConfig) -> Iterator[str]:
 
 
 def _unfit_places(config: RunConfig) -> Iterator[str]:
-    """Prefect keeps a run's parameters and shows them, so no place may carry a password."""
+    """Prefect stores and shows a run's parameters, so no place may contain a password."""
     for name in PATHS:
         value: Any = config
         for part in name.split("."):
@@ -274,7 +274,7 @@ def _unfit_places(config: RunConfig) -> Iterator[str]:
 
 
 def section_of(field: FieldInfo) -> type[BaseModel] | None:
-    """The model of the keys below a field; None where it is a leaf."""
+    """Returns the model of the keys below a field; None for a leaf."""
     annotation = field.annotation
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 

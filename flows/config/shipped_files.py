@@ -1,9 +1,9 @@
-"""Where the files lie that come with refseg and are no Python."""
+"""The location of the installed files that are not Python."""
 
 from importlib import resources
 from pathlib import Path
 
 
 def deployment_files() -> Path:
-    """The folder `deployments`, which is installed beside `flows`, as it stands beside it in a checkout."""
+    """Returns the folder `deployments`, installed next to `flows` as in a checkout."""
     return Path(str(resources.files("flows"))).parent / "deployments"

@@ -1,4 +1,4 @@
-"""The file that `refseg init` writes: every key with its meaning, bounds and default."""
+"""The configuration file of `refseg init`: every key with its meaning, bounds and default."""
 
 import textwrap
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ _EXAMPLES = {
 
 
 def template() -> str:
-    """The file that `refseg init` writes: every key with its meaning, bounds and default."""
+    """Returns the text of the file."""
     lines = [
         "# refseg: one run. Fill in the paths; everything else has the published defaults.",
         "# Paths are relative to this file, or URIs such as s3://bucket/prefix. `refseg run THIS_FILE` does the rest.",

@@ -1,4 +1,4 @@
-"""What is said of benchmarks in the terminal: which there are, and what one of them gave."""
+"""Prints the list of benchmarks, and the numbers of one."""
 
 from rich.table import Table as TextTable
 
@@ -13,7 +13,7 @@ from tasks.store.store import Artifact, Store
 
 
 def report_benchmarks() -> None:
-    """All benchmarks, and what each needs."""
+    """Prints all benchmarks and the data that each needs."""
     table = TextTable("name", "what it is", "runs", "needs below --data", "verified", show_lines=True)
     for name in benchmark_names():
         benchmark = load_benchmark(name)
@@ -24,7 +24,7 @@ def report_benchmarks() -> None:
 
 
 def report_benchmark(store_uri: str, artifact: Artifact) -> None:
-    """Ours beside the published numbers, and a chart of both with their spread."""
+    """Prints the numbers and the published ones, and draws a chart of both."""
     numbers = Store(store_uri).load(artifact, BenchmarkNumbers)
     header, *rows = as_text(numbers)
     title = f"{numbers.benchmark[0]}, {numbers.metric[0]} in percent, conventions {numbers.conventions[0]}"

@@ -1,4 +1,4 @@
-"""Charts of benchmarks and studies, as PNG files. The only door to matplotlib."""
+"""Charts of benchmarks and studies, as PNG files; the only module that imports matplotlib."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ _FEWEST_SHOWN = 0.002  # of a bar: thinner stages would only fill the legend
 
 
 def draw_stages(comparison: Comparison, path: Path) -> None:
-    """A bar for each path, made of its stages."""
+    """Draws a bar for each path, made of its stages."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(10, 1.4 + 0.7 * len(comparison.results)), layout="constrained")
         axes = figure.add_subplot()
@@ -45,7 +45,7 @@ def draw_stages(comparison: Comparison, path: Path) -> None:
 
 
 def draw_growth(growth: Sequence[Growth], path: Path) -> None:
-    """A panel for each thing that was varied."""
+    """Draws a panel for each varied quantity."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(3 * len(growth), 3), layout="constrained")
         panels = figure.subplots(1, len(growth), squeeze=False)[0]
@@ -58,7 +58,7 @@ def draw_growth(growth: Sequence[Growth], path: Path) -> None:
 
 
 def draw_benchmark(numbers: BenchmarkNumbers) -> bytes:
-    """Our means and the published ones, with their standard deviations, a row for each case; a PNG file's bytes."""
+    """Draws the means and the published ones, with standard deviations, by case; returns a PNG file's bytes."""
     with mpl.rc_context(_STYLE):
         kinds = list(dict.fromkeys(numbers.iou_type))
         num_cases = len(set(numbers.case))
@@ -84,12 +84,12 @@ def draw_benchmark(numbers: BenchmarkNumbers) -> bytes:
 
 
 def _room(axes: Axes) -> float:
-    """Where an axis of percents, which starts at 0, should end."""
+    """Returns the end of an axis of percentages that starts at 0."""
     return min(100.0, 1.02 * axes.get_xlim()[1])
 
 
 def draw_study(by_metric: Mapping[str, Sequence[Spread]], path: Path) -> None:
-    """A line for each metric through its means, with standard deviations, and a dot for each seed."""
+    """Draws a line per metric through its means, with standard deviations, and a dot per seed."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(6, 4), layout="constrained")
         axes = figure.add_subplot()

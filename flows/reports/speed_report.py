@@ -1,4 +1,4 @@
-"""What a benchmark found: tables in the terminal, a JSON file to keep, and a chart to look at."""
+"""The output of `refseg bench`: tables in the terminal, a JSON file and a chart."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ _DIFFERENCES_SHOWN = 10
 
 
 def report_comparison(comparison: Comparison, folder: Path) -> None:
-    """Paths side by side."""
+    """Prints and stores the comparison of paths."""
     ceilings = comparison.ceilings
     compiled = "; fast and turbo compiled" if comparison.is_compiled else ""
     results.print(f"{ceilings.machine}; {comparison.num_images} images, {comparison.num_points} points{compiled}")
@@ -35,7 +35,7 @@ def report_comparison(comparison: Comparison, folder: Path) -> None:
 
 
 def report_growth(growth: Sequence[Growth], folder: Path) -> None:
-    """How cost grows."""
+    """Prints and stores how cost grows."""
     table = TextTable("varied", "value: seconds", "times as many", "cost times")
     for series in growth:
         table.add_row(
@@ -51,14 +51,14 @@ def report_growth(growth: Sequence[Growth], folder: Path) -> None:
 
 
 def describe_ceilings(ceilings: Ceilings) -> str:
-    """What the machine does at most, and what was left out, in a line."""
+    """Returns the machine's measured limits, and what was not measured, in a line."""
     products = [f"{flops / 1e9:,.0f} GFLOP/s {name}" for name, flops in ceilings.product_flops.items()]
     left_out = [f"{name} not measured: this processor emulates it" for name in ceilings.emulated]
     return ", ".join([*products, f"{ceilings.copied_bytes / 1e9:,.0f} GB/s copied", *left_out])
 
 
 def _times(comparison: Comparison) -> TextTable:
-    """Median seconds of each stage, and between which a half of the images lie."""
+    """Returns the median seconds of each stage with their quartiles."""
     table = TextTable("stage", *(result.path for result in comparison.results), title="Seconds an image")
     for stage in STAGES:
         table.add_row(stage, *(_spread(result.seconds[stage]) for result in comparison.results))
@@ -101,7 +101,7 @@ def _summary(comparison: Comparison) -> TextTable:
 
 
 def _share(comparison: Comparison, result: PathResult) -> float:
-    """Of the time that the counted arithmetic would take at the machine's float32 speed."""
+    """Returns the time of the counted arithmetic at the machine's float32 speed, as a share of the measured."""
     seconds = sum(median(result.seconds[stage]) for stage in result.flops)
     return sum(result.flops.values()) / comparison.ceilings.float32_flops / seconds
 

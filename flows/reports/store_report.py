@@ -1,4 +1,4 @@
-"""What is said of a store: what it holds, whether it is whole, and what nobody needs in it."""
+"""Prints the contents of a store, its faults and its unused objects."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ _SHOWN = 10
 
 
 def report_status(store_uri: str, status: StoreStatus, *, all_failed: bool) -> None:
-    """Artifacts by step, then each labeling with what is done, missing and failed."""
+    """Prints the artifacts by step, then each labeling with its finished, missing and failed parts."""
     if not status.artifacts and not status.labels:
         results.print(f"{redact(store_uri)} holds nothing of refseg.")
         return
@@ -34,7 +34,7 @@ def report_status(store_uri: str, status: StoreStatus, *, all_failed: bool) -> N
 
 
 def report_verified(verified: Verified) -> None:
-    """How much was checked, and every fault."""
+    """Prints every fault and how much was checked."""
     for fault in verified.faults:
         results.print(f"{fault.name}: {fault.what}", style="red")
     verdict = f"{len(verified.faults)} faults" if verified.faults else "no faults"
@@ -45,7 +45,7 @@ def report_verified(verified: Verified) -> None:
 
 
 def report_garbage(garbage: Sequence[Garbage], *, removing: bool) -> None:
-    """Every object that could be removed, and how much that is."""
+    """Prints every object that can be removed, and their size."""
     for one in garbage:
         results.print(f"{one.why:9}{decimal(one.size):>10}  {one.name}")
     counts = Counter(one.why for one in garbage)

@@ -1,4 +1,4 @@
-"""What a study says at its end: a table, an answer, a JSON file to keep and a chart."""
+"""The output of a study: a table, an answer, a JSON file and a chart."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from tasks.store.store import made_by
 
 
 def report_study(runs: Sequence[StudyRun], folder: Path) -> None:
-    """The table, the answer, a JSON file to keep and a chart."""
+    """Prints the table and the answer, and writes the JSON file and the chart."""
     by_metric = spreads([run.outcome for run in runs])
     results.print(_table(by_metric))
     metric, spread = list(by_metric.items())[-1]

@@ -1,4 +1,4 @@
-"""The Prefect server that PREFECT_API_URL names, for commands that cannot do without one."""
+"""The Prefect server at PREFECT_API_URL, for commands that need one."""
 
 import http.client
 import os
@@ -12,7 +12,7 @@ _SECONDS = 5.0
 
 
 def answers(url: str, seconds: float = _SECONDS) -> bool:
-    """Whether a server answers there, be it that it wants to know who asks."""
+    """Whether a server answers at the URL, even if it requires a login."""
     try:
         with urllib.request.urlopen(url, timeout=seconds):
             return True
@@ -23,21 +23,21 @@ def answers(url: str, seconds: float = _SECONDS) -> bool:
 
 
 def require_api() -> str:
-    """The server's address. Raises ConfigurationError where none is named, or where it does not answer."""
+    """Returns the server's URL. Raises ConfigurationError if it is not set or does not answer."""
     url = os.environ.get("PREFECT_API_URL", "").rstrip("/")
     if not url:
         raise ConfigurationError(
-            "PREFECT_API_URL is not set, so there is no Prefect server to turn to. Where `refseg service up` runs, "
+            "PREFECT_API_URL is not set, and the command needs a Prefect server. Where `refseg service up` runs, "
             "`. ~/.refseg-service/env.sh` sets it; from elsewhere: export PREFECT_API_URL=http://THAT-MACHINE:4200/api"
         )
     if not answers(f"{url}/health"):
         raise ConfigurationError(
             f"PREFECT_API_URL: no Prefect server answers at {redact(url)}. `refseg service status` on its machine "
-            "says whether it runs; one that other machines shall reach is started with --host 0.0.0.0."
+            "shows whether it runs; for other machines it has to be started with --host 0.0.0.0."
         )
     return url
 
 
 def ui_address(api_url: str) -> str:
-    """Where people look at that server."""
+    """Returns the URL of the server's UI."""
     return api_url.removesuffix("/api")

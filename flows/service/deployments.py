@@ -1,4 +1,4 @@
-"""What a Prefect server has to know of refseg: work pools, deployments, automations. Told twice, it knows it once."""
+"""Creates refseg's work pools, deployments and automations on a Prefect server, or updates them."""
 
 import os
 import subprocess
@@ -23,14 +23,14 @@ from refseg_core.errors import ConfigurationError
 NOTIFY_BLOCK = "refseg-notify"
 _POOL_TYPE = "process"
 _DESCRIPTIONS = {
-    CPU_POOL: "Runs as a whole: they plan, hand out and evaluate.",
+    CPU_POOL: "Whole runs, which plan, submit and evaluate.",
     GPU_POOL: "Groups of shards and memory banks, one at a time for each GPU.",
 }
 
 
 @dataclass(frozen=True)
 class Deployed:
-    """What the server knows now."""
+    """The names on the server, and what was left out and why."""
 
     deployments: list[str]
     automations: list[str]
@@ -57,7 +57,7 @@ def _template() -> dict[str, Any]:
 
 
 def deploy(notify: str | None = None) -> Deployed:
-    """Tells the server everything. Raises RunFailedError where it does not take the deployments."""
+    """Creates or updates everything. Raises RunFailedError if the server refuses the deployments."""
     make_pools()
     if notify is not None:
         _make_notification_block(notify)
@@ -81,20 +81,17 @@ def _deploy_flows(file: Path) -> list[str]:
         check=False,
     )
     if done.returncode:
-        told = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
-        raise RunFailedError(f"The Prefect server did not take the deployments of {file}:\n{told}")
+        output = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
+        raise RunFailedError(f"The Prefect server refused the deployments of {file}:\n{output}")
     content = yaml.safe_load(file.read_text())
     return [str(entry["name"]) for entry in content["deployments"]]
 
 
-# --- automations -----------------------------------------------------------------------------------------------------
-
-
 def deploy_automations(entries: Any) -> tuple[list[str], list[str]]:
-    """Creates or replaces each by its name; returns the names of those, and of those that were left out, with why.
+    """Creates or replaces automations by name; returns the names, and those left out with the reason.
 
-    `block_document_id: refseg-notify` stands for where `--notify` sends news, `deployment_id: flow/name` for that
-    deployment. An action whose block is not there is left out, and so is an automation without any action.
+    `block_document_id: refseg-notify` stands for the URL of `--notify`, `deployment_id: flow/name` for that
+    deployment. Actions whose block does not exist are left out, and automations without any action left.
     """
     if isinstance(entries, Mapping):
         entries = entries.get("automations", [])
@@ -104,10 +101,9 @@ def deploy_automations(entries: Any) -> tuple[list[str], list[str]]:
         for entry in entries:
             actions = [action for action in entry.get("actions", []) if block_id or not _notifies(action)]
             if entry.get("actions") and not actions:
-                left_out.append(f"{entry['name']}: it only notifies, and nobody is named to notify (--notify URL)")
+                left_out.append(f"{entry['name']}: it only notifies, and no URL is given (--notify URL)")
                 continue
-            told = {**entry, "actions": [_resolved(client, action, block_id) for action in actions]}
-            _replace(client, told)
+            _replace(client, {**entry, "actions": [_resolved(client, action, block_id) for action in actions]})
             made.append(str(entry["name"]))
     return made, left_out
 
@@ -142,9 +138,9 @@ def _replace(client: SyncPrefectClient, content: Mapping[str, Any]) -> None:
 
 
 def _make_notification_block(url: str) -> None:
-    """What sends news: one POST of {"text": ...}, which Slack, Mattermost and Rocket.Chat take as it is."""
+    """Saves the block that posts {"text": ...}, as Slack, Mattermost and Rocket.Chat expect."""
     if not url.startswith(("http://", "https://")):
-        raise ConfigurationError("--notify: expected an address that takes a POST, beginning with https:// or http://.")
+        raise ConfigurationError("--notify: expected a URL for POST requests, beginning with https:// or http://.")
     block = CustomWebhookNotificationBlock(
         name=NOTIFY_BLOCK, url=url, json_data={"text": "{{subject}}\n{{body}}"}, allow_private_urls=True
     )

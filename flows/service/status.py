@@ -1,4 +1,4 @@
-"""What a Prefect server knows of refseg: its workers, and the latest runs, as a table for people."""
+"""Prints the workers and the latest runs that a Prefect server knows."""
 
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -21,7 +21,7 @@ _RUNS_SHOWN = 8
 
 
 class Run(NamedTuple):
-    """A flow run, as a line tells it."""
+    """A line of the table."""
 
     name: str
     state: str
@@ -29,7 +29,7 @@ class Run(NamedTuple):
 
 
 def workers_online() -> dict[str, int]:
-    """How many workers each pool has that take runs now; pools that are not there have none."""
+    """Returns the number of online workers of each pool; a missing pool has none."""
     online = {}
     with get_client(sync_client=True) as client:
         for pool in (CPU_POOL, GPU_POOL):
@@ -42,7 +42,7 @@ def workers_online() -> dict[str, int]:
 
 
 def latest_runs() -> list[Run]:
-    """The newest runs, without those that other runs started and those that are planned for later."""
+    """Returns the newest runs, without child runs and runs scheduled for later."""
     wanted = FlowRunFilter(
         parent_task_run_id=FlowRunFilterParentTaskRunId(is_null_=True),
         expected_start_time=FlowRunFilterExpectedStartTime(before_=datetime.now(UTC)),
@@ -62,7 +62,7 @@ def latest_runs() -> list[Run]:
 
 
 def print_server() -> None:
-    """What the Prefect server knows of workers and runs."""
+    """Prints the workers and the latest runs."""
     for pool, number in workers_online().items():
         results.print(f"{pool}: {number} worker{'' if number == 1 else 's'} online")
     runs = latest_runs()
