@@ -82,7 +82,7 @@ def make_bank(config: RunConfig) -> Artifact:
 
 
 def find_bank(config: RunConfig) -> Artifact | None:
-    """The prototypes, where they are made already: finding them needs no model."""
+    """Returns the prototypes if the store has them, which needs no model."""
     try:
         return _bank(config, Store(config.store, find_only=True))
     except NotMadeError:
@@ -90,7 +90,7 @@ def find_bank(config: RunConfig) -> Artifact | None:
 
 
 def make_bank_here(config: RunConfig) -> Artifact:
-    """The prototypes, made in this process and without Prefect unless they are there already."""
+    """Returns the prototypes, made in this process without Prefect unless the store has them."""
     return _bank(config, Store(config.store))
 
 

@@ -1,7 +1,7 @@
 """The configuration of a run: its keys, and the checks of several keys together.
 
-The keys are stable; people script against them. Every key's meaning, bounds and default stand in the models here and
-in `refseg_core/settings/`; the file, the flags and the form in the Prefect UI are drawn from them.
+The keys are stable; people script against them. Every key's meaning, bounds and default are in the models here and in
+`refseg_core/settings/`; the file, the flags and the form in the Prefect UI are generated from them.
 """
 
 import types
