@@ -14,6 +14,7 @@ from tasks.datasets.indexed import ground_truth, is_federated
 from tasks.runtime.retried_task import retried_task
 from tasks.storage.uris import redact
 from tasks.store.label_store import LabelRun
+from tasks.store.steps import EVALUATE
 from tasks.store.store import Artifact, Recipe, Store
 
 
@@ -30,9 +31,8 @@ def evaluate(
 ) -> Artifact:
     """Evaluates the labels of the dataset's images, over the prototypes' categories."""
     recipe = Recipe(
-        "evaluate",
-        "metrics",
-        version=2,
+        *EVALUATE,
+        version=protocols.VERSION,
         settings={"conventions": conventions, **_decisive(dataset, settings, conventions, is_novel=is_novel)},
         inputs={"dataset": dataset.name, "labels": f"labels/{labels_key}", "prototypes": prototypes.name},
     )

@@ -6,11 +6,16 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from refseg_core import images
 from refseg_core.masks.rle import decode_mask
+from refseg_core.models import preprocessing
 from refseg_core.models.protocols import Encoder
+from refseg_core.models.registry import model_spec
+from refseg_core.references import memory_bank
 from refseg_core.references.memory_bank import Crop, EncodedReference, crop_reference, encode_references
 from refseg_core.settings import ReferenceSettings
 from refseg_core.tables import Images, MemoryBank, References
+from refseg_core.versions import combined
 from tasks.datasets.reference_images import ReferenceImages
 from tasks.models.loading import load_encoder
 from tasks.models.weights import weights_sha256
@@ -18,6 +23,7 @@ from tasks.runtime.progress import report
 from tasks.runtime.retried_task import retried_task
 from tasks.specs import Models
 from tasks.storage.folder import Folder
+from tasks.store.steps import FILL_MEMORY_BANK
 from tasks.store.store import Artifact, Recipe, Store
 
 log = logging.getLogger(__name__)
@@ -37,26 +43,31 @@ def fill_memory_bank(
 ) -> Artifact:
     """Encodes the references, each into one vector."""
     table = store.load(references, References)
-    images = ReferenceImages(Folder(images_uri), store.load(dataset, Images), table)
+    reference_images = ReferenceImages(Folder(images_uri), store.load(dataset, Images), table)
     recipe = Recipe(
-        "fill_memory_bank",
-        "memory_bank",
-        version=1,
+        *FILL_MEMORY_BANK,
+        version=_version(models.encoder.model),
         settings=settings.model_dump(mode="json"),
-        inputs={"references": references.name, "images": images.content()},
+        inputs={"references": references.name, "images": reference_images.content()},
         weights={"encoder": weights_sha256(models.encoder.model, models.encoder.weights)},
     )
-    return store.make(recipe, lambda: [_encode(table, images, load_encoder(models.encoder, models.device), settings)])
+    return store.make(
+        recipe, lambda: [_encode(table, reference_images, load_encoder(models.encoder, models.device), settings)]
+    )
+
+
+def _version(encoder: str) -> int:
+    return combined(images.VERSION, preprocessing.VERSION, model_spec(encoder).version, memory_bank.VERSION)
 
 
 @torch.inference_mode()
 def _encode(
-    references: References, images: ReferenceImages, encoder: Encoder, settings: ReferenceSettings
+    references: References, reference_images: ReferenceImages, encoder: Encoder, settings: ReferenceSettings
 ) -> MemoryBank:
     report(_STEP, total=len(references))
     encoded: dict[int, EncodedReference] = {}
     waiting: dict[int, Crop] = {}
-    for row, crop in _crops(references, images, encoder, settings):
+    for row, crop in _crops(references, reference_images, encoder, settings):
         report(_STEP, advanced=1)
         if crop is None:
             _warn_vanished(references, row)
@@ -71,11 +82,11 @@ def _encode(
 
 
 def _crops(
-    references: References, images: ReferenceImages, encoder: Encoder, settings: ReferenceSettings
+    references: References, reference_images: ReferenceImages, encoder: Encoder, settings: ReferenceSettings
 ) -> Iterator[tuple[int, Crop | None]]:
     """Each reference's crop, image by image, so that each image is read once."""
     for file_name in sorted(set(references.file_name)):
-        pixels = images.read(file_name)
+        pixels = reference_images.read(file_name)
         for row in np.flatnonzero(references.file_name == file_name).tolist():
             yield (
                 row,

@@ -11,9 +11,9 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from refseg_core.datasets.coco.columns import may_be_federated
+from refseg_core.datasets.coco.columns import FEDERATED_VERSION, may_be_federated
 from refseg_core.datasets.coco.mask_source import MaskFile
-from refseg_core.datasets.dataset import Dataset, dataset_of_files, select_images
+from refseg_core.datasets.dataset import VERSION, Dataset, dataset_of_files, select_images
 from refseg_core.errors import DatasetError
 from refseg_core.images import IMAGE_SUFFIXES
 from refseg_core.settings import Conventions
@@ -26,6 +26,7 @@ from tasks.storage.folder import Folder
 from tasks.storage.listing import FileInfo
 from tasks.storage.objects import read_uri
 from tasks.storage.uris import redact
+from tasks.store.steps import INDEX_DATASET
 from tasks.store.store import Artifact, Recipe, Store
 
 log = logging.getLogger(__name__)
@@ -73,9 +74,8 @@ def _recipe(
     federated: bool,
 ) -> Recipe:
     return Recipe(
-        step="index_dataset",
-        folder="dataset",
-        version=2 if federated else 1,  # only what has the labels is made anew
+        *INDEX_DATASET,
+        version=FEDERATED_VERSION if federated else VERSION,  # only what has the labels is made anew
         settings={
             "images": redact(source.images),
             "annotations": redact(source.annotations) if source.annotations else None,

@@ -8,18 +8,25 @@ from typing import Any
 
 import numpy as np
 
+from refseg_core import images
 from refseg_core.labeling.batch_labeler import version_of
+from refseg_core.models import preprocessing
+from refseg_core.models.registry import model_spec
 from refseg_core.settings import LabelingSettings
 from refseg_core.settings.labeling_paths import LABELING_PATHS
 from refseg_core.tables import GoneLabels, Images
+from refseg_core.versions import combined
 from tasks.models.weights import sha256_of_models
 from tasks.runtime.progress import report
 from tasks.runtime.retried_task import retried_task
-from tasks.specs import LabelSpec
+from tasks.specs import LabelSpec, Models
 from tasks.storage.uris import redact
-from tasks.store.label_store import FOLDER, LabelRun
+from tasks.store.label_store import LabelRun
 from tasks.store.shard_plans import LabelPlan, PlanPart
+from tasks.store.steps import FIND_GONE_LABELS, LABEL_SHARD
 from tasks.store.store import Artifact, Recipe, Store
+
+_GONE_VERSION = 1  # of tables of gone labels
 
 
 @retried_task("plan shards")
@@ -32,9 +39,8 @@ def plan_shards(
 ) -> LabelPlan:
     """Plans new images, and finds the shards that are not labeled yet."""
     recipe = Recipe(
-        "label_shard",
-        FOLDER,
-        version=1,
+        *LABEL_SHARD,
+        version=_version(spec),
         settings={"images": redact(spec.images), **_deciding(spec.labeling)},
         inputs={"prototypes": prototypes.name},
         weights=sha256_of_models(spec),
@@ -44,6 +50,12 @@ def plan_shards(
     pending = tuple(run.pending(run.plan(store.load(dataset, Images), spec.batches.images_per_shard)))
     report("label", total=int(np.sum([len(shard) for shard in pending])))
     return LabelPlan(dataset, run.key, pending)
+
+
+def _version(models: Models) -> int:
+    """Returns the version of what labels are made with, whatever the path."""
+    of_models = [model_spec(model.model).version for model in (models.segmenter, models.encoder)]
+    return combined(images.VERSION, preprocessing.VERSION, *of_models)
 
 
 def _deciding(labeling: LabelingSettings) -> dict[str, Any]:
@@ -60,18 +72,17 @@ def find_gone_labels(store: Store, *, dataset: Artifact, labels_key: str) -> Art
     """Compares everything that was ever planned with the dataset as it is now; deletes nothing."""
     run = LabelRun(store, labels_key)
     recipe = Recipe(
-        "find_gone_labels",
-        "gone_labels",
-        version=1,
+        *FIND_GONE_LABELS,
+        version=_GONE_VERSION,
         settings={"num_plans": run.plans.count()},
         inputs={"dataset": dataset.name, "labels": run.root},
     )
     return store.make(recipe, lambda: [gone_labels(run, store.load(dataset, Images))])
 
 
-def gone_labels(run: LabelRun, images: Images) -> GoneLabels:
+def gone_labels(run: LabelRun, now: Images) -> GoneLabels:
     """The planned images that are not among the given ones in their version."""
-    version_of = dict(zip(images.image_id, images.version, strict=True))
+    version_of = dict(zip(now.image_id, now.version, strict=True))
     return GoneLabels.concatenate([_gone(part, version_of) for part in run.plans.parts()])
 
 

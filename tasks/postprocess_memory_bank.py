@@ -1,16 +1,17 @@
 """Step 4: aggregates the bank into one prototype per category."""
 
 from refseg_core.errors import DatasetError
-from refseg_core.references.prototypes import postprocess_memory_bank as postprocess
+from refseg_core.references import prototypes
 from refseg_core.tables import MemoryBank, Prototypes, References
 from tasks.runtime.retried_task import retried_task
+from tasks.store.steps import POSTPROCESS_MEMORY_BANK
 from tasks.store.store import Artifact, Recipe, Store
 
 
 @retried_task("postprocess memory bank")
 def postprocess_memory_bank(store: Store, references: Artifact, bank: Artifact) -> Artifact:
     """Makes prototypes. Raises DatasetError naming every category that is left without a usable reference."""
-    recipe = Recipe("postprocess_memory_bank", "prototypes", version=1, inputs={"memory_bank": bank.name})
+    recipe = Recipe(*POSTPROCESS_MEMORY_BANK, version=prototypes.VERSION, inputs={"memory_bank": bank.name})
     return store.make(recipe, lambda: [_prototypes(store.load(references, References), store.load(bank, MemoryBank))])
 
 
@@ -21,4 +22,4 @@ def _prototypes(references: References, bank: MemoryBank) -> Prototypes:
             f"No reference of the categories {lost} has a mask that is left on the patch grid. Give them larger "
             "references, or leave the categories out."
         )
-    return postprocess(bank)
+    return prototypes.postprocess_memory_bank(bank)

@@ -6,6 +6,7 @@ from refseg_core.references import sampling
 from refseg_core.settings import Conventions, SamplingSettings
 from refseg_core.tables import Annotations, Categories, Images, References
 from tasks.runtime.retried_task import retried_task
+from tasks.store.steps import SAMPLE_REFERENCES
 from tasks.store.store import Artifact, Recipe, Store
 
 
@@ -36,7 +37,7 @@ def _read(store: Store, dataset: Artifact) -> tuple[Images, Annotations]:
 
 
 def _recipe(dataset: Artifact, settings: dict[str, object]) -> Recipe:
-    return Recipe("sample_references", "references", version=1, settings=settings, inputs={"dataset": dataset.name})
+    return Recipe(*SAMPLE_REFERENCES, version=sampling.VERSION, settings=settings, inputs={"dataset": dataset.name})
 
 
 def _decisive(settings: SamplingSettings, conventions: Conventions) -> dict[str, object]:

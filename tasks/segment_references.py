@@ -2,11 +2,15 @@
 
 import numpy as np
 
+from refseg_core import images
 from refseg_core.masks.rle import encode_masks
+from refseg_core.models import preprocessing
 from refseg_core.models.protocols import Segmenter
-from refseg_core.references.segmentation import segment_boxes
+from refseg_core.models.registry import model_spec
+from refseg_core.references import segmentation
 from refseg_core.settings import Conventions
 from refseg_core.tables import Images, References
+from refseg_core.versions import combined
 from tasks.datasets.reference_images import ReferenceImages
 from tasks.models.loading import load_segmenter
 from tasks.models.weights import weights_sha256
@@ -14,6 +18,7 @@ from tasks.runtime.progress import report
 from tasks.runtime.retried_task import retried_task
 from tasks.specs import Models
 from tasks.storage.folder import Folder
+from tasks.store.steps import SEGMENT_REFERENCES
 from tasks.store.store import Artifact, Recipe, Store
 
 _STEP = "segment references"
@@ -33,23 +38,27 @@ def segment_references(
     table = store.load(references, References)
     if all(rle is not None for rle in table.mask_rle):
         return references
-    images = ReferenceImages(Folder(images_uri), store.load(dataset, Images), table)
+    reference_images = ReferenceImages(Folder(images_uri), store.load(dataset, Images), table)
     recipe = Recipe(
-        "segment_references",
-        "references",
-        version=1,
+        *SEGMENT_REFERENCES,
+        version=_version(models.segmenter.model),
         # The corrected conventions go unsaid, and so keep the keys of older stores.
         settings={"conventions": conventions} if conventions == "original" else {},
-        inputs={"references": references.name, "images": images.content()},
+        inputs={"references": references.name, "images": reference_images.content()},
         weights={"segmenter": weights_sha256(models.segmenter.model, models.segmenter.weights)},
     )
     return store.make(
-        recipe, lambda: [_with_masks(table, images, load_segmenter(models.segmenter, models.device), conventions)]
+        recipe,
+        lambda: [_with_masks(table, reference_images, load_segmenter(models.segmenter, models.device), conventions)],
     )
 
 
+def _version(segmenter: str) -> int:
+    return combined(images.VERSION, preprocessing.VERSION, model_spec(segmenter).version, segmentation.VERSION)
+
+
 def _with_masks(
-    references: References, images: ReferenceImages, segmenter: Segmenter, conventions: Conventions
+    references: References, reference_images: ReferenceImages, segmenter: Segmenter, conventions: Conventions
 ) -> References:
     masks, sources = references.mask_rle.copy(), references.mask_source.copy()
     scores = references.mask_score.copy()
@@ -57,8 +66,8 @@ def _with_masks(
     report(_STEP, total=len(lacking))
     for file_name in sorted(set(references.file_name[lacking])):
         rows = lacking[references.file_name[lacking] == file_name]
-        pixels, boxes = images.read(file_name), references.box_xyxy[rows]
-        found, predicted_iou = segment_boxes(segmenter, pixels, boxes, conventions=conventions)
+        pixels, boxes = reference_images.read(file_name), references.box_xyxy[rows]
+        found, predicted_iou = segmentation.segment_boxes(segmenter, pixels, boxes, conventions=conventions)
         for row, rle, score in zip(rows, encode_masks(found), predicted_iou.tolist(), strict=True):
             masks[row], sources[row], scores[row] = rle, "segmenter", score
         report(_STEP, advanced=len(rows))

@@ -20,6 +20,7 @@ from tasks.outputs.prefect_ui.publishing import is_shown
 from tasks.runtime.progress import report
 from tasks.store.label_store import LabelRun
 from tasks.store.shard_plans import LabelPlan
+from tasks.store.steps import BENCHMARK
 from tasks.store.store import Artifact, Recipe, Store
 
 _PERCENT = 100
@@ -100,7 +101,7 @@ def run_plan(plan: Plan) -> Artifact:
         report("benchmark", advanced=1)
     table = compare_with_published(plan.benchmark, outcomes, corrected=plan.corrected)
     settings = plan.benchmark.model_dump(mode="json") | {"corrected": plan.corrected}
-    recipe = Recipe("benchmark", "benchmarks", version=1, settings=settings, inputs=inputs)
+    recipe = Recipe(*BENCHMARK, version=1, settings=settings, inputs=inputs)
     artifact = store.make(recipe, lambda: [table])
     if is_shown():
         publish_benchmark(plan.store, plan.benchmark.title, as_text(table))

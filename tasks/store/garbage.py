@@ -1,7 +1,8 @@
 """Finds what nobody needs any more in a store, and removes it when told to.
 
     leftover   an object that no manifest names: left by a process that was killed, or that lost a race
-    unused     an artifact that neither labels nor metrics were made from, such as last month's listing
+    unused     an artifact that neither labels nor metrics were made from, such as last month's listing; the numbers of
+               a benchmark are what it was run for, and stay
     gone       a shard all of whose images were removed or changed since; only when asked for
     labels     whole labels by key; only when asked for. What only they were made from is unused then
 
@@ -23,7 +24,8 @@ from tasks.storage.uris import redact
 from tasks.store.label_store import FOLDER, LabelRun, open_labels
 from tasks.store.lineage import reachable
 from tasks.store.shard_plans import Wanted
-from tasks.store.store import ARTIFACT_FOLDERS, MANIFEST, Artifact, Store, numbered_name
+from tasks.store.steps import ARTIFACT_FOLDERS, BENCHMARK
+from tasks.store.store import MANIFEST, Artifact, Store, numbered_name
 
 Why = Literal["leftover", "unused", "gone", "labels"]
 _STEP = "remove"
@@ -145,7 +147,7 @@ def _needed(store: Store, dropped: set[str], *, drop_gone: bool) -> tuple[set[st
             "up these labels with --labels KEY; nothing was removed."
         )
     for name, manifest in manifests.items():
-        if name in used:
+        if name in used or manifest["folder"] == BENCHMARK.folder:
             needed.update([f"{name}/{MANIFEST}", *(f"{name}/{part['name']}" for part in manifest["tables"])])
         else:
             why[name] = "unused"

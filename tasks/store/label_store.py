@@ -28,9 +28,10 @@ from tasks.storage.uris import redact
 from tasks.store.manifests import REQUEST, SHARD
 from tasks.store.parquet import notes_of_parquet, table_to_parquet
 from tasks.store.shard_plans import Plans, Shard, Wanted
+from tasks.store.steps import LABEL_SHARD
 from tasks.store.store import Artifact, Recipe, Store, describe_part, made_by, numbered_name, table_name
 
-FOLDER = "labels"
+FOLDER = LABEL_SHARD.folder
 STATUSES = ("ok", "empty", "unreadable")
 _SHARDS_AHEAD = 8
 _SHARDS_PER_LOOK = 256

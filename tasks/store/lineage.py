@@ -5,7 +5,8 @@ from typing import Any
 
 from refseg_core.errors import StoreError
 from tasks.storage.uris import redact
-from tasks.store.store import ARTIFACT_FOLDERS, Artifact, Store
+from tasks.store.steps import ARTIFACT_FOLDERS
+from tasks.store.store import Artifact, Store
 
 
 def reference_dataset(store: Store, prototypes: Artifact) -> Artifact:

@@ -5,7 +5,14 @@ say is true (`tasks/store/verify.py`).
 """
 
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any
+
+SCHEMA_VERSION = 1
+"""The version of a store's layout and manifests, counted up when older readers would misread them.
+
+A manifest without one is of version 1. Another key needs no new version: readers ignore those that they do not know.
+"""
 
 Shape = Any
 """A type; a range of whole numbers; a mapping of keys to shapes (`str` stands for any keys); a list of one shape, for
@@ -27,6 +34,17 @@ SHARD: Shape = {
     "created": str,
     "tables": (PART, PART),
 }
+
+
+def check_schema(manifest: Any) -> None:
+    """Raises ValueError if a json object is of a newer schema than this version of refseg reads."""
+    found = manifest.get("schema_version", 1) if isinstance(manifest, dict) else 1
+    if isinstance(found, int) and found > SCHEMA_VERSION:
+        by = f" by refseg {manifest['refseg_version']}" if "refseg_version" in manifest else ""
+        raise ValueError(
+            f"was written{by} in version {found} of the store's schema; refseg {version('refseg')} reads versions up "
+            f"to {SCHEMA_VERSION}. Use a newer refseg for this store."
+        )
 
 
 def misfit(value: Any, shape: Shape, place: str = "") -> str | None:

@@ -8,7 +8,8 @@ from typing import Any
 from tasks.runtime.progress import report
 from tasks.store.label_store import FOLDER, STATUSES, LabelRun, count_statuses
 from tasks.store.shard_plans import Shard, Wanted
-from tasks.store.store import ARTIFACT_FOLDERS, Store, size_of
+from tasks.store.steps import ARTIFACT_FOLDERS
+from tasks.store.store import Store, size_of
 
 _STEP = "look at shards"
 

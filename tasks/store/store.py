@@ -25,14 +25,12 @@ from refseg_core.errors import NotFoundError, StoreError
 from refseg_core.table_schema import Table
 from tasks.storage.folder import Folder
 from tasks.storage.uris import redact
-from tasks.store.manifests import ARTIFACT, RECIPE, Shape, misfit
+from tasks.store.manifests import ARTIFACT, RECIPE, SCHEMA_VERSION, Shape, check_schema, misfit
 from tasks.store.parquet import AnyTable, table_from_parquet, table_to_parquet
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
-# The folders of artifacts, in the order in which a run makes them. Labels lie otherwise: see `label_store.py`.
-ARTIFACT_FOLDERS = ("dataset", "references", "memory_bank", "prototypes", "gone_labels", "metrics")
 _KEY_LENGTH = 16
 
 
@@ -208,6 +206,10 @@ class Store:
             content: dict[str, Any] = json.loads(data)
         except (ValueError, RecursionError) as error:
             raise self._damaged(name, f"expected json ({error})") from error
+        try:
+            check_schema(content)
+        except ValueError as error:
+            raise StoreError(f"{redact(self.folder.join(name))}: {error}") from error
         if found := misfit(content, shape):
             raise self._damaged(name, found)
         return content
@@ -274,9 +276,10 @@ def numbered_name(folder: str, number: int) -> str:
     return f"{folder}/{number:04d}.json"
 
 
-def made_by() -> dict[str, str]:
-    """Who makes an artifact, when, with which version: for people, not part of any key."""
+def made_by() -> dict[str, Any]:
+    """Returns what every manifest says of its making, none of it part of any key: schema, version, when and by whom."""
     return {
+        "schema_version": SCHEMA_VERSION,
         "refseg_version": version("refseg"),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "created_by": f"{_user()}@{platform.node()}",

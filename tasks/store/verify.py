@@ -22,7 +22,8 @@ from tasks.store.lineage import reachable
 from tasks.store.manifests import PLAN, REQUEST, Shape
 from tasks.store.parquet import table_from_parquet
 from tasks.store.shard_plans import PlanPart, Shard
-from tasks.store.store import ARTIFACT_FOLDERS, MANIFEST, Store, numbered_name, table_name
+from tasks.store.steps import ARTIFACT_FOLDERS
+from tasks.store.store import MANIFEST, Store, numbered_name, table_name
 
 _STEP = "verify"
 _AT_ONCE = 8

@@ -9,6 +9,7 @@ import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refseg_core.errors import StoreError
-from refseg_core.tables import Categories, Detections, Images, LabeledImages
+from refseg_core.tables import BenchmarkNumbers, Categories, Detections, Images, LabeledImages
+from tasks.store.garbage import find_garbage
 from tasks.store.parquet import table_to_parquet
+from tasks.store.status import store_status
+from tasks.store.steps import ARTIFACT_FOLDERS, BENCHMARK, STEPS
 from tasks.store.store import MANIFEST, Artifact, Recipe, Store, made_by, table_name
+from tasks.store.verify import verify_store
 from tests.support.samples import images_table, labels_of
 
 pytest_plugins = ["tests.support.servers.stores"]
@@ -239,3 +244,60 @@ def test_messages_show_no_secret() -> None:
 
 def test_tables_are_named_as_their_classes_in_small_letters() -> None:
     assert [table_name(table) for table in (Images, LabeledImages)] == ["images", "labeled_images"]
+
+
+# --- schema ----------------------------------------------------------------------------------------------------------
+
+
+def _with_schema(store: Store, **entries: Any) -> None:
+    """Puts the manifest of an empty artifact that says this of its schema."""
+    manifest = {**dataclasses.asdict(RECIPE), "key": RECIPE.key, **made_by(), "tables": []}
+    del manifest["schema_version"]
+    store.folder.create(_manifest_name(), json.dumps(manifest | entries).encode())
+
+
+@pytest.mark.parametrize("entries", [{}, {"schema_version": 1}, {"schema_version": 1, "color": "blue"}])
+def test_manifests_of_this_schema_and_older_ones_are_read_whatever_else_they_say(
+    entries: dict[str, Any], tmp_path: Path
+) -> None:
+    store = Store(str(tmp_path))
+    _with_schema(store, **entries)
+    assert store.find(RECIPE) is not None
+
+
+def test_new_manifests_say_their_schema(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    manifest = store.manifest(store.make(RECIPE, lambda: []).name)
+    assert manifest is not None
+    assert manifest["schema_version"] == 1
+
+
+def test_manifests_of_a_newer_schema_are_refused_whatever_they_look_like(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    _with_schema(store, schema_version=2, refseg_version="9.9", tables={"in": "another way"})
+    said = r"manifest\.json: was written by refseg 9\.9 in version 2 of the store's schema; .* reads versions up to 1\."
+    with pytest.raises(StoreError, match=said):
+        store.find(RECIPE)
+    (fault,) = verify_store(store).faults
+    assert "Use a newer refseg" in fault.what
+
+
+# --- benchmarks ------------------------------------------------------------------------------------------------------
+
+
+def test_the_numbers_of_a_benchmark_are_listed_verified_and_kept(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    made = store.make(
+        Recipe(*BENCHMARK, version=1, inputs={"run 0": "metrics/0123"}), lambda: [BenchmarkNumbers.empty()]
+    )
+    store.folder.create("benchmarks/0123/benchmark_numbers.parquet", b"left by a process that was killed")
+    assert [artifact.name for artifact in store_status(store).artifacts] == [made.name]
+    assert verify_store(store).num_parts == 1
+    assert {one.name for one in find_garbage(store, min_age_hours=0)} == {"benchmarks/0123/benchmark_numbers.parquet"}
+    store.folder.delete(f"{made.name}/benchmark_numbers.parquet")
+    assert [fault.what for fault in verify_store(store).faults] == ["is missing"]
+
+
+def test_each_step_has_a_name_of_its_own() -> None:
+    assert len({step.name for step in STEPS}) == len(STEPS)
+    assert "labels" not in ARTIFACT_FOLDERS

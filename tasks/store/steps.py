@@ -1,0 +1,38 @@
+"""The steps that leave artifacts in a store, each with the folder that its artifacts lie in, in the order of a run.
+
+`status`, `verify` and `gc` know the folders from here, so that a step listed here is seen by all of them.
+"""
+
+from typing import NamedTuple
+
+
+class Step(NamedTuple):
+    """A step's name in recipes, and its folder below the store."""
+
+    name: str
+    folder: str
+
+
+INDEX_DATASET = Step("index_dataset", "dataset")
+SAMPLE_REFERENCES = Step("sample_references", "references")
+SEGMENT_REFERENCES = Step("segment_references", "references")
+FILL_MEMORY_BANK = Step("fill_memory_bank", "memory_bank")
+POSTPROCESS_MEMORY_BANK = Step("postprocess_memory_bank", "prototypes")
+LABEL_SHARD = Step("label_shard", "labels")
+FIND_GONE_LABELS = Step("find_gone_labels", "gone_labels")
+EVALUATE = Step("evaluate", "metrics")
+BENCHMARK = Step("benchmark", "benchmarks")
+
+STEPS = (
+    INDEX_DATASET,
+    SAMPLE_REFERENCES,
+    SEGMENT_REFERENCES,
+    FILL_MEMORY_BANK,
+    POSTPROCESS_MEMORY_BANK,
+    LABEL_SHARD,
+    FIND_GONE_LABELS,
+    EVALUATE,
+    BENCHMARK,
+)
+# Labels lie otherwise than artifacts: see `label_store.py`.
+ARTIFACT_FOLDERS = tuple(dict.fromkeys(step.folder for step in STEPS if step is not LABEL_SHARD))
