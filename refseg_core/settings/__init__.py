@@ -73,7 +73,7 @@ class LabelingSettings(Settings):
 
     path: PathName = Field(
         "exact",
-        description=f"How labels are computed. {DESCRIPTION}. `refseg bench` tells what each gains and loses.",
+        description=f"How labels are computed. {DESCRIPTION}. `refseg bench` compares them.",
     )
     points_per_side: int = Field(
         32, ge=1, le=256, description="Points along one side of the grid of prompts; 32 makes 1024 prompts."
@@ -139,7 +139,7 @@ class EvaluationSettings(Settings):
         (0.3, 0.5, 0.7),
         min_length=1,
         max_length=10,
-        description="Scores at which precision, recall, and what is taken for what are told, at an IoU of 0.5.",
+        description="Scores at which precision, recall and confusions are reported, at an IoU of 0.5.",
     )
 
     @property

@@ -100,7 +100,7 @@ def test_they_are_applied_once_and_a_failed_run_is_told(server: PrefectServer, c
             gone = came.get(timeout=60)
     assert "refseg boats has ended as Failed" in told
     assert "the disk is full" in told
-    assert "the worker host-gpu1 is gone" in gone
+    assert "worker host-gpu1 is offline" in gone
 
 
 def test_a_form_begins_with_gpu_workers_and_is_refused_while_places_are_missing(client: SyncPrefectClient) -> None:
