@@ -13,6 +13,7 @@ from pycocotools import mask as coco_mask
 Masks = npt.NDArray[np.bool_]
 
 _AREAS_AT_ONCE = 255
+_MAX_CHUNKS = 7  # characters of one run length; 7 hold 35 bits
 
 
 class Rle(NamedTuple):
@@ -93,6 +94,29 @@ def rle_of_part(part_HW: Masks, *, top: int, left: int, height: int, width: int)
     edges = np.stack([firsts, lasts + 1], axis=1).ravel()
     counts = np.diff(np.concatenate([[0], edges, [height * width]]))
     return rle_from_counts(counts[: len(counts) - (counts[-1] == 0)].tolist(), height, width)
+
+
+def run_lengths(counts: str) -> npt.NDArray[np.int64]:
+    """Reads COCO's compressed run lengths. Raises ValueError if the string is damaged.
+
+    Each length is written in characters of 5 bits, lowest first, with a sixth bit where more follow and the last
+    character's highest bit as the sign; from the fourth length on, as the difference to the last but one.
+    """
+    chunks = np.frombuffer(counts.encode("utf-8", "replace"), dtype=np.uint8).astype(np.int64) - 48
+    if not chunks.size or (chunks >> 6).any() or chunks[-1] & 32:
+        raise ValueError("the string is empty, cut off or has other characters than those of run lengths")
+    last = np.flatnonzero((chunks & 32) == 0)
+    first = np.concatenate(([0], last[:-1] + 1))
+    num_chunks = last - first + 1
+    if num_chunks.max() > _MAX_CHUNKS:
+        raise ValueError("a run length is longer than any image")
+    place = np.arange(len(chunks)) - np.repeat(first, num_chunks)
+    lengths: npt.NDArray[np.int64] = np.add.reduceat((chunks & 31) << (5 * place), first)
+    negative = (chunks[last] & 16) != 0
+    lengths[negative] -= np.int64(1) << (5 * num_chunks[negative])
+    lengths[1::2] = np.cumsum(lengths[1::2])
+    lengths[2::2] = np.cumsum(lengths[2::2])
+    return lengths
 
 
 def union_of(rles: Sequence[Rle]) -> Rle:

@@ -1,7 +1,7 @@
 """Pictures of what the method sees and finds, for people to look at: arrays in, arrays out.
 
 `annotate.py` draws masks, boxes and labels over an image; `panels.py` shows one instance, or two pictures side by
-side; `contact_sheet.py` puts many on a sheet; the rest serves them: `palette.py`, `text.py` (fonts and spelling),
+side; `contact_sheet.py` puts many on a sheet; the rest serves them: `palette.py`, `text.py` (font and spelling),
 `mask_coverage.py` (masks at a picture's size), `drawing.py` (one stroke), `label_placement.py` (labels and where they
 go), `encoding.py` (JPEG and PNG). Files are written elsewhere.
 """
@@ -12,11 +12,9 @@ from refseg_core.visualization.drawing import Picture
 from refseg_core.visualization.encoding import to_jpeg, to_png, to_small_jpeg
 from refseg_core.visualization.palette import category_colors
 from refseg_core.visualization.panels import instance_panel, reference_panel, side_by_side
-from refseg_core.visualization.text import Typeface
 
 __all__ = [
     "Picture",
-    "Typeface",
     "category_colors",
     "contact_sheet",
     "draw_instances",

@@ -10,44 +10,38 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refseg_core.masks.rle import Masks, Rle, boxes_of_masks
+from refseg_core.masks.rle import Rle, boxes_of_masks
 from refseg_core.visualization.drawing import Boxes, Color, Numbers, Picture, Strokes, draw_box, draw_mask, resized
 from refseg_core.visualization.label_placement import draw_labels
 from refseg_core.visualization.mask_coverage import Coverage, cover, picture_size
 from refseg_core.visualization.palette import category_colors
-from refseg_core.visualization.text import BUNDLED, Typeface
-
-MIN_SIDE, MAX_SIDE = 640, 1600
 
 
 def draw_instances(
     image: Picture,
-    masks: Masks | Sequence[Rle | None],
+    masks: Sequence[Rle | None],
     boxes_xyxy: Numbers | None,
     labels: Sequence[str],
     color_indices: Sequence[int] | npt.NDArray[np.integer[Any]],
     *,
     scores: Sequence[float] | Numbers | None = None,
-    min_side: int = MIN_SIDE,
-    max_side: int = MAX_SIDE,
-    typeface: Typeface = BUNDLED,
 ) -> Picture:
     """Draws N instances over their image.
 
-    `image`: uint8 RGB [H, W, 3]. `masks`: bool [N, H, W], or run lengths of that size, None for an instance that has
-    only a box; run lengths are not decoded where the picture is smaller than the image. `boxes_xyxy`: [N, 4], along
-    pixel edges of the original frame; None draws only those around specks, which could be overlooked. `labels`:
-    names in any script. `color_indices`: class indices from 0. `scores`: in [0, 1], written behind the names; the
-    labels of the best find their places first.
+    `image`: uint8 RGB [H, W, 3]. `masks`: run lengths of that size, None for an instance that has only a box; they are
+    not decoded where the picture is smaller than the image. `boxes_xyxy`: [N, 4], along pixel edges of the original
+    frame; None draws only those around specks, which could be overlooked. `labels`: names in any script.
+    `color_indices`: class indices from 0. `scores`: in [0, 1], written after the names; the labels of the best find
+    their places first.
 
-    Returns uint8 RGB, its longer side between `min_side` and `max_side` pixels, its size a function of the image's
-    alone. What is farther than two pixels from every mask, box and label is the (resized) image, unchanged. In a crowd
-    the text gets smaller, and a label that finds no room near its instance without covering another is left out.
+    Returns uint8 RGB, its longer side between 640 and 1600 pixels, its size a function of the image's alone. What is
+    farther than two pixels from every mask, box and label is the (resized) image, unchanged. In a crowd the text gets
+    smaller, and a label that finds no room near its instance without covering another is left out.
     Raises ValueError naming whatever has the wrong shape or length.
     """
     columns = {"labels": labels, "color indices": color_indices, "scores": scores}
     _check(image, masks, boxes_xyxy, columns)
-    size = picture_size(*image.shape[:2], min_side=min_side, max_side=max_side)
+    size = picture_size(*image.shape[:2])
     canvas = resized(image, size)
     strokes = Strokes.suiting(size)
     coverages = [None if mask is None else cover(mask, size) for mask in masks]
@@ -59,13 +53,13 @@ def draw_instances(
     for index in np.flatnonzero(is_speck_N | (boxes_xyxy is not None)).tolist():
         draw_box(canvas, boxes_N4[index], colors[index], strokes.box)
     order = _largest_first(coverages) if scores is None else np.argsort(-np.asarray(scores), kind="stable").tolist()
-    draw_labels(canvas, _texts(labels, scores), boxes_N4, colors, order, text_size=strokes.text, face=typeface)
+    draw_labels(canvas, _texts(labels, scores), boxes_N4, colors, order, text_size=strokes.text)
     return np.array(canvas)
 
 
 def _check(
     image: Picture,
-    masks: Masks | Sequence[Rle | None],
+    masks: Sequence[Rle | None],
     boxes_xyxy: Numbers | None,
     columns: Mapping[str, Any],
 ) -> None:
@@ -76,8 +70,8 @@ def _check(
     ]
     if boxes_xyxy is not None and boxes_xyxy.size != 4 * len(masks):
         faults.append(f"boxes of shape {list(boxes_xyxy.shape)}")
-    sizes = {mask.size if isinstance(mask, Rle) else mask.shape for mask in masks if mask is not None}
-    faults += [f"a mask of {list(size)}" for size in sizes if tuple(size) != image.shape[:2]]
+    sizes = {mask.size for mask in masks if mask is not None}
+    faults += [f"a mask of {list(size)}" for size in sizes if size != image.shape[:2]]
     if min(columns["color indices"], default=0) < 0:
         faults.append("a negative color index")
     if faults:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from refseg_core.visualization.drawing import Picture, resized
-from refseg_core.visualization.text import BUNDLED, Typeface, write
+from refseg_core.visualization.text import write
 
 _PAPER, _INK, _FAINT = (255, 255, 255), (25, 25, 25), (105, 105, 105)
 _MOST_SHEET_PIXELS, _LONGEST_SHEET_SIDE, _SMALLEST_TILE = 16_000_000, 16_000, 96
@@ -24,7 +24,6 @@ def contact_sheet(
     *,
     heading: str = "",
     tile_side: int = 256,
-    typeface: Typeface = BUNDLED,
 ) -> Picture:
     """Thumbnails in reading order, each above its title, below a heading.
 
@@ -42,7 +41,7 @@ def contact_sheet(
     head, foot = (grid.text * 2 if heading else 0), (grid.text * 2 if grid.num < len(tiles) else 0)
     sheet = Image.new("RGB", (grid.width, head + grid.height + foot), _PAPER)
     line = (grid.gap, grid.width - 2 * grid.gap)
-    write(sheet, heading, (line[0], grid.gap, line[1]), size=grid.text + 2, color=_INK, face=typeface)
+    write(sheet, heading, (line[0], grid.gap, line[1]), size=grid.text + 2, color=_INK)
     for index in range(grid.num):
         row, column = divmod(index, grid.columns)
         left = grid.gap + column * (grid.cell_width + grid.gap)
@@ -51,10 +50,10 @@ def contact_sheet(
         sheet.paste(tile, (left + (grid.cell_width - tile.width) // 2, top + (grid.cell_height - tile.height) // 2))
         if titles is not None:
             place = (left, top + grid.cell_height + grid.text // 5, grid.cell_width)
-            write(sheet, titles[index], place, size=grid.text, color=_INK, face=typeface)
+            write(sheet, titles[index], place, size=grid.text, color=_INK)
     if foot:
         more = f"and {len(tiles) - grid.num} more"
-        write(sheet, more, (line[0], sheet.height - foot, line[1]), size=grid.text, color=_FAINT, face=typeface)
+        write(sheet, more, (line[0], sheet.height - foot, line[1]), size=grid.text, color=_FAINT)
     return np.array(sheet)
 
 

@@ -1,7 +1,7 @@
 """How much of each picture pixel a mask covers: from the original frame to the picture's.
 
-Frames: original (H x W pixels), picture (P x Q pixels), the same view at another size. A mask comes as booleans or
-as run lengths and leaves as a small patch around it, so that a hundred masks of a large image need megabytes.
+Frames: original (H x W pixels), picture (P x Q pixels), the same view at another size. A mask comes as run lengths
+and leaves as a small patch around it, so that a hundred masks of a large image need megabytes.
 """
 
 from typing import NamedTuple, Self
@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from refseg_core.masks.rle import Masks, Rle, decode_mask, encode_masks
+from refseg_core.masks.rle import Masks, Rle, decode_mask, run_lengths
 
 Alpha = npt.NDArray[np.uint8]
 _Integers = npt.NDArray[np.int64]
 
+_MIN_SIDE, _MAX_SIDE = 640, 1600
 # Around every patch, so that a contour can be softened just outside the mask.
 _MARGIN = 2
 
@@ -56,22 +57,20 @@ class _Span(NamedTuple):
         return self.start / self.scale - first, min(self.stop / self.scale, last) - first
 
 
-def picture_size(height: int, width: int, *, min_side: int, max_side: int) -> tuple[int, int]:
-    """(height, width) of the picture: the longer side is brought between `min_side` and `max_side` pixels."""
+def picture_size(height: int, width: int) -> tuple[int, int]:
+    """Returns (height, width) of the picture, whose longer side has 640 to 1600 pixels."""
     longer = max(height, width)
-    scale = min(max(longer, min_side), max_side) / longer
+    scale = min(max(longer, _MIN_SIDE), _MAX_SIDE) / longer
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def cover(mask: Masks | Rle, picture: tuple[int, int]) -> Coverage | None:
-    """The coverage of one mask, bool [H, W] or run lengths, in a picture of (height, width); None where it is empty.
+def cover(mask: Rle, picture: tuple[int, int]) -> Coverage | None:
+    """Returns the coverage of a mask in a picture of (height, width); None if the mask is empty.
 
     A reduced pixel has the share of its area that the mask covers; an enlarged mask gets smooth edges.
     """
-    height, width = mask.size if isinstance(mask, Rle) else mask.shape
-    if picture[0] > height or picture[1] > width or picture == (height, width):
-        return _cover_booleans(decode_mask(mask) if isinstance(mask, Rle) else mask, picture)
-    return _cover_runs(mask if isinstance(mask, Rle) else encode_masks(mask[None])[0], picture)
+    is_reduced = picture != mask.size and picture[0] <= mask.size[0] and picture[1] <= mask.size[1]
+    return _cover_runs(mask, picture) if is_reduced else _cover_booleans(decode_mask(mask), picture)
 
 
 def _cover_booleans(mask_HW: Masks, picture: tuple[int, int]) -> Coverage | None:
@@ -94,7 +93,7 @@ def _cover_booleans(mask_HW: Masks, picture: tuple[int, int]) -> Coverage | None
 
 
 def _cover_runs(rle: Rle, picture: tuple[int, int]) -> Coverage | None:
-    """Adds the runs up in picture pixels without decoding them: of 24 megapixels in 7 ms, where decoding takes 14."""
+    """Adds the runs up in picture pixels: of 12 megapixels in 1 ms, where decoding and resizing takes 16."""
     columns, first_rows, last_rows = _column_segments(rle)
     if not columns.size:
         return None
@@ -139,7 +138,7 @@ def _add_up(
 def _column_segments(rle: Rle) -> tuple[_Integers, _Integers, _Integers]:
     """The foreground as vertical segments: column, first row, last row + 1, each [S], by column."""
     height = rle.size[0]
-    ends = _run_lengths(rle.counts).cumsum()
+    ends = run_lengths(rle.counts).cumsum()
     stops = ends[1::2]
     starts = ends[0::2][: len(stops)]
     starts, stops = starts[starts < stops], stops[starts < stops]
@@ -150,19 +149,3 @@ def _column_segments(rle: Rle) -> tuple[_Integers, _Integers, _Integers]:
     first_rows = np.maximum(starts[run] - columns * height, 0)
     last_rows = np.minimum(stops[run] - columns * height, height)
     return columns, first_rows, last_rows
-
-
-def _run_lengths(counts: str) -> _Integers:
-    """Reads COCO's compressed run lengths: five bits a character, differences from the third length on."""
-    characters = np.frombuffer(counts.encode("ascii"), dtype=np.uint8).astype(np.int64) - ord("0")
-    if not characters.size:
-        return np.zeros(0, dtype=np.int64)
-    is_last = (characters & 0x20) == 0
-    firsts = np.concatenate([[0], np.flatnonzero(is_last)[:-1] + 1])
-    sizes = np.diff(np.append(firsts, len(characters)))
-    places = 5 * (np.arange(len(characters)) - np.repeat(firsts, sizes))
-    lengths = np.add.reduceat((characters & 0x1F) << places, firsts)
-    lengths -= np.where(characters[is_last] & 0x10, np.int64(1) << (5 * sizes), 0)
-    lengths[1::2] = lengths[1::2].cumsum()
-    lengths[2::2] = lengths[2::2].cumsum()
-    return lengths

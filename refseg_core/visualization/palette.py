@@ -54,8 +54,8 @@ _TO_LAB = (
 _LUMINANCE = (0.2126, 0.7152, 0.0722)
 # IEC 61966-2-1: sRGB is linear up to here.
 _LINEAR_END = 0.04045
-# Where black and white letters have the same contrast on a plate (WCAG 2): sqrt(1.05 * 0.05) - 0.05.
-_LIGHT_PLATE = 0.179
+# Where black and white letters have the same contrast on a label (WCAG 2): sqrt(1.05 * 0.05) - 0.05.
+_LIGHT = 0.179
 
 
 def category_colors(num: int) -> Colors:
@@ -70,7 +70,7 @@ def category_colors(num: int) -> Colors:
 def letters_on(color: tuple[int, int, int]) -> tuple[int, int, int]:
     """Black or white, whichever is easier to read on the color."""
     luminance = float(_to_linear(np.array(color, dtype=np.float64)) @ _LUMINANCE)
-    return (0, 0, 0) if luminance > _LIGHT_PLATE else (255, 255, 255)
+    return (0, 0, 0) if luminance > _LIGHT else (255, 255, 255)
 
 
 @lru_cache(maxsize=8)

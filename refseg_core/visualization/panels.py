@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from refseg_core.masks.rle import Masks, Rle, decode_mask
+from refseg_core.masks.rle import Rle, decode_mask, encode_masks
 from refseg_core.visualization.drawing import Boxes, Color, Numbers, Picture, Strokes, draw_box, draw_mask, resized
 from refseg_core.visualization.mask_coverage import cover
 from refseg_core.visualization.palette import category_colors
-from refseg_core.visualization.text import BUNDLED, Typeface, write
+from refseg_core.visualization.text import write
 
 _PAPER, _INK, _FAINT, _EMPTY = (255, 255, 255), (25, 25, 25), (105, 105, 105), (236, 236, 236)
 # Around an instance, on every side, as a multiple of its box's longer side; and the least that is shown at all.
@@ -25,7 +25,7 @@ _MASK_SOURCES = {
 }
 
 
-def side_by_side(left: Picture, right: Picture, titles: tuple[str, str], *, typeface: Typeface = BUNDLED) -> Picture:
+def side_by_side(left: Picture, right: Picture, titles: tuple[str, str]) -> Picture:
     """Two pictures, uint8 RGB, at the lower one's height, each below its title."""
     height = min(left.shape[0], right.shape[0])
     panels = [_at_height(panel, height) for panel in (left, right)]
@@ -36,7 +36,7 @@ def side_by_side(left: Picture, right: Picture, titles: tuple[str, str], *, type
     sheet = Image.new("RGB", (sum(widths) + 3 * text, top + height + text), _PAPER)
     x = text
     for panel, width, title in zip(panels, widths, titles, strict=True):
-        write(sheet, title, (x, round(0.45 * text), width), size=text, color=_INK, face=typeface)
+        write(sheet, title, (x, round(0.45 * text), width), size=text, color=_INK)
         sheet.paste(panel, (x + (width - panel.width) // 2, top))
         x += width + text
     return np.array(sheet)
@@ -45,7 +45,7 @@ def side_by_side(left: Picture, right: Picture, titles: tuple[str, str], *, type
 def reference_panel(
     image: Picture,
     box_xyxy: Numbers | Sequence[float],
-    mask: Masks | Rle | None,
+    mask: Rle | None,
     *,
     category_name: str,
     color_index: int,
@@ -53,7 +53,6 @@ def reference_panel(
     mask_source: str,
     mask_score: float | None = None,
     side: int = 224,
-    typeface: Typeface = BUNDLED,
 ) -> Picture:
     """One reference in its surroundings, and below it its category, its shot and where its mask is from.
 
@@ -64,30 +63,28 @@ def reference_panel(
     score = "" if mask_score is None else f" {mask_score:.2f}"
     details = f"shot {shot}, {source}{score}"
     return instance_panel(
-        image, box_xyxy, mask, name=category_name, details=details, color_index=color_index, side=side, face=typeface
+        image, box_xyxy, mask, name=category_name, details=details, color_index=color_index, side=side
     )
 
 
 def instance_panel(
     image: Picture,
     box_xyxy: Numbers | Sequence[float],
-    mask: Masks | Rle | None,
+    mask: Rle | None,
     *,
     name: str,
     details: str,
     color_index: int,
     side: int = 224,
-    face: Typeface = BUNDLED,
 ) -> Picture:
     """One instance: a square of its image with everything but the mask dimmed, and below it two lines of text.
 
-    `image`: uint8 RGB [H, W, 3]. `box_xyxy`: [4], along pixel edges. `mask`: bool [H, W], run lengths, or None: then
-    its box is drawn. Returns uint8 RGB [side + caption, side, 3]; the caption's height depends on `side` alone.
+    `image`: uint8 RGB [H, W, 3]. `box_xyxy`: [4], along pixel edges. `mask`: run lengths, or None: then its box is
+    drawn. Returns uint8 RGB [side + caption, side, 3]; the caption's height depends on `side` alone.
     Raises ValueError when the mask is not of the image's size.
     """
-    mask_size = image.shape[:2] if mask is None else mask.size if isinstance(mask, Rle) else mask.shape
-    if tuple(mask_size) != image.shape[:2]:
-        raise ValueError(f"the mask must have the image's size {list(image.shape[:2])}, got {list(mask_size)}")
+    if mask is not None and mask.size != image.shape[:2]:
+        raise ValueError(f"the mask must have the image's size {list(image.shape[:2])}, got {list(mask.size)}")
     left, top, right, bottom = _surroundings(np.asarray(box_xyxy, dtype=np.float64), image.shape)
     crop = image[top:bottom, left:right]
     scale = side / max(crop.shape[:2])
@@ -98,9 +95,9 @@ def instance_panel(
         box = (np.asarray(box_xyxy, dtype=np.float64) - (left, top, left, top)) * scale
         draw_box(canvas, box, (red, green, blue), Strokes.suiting(size).box + 1)
     else:
-        whole = decode_mask(mask) if isinstance(mask, Rle) else mask
-        canvas = _spotlit(canvas, whole[top:bottom, left:right], (red, green, blue))
-    return _captioned(canvas, side, name, details, face)
+        part = encode_masks(decode_mask(mask)[None, top:bottom, left:right])[0]
+        canvas = _spotlit(canvas, part, (red, green, blue))
+    return _captioned(canvas, side, name, details)
 
 
 def _at_height(picture: Picture, height: int) -> Image.Image:
@@ -119,9 +116,9 @@ def _surroundings(box_xyxy: Boxes, shape: tuple[int, ...]) -> tuple[int, int, in
     return left, top, right, bottom
 
 
-def _spotlit(canvas: Image.Image, mask_HW: Masks, color: Color) -> Image.Image:
+def _spotlit(canvas: Image.Image, mask: Rle, color: Color) -> Image.Image:
     """The canvas with all but the mask dimmed, and the mask's contour."""
-    coverage = cover(mask_HW, (canvas.height, canvas.width))
+    coverage = cover(mask, (canvas.height, canvas.width))
     light = Image.new("L", canvas.size)
     if coverage is not None:
         light.paste(Image.fromarray(coverage.alpha), (coverage.left, coverage.top))
@@ -132,11 +129,11 @@ def _spotlit(canvas: Image.Image, mask_HW: Masks, color: Color) -> Image.Image:
     return spotlit
 
 
-def _captioned(picture: Image.Image, side: int, name: str, details: str, typeface: Typeface) -> Picture:
+def _captioned(picture: Image.Image, side: int, name: str, details: str) -> Picture:
     large, small = max(12, round(side / 19)), max(10, round(side / 25))
     panel = Image.new("RGB", (side, side + round(1.4 * (large + small))), _PAPER)
     panel.paste(_EMPTY, (0, 0, side, side))
     panel.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
-    write(panel, name, (0, side + 1, side), size=large, color=_INK, face=typeface)
-    write(panel, details, (0, side + 1 + round(1.3 * large), side), size=small, color=_FAINT, face=typeface)
+    write(panel, name, (0, side + 1, side), size=large, color=_INK)
+    write(panel, details, (0, side + 1 + round(1.3 * large), side), size=small, color=_FAINT)
     return np.array(panel)

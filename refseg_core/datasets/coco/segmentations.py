@@ -12,9 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from refseg_core.datasets.coco.json_values import MAX_SIDE, is_image_size, whole_number
-from refseg_core.masks.rle import Rle, rle_from_counts, rle_from_polygons
+from refseg_core.masks.rle import Rle, rle_from_counts, rle_from_polygons, run_lengths
 
-_MAX_CHUNKS = 7  # characters of one run length; 7 hold 35 bits
 _TRIANGLE = 6  # coordinates
 
 _BAD_SEGMENTATION = (
@@ -112,32 +111,17 @@ def _whole_numbers(values: list[Any]) -> npt.NDArray[np.int64]:
 
 
 def _decompressed(counts: str) -> npt.NDArray[np.int64]:
-    """The run lengths in COCO's string; raises SegmentationError if it is damaged.
-
-    Each length is written in characters of 5 bits, lowest first, with a sixth bit where more follow and the last
-    character's highest bit as the sign; from the fourth length on, as the difference to the last but one.
-    """
-    chunks = np.frombuffer(counts.encode("utf-8", "replace"), dtype=np.uint8).astype(np.int64) - 48
-    if not chunks.size or (chunks >> 6).any() or chunks[-1] & 32:
-        raise SegmentationError(_BAD_RLE)
-    last = np.flatnonzero((chunks & 32) == 0)
-    first = np.concatenate(([0], last[:-1] + 1))
-    num_chunks = last - first + 1
-    if num_chunks.max() > _MAX_CHUNKS:
-        raise SegmentationError(_BAD_RLE)
-    place = np.arange(len(chunks)) - np.repeat(first, num_chunks)
-    lengths: npt.NDArray[np.int64] = np.add.reduceat((chunks & 31) << (5 * place), first)
-    negative = (chunks[last] & 16) != 0
-    lengths[negative] -= np.int64(1) << (5 * num_chunks[negative])
-    lengths[1::2] = np.cumsum(lengths[1::2])
-    lengths[2::2] = np.cumsum(lengths[2::2])
-    return lengths
+    """Returns the run lengths in COCO's string. Raises SegmentationError if it is damaged."""
+    try:
+        return run_lengths(counts)
+    except ValueError as error:
+        raise SegmentationError(_BAD_RLE) from error
 
 
 def box_around(mask: Rle) -> tuple[int, int, int, int] | None:
     """The mask's extent (x, y, width, height), or None if it is empty; without decoding it, however large it is."""
     height = mask.size[0]
-    lengths = _decompressed(mask.counts)
+    lengths = run_lengths(mask.counts)
     ends = np.cumsum(lengths)
     first, last = (ends - lengths)[1::2], ends[1::2] - 1
     first, last = first[last >= first], last[last >= first]

@@ -34,15 +34,14 @@ def coco_results(
     *,
     conventions: Conventions = "corrected",
     min_score: float = 0.0,
-    number_images: bool | None = None,
 ) -> Iterator[Row]:
     """COCO's results: image_id, category_id, bbox (xywh), score and segmentation (run lengths) of each detection.
 
     `detections`: tables in the order to write, such as one per shard. `conventions` "original" makes boxes one pixel
-    smaller in width and height, as the published code does. `number_images`: see `export_ids`. Left out: scores below
-    `min_score`, and images that are not among `images`.
+    smaller in width and height, as the published code does. Left out are scores below `min_score`, and images that are
+    not among `images`.
     """
-    export_id = export_ids(images, number_images)
+    export_id = export_ids(images)
     for table in detections:
         for row in _rows_to_write(table, export_id, min_score):
             yield {
@@ -62,7 +61,6 @@ def coco_dataset(
     *,
     segmentation: SegmentationFormat = "rle",
     min_score: float = 0.0,
-    number_images: bool | None = None,
     info: Mapping[str, Any] | None = None,
 ) -> Iterator[str]:
     """The text of a COCO dataset file in pieces: info, all images (also empty ones), categories and annotations.
@@ -74,9 +72,8 @@ def coco_dataset(
     read has the size the dataset declares, else 0.
     `segmentation` "polygons" writes the outlines of each mask along pixel edges, from which COCO's tools make exactly
     the mask again, but COCO's polygons cannot have holes: these are filled. "rle" writes masks exactly.
-    `number_images`: see `export_ids`; a text id that a number replaces is kept as the image's `refseg_id`.
     """
-    export_id = export_ids(images, number_images)
+    export_id = export_ids(images)
     yield '{"info": ' + _json(dict(info or {})) + ',\n"images": '
     yield from json_array(_image_rows(images, labeled, export_id))
     yield ',\n"categories": '
@@ -98,16 +95,14 @@ def json_array(rows: Iterable[Row]) -> Iterator[str]:
     yield (separator if lines or separator == "[" else "") + ",\n".join(lines) + "]"
 
 
-def export_ids(images: Images, number_images: bool | None = None) -> dict[str, int | str]:
-    """What is written for each image_id.
+def export_ids(images: Images) -> dict[str, int | str]:
+    """Returns what is written for each image_id.
 
-    `number_images`: True writes 1 to N in the order of `images`, False the dataset's own ids, numbers as numbers;
-    None numbers if the ids are the file names, as in a plain listing.
+    These are the dataset's own ids, numbers as numbers. Where they are the file names, as in a plain listing, these are
+    1 to N in the order of `images`.
     """
     ids = images.image_id.tolist()
-    if number_images is None:
-        number_images = ids == images.file_name.tolist()
-    if number_images:
+    if ids == images.file_name.tolist():
         return {image_id: number for number, image_id in enumerate(ids, start=1)}
     written = zip(ids, images.has_integer_id.tolist(), strict=True)
     return {image_id: int(image_id) if is_integer else image_id for image_id, is_integer in written}
@@ -135,10 +130,7 @@ def _image_rows(images: Images, labeled: LabeledImages, export_id: Mapping[str, 
     for row, (image_id, name) in enumerate(zip(images.image_id, images.file_name, strict=True)):
         declared = int(images.height[row]), int(images.width[row])
         height, width = labeled_size.get(image_id, declared)
-        written = export_id[image_id]
-        image = {"id": written, "file_name": name, "height": height, "width": width}
-        is_kept = str(written) == image_id or name == image_id
-        yield image if is_kept else image | {"refseg_id": image_id}
+        yield {"id": export_id[image_id], "file_name": name, "height": height, "width": width}
 
 
 def _category_rows(categories: Categories) -> Iterator[Row]:

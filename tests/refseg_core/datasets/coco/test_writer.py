@@ -132,26 +132,14 @@ class TestIds:
         images = dataset_of_files(["b.jpg", "a.jpg"], [1, 1], ["", ""]).images
         assert export_ids(images) == {"a.jpg": 1, "b.jpg": 2}
 
-    @pytest.mark.parametrize("number_images", [True, False])
-    def test_either_can_be_asked_for(self, number_images: bool) -> None:
-        images = dataset_of_files(["b.jpg", "a.jpg"], [1, 1], ["", ""]).images
-        expected = {"a.jpg": 1, "b.jpg": 2} if number_images else {"a.jpg": "a.jpg", "b.jpg": "b.jpg"}
-        assert export_ids(images, number_images) == expected
-
-    @pytest.mark.parametrize("number_images", [None, True, False])
-    def test_both_formats_agree(self, number_images: bool | None) -> None:
+    def test_both_formats_agree(self) -> None:
         images = the_images((7, "3", "x"))
-        results = coco_results(shards(), images, number_images=number_images)
-        pieces = coco_dataset(shards(), images, the_labeled(), the_categories(), number_images=number_images)
-        document = written(pieces)
+        document = written(coco_dataset(shards(), images, the_labeled(), the_categories()))
         of_dataset = [row["image_id"] for row in document["annotations"]]
-        assert [row["image_id"] for row in results] == of_dataset
+        assert [row["image_id"] for row in coco_results(shards(), images)] == of_dataset
         assert set(of_dataset) <= {image["id"] for image in document["images"]}
 
-    def test_a_text_id_that_a_number_replaces_is_kept_beside_it(self) -> None:
-        images = the_images((1, "x", "3"))
-        document = written(coco_dataset([], images, the_labeled(), the_categories(), number_images=True))
-        assert [image.get("refseg_id") for image in document["images"]] == [None, "x", None]
+    def test_a_listing_says_which_file_has_which_number(self) -> None:
         listing = dataset_of_files(["a.jpg"], [1], [""]).images
         document = written(coco_dataset([], listing, the_labeled(), the_categories()))
         assert document["images"] == [{"id": 1, "file_name": "a.jpg", "height": 0, "width": 0}]
