@@ -1,16 +1,12 @@
 """The demo: drawn scenes, toy models and a run configuration, written to a folder; and pictures of its labels."""
 
-import json
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from flows.terminal import results
-from refseg_core.demo.dataset import DEMO_CATEGORIES, draw_demo_references, draw_demo_targets, image_name, to_coco
-from refseg_core.demo.scenes import Scene
-from refseg_core.visualization import to_png
+from tasks.datasets.demo_files import demo_scenes, demo_weights
 from tasks.outputs.show_labels import show_labels
 from tasks.storage.objects import write_uri
 from tasks.store.label_store import newest_labels
@@ -32,22 +28,13 @@ def show_demo(store_uri: str, pictures: Path) -> None:
 
 def write_demo(folder: Path) -> Path:
     """Writes images, annotations, weights and `run.yaml`, whose paths are relative to the folder; returns the file."""
-    references, targets = draw_demo_references(), draw_demo_targets()
-    _write_scenes(folder, "references", references, with_masks=False)
-    _write_scenes(folder, "targets", targets, with_masks=True)
+    for name, content in demo_scenes():
+        _write(folder / name, content)
     for model in _MODELS:
-        weights = resources.files("refseg_core.demo").joinpath("weights", f"{model}.pt").read_bytes()
-        _write(folder / "weights" / f"{model}.pt", weights)
+        _write(folder / "weights" / f"{model}.pt", demo_weights(f"{model}.pt").read_bytes())
     file = folder / "run.yaml"
     _write(file, yaml.safe_dump(_configuration(), sort_keys=False).encode())
     return file
-
-
-def _write_scenes(folder: Path, name: str, scenes: tuple[Scene, ...], *, with_masks: bool) -> None:
-    for index, scene in enumerate(scenes):
-        _write(folder / name / image_name(name, index), to_png(scene.image))
-    coco = to_coco(scenes, DEMO_CATEGORIES, prefix=name, with_masks=with_masks)
-    _write(folder / f"{name}.json", json.dumps(coco).encode())
 
 
 def _configuration() -> dict[str, Any]:

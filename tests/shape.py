@@ -16,6 +16,7 @@ from typing import NamedTuple
 LAYERS = ("refseg_core", "tasks", "flows")  # each may import those before it
 _ROOT = Path(__file__).resolve().parents[1]
 _NOT_COUNTED = {"__init__.py", "py.typed"}
+_PICTURES = (".jpg", ".png")  # of a dataset, which nobody reads one by one
 
 Graph = Mapping[str, set[str]]  # who imports whom
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -165,13 +166,17 @@ def longest_chain(graph: Graph) -> list[str]:
 def entries(root: Path = _ROOT, folders: Iterable[str] = (*LAYERS, "tests")) -> dict[str, int]:
     """Returns how many files and folders each folder holds, the fullest first; folders without a file are none."""
     held: dict[str, set[str]] = {}
-    for path in (path for top in folders for path in (root / top).rglob("*") if path.is_file()):
+    for path in (path for top in folders for path in (root / top).rglob("*") if _is_counted(path)):
         parts = path.relative_to(root).parts
         if not any(part == "__pycache__" or part.startswith(".") for part in parts):
             for depth in range(1, len(parts)):
                 held.setdefault("/".join(parts[:depth]), set()).add(parts[depth])
     counted = {folder: len(names - _NOT_COUNTED) for folder, names in held.items()}
     return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _is_counted(path: Path) -> bool:
+    return path.is_file() and path.suffix not in _PICTURES
 
 
 def _functions(modules: Iterable[Module]) -> Iterator[tuple[int, str]]:

@@ -41,10 +41,9 @@ _STEPS = {
 # What in refseg_core is made of steps, and of which.
 _COMPOSED_OF = {
     "refseg_core.labeling.batch_labeler": _LABELING,
-    "refseg_core.demo": _STEPS,
     "refseg_core.datasets": {"refseg_core.datasets.coco"},
 }
-_ABOVE_ALL = {"refseg_core.labeling.batch_labeler", "refseg_core.demo"}  # nothing in refseg_core imports these
+_ABOVE_ALL = {"refseg_core.labeling.batch_labeler"}  # nothing in refseg_core imports these
 
 # Third-party names and the only modules that may import them.
 _DOORS: dict[str, tuple[str, ...]] = {
@@ -136,7 +135,7 @@ def steps_that_know_each_other(module: Module) -> Iterator[str]:
             continue
         if part in _STEPS - _COMPOSED_OF.get(own, set()):
             yield f"{module.name} imports the step {part}: only {', '.join(_COMPOSED_OF)} may compose steps"
-        elif part in _ABOVE_ALL and own != "refseg_core.demo":
+        elif part in _ABOVE_ALL:
             yield f"{module.name} imports {part}, which is made of steps: it stands above all of refseg_core"
 
 
@@ -346,7 +345,6 @@ _PLANTED = [
         "from refseg_core.labeling.batch_labeler import BatchLabeler",
         steps_that_know_each_other,
     ),
-    ("refseg_core.datasets.coco.writer", "from refseg_core.demo.scenes import draw", steps_that_know_each_other),
     ("refseg_core.masks.rle", "from refseg_core.tables import Images", past_what_a_folder_stands_on),
     ("refseg_core.models.dinov2", "from refseg_core import images", past_what_a_folder_stands_on),
     ("tasks.storage.retry", "from tasks.store.store import Store", past_what_a_folder_stands_on),
@@ -417,7 +415,7 @@ def test_what_breaks_a_rule_is_found_by_that_rule_and_named(
             "from refseg_core.visualization import colors\nfrom .plates import plate",
         ),
         ("refseg_core.references.sampling", "import random\nrandom.Random(3).shuffle([1])\n'a.b'.split('.')"),
-        ("refseg_core.demo.fields", "import torch\nwith torch.random.fork_rng():\n    torch.manual_seed(3)"),
+        ("refseg_core.models.sam2", "import torch\nwith torch.random.fork_rng():\n    torch.manual_seed(3)"),
         ("flows.terminal", "console.print('done')"),
     ],
 )

@@ -234,7 +234,7 @@ def pull(names: tuple[str, ...], to: str | None) -> None:
 @click.option("--data-only", metavar="DIR", help="Only write the demo's images, weights and run.yaml into DIR.")
 @click.option("--out", default="demo-run", show_default=True, help="Folder for the demo's data, labels and pictures.")
 def demo(data_only: str | None, out: str) -> None:
-    """Run the pipeline on drawn scenes with toy models, all included: no network, no GPU, three minutes."""
+    """Run the pipeline on drawn scenes with toy models, all included: no network, no GPU, a minute."""
     set_prefect_defaults()
     from flows.demo import show_demo, write_demo
 

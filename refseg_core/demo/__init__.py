@@ -1,1 +1,1 @@
-"""Drawn scenes and toy models, so that everything can be shown and tested anywhere."""
+"""The demo's files: drawn scenes with their annotations, and the weights of toy models. There is no code here."""

@@ -11,7 +11,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import resources
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -20,6 +19,7 @@ from torch import Tensor
 from refseg_core.errors import StoreError, WeightsError
 from refseg_core.models.checkpoints import read_state
 from refseg_core.models.registry import REGISTRY, Kind, ModelSpec, model_spec
+from tasks.datasets.demo_files import demo_weights
 from tasks.specs import Models
 from tasks.storage.objects import open_uri, read_uri, uri_size
 from tasks.storage.uris import redact, redact_text, scheme
@@ -135,7 +135,7 @@ def list_weights() -> list[ListedWeights]:
 def published_location(spec: ModelSpec) -> str:
     """The path or URI of the published file, there or not: in the weights folder, or among refseg's own files."""
     if spec.is_packaged:
-        return str(resources.files("refseg_core.demo").joinpath("weights", spec.file_name))
+        return str(demo_weights(spec.file_name))
     return f"{weights_folder().rstrip('/')}/{spec.file_name}"
 
 

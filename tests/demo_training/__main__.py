@@ -20,17 +20,6 @@ from torch import Tensor, nn
 
 from refseg_core.datasets.coco.parser import parse_coco
 from refseg_core.datasets.dataset import Dataset
-from refseg_core.demo.appearance import Category
-from refseg_core.demo.dataset import (
-    DEMO_CATEGORIES,
-    VALIDATION_CATEGORIES,
-    draw_demo_references,
-    draw_demo_targets,
-    draw_references,
-    draw_targets,
-    to_coco,
-)
-from refseg_core.demo.scenes import Scene, SceneSettings
 from refseg_core.evaluation.protocols import evaluate
 from refseg_core.labeling.batch_labeler import BatchLabeler
 from refseg_core.models.dinov2 import DINOv2
@@ -45,6 +34,17 @@ from refseg_core.references.segmentation import segment_boxes
 from refseg_core.settings import ReferenceSettings, SamplingSettings
 from refseg_core.tables import Detections, MemoryBank, Prototypes
 from tasks.models.weights import load_weights
+from tests.demo_scenes.appearance import Category
+from tests.demo_scenes.dataset import (
+    DEMO_CATEGORIES,
+    VALIDATION_CATEGORIES,
+    draw_demo_references,
+    draw_demo_targets,
+    draw_references,
+    draw_targets,
+    to_coco,
+)
+from tests.demo_scenes.scenes import Scene, SceneSettings
 from tests.demo_training import (
     EncoderTraining,
     OptimizerSettings,

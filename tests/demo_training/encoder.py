@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from refseg_core.demo.appearance import Category
-from refseg_core.demo.dataset import is_valid_reference
-from refseg_core.demo.scenes import Instance, Scene
 from refseg_core.labeling.matching import pooling_weights
 from refseg_core.models.architectures import EncoderArchitecture
 from refseg_core.models.dinov2 import DINOv2
 from refseg_core.references.memory_bank import Crop, crop_reference, patch_weights
+from tests.demo_scenes.appearance import Category
+from tests.demo_scenes.dataset import is_valid_reference
+from tests.demo_scenes.scenes import Instance, Scene
 from tests.demo_training.loop import Report, train
 from tests.demo_training.settings import EncoderTraining
 from tests.demo_training.views import HALF, BoolMask, draw_scenes, images_of, shrink

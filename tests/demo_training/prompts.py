@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from refseg_core.demo.scenes import Scene
+from tests.demo_scenes.scenes import Scene
 from tests.demo_training.settings import SegmenterTraining
 from tests.demo_training.views import FRAME, BoolMask
 

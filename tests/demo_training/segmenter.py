@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from refseg_core.demo.scenes import Scene
 from refseg_core.models.architectures import SegmenterArchitecture
 from refseg_core.models.protocols import ImageEmbedding
 from refseg_core.models.sam2 import SAM2
 from refseg_core.models.sam2 import build as build_segmenter
+from tests.demo_scenes.scenes import Scene
 from tests.demo_training.loop import Report, train
 from tests.demo_training.mask_losses import mask_iou, mask_loss
 from tests.demo_training.prompts import NOTHING, Prompts, draw_prompts, ellipses

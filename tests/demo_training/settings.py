@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from refseg_core.demo.scenes import SceneSettings
+from tests.demo_scenes.scenes import SceneSettings
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 import refseg_core.demo
-from refseg_core.demo.dataset import VALIDATION_CATEGORIES, draw_targets
 from refseg_core.models.architectures import (
     EncoderArchitecture,
     SegmenterArchitecture,
@@ -21,6 +20,7 @@ from refseg_core.models.dinov2 import build as build_encoder
 from refseg_core.models.registry import REGISTRY
 from refseg_core.models.sam2 import SAM2
 from refseg_core.models.sam2 import build as build_segmenter
+from tests.demo_scenes.dataset import VALIDATION_CATEGORIES, draw_targets
 from tests.demo_training import (
     EncoderTraining,
     OptimizerSettings,

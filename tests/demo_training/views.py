@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from refseg_core.demo.dataset import draw_targets, draw_training_categories
-from refseg_core.demo.scenes import Scene
 from refseg_core.models.preprocessing import resize_to_square, to_unit_range
+from tests.demo_scenes.dataset import draw_targets, draw_training_categories
+from tests.demo_scenes.scenes import Scene
 from tests.demo_training.settings import EncoderTraining, SegmenterTraining
 
 BoolMask = npt.NDArray[np.bool_]

@@ -8,7 +8,6 @@ import numpy.typing as npt
 import torch
 
 from refseg_core.datasets.dataset import Dataset
-from refseg_core.demo.dataset import draw_demo_targets
 from refseg_core.errors import ConfigurationError
 from refseg_core.labeling.batching import BatchSize
 from refseg_core.labeling.proposals import point_grid, propose
@@ -19,6 +18,7 @@ from refseg_core.models.registry import build_encoder, build_segmenter, models_o
 from refseg_core.settings import BatchSettings, LabelingSettings
 from refseg_core.tables import Images, Prototypes
 from refseg_core.visualization import to_png
+from tasks.datasets.demo_files import demo_images
 from tasks.datasets.indexed import ground_truth
 from tasks.models.loading import load_encoder, load_segmenter
 from tasks.specs import LabelSpec
@@ -89,7 +89,7 @@ def random_inputs(
         torch.manual_seed(_SEED)
         ours = build_segmenter(segmenter, None).to(place)
         theirs = build_encoder(encoder, None).to(place)
-    names = _draw(folder, num_images)
+    names = _write_images(folder, num_images)
     inputs = Inputs(
         Folder(str(folder)),
         names,
@@ -113,11 +113,10 @@ def random_prototypes(num_categories: int, num_channels: int) -> Prototypes:
     )
 
 
-def _draw(folder: Path, num_images: int) -> tuple[str, ...]:
-    scenes = draw_demo_targets()
+def _write_images(folder: Path, num_images: int) -> tuple[str, ...]:
     names = tuple(f"{number:04d}.png" for number in range(num_images))
-    for number, name in enumerate(names):
-        (folder / name).write_bytes(to_png(_enlarged(scenes[number % len(scenes)].image)))
+    for name, image in zip(names, demo_images(num_images), strict=True):
+        (folder / name).write_bytes(to_png(_enlarged(image)))
     return names
 
 
@@ -130,7 +129,7 @@ def _threshold(inputs: Inputs, kept: float) -> float:
     """Above which the wanted share of the first image's prompts lies."""
     segmenter = inputs.segmenter
     size = segmenter.architecture.image_size
-    image = resize_to_square(_enlarged(draw_demo_targets()[0].image), size)
+    image = resize_to_square(_enlarged(demo_images(1)[0]), size)
     decoder = segmenter.point_decoder()
     prepared = decoder.prepare(segmenter.embed(to_unit_range(image)[None].to(inputs.device)))
     some = propose(

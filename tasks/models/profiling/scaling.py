@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from refseg_core.demo.dataset import draw_demo_targets
 from refseg_core.images import Pixels
 from refseg_core.labeling.batch_labeler import BatchLabeler
 from refseg_core.labeling.image_labels import ImageLabels
 from refseg_core.references.memory_bank import crop_reference, encode_references
 from refseg_core.settings import ReferenceSettings
+from tasks.datasets.demo_files import demo_images
 from tasks.models.profiling.inputs import Inputs, random_prototypes
 from tasks.models.profiling.stopwatch import finish
 from tasks.runtime.progress import report
@@ -78,12 +78,12 @@ def _of_images(inputs: Inputs, number: int) -> float:
 
 def _of_references(inputs: Inputs, number: int) -> float:
     """Seconds for each reference, encoded together."""
-    scene = draw_demo_targets()[0]
-    instance = scene.instances[0]
+    (image,) = demo_images(1)
+    height, width = image.shape[:2]
     crop = crop_reference(
-        scene.image,
-        instance.mask,
-        np.array(instance.box_xyxy, dtype=np.float64),
+        image,
+        np.ones((height, width), dtype=np.bool_),
+        np.array([width / 4, height / 4, 3 * width / 4, 3 * height / 4]),
         context_ratio=ReferenceSettings().context_ratio,
         size=inputs.encoder.architecture.image_size,
     )
@@ -112,6 +112,6 @@ def _timed(device: torch.device, work: Callable[[], object]) -> float:
 
 def _image(side: int) -> Pixels:
     """A drawn scene, repeated or cut to a square of that side."""
-    scene = draw_demo_targets()[0].image
+    (scene,) = demo_images(1)
     repeats = -(-side // min(scene.shape[:2]))
     return np.tile(scene, (repeats, repeats, 1))[:side, :side]

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refseg_core.demo.appearance import Category, Palette, Silhouette, Texture
-from refseg_core.demo.scenes import Instance, Scene, SceneSettings, draw_scene, random_palette
-from refseg_core.demo.textures import TEXTURES
+from tests.demo_scenes.appearance import Category, Palette, Silhouette, Texture
+from tests.demo_scenes.scenes import Instance, Scene, SceneSettings, draw_scene, random_palette
+from tests.demo_scenes.textures import TEXTURES
 
 _REFERENCE_SEED, _TARGET_SEED = 2507, 2798
 _VALID_SIDE, _VALID_MARGIN = 32, 10  # px; method, section 1.1
@@ -125,7 +125,7 @@ def is_valid_reference(instance: Instance) -> bool:
 def to_coco(
     scenes: Sequence[Scene], categories: Sequence[Category], *, prefix: str, with_masks: bool
 ) -> dict[str, Any]:
-    """A COCO json dictionary; images are named `<prefix>_<index>.png`, ids start at 1.
+    """A COCO json dictionary; images are named `<prefix>_<index>.jpg`, ids start at 1.
 
     Boxes are xywh in pixels, masks uncompressed run lengths; without masks only boxes remain, as annotators give.
     """
@@ -146,7 +146,7 @@ def to_coco(
 
 def image_name(prefix: str, index: int) -> str:
     """The file name of a scene's picture."""
-    return f"{prefix}_{index:03d}.png"
+    return f"{prefix}_{index:03d}.jpg"
 
 
 def run_lengths(mask_HW: npt.NDArray[np.bool_]) -> list[int]:

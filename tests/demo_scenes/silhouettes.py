@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from refseg_core.demo.fields import TAU, Array, length_of, overlap, union
+from tests.demo_scenes.fields import TAU, Array, length_of, overlap, union
 
 Point = tuple[float, float]
 _FEWEST_POINTS, _SHARP_STAR, _BLUNT_STAR = 4, 0.38, 0.52  # inner radii: a star of four is else a square

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from refseg_core.demo.fields import TAU, Array, length_of, overlap, union
+from tests.demo_scenes.fields import TAU, Array, length_of, overlap, union
 
 
 def _clipped(share: Array) -> Array:

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from refseg_core.demo.appearance import Category, Color, Palette, Texture
-from refseg_core.demo.fields import Array
-from refseg_core.demo.textures import TEXTURES
+from tests.demo_scenes.appearance import Category, Color, Palette, Texture
+from tests.demo_scenes.fields import Array
+from tests.demo_scenes.textures import TEXTURES
 
 _MARGIN = 12  # px between an object's unit disc and the scene's border: more than a reference needs
 _TRIES = 16  # placements tried per object before it is left out
@@ -126,7 +126,7 @@ def _vivid(generator: np.random.Generator) -> Color:
 def _against(base: Color, generator: np.random.Generator) -> Color:
     while True:
         color = _vivid(generator)
-        if sum(abs(a - b) for a, b in zip(base, color, strict=True)) > 200:  # noqa: PLR2004
+        if sum(abs(a - b) for a, b in zip(base, color, strict=True)) > 200:
             return color
 
 

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 from refseg_core.datasets.coco.parser import parse_coco
-from refseg_core.demo.appearance import Silhouette, Texture
-from refseg_core.demo.dataset import (
+from refseg_core.images import decode_image
+from refseg_core.masks.rle import decode_mask
+from tasks.datasets.demo_files import demo_images, demo_scenes
+from tests.demo_scenes.appearance import Silhouette, Texture
+from tests.demo_scenes.dataset import (
     DEMO_CATEGORIES,
     DEMO_SILHOUETTES,
     TRAINING_SILHOUETTES,
@@ -23,10 +26,9 @@ from refseg_core.demo.dataset import (
     run_lengths,
     to_coco,
 )
-from refseg_core.demo.scenes import Instance, Scene, SceneSettings, draw_scene
-from refseg_core.demo.silhouettes import SILHOUETTES
-from refseg_core.demo.textures import TEXTURES
-from refseg_core.masks.rle import decode_mask
+from tests.demo_scenes.scenes import Instance, Scene, SceneSettings, draw_scene
+from tests.demo_scenes.silhouettes import SILHOUETTES
+from tests.demo_scenes.textures import TEXTURES
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,7 @@ def test_another_seed_draws_another_scene() -> None:
 
 def test_drawing_leaves_the_global_generator_alone() -> None:
     np.random.seed(1)
-    before = np.random.get_state()[1].copy()  # type: ignore[index,union-attr]
+    before = np.random.get_state()[1].copy()  # type: ignore[index]
     draw_demo_targets(1)
     after = np.random.get_state()[1]  # type: ignore[index]
     assert np.array_equal(before, after)
@@ -238,3 +240,26 @@ def test_run_lengths_go_down_the_columns_and_start_with_background(first: bool) 
 def test_run_lengths_of_plain_masks() -> None:
     assert run_lengths(np.zeros((2, 3), bool)) == [6]
     assert run_lengths(np.ones((2, 3), bool)) == [0, 6]
+
+
+# --- the files that come with the package -----------------------------------------------------------------------------
+
+
+def test_the_packaged_scenes_are_those_that_are_drawn() -> None:
+    packaged = dict(demo_scenes())
+    for name, scenes, with_masks in (
+        ("references", draw_demo_references(), False),
+        ("targets", draw_demo_targets(), True),
+    ):
+        drawn = to_coco(scenes, DEMO_CATEGORIES, prefix=name, with_masks=with_masks)
+        assert json.loads(packaged.pop(f"{name}.json")) == drawn
+        for index, scene in enumerate(scenes):
+            image = decode_image(packaged.pop(f"{name}/{image_name(name, index)}"), max_pixels=10**6)
+            assert np.abs(image.astype(int) - scene.image).mean() < 6  # of 255: what JPEG takes
+    assert packaged == {}
+
+
+def test_more_images_than_there_are_begin_again() -> None:
+    images = demo_images(42)
+    assert np.array_equal(images[0], images[40])
+    assert not np.array_equal(images[0], images[1])

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from refseg_core.demo.fields import Array
-from refseg_core.demo.silhouettes import SILHOUETTES
-from refseg_core.demo.textures import TEXTURES
+from tests.demo_scenes.fields import Array
+from tests.demo_scenes.silhouettes import SILHOUETTES
+from tests.demo_scenes.textures import TEXTURES
 
 Color = tuple[int, int, int]
 

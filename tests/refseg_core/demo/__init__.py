@@ -1,1 +1,0 @@
-"""Tests of `refseg_core/demo/`."""
