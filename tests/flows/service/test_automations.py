@@ -96,7 +96,7 @@ def test_they_are_applied_once_and_a_failed_run_is_told(server: PrefectServer, c
         subprocess.run([sys.executable, "-c", _FAILING], env=server.environment, check=True, capture_output=True)
         told = came.get(timeout=60)
         with temporary_settings({PREFECT_API_URL: server.api_url}):
-            GpuPool(client).tell_lost("host-gpu1")
+            GpuPool(client).announce_lost("host-gpu1")
             gone = came.get(timeout=60)
     assert "refseg boats has ended as Failed" in told
     assert "the disk is full" in told
