@@ -105,7 +105,7 @@ def decode_image(data: bytes, *, max_pixels: int, declared_size: tuple[int, int]
 def image_size(data: bytes) -> tuple[int, int]:
     """(height, width) of an image file as people see it, turned by its EXIF orientation, from its first bytes alone.
 
-    Raises ImageError where they are not the beginning of an image, or too few to tell.
+    Raises ImageError where they are not the beginning of an image, or too few.
     """
     kind = _format_of(data)
     image = _guarded(kind, lambda: kind.reader(io.BytesIO(data)))
@@ -184,7 +184,7 @@ def _to_rgb(image: Image.Image) -> Pixels:
         raise ImageError("floating-point pixels have no known range; convert the image to 8 or 16 bits")
     if image.mode == "I" or image.mode.startswith("I;16"):
         return _gray16_to_rgb(np.asarray(image))
-    # Alpha is dropped, and transparency beside the pixels would only make convert() warn.
+    # Alpha is dropped, and transparency info would only make convert() warn.
     image.info.pop("transparency", None)
     return np.array(image.convert("RGB"))
 

@@ -65,7 +65,7 @@ class Table:
         return type(self) is type(other) and bool(self.to_arrow().equals(other.to_arrow()))
 
     def replace(self, **columns: Array) -> Self:
-        """The same rows with some columns exchanged."""
+        """Returns the same rows with some columns replaced."""
         return dataclasses.replace(self, **columns)
 
     @classmethod

@@ -128,7 +128,7 @@ class Detections(Table):
 
 @dataclass(frozen=True, eq=False)
 class LabeledImages(Table):
-    """The images that were worked on, with what became of each."""
+    """The images that were processed, with the outcome of each."""
 
     KEY: ClassVar = ("image_id",)
 
@@ -206,7 +206,7 @@ class Misses(Table):
 
 @dataclass(frozen=True, eq=False)
 class BenchmarkNumbers(Table):
-    """A benchmark's outcome beside what was published of it; all numbers in percent."""
+    """A benchmark's results and the published ones; all numbers in percent."""
 
     KEY: ClassVar = ("case", "iou_type")
 

@@ -12,7 +12,7 @@ from refseg_core.table_schema import Array
 from refseg_core.tables import Detections, LabeledImages
 
 
-class Extremes:
+class TopK:
     """The `num` detections of each category with the highest scores, or with the lowest; first come where equal."""
 
     def __init__(self, num: int, *, highest: bool) -> None:
@@ -53,7 +53,7 @@ class Extremes:
 
 
 @dataclass
-class CategoryTally:
+class CategoryStatistics:
     """The instances of one category: how many, in how many images, how many of them certain, and their scores' sum."""
 
     num_instances: int = 0
@@ -68,7 +68,7 @@ class CategoryTally:
 
 
 @dataclass
-class LabelTally:
+class LabelStatistics:
     """Counts of labels, and the few of their rows that are shown.
 
     `certain_score` is the score from which on an instance counts as certain; `least` holds the lowest scores from
@@ -80,14 +80,14 @@ class LabelTally:
     most_failed: int
     most_shown: int
     images: Counter[str] = field(default_factory=Counter)
-    categories: dict[int, CategoryTally] = field(default_factory=dict)
+    categories: dict[int, CategoryStatistics] = field(default_factory=dict)
     failed: list[tuple[str, str]] = field(default_factory=list)
-    most: Extremes = field(init=False)
-    least: Extremes = field(init=False)
+    most: TopK = field(init=False)
+    least: TopK = field(init=False)
 
     def __post_init__(self) -> None:
-        self.most = Extremes(self.most_shown, highest=True)
-        self.least = Extremes(self.most_shown, highest=False)
+        self.most = TopK(self.most_shown, highest=True)
+        self.least = TopK(self.most_shown, highest=False)
 
     @property
     def num_instances(self) -> int:
@@ -110,11 +110,11 @@ class LabelTally:
         num_certain = np.bincount(category_N, is_certain, minlength=len(ids))
         sums = np.bincount(category_N, detections.score, minlength=len(ids))
         for index, category_id in enumerate(ids.tolist()):
-            tally = self.categories.setdefault(category_id, CategoryTally())
-            tally.num_instances += int(counts[index])
-            tally.num_images += num_images[index]
-            tally.num_certain += int(num_certain[index])
-            tally.sum_of_scores += float(sums[index])
+            statistics = self.categories.setdefault(category_id, CategoryStatistics())
+            statistics.num_instances += int(counts[index])
+            statistics.num_images += num_images[index]
+            statistics.num_certain += int(num_certain[index])
+            statistics.sum_of_scores += float(sums[index])
 
     def _name_failed(self, failed: LabeledImages) -> None:
         some = failed[: self.most_failed - len(self.failed)]

@@ -1,4 +1,4 @@
-"""The reference-set study: how much AP hangs on which references were drawn, and how many are enough.
+"""The reference-set study: how much AP depends on which references were drawn, and how many are enough.
 
 Here: the numbers of runs that differ in their references only, put together. Not here: the runs.
 """
@@ -59,12 +59,14 @@ def enough(spread: Sequence[Spread]) -> Spread:
 def answer(metric: str, spread: Sequence[Spread]) -> str:
     """How many references are needed, as a sentence."""
     fewest, best, most = enough(spread), _best(spread), spread[-1]
-    reached = f"{_references(fewest.shots)} per category: {metric} {_told(fewest)}"
+    reached = f"{_references(fewest.shots)} per category: {metric} {_mean_and_deviation(fewest)}"
     if len(spread) == 1:
         return f"{reached}. Study several numbers to learn how many are enough."
     if fewest is most:
         return f"{reached} with the most that were tried, and fewer are worse. More may be better still."
-    compared = f"the best is {_told(best)} with {best.shots}" if fewest is not best else "more are no better"
+    compared = (
+        f"the best is {_mean_and_deviation(best)} with {best.shots}" if fewest is not best else "more are no better"
+    )
     return f"{reached} is as good as it gets here; {compared}."
 
 
@@ -76,5 +78,5 @@ def _references(number: int) -> str:
     return "1 reference" if number == 1 else f"{number} references"
 
 
-def _told(spread: Spread) -> str:
+def _mean_and_deviation(spread: Spread) -> str:
     return f"{spread.mean:.3f} ± {spread.deviation:.3f}"

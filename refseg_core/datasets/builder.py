@@ -16,7 +16,7 @@ from refseg_core.errors import Problems
 from refseg_core.masks.rle import Rle, union_of
 
 _NO_LABEL = "an annotation has no label: give it the name of its category"
-_UNKNOWN_LABEL = "an annotation's label is not in the list of categories beside it: correct it or add the name"
+_UNKNOWN_LABEL = "an annotation's label is not in the list of categories: correct it or add the name"
 
 Polygon = Sequence[float]
 """[x0, y0, x1, y1, ...] in pixels, along pixel edges."""
@@ -55,7 +55,7 @@ class Gathering:
     """A dataset that grows by images and their instances.
 
     `source` names the input in messages. `classes`: the names of all categories, whose ids then count up from
-    `first_id`; None where the labels tell: then their names are sorted, and ids count from 1.
+    `first_id`; None for the labels that occur, sorted, with ids from 1.
     """
 
     def __init__(self, source: str, classes: Sequence[str] | None = None, *, first_id: int = 1) -> None:
@@ -79,7 +79,7 @@ class Gathering:
     def add_instance(
         self, annotation_id: str, image: str, label: str | None, shape: Shape, *, is_crowd: bool = False
     ) -> None:
-        """An instance of a category by name. Its box is what is given, else that around polygons, else around masks."""
+        """Adds an instance of a category by name. Its box is the given one, or around its polygons or masks."""
         if not label:
             self.problems.add(_NO_LABEL, annotation_id)
             return
@@ -98,7 +98,7 @@ class Gathering:
         self._annotations.add(item)
 
     def dataset(self) -> Dataset:
-        """What was gathered. Raises DatasetError with everything that is wrong."""
+        """Returns what was added. Raises DatasetError with everything that is wrong."""
         categories = CategoryColumns(self.problems)
         by_row = list(self._seen) if self._classes is None else list(self._classes)
         names = sorted(by_row) if self._classes is None else by_row
@@ -123,7 +123,7 @@ class Gathering:
 
 
 def joined(shapes: Iterable[Shape]) -> Shape:
-    """The parts of one instance as one shape. Its box is around all of them, unless masks alone tell."""
+    """Returns the parts of one instance as one shape. Its box is around all of them, unless there are masks."""
     parts = list(shapes)
     if len(parts) == 1:
         return parts[0]
@@ -137,7 +137,7 @@ def joined(shapes: Iterable[Shape]) -> Shape:
 
 
 def skipped(kinds: Counter[str]) -> str:
-    """Counts of what was left out, as a message says them."""
+    """Returns counts of what was left out, for a message."""
     return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
 
 

@@ -1,4 +1,4 @@
-"""Targets whose categories have other ids than the references': most formats have names only, and number them anew.
+"""Targets whose categories have other ids than the references': most formats have only names, and number them.
 
 Not here: comparing labels with them (`refseg_core/evaluation/`).
 """
@@ -17,7 +17,7 @@ _SHOWN = 8
 
 
 def numbered_as(references: Categories, targets: Dataset) -> Dataset:
-    """The targets with the references' category ids; see `matching_ids`, which raises DatasetError."""
+    """Returns the targets with the references' category ids; see `matching_ids`, which raises DatasetError."""
     ids = matching_ids(references, targets.categories)
     if all(own == other for own, other in ids.items()):
         return targets
@@ -31,7 +31,7 @@ def numbered_as(references: Categories, targets: Dataset) -> Dataset:
 
 
 def matching_ids(references: Categories, targets: Categories) -> dict[int, int]:
-    """From each id of the targets' categories to the references' id for the same, or one that they do not use.
+    """Maps the ids of the targets' categories to the references' ids of the same, or to ids that they do not use.
 
     Where no id has two names and no name two ids, ids say what is the same. Else names do, if those of one side are all
     among those of the other: then only the numbering differs. Raises DatasetError where neither says it.

@@ -1,4 +1,4 @@
-"""Lists of categories that lie beside annotations: one name a line.
+"""Lists of categories next to annotations: one name per line.
 
 Not here: YAML files, which say more than that (`tasks/datasets/class_names.py`).
 """
@@ -6,13 +6,13 @@ Not here: YAML files, which say more than that (`tasks/datasets/class_names.py`)
 from collections.abc import Sequence
 
 CLASS_FILES = ("classes.txt", "labels.txt", "obj.names")
-"""What such lists are called, in the order in which they are looked for."""
+"""The names of such files, in the order in which they are tried."""
 
 _NO_CATEGORY = {"__ignore__", "_background_", "__background__", "background"}
 
 
 def read_class_names(document: bytes) -> Sequence[str]:
-    """The names, one a line, without surrounding spaces and without empty lines at the end.
+    """Returns the names, one per line, without surrounding spaces and without empty lines at the end.
 
     Lines at the front that name no category are left out, as labelme and semantic maps have them: `__ignore__`,
     `_background_`, `background`. Raises UnicodeDecodeError where it is no text.

@@ -1,6 +1,6 @@
-"""A dataset as tables, whatever format it came in: the tables together, a plain listing as one, a selection of images.
+"""A dataset as tables, whatever its format was: the tables together, a plain listing as one, a selection of images.
 
-Not here: reading annotation files (the other modules beside this one).
+Not here: reading annotation files (the other modules of this folder).
 """
 
 from collections.abc import Collection, Sequence
@@ -34,9 +34,9 @@ class Dataset:
 
 
 def dataset_of_files(names: Sequence[str], sizes: Sequence[int], versions: Sequence[str]) -> Dataset:
-    """The dataset of a plain listing: no annotations, ids are the names, images sorted by name.
+    """Returns the dataset of a plain listing: no annotations, ids are the names, images sorted by name.
 
-    `names` are relative to the listed folder, `sizes` in bytes, `versions` whatever changes with the content.
+    `names` are relative to the listed folder, `sizes` in bytes, `versions` what changes with the content.
     Raises DatasetError when names repeat or leave the folder.
     """
     problems = Problems()
@@ -60,7 +60,7 @@ def dataset_of_files(names: Sequence[str], sizes: Sequence[int], versions: Seque
 
 
 def select_images(dataset: Dataset, image_ids: Collection[str]) -> Dataset:
-    """The images with these ids, in the dataset's order, with their annotations and all categories.
+    """Returns the images with these ids, in the dataset's order, with their annotations and all categories.
 
     Raises DatasetError naming the ids that the dataset does not have.
     """

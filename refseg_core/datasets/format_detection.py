@@ -23,7 +23,7 @@ def formats_of_files(names: Sequence[str]) -> dict[str, list[str]]:
     """Returns the formats that a folder of files can be, by the suffix of its files.
 
     Several suffixes where files of several kinds lie there, several formats where a suffix is that of several. Formats
-    that are images count only where nothing else lies there, since images can lie beside their annotations.
+    that are images count only where nothing else lies there, since images and annotations can share a folder.
     """
     suffixes = {kind.suffix: annotation_files(names, kind.suffix) for kind in ANNOTATION_FORMATS.values()}
     found = [suffix for suffix, files in suffixes.items() if files]

@@ -33,7 +33,7 @@ class ImageNames:
             self._by_key[_key(name)].append(name)
 
     def find(self, annotation_file: str, problems: Problems, declared: str | None = None) -> str | None:
-        """The image of an annotation file; `declared` is what the file itself says. None, and a problem, if none is."""
+        """Returns the image of an annotation file, which may name it (`declared`); adds a problem if there is none."""
         if declared and (named := self._named(annotation_file, declared)):
             return named
         candidates = self.candidates(annotation_file)
@@ -46,11 +46,11 @@ class ImageNames:
         return None
 
     def candidates(self, path: str) -> list[str]:
-        """The images whose name fits a path but for suffix and folders that only say what lies in them."""
+        """Returns the images whose name equals a path, apart from suffix and folders that only say what they hold."""
         return self._by_key.get(_key(path), [])
 
     def _named(self, annotation_file: str, declared: str) -> str | None:
-        """The image that a file names, beside itself or below the image folder; never one outside of it."""
+        """Returns the image that a file names, relative to itself or to the image folder; never one outside of that."""
         declared, folder = declared.replace("\\", "/"), dirname(annotation_file)
         places = (normpath(join(folder, declared)), declared, join(folder, basename(declared)))
         return next((place for place in places if place in self._known and check_file_name(place) is None), None)

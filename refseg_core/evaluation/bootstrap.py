@@ -1,4 +1,4 @@
-"""How far AP could lie off because the images are few: AP of image sets drawn from them with replacement.
+"""How uncertain AP is because the images are few: AP of image sets drawn from them with replacement.
 
 Nothing is matched again: an image that is drawn twice counts its detections and annotations twice.
 
@@ -23,7 +23,7 @@ Counts = npt.NDArray[np.int32]
 
 
 def ap_interval(matches: Sequence[CategoryMatches], num_images: int) -> tuple[float, float]:
-    """Between which values 95 % of the drawn sets' APs lie; -1 twice where there is no ground truth."""
+    """Returns the bounds of 95 % of the drawn sets' APs; -1 twice where there is no ground truth."""
     drawn = np.random.default_rng(_SEED).multinomial(num_images, np.full(num_images, 1 / num_images), _NUM_SETS)
     values = resampled_ap(matches, drawn.astype(np.int32))
     known = values[values > NO_VALUE]
@@ -32,7 +32,7 @@ def ap_interval(matches: Sequence[CategoryMatches], num_images: int) -> tuple[fl
 
 
 def resampled_ap(matches: Sequence[CategoryMatches], times_BI: Counts) -> Floats:
-    """AP [B] of the sets that hold each image so many times; -1 where a set has no ground truth.
+    """Returns AP [B] of the sets that hold each image so many times; -1 where a set has no ground truth.
 
     It is what evaluating the copies outright gives, but for detections of one category, image and score of which some
     are right: there COCO's number depends on the order of rows.

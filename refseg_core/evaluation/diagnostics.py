@@ -1,4 +1,4 @@
-"""What a reviewer asks beside a protocol's numbers: how sure they are, and where they come from.
+"""What explains a protocol's numbers: how certain they are, and where they come from.
 
 Right, wrong and missed at chosen scores, by the same matching as AP's: IoU is 0.5 and areas are all. Which categories
 are taken for which: there a detection may take an annotation of any category, which is not how AP matches. And images

@@ -25,7 +25,7 @@ Sizes = dict[int, tuple[int, int]]
 class Instances:
     """The annotations and detections that count, and for each the place of its image.
 
-    `image_ids` are in COCO's order; `sizes` are (height, width) by place, where anything tells them.
+    `image_ids` are in COCO's order; `sizes` are (height, width) by place, where they are known.
     """
 
     image_ids: npt.NDArray[np.object_]
@@ -141,7 +141,7 @@ def _mask_sizes(table: Annotations | Detections, image_places: Rows) -> Sizes:
 
 
 def _filled(box_xywh: npt.NDArray[np.float64], size: tuple[int, int]) -> Rle:
-    """The box as a mask; where nothing tells the image's size nothing is compared with it, and any size does."""
+    """Returns the box as a mask; of any size where the image's is unknown, since nothing is compared with it then."""
     left, top, width, height = box_xywh.tolist()
     right, bottom = left + width, top + height
     corners = [left, top, left, bottom, right, bottom, right, top]

@@ -73,7 +73,7 @@ def _counted(
     truth, found = instances.ground_truth(iou_type), instances.predictions(iou_type, conventions)
     is_annotated = _is_among(found, truth.category_id, truth.image)
     found = found[(is_annotated | _is_labeled(found, instances, labels, "negative")) & (found.area > 0)]
-    # Out of every range: what matches nothing is ignored, and else nobody asks.
+    # Out of every range, so that what matches nothing is ignored; of what matches the area does not count.
     is_partly_annotated = _is_labeled(found, instances, labels, "not_exhaustive")
     return truth, replace(found, area=np.where(is_partly_annotated, np.inf, found.area))
 

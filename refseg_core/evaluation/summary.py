@@ -44,8 +44,8 @@ def metrics_of(rows: Iterable[Row]) -> Metrics:
 class InstanceComparison:
     """What a protocol compared: its matches by IoU type, and the numbers it reads off all categories together.
 
-    `categories` are by ascending id; masks are left out if there are annotations and none has a mask. `beside` are
-    numbers that come from no curve of COCO's.
+    `categories` are by ascending id; masks are left out if there are annotations and none has a mask. `additional`
+    numbers come from no curve of COCO's.
     """
 
     instances: Instances
@@ -53,7 +53,7 @@ class InstanceComparison:
     max_detections: Sequence[int]
     matches: Mapping[str, list[CategoryMatches]]
     overall: Callable[[Curves], Numbers]
-    beside: tuple[Row, ...] = ()
+    additional: tuple[Row, ...] = ()
 
 
 def compare(
@@ -80,7 +80,7 @@ def summarize(comparison: InstanceComparison) -> Metrics:
         numbers = comparison.overall(curves)
         rows += [Row(iou_type, name, None, None, instances.num_instances, value) for name, value in numbers]
         rows += _category_rows(iou_type, curves, comparison.categories, instances)
-    return metrics_of([*rows, *comparison.beside])
+    return metrics_of([*rows, *comparison.additional])
 
 
 def average_precisions(curves: Curves) -> Numbers:

@@ -1,4 +1,4 @@
-"""PASCAL VOC's average precision at an IoU of 0.5, as its development kit computes it, beside COCO's.
+"""PASCAL VOC's average precision at an IoU of 0.5, as its development kit computes it, in addition to COCO's.
 
 It differs from COCO's AP50: every detection of an image counts, a detection stands or falls with the instance that it
 overlaps most, also where a better one has that already, and the area under precision and recall is exact (since 2010)
@@ -48,13 +48,13 @@ class _Curve(NamedTuple):
 
 
 def with_voc_ap(comparison: InstanceComparison, conventions: Conventions) -> InstanceComparison:
-    """Returns COCO's comparison with VOC's two numbers beside it."""
+    """Returns COCO's comparison with VOC's two numbers added."""
     instances = comparison.instances
     of_kinds = (
         (kind, instances.ground_truth(kind), instances.predictions(kind, conventions)) for kind in comparison.matches
     )
     rows = chain.from_iterable(_rows(*of_kind, instances, comparison.categories) for of_kind in of_kinds)
-    return replace(comparison, beside=tuple(rows))
+    return replace(comparison, additional=tuple(rows))
 
 
 def _rows(

@@ -1,4 +1,4 @@
-"""The colors of categories: told apart by most eyes, the same in every picture of every run.
+"""The colors of categories: distinguishable for most eyes, the same in every picture of every run.
 
 Colors are picked greedily: each is the candidate farthest from all before it, so a longer list begins with the
 shorter one. Distance is measured in OKLab as seen with normal sight, with deuteranopia and with protanopia, and the
@@ -24,7 +24,7 @@ _FIRST = (
     (204, 51, 17),
     (150, 90, 230),
 )
-# Candidates are neither nearly black, white nor gray: such a tint cannot be told from light and shadow.
+# Candidates are neither nearly black, white nor gray: such a tint looks like light or shadow.
 _LIGHTNESS, _LEAST_CHROMA, _CANDIDATE_LEVELS = (0.48, 0.93), 0.09, 14
 # Lists are computed in these lengths, so that few ever are: 128 take 50 ms, 1280 half a second.
 _LIST_STEP = 128
@@ -68,7 +68,7 @@ def category_colors(num: int) -> Colors:
 
 
 def letters_on(color: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Black or white, whichever is easier to read on the color."""
+    """Returns black or white: the one that is easier to read on the color."""
     luminance = float(_to_linear(np.array(color, dtype=np.float64)) @ _LUMINANCE)
     return (0, 0, 0) if luminance > _LIGHT else (255, 255, 255)
 

@@ -18,7 +18,7 @@ _MISSING = "\uffff"  # not a character: every font draws its "missing" sign for 
 _PROBE_SIZE = 32
 _SYLLABLE = re.compile(r"(?:HIRAGANA|KATAKANA|HANGUL)(?: LETTER| SYLLABLE)(?: SMALL)? ([A-Z]+)")
 
-# What Unicode's own decomposition leaves whole, each beside its spelling.
+# What Unicode's own decomposition leaves whole, each with its spelling.
 _SPELLINGS = """
 ß ss  ẞ SS  ø o  Ø O  ł l  Ł L  đ d  Đ D  ð d  Ð D  æ ae  Æ AE  œ oe  Œ OE  þ th  Þ Th  ı i  ħ h  ŧ t
 − -  – -  — -  ‐ -  ‑ -  ー -  × x  ÷ /  · .  • *  → ->  ← <-  ≤ <=  ≥ >=  ≠ !=  ≈ ~

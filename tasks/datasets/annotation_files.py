@@ -56,7 +56,7 @@ def is_coco_file(source: DatasetSource) -> bool:
 
 
 def read_annotations(source: DatasetSource, masks: MaskFile | None) -> Annotated:
-    """Reads `source.annotations`, whose format is told by what lies there unless `source.format` says it.
+    """Reads `source.annotations`, whose format is detected unless `source.format` names it.
 
     Raises DatasetError naming everything that is wrong with it, StoreError where it cannot be read.
     """
@@ -101,7 +101,7 @@ def _detect(folder: Folder, names: Sequence[str]) -> str:
         raise DatasetError(
             f"{redact(folder.uri)}: holds {what}. "
             f"Expected {', '.join(kind.title for kind in ANNOTATION_FORMATS.values())}. Set references.format or "
-            f"targets.format beside annotations to one of {', '.join(ANNOTATION_FORMATS)}."
+            f"targets.format to one of {', '.join(ANNOTATION_FORMATS)}."
         )
     ((suffix, kinds),) = found.items()
     files = annotation_files(names, suffix)
@@ -120,7 +120,7 @@ def _of_document(uri: str, document: bytes, kind: AnnotationFormat, masks: MaskF
 
 
 def document_hashes(document: bytes, masks: MaskFile | None) -> dict[str, str]:
-    """What a dataset of one annotation file was made from, and a file of masks beside it."""
+    """Returns the hashes of what a dataset of one annotation file was made from, and of its file of masks."""
     return {"content": _sha256(document)} | ({} if masks is None else {"masks": _sha256(masks.document)})
 
 
@@ -182,7 +182,7 @@ def _image_names(source: DatasetSource, kind: AnnotationFormat) -> ImageNames:
 
 
 def _with_sizes(dataset: Dataset, files: _Files) -> Dataset:
-    """With the sizes of annotated images that their annotations do not tell, such as VOC files with a size of 0."""
+    """Returns the dataset with sizes of annotated images whose annotations have none, as in some VOC files."""
     is_unknown = np.isin(dataset.images.image_id.astype(str), dataset.annotations.image_id.astype(str))
     is_unknown &= dataset.images.height * dataset.images.width == 0
     measured = files.image_sizes(dataset.images.file_name[is_unknown].tolist())
@@ -207,7 +207,7 @@ def _is_folder(uri: str) -> bool:
     try:
         if folder.can_be_listed:
             folder.check_readable()
-    except StoreError:  # a file, or nothing; reading it will tell
+    except StoreError:  # a file, or nothing; reading it shows which
         return False
     return folder.can_be_listed
 

@@ -1,4 +1,4 @@
-"""Reads images of a dataset: ahead of whoever works on them, within bounds, one bad image at a time."""
+"""Reads images of a dataset ahead of their use, within bounds; a bad image is an entry, not an error."""
 
 from collections import deque
 from collections.abc import Generator, Iterator

@@ -1,4 +1,4 @@
-"""The images that references lie in: read, and told apart by their content."""
+"""The images that references lie in: read, and identified by their content."""
 
 import hashlib
 

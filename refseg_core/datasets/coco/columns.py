@@ -49,7 +49,7 @@ _REPEATED_NAME = "a category name is used more than once: rename or merge the ca
 
 
 def may_be_federated(document: bytes) -> bool:
-    """Whether a file may hold LVIS's lists of what its images are annotated for; parsing it tells for sure."""
+    """Whether a file may hold LVIS's lists of what its images are annotated for; parsing shows whether it does."""
     return any(name.encode() in document for name in _FEDERATED_LISTS)
 
 

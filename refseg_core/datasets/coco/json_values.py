@@ -1,6 +1,6 @@
-"""Single values of a COCO file, read strictly: nobody means `true` by a number, nor 2.5 by an id.
+"""Single values of a COCO file, read strictly: `true` is no number, and 2.5 is no id.
 
-Where a value is not what was expected the answer is None or False, and the caller says so with its place.
+A value that is not what was expected is None or False, and the caller reports it with its place.
 """
 
 import json

@@ -19,7 +19,7 @@ _NOT_FOUND = (
 )
 _NOT_AT_POSITION = (
     "an annotation of the targets has no mask, and this file none for it: expected a segmentation at the position in "
-    "the list (from 0) that its id says, where conventions 'original' looks; 'corrected' goes by id"
+    "the list (from 0) that its id says, as conventions 'original' read it; 'corrected' finds masks by id"
 )
 _OTHER_IMAGE = (
     "an annotation of the targets has its id here in another image: give the file that the annotations were taken from"

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import numpy as np
 
-from refseg_core.analysis.label_statistics import LabelTally
+from refseg_core.analysis.label_statistics import LabelStatistics
 from refseg_core.tables import Detections, Images
 from refseg_core.visualization import Picture, instance_panel
 from tasks.datasets.image_reader import read_images
@@ -38,7 +38,7 @@ class _Labels:
     images: Images
     palette: Palette
     shards: list[ShardRow]
-    tally: LabelTally
+    statistics: LabelStatistics
 
 
 @publishing_task("publish labels")
@@ -61,10 +61,10 @@ def _look(store: Store, plan: LabelPlan, errors: Mapping[str, str]) -> _Labels:
     run = LabelRun(store, plan.key)
     prototypes = input_artifact(store, run.recipe_or_error()["inputs"], "prototypes")
     images = store.load(plan.dataset, Images)
-    tally = LabelTally(SCORE_THRESH, most_failed=_MOST_FAILED, most_shown=_MOST_SHOWN)
+    statistics = LabelStatistics(SCORE_THRESH, most_failed=_MOST_FAILED, most_shown=_MOST_SHOWN)
     for detections, labeled in run.read(images):
-        tally.add(detections, labeled)
-    return _Labels(run, images, Palette(store, prototypes), list(_shards(run, images, errors)), tally)
+        statistics.add(detections, labeled)
+    return _Labels(run, images, Palette(store, prototypes), list(_shards(run, images, errors)), statistics)
 
 
 def _shards(run: LabelRun, images: Images, errors: Mapping[str, str]) -> Iterator[ShardRow]:
@@ -78,7 +78,7 @@ def _summary(store_uri: str, plan: LabelPlan, labels: _Labels, pages: Mapping[st
         key=plan.key,
         dataset=plan.dataset.name,
         recipe=labels.run.recipe_or_error(),
-        tally=labels.tally,
+        statistics=labels.statistics,
         num_images=len(labels.images),
         num_open_shards=sum(shard.manifest is None for shard in labels.shards),
         num_gone=0 if plan.gone is None else plan.gone.num_rows["gone_labels"],
@@ -88,9 +88,9 @@ def _summary(store_uri: str, plan: LabelPlan, labels: _Labels, pages: Mapping[st
 
 
 def _publish_tables(name: str, labels: _Labels) -> dict[str, UUID]:
-    tally, shards = labels.tally, labels.shards
+    statistics, shards = labels.statistics, labels.shards
     num_open = sum(shard.manifest is None for shard in shards)
-    num_failed = tally.images["unreadable"]
+    num_failed = statistics.images["unreadable"]
     return {
         "shards": publish_table(
             f"{name}-shards",
@@ -100,36 +100,36 @@ def _publish_tables(name: str, labels: _Labels) -> dict[str, UUID]:
         ),
         "categories": publish_table(
             f"{name}-categories",
-            category_rows(labels.palette.name_of, tally.categories, tally.certain_score),
-            f"{tally.num_instances:,} instances by category, the most frequent first.",
+            category_rows(labels.palette.name_of, statistics.categories, statistics.certain_score),
+            f"{statistics.num_instances:,} instances by category, the most frequent first.",
             most_rows=_MOST_CATEGORIES,
         ),
         "failed images": publish_table(
             f"{name}-failed",
-            failed_rows(tally.failed),
-            f"{num_failed:,} of {tally.images.total():,} labeled images could not be read."
-            + (f" {len(tally.failed):,} of them are shown." if len(tally.failed) < num_failed else ""),
+            failed_rows(statistics.failed),
+            f"{num_failed:,} of {statistics.images.total():,} labeled images could not be read."
+            + (f" {len(statistics.failed):,} of them are shown." if len(statistics.failed) < num_failed else ""),
         ),
     }
 
 
 def _publish_sheets(name: str, labels: _Labels) -> dict[str, UUID]:
-    tally = labels.tally
-    most, least = tally.most.chosen(_MOST_SHOWN), tally.least.chosen(_MOST_SHOWN)
-    num_certain = sum(category.num_certain for category in tally.categories.values())
+    statistics = labels.statistics
+    most, least = statistics.most.chosen(_MOST_SHOWN), statistics.least.chosen(_MOST_SHOWN)
+    num_certain = sum(category.num_certain for category in statistics.categories.values())
     return {
         "most certain": publish_sheet(
             f"{name}-certain",
             _panels(labels, most),
             f"{len(most)} of the highest scores",
-            f"The highest scores of {tally.num_instances:,} instances, the best of each category first.",
+            f"The highest scores of {statistics.num_instances:,} instances, the best of each category first.",
         ),
         "least certain": publish_sheet(
             f"{name}-uncertain",
             _panels(labels, least),
-            f"{len(least)} of the lowest scores from {tally.certain_score:g} on",
-            f"The lowest scores of the {num_certain:,} instances with {tally.certain_score:g} or more, which are those "
-            "that pictures show. Where these are wrong, a higher threshold helps.",
+            f"{len(least)} of the lowest scores from {statistics.certain_score:g} on",
+            f"The lowest scores of the {num_certain:,} instances with {statistics.certain_score:g} or more, which are "
+            "those that pictures show. Where these are wrong, a higher threshold helps.",
         ),
     }
 

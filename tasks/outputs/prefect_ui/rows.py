@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from refseg_core.analysis.label_statistics import CategoryTally
+from refseg_core.analysis.label_statistics import CategoryStatistics
 from tasks.outputs.prefect_ui.publishing import Cell
 
 _LONGEST_TEXT = 300
@@ -37,20 +37,22 @@ def shard_rows(shards: Sequence[ShardRow]) -> list[Row]:
     return [_shard_row(shard) for shard in (*open_ones, *labeled)]
 
 
-def category_rows(names: Mapping[int, str], tallies: Mapping[int, CategoryTally], certain_score: float) -> list[Row]:
+def category_rows(
+    names: Mapping[int, str], statistics: Mapping[int, CategoryStatistics], certain_score: float
+) -> list[Row]:
     """Every category with what was found of it, the most frequent first."""
-    found = [(tallies.get(category_id, CategoryTally()), category_id) for category_id in names]
+    found = [(statistics.get(category_id, CategoryStatistics()), category_id) for category_id in names]
     found.sort(key=lambda row: (-row[0].num_instances, row[1]))
     return [
         {
             "category": _short(names[category_id]),
             "id": category_id,
-            "instances": tally.num_instances,
-            f"score ≥ {certain_score:g}": tally.num_certain,
-            "images": tally.num_images,
-            "mean score": None if tally.mean_score is None else round(tally.mean_score, 3),
+            "instances": statistics.num_instances,
+            f"score ≥ {certain_score:g}": statistics.num_certain,
+            "images": statistics.num_images,
+            "mean score": None if statistics.mean_score is None else round(statistics.mean_score, 3),
         }
-        for tally, category_id in found
+        for statistics, category_id in found
     ]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from refseg_core.analysis.label_statistics import LabelTally
+from refseg_core.analysis.label_statistics import LabelStatistics
 from tasks.outputs.prefect_ui.markdown import code, escaped, listed, two_columns
 
 _NAMES_SHOWN = 12
@@ -19,7 +19,7 @@ class LabelSummary:
     key: str
     dataset: str
     recipe: Mapping[str, Any]
-    tally: LabelTally
+    statistics: LabelStatistics
     num_images: int
     num_open_shards: int
     num_gone: int
@@ -29,7 +29,9 @@ class LabelSummary:
     @property
     def missed(self) -> list[str]:
         """Names of categories of which nothing was found."""
-        return [name for category_id, name in self.category_names.items() if category_id not in self.tally.categories]
+        return [
+            name for category_id, name in self.category_names.items() if category_id not in self.statistics.categories
+        ]
 
 
 def summary_text(summary: LabelSummary) -> str:
@@ -39,13 +41,13 @@ def summary_text(summary: LabelSummary) -> str:
 
 def headline(summary: LabelSummary) -> str:
     """'4,096 of 4,096 images labeled: 12,345 instances'."""
-    tally = summary.tally
-    return f"{tally.images.total():,} of {summary.num_images:,} images labeled: {tally.num_instances:,} instances"
+    num_labeled, num_instances = summary.statistics.images.total(), summary.statistics.num_instances
+    return f"{num_labeled:,} of {summary.num_images:,} images labeled: {num_instances:,} instances"
 
 
 def _findings(summary: LabelSummary) -> Sequence[str]:
-    tally = summary.tally
-    counts = tally.images
+    statistics = summary.statistics
+    counts = statistics.images
     lines = [
         f"**{headline(summary)}** in {counts['ok']:,} images, {counts['empty']:,} images without any, "
         f"{counts['unreadable']:,} unreadable."

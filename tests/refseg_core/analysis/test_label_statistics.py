@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refseg_core.analysis.label_statistics import Extremes, LabelTally
+from refseg_core.analysis.label_statistics import LabelStatistics, TopK
 from refseg_core.masks.rle import encode_masks
 from refseg_core.tables import Detections
 from tests.support.oracles.evaluation_cases import detections_of
@@ -31,7 +31,7 @@ def _detections(found: list[tuple[int, int]], first: int = 0) -> Detections:
 def test_extremes_of_a_stream_are_those_of_all_of_it(
     found: list[tuple[int, int]], shard: int, num: int, highest: bool
 ) -> None:
-    extremes = Extremes(num, highest=highest)
+    extremes = TopK(num, highest=highest)
     for start in range(0, len(found), shard):
         extremes.add(_detections(found[start : start + shard], start))
     sign = -1 if highest else 1
@@ -43,7 +43,7 @@ def test_extremes_of_a_stream_are_those_of_all_of_it(
 
 
 def test_every_category_is_chosen_from_before_any_is_twice() -> None:
-    extremes = Extremes(5, highest=True)
+    extremes = TopK(5, highest=True)
     extremes.add(_detections([(1, 20), (1, 19), (1, 18), (2, 3), (3, 2), (3, 1)]))
     assert extremes.chosen(3).category_id.tolist() == [1, 2, 3]
     assert extremes.chosen(4).category_id.tolist() == [1, 1, 2, 3]
@@ -51,46 +51,48 @@ def test_every_category_is_chosen_from_before_any_is_twice() -> None:
 
 
 def test_extremes_hold_a_bounded_number_of_any_stream() -> None:
-    extremes = Extremes(2, highest=False)
+    extremes = TopK(2, highest=False)
     for score in range(20, 0, -1):
         extremes.add(_detections([(1, score), (2, score)], 2 * score))
         assert len(extremes.chosen(1000)) <= 4
     assert extremes.chosen(4).score.tolist() == pytest.approx([0.05, 0.05, 0.1, 0.1])
 
 
-def _tally() -> LabelTally:
-    return LabelTally(0.5, most_failed=2, most_shown=3)
+def _statistics() -> LabelStatistics:
+    return LabelStatistics(0.5, most_failed=2, most_shown=3)
 
 
 def test_a_tally_counts_instances_images_and_scores_of_each_category() -> None:
-    tally = _tally()
+    statistics = _statistics()
     rows = [("a", 1, 0.9), ("a", 1, 0.5), ("b", 1, 0.1), ("b", 7, 0.4)]
     _, labeled = labels_of(images_table("a", "b"))
-    tally.add(detections_of([(image, category, score, (0, 0, 4, 4), _RLE) for image, category, score in rows]), labeled)
-    one, seven = tally.categories[1], tally.categories[7]
+    statistics.add(
+        detections_of([(image, category, score, (0, 0, 4, 4), _RLE) for image, category, score in rows]), labeled
+    )
+    one, seven = statistics.categories[1], statistics.categories[7]
     assert (one.num_instances, one.num_images, one.num_certain) == (3, 2, 2)
     assert one.mean_score == pytest.approx(0.5)
     assert (seven.num_instances, seven.num_images, seven.num_certain) == (1, 1, 0)
-    assert tally.num_instances == 4
-    assert tally.images == Counter(ok=2)
+    assert statistics.num_instances == 4
+    assert statistics.images == Counter(ok=2)
 
 
 def test_least_certain_are_the_lowest_of_those_that_count_as_certain() -> None:
-    tally = _tally()
+    statistics = _statistics()
     _, labeled = labels_of(images_table("0"))
-    tally.add(_detections([(1, 2), (1, 10), (1, 11), (1, 20)]), labeled)
-    assert tally.least.chosen(2).score.tolist() == pytest.approx([0.5, 0.55])
-    assert tally.most.chosen(1).score.tolist() == [1.0]
+    statistics.add(_detections([(1, 2), (1, 10), (1, 11), (1, 20)]), labeled)
+    assert statistics.least.chosen(2).score.tolist() == pytest.approx([0.5, 0.55])
+    assert statistics.most.chosen(1).score.tolist() == [1.0]
 
 
 def test_all_failed_images_are_counted_and_the_first_are_named() -> None:
-    tally = _tally()
+    statistics = _statistics()
     for names in (["a", "b"], ["c"]):
         _, labeled = labels_of(images_table(*names), detections_each=0)
         failed = labeled.replace(
             status=np.array(["unreadable"] * len(names), dtype=object),
             error=np.array([f"{name} is broken" for name in names], dtype=object),
         )
-        tally.add(Detections.empty(), failed)
-    assert tally.images["unreadable"] == 3
-    assert tally.failed == [("a", "a is broken"), ("b", "b is broken")]
+        statistics.add(Detections.empty(), failed)
+    assert statistics.images["unreadable"] == 3
+    assert statistics.failed == [("a", "a is broken"), ("b", "b is broken")]

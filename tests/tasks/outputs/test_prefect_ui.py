@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from refseg_core.analysis.label_statistics import CategoryTally, LabelTally
+from refseg_core.analysis.label_statistics import CategoryStatistics, LabelStatistics
 from tasks.outputs.prefect_ui.keys import artifact_name
 from tasks.outputs.prefect_ui.markdown import code, escaped, listed
 from tasks.outputs.prefect_ui.progress import ProgressArtifact, progress_key
@@ -135,8 +135,8 @@ class TestTables:
         assert (rows[2]["instances"], rows[1]["instances"]) == (7, None)
 
     def test_categories_come_by_frequency_and_those_without_instances_too(self) -> None:
-        tallies = {1: CategoryTally(2, 1, 1, 1.0), 2: CategoryTally(5, 4, 3, 2.5)}
-        rows = category_rows({1: "bar", 2: "box", 3: "bee"}, tallies, 0.5)
+        statistics = {1: CategoryStatistics(2, 1, 1, 1.0), 2: CategoryStatistics(5, 4, 3, 2.5)}
+        rows = category_rows({1: "bar", 2: "box", 3: "bee"}, statistics, 0.5)
         assert [row["category"] for row in rows] == ["box", "bar", "bee"]
         assert [row["instances"] for row in rows] == [5, 2, 0]
         assert [row["mean score"] for row in rows] == [0.5, 0.5, None]
@@ -159,15 +159,15 @@ class TestTables:
 class TestSummary:
     @staticmethod
     def summary(**changes: object) -> LabelSummary:
-        tally = LabelTally(0.5, most_failed=1, most_shown=1)
-        tally.images = Counter(ok=900, empty=90, unreadable=10)
-        tally.categories = {1: CategoryTally(num_instances=1234)}
+        statistics = LabelStatistics(0.5, most_failed=1, most_shown=1)
+        statistics.images = Counter(ok=900, empty=90, unreadable=10)
+        statistics.categories = {1: CategoryStatistics(num_instances=1234)}
         known: dict[str, object] = {
             "store": "s3://bucket/boats",
             "key": "4567",
             "dataset": "dataset/89ab",
             "recipe": _RECIPE,
-            "tally": tally,
+            "statistics": statistics,
             "num_images": 1024,
             "num_open_shards": 0,
             "num_gone": 0,
