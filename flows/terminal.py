@@ -4,7 +4,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -19,6 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Task as Bar
+from rich.table import Column, Table
 from rich.text import Text
 
 from flows.errors import RunFailedError
@@ -33,6 +34,15 @@ results = Console(
 messages = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 _SECONDS_BETWEEN_LINES = 25.0
+
+
+def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> Table:
+    """Returns a table whose first column is aligned to the left and the others to the right."""
+    first, *others = header
+    table = Table(first, *(Column(name, justify="right") for name in others), title=title)
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 class _Speed(ProgressColumn):
@@ -51,13 +61,13 @@ def progress_bars() -> Iterator[None]:
 
 @contextmanager
 def progress_lines(show: Callable[[str], None], *, seconds: float = _SECONDS_BETWEEN_LINES) -> Iterator[None]:
-    """Within the block the step that is at work has a line so often, whether anything was reported or not."""
+    """Shows a line about the active step at intervals, even if nothing was reported."""
     latest: dict[str, _Line] = {}
 
-    def listen(heard: progress.Progress) -> None:
-        line = latest.pop(heard.step, None) or _Line(heard.step)
-        line.hear(heard)
-        latest[heard.step] = line  # the last one is at work
+    def listen(report: progress.Progress) -> None:
+        line = latest.pop(report.step, None) or _Line(report.step)
+        line.update(report)
+        latest[report.step] = line  # the last one is active
 
     def show_periodically() -> None:
         while not ended.wait(seconds):
@@ -65,14 +75,14 @@ def progress_lines(show: Callable[[str], None], *, seconds: float = _SECONDS_BET
                 show(str(list(latest.values())[-1]))
 
     ended = threading.Event()
-    shower = threading.Thread(target=show_periodically, name="progress lines", daemon=True)
+    thread = threading.Thread(target=show_periodically, name="progress lines", daemon=True)
     with progress.listening(listen):
-        shower.start()
+        thread.start()
         try:
             yield
         finally:
             ended.set()
-            shower.join()
+            thread.join()
 
 
 class _Line:
@@ -83,11 +93,11 @@ class _Line:
         self._began = self._doing_since = time.monotonic()
         self._done, self._total, self._doing = 0, 0, ""
 
-    def hear(self, heard: progress.Progress) -> None:
-        self._done += heard.advanced
-        self._total += heard.total or 0
-        if heard.doing is not None:
-            self._doing, self._doing_since = heard.doing, time.monotonic()
+    def update(self, report: progress.Progress) -> None:
+        self._done += report.advanced
+        self._total += report.total or 0
+        if report.doing is not None:
+            self._doing, self._doing_since = report.doing, time.monotonic()
 
     def __str__(self) -> str:
         now = time.monotonic()
@@ -115,13 +125,13 @@ def _bars() -> Iterator[None]:
     with Progress(*columns, console=messages) as bars:
         bar_of: dict[str, int] = {}
 
-        def listen(heard: progress.Progress) -> None:
-            if heard.step not in bar_of:
-                bar_of[heard.step] = bars.add_task(heard.step, total=None)
-            bar = bars.tasks[bar_of[heard.step]]
-            total = bar.total if heard.total is None else (bar.completed + heard.total)
-            doing = bar.description if heard.doing is None else f"{heard.step}: {heard.doing}"
-            bars.update(bar.id, total=total, advance=heard.advanced, description=doing)
+        def listen(report: progress.Progress) -> None:
+            if report.step not in bar_of:
+                bar_of[report.step] = bars.add_task(report.step, total=None)
+            bar = bars.tasks[bar_of[report.step]]
+            total = bar.total if report.total is None else (bar.completed + report.total)
+            doing = bar.description if report.doing is None else f"{report.step}: {report.doing}"
+            bars.update(bar.id, total=total, advance=report.advanced, description=doing)
 
         with progress.listening(listen):
             yield

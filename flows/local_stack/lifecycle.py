@@ -15,7 +15,7 @@ from pathlib import Path
 from flows.errors import RunFailedError
 from flows.local_stack import seaweedfs
 from flows.local_stack.options import StackOptions, own_variables, parts_of, prepare
-from flows.local_stack.processes import kill_marked
+from flows.local_stack.processes import kill_marked, send
 from flows.local_stack.programs import to_json
 from flows.local_stack.state_folder import ServiceFolder, StackState
 from flows.service.api import answers, ui_address
@@ -94,7 +94,7 @@ class _Start:
         self.folder.pools_made.touch()
         if (store := self.store) is not None:
             self._wait("s3", lambda: answers(own["AWS_ENDPOINT_URL"], 2))
-            self._wait("s3", lambda: _succeeds(store.make_bucket))
+            self._wait("s3", store.make_bucket)
         self.say("Creating deployments and automations")
         for reason in deploy(self.options.notify).left_out:
             self.say(f"Left out {reason}")
@@ -145,14 +145,6 @@ class _Start:
             time.sleep(0.5)
 
 
-def _succeeds(call: Callable[[], object]) -> bool:
-    try:
-        call()
-    except OSError:
-        return False
-    return True
-
-
 def _restarts(state: StackState | None, name: str) -> int:
     return 0 if state is None else sum(part.restarts for part in state.parts if part.name == name)
 
@@ -171,11 +163,11 @@ def take_down(folder: ServiceFolder) -> bool:
     """Ends all parts of a stack; stored data stays. Returns whether any were running."""
     was_up = folder.is_held()
     if was_up and (state := _state_of_holder(folder)) is not None:
-        _signal(state.pid, signal.SIGTERM)
+        send(signal.SIGTERM, [state.pid])
         deadline = time.monotonic() + _SECONDS_TO_END
         while folder.is_held():
             if time.monotonic() > deadline:
-                _signal(state.pid, signal.SIGKILL)
+                send(signal.SIGKILL, [state.pid])
             time.sleep(0.1)
     num_left = kill_marked(str(folder.path))
     for file in (folder.plan, folder.pools_made, folder.state):
@@ -189,10 +181,3 @@ def _state_of_holder(folder: ServiceFolder) -> StackState | None:
     while (state := folder.read_state()) is None and time.monotonic() < deadline:
         time.sleep(0.1)
     return state
-
-
-def _signal(pid: int, number: signal.Signals) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        return

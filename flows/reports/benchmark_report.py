@@ -5,7 +5,7 @@ from rich.table import Table as TextTable
 from flows.benchmarks.comparison import as_text
 from flows.benchmarks.spec import benchmark_names, load_benchmark
 from flows.reports.charts import draw_benchmark
-from flows.terminal import results
+from flows.terminal import results, text_table
 from refseg_core.tables import BenchmarkNumbers
 from tasks.storage.objects import write_uri
 from tasks.storage.uris import redact
@@ -28,10 +28,7 @@ def report_benchmark(store_uri: str, artifact: Artifact) -> None:
     numbers = Store(store_uri).load(artifact, BenchmarkNumbers)
     header, *rows = as_text(numbers)
     title = f"{numbers.benchmark[0]}, {numbers.metric[0]} in percent, conventions {numbers.conventions[0]}"
-    table = TextTable(*header, title=title)
-    for row in rows:
-        table.add_row(*row)
-    results.print(table)
+    results.print(text_table(header, rows, title))
     chart = f"{store_uri}/benchmark.png"
     write_uri(chart, [draw_benchmark(numbers)])
     results.print(f"Numbers:    {redact(store_uri)}/{artifact.name}/benchmark_numbers.parquet")

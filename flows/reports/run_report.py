@@ -7,7 +7,7 @@ from itertools import islice
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table as TextTable
 
-from flows.terminal import messages, results
+from flows.terminal import messages, results, text_table
 from refseg_core.analysis.dataset_summary import Oddity, Overview, overview
 from refseg_core.evaluation.diagnostics import Review
 from refseg_core.evaluation.report import (
@@ -180,11 +180,5 @@ def print_review(review: Review, protocol: ProtocolName) -> None:
 def _print_table(title: str, rows: list[tuple[str, ...]]) -> None:
     """Prints a table, unless it has no rows."""
     header, *body = rows
-    if not body:
-        return
-    table = TextTable(*header, title=title)
-    for row in body:
-        table.add_row(*row)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    results.print(table)
+    if body:
+        results.print(text_table(header, body, title))

@@ -9,7 +9,7 @@ from statistics import median, quantiles
 from rich.table import Table as TextTable
 
 from flows.reports.charts import draw_growth, draw_stages
-from flows.terminal import results
+from flows.terminal import results, text_table
 from tasks.models.profiling.compare_paths import STAGES, Comparison, PathResult
 from tasks.models.profiling.machine_limits import Ceilings
 from tasks.models.profiling.scaling import Growth
@@ -59,13 +59,11 @@ def describe_ceilings(ceilings: Ceilings) -> str:
 
 def _times(comparison: Comparison) -> TextTable:
     """Returns the median seconds of each stage with their quartiles."""
-    table = TextTable("stage", *(result.path for result in comparison.results), title="Seconds an image")
-    for stage in STAGES:
-        table.add_row(stage, *(_spread(result.seconds[stage]) for result in comparison.results))
+    results_of = comparison.results
+    rows = [[stage, *(_spread(result.seconds[stage]) for result in results_of)] for stage in STAGES]
+    table = text_table(["stage", *(result.path for result in results_of)], rows, "Seconds per image")
     table.add_section()
-    table.add_row("all", *(_spread(result.totals) for result in comparison.results))
-    for column in table.columns[1:]:
-        column.justify = "right"
+    table.add_row("all", *(_spread(result.totals) for result in results_of))
     return table
 
 
@@ -78,10 +76,9 @@ def _spread(seconds: Sequence[float]) -> str:
 
 def _summary(comparison: Comparison) -> TextTable:
     first = comparison.results[0]
-    table = TextTable("", *(result.path for result in comparison.results), title="In all")
     rows: dict[str, Callable[[PathResult], str]] = {
-        "images a second": lambda result: f"{1 / result.seconds_per_image:.3g}",
-        f"times as quick as {first.path}": lambda result: f"{first.seconds_per_image / result.seconds_per_image:.2f}",
+        "images per second": lambda result: f"{1 / result.seconds_per_image:.3g}",
+        f"times as fast as {first.path}": lambda result: f"{first.seconds_per_image / result.seconds_per_image:.2f}",
         "memory at most": lambda result: f"{result.peak_bytes / 1e9:.2f} GB",
         "arithmetic": lambda result: f"{sum(result.flops.values()) / 1e12:.2f} TFLOP",
         "share of the float32 ceiling": lambda result: f"{_share(comparison, result):.0%}",
@@ -93,11 +90,8 @@ def _summary(comparison: Comparison) -> TextTable:
         "AP of boxes": lambda result: _percent(result, "bbox"),
         "AP of masks": lambda result: _percent(result, "segm"),
     }
-    for name, cell in rows.items():
-        table.add_row(name, *(cell(result) for result in comparison.results))
-    for column in table.columns[1:]:
-        column.justify = "right"
-    return table
+    cells = [[name, *(cell(result) for result in comparison.results)] for name, cell in rows.items()]
+    return text_table(["", *(result.path for result in comparison.results)], cells, "In all")
 
 
 def _share(comparison: Comparison, result: PathResult) -> float:

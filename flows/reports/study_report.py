@@ -9,7 +9,7 @@ from rich.table import Table as TextTable
 
 from flows.reports.charts import draw_study
 from flows.study import StudyRun
-from flows.terminal import results
+from flows.terminal import results, text_table
 from refseg_core.analysis.reference_study import Spread, answer, enough, spreads
 from tasks.store.store import made_by
 
@@ -38,15 +38,12 @@ def _summary(spread: Spread) -> dict[str, float]:
 
 
 def _table(by_metric: Mapping[str, Sequence[Spread]]) -> TextTable:
-    table = TextTable(
-        "references", "seeds", *by_metric, title="References per category: mean ± standard deviation (least to most)"
-    )
-    for of_shots in zip(*by_metric.values(), strict=True):
-        first, *_ = of_shots
-        table.add_row(str(first.shots), str(len(first.values)), *map(_cell, of_shots))
-    for column in table.columns:
-        column.justify = "right"
-    return table
+    rows = [
+        (str(of_shots[0].shots), str(len(of_shots[0].values)), *map(_cell, of_shots))
+        for of_shots in zip(*by_metric.values(), strict=True)
+    ]
+    title = "References per category: mean ± standard deviation (least to most)"
+    return text_table(["references", "seeds", *by_metric], rows, title)
 
 
 def _cell(spread: Spread) -> str:

@@ -34,7 +34,7 @@ _SMALL = ["--random", "sam2_demo,dinov2_demo", "--images", "2"]
 def test_paths_are_compared_on_the_demos_images(tmp_path: Path) -> None:
     told = CliRunner().invoke(main, ["bench", "--images", "2", "--out", str(tmp_path), "--paths", "exact,turbo"])
     assert told.exit_code == 0, told.output
-    assert "times as quick as exact" in told.output
+    assert "times as fast as exact" in told.output
     found = json.loads((tmp_path / "bench.json").read_text())
     exact, turbo = found["results"]
     assert (exact["path"], turbo["path"], found["num_images"]) == ("exact", "turbo", 2)
