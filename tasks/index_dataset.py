@@ -19,7 +19,7 @@ from refseg_core.images import IMAGE_SUFFIXES
 from refseg_core.settings import Conventions
 from refseg_core.table_schema import Table
 from refseg_core.tables import Images
-from tasks.datasets.annotation_files import Annotated, document_hashes, is_coco_file, read_annotations
+from tasks.datasets.annotation_files import AnnotatedDataset, document_hashes, is_coco_file, read_annotations
 from tasks.runtime.retried_task import retried_task
 from tasks.specs import DatasetSource
 from tasks.storage.folder import Folder
@@ -100,7 +100,7 @@ def _mask_file(uri: str, conventions: Conventions) -> MaskFile:
     return MaskFile(read_uri(uri), _name(uri), conventions)
 
 
-def _from_annotations(source: DatasetSource, masks: MaskFile | None) -> Annotated:
+def _from_annotations(source: DatasetSource, masks: MaskFile | None) -> AnnotatedDataset:
     """The dataset, with the versions of its images where they are wanted."""
     read = read_annotations(source, masks)
     if masks is not None and read.kind != "coco":
@@ -115,13 +115,13 @@ def _from_annotations(source: DatasetSource, masks: MaskFile | None) -> Annotate
     return replace(read, dataset=dataset, inputs=inputs)
 
 
-def _from_listing(source: DatasetSource) -> Annotated:
+def _from_listing(source: DatasetSource) -> AnnotatedDataset:
     """The dataset of a folder's images, which have no annotations."""
     files = Folder(source.images).list_files(tuple(sorted(IMAGE_SUFFIXES)))
     dataset = dataset_of_files(
         [file.name for file in files], [file.size for file in files], [file.version for file in files]
     )
-    return Annotated(_selected(dataset, source), None, {"content": _content(files)})
+    return AnnotatedDataset(_selected(dataset, source), None, {"content": _content(files)})
 
 
 def _selected(dataset: Dataset, source: DatasetSource) -> Dataset:

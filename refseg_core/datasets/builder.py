@@ -3,6 +3,8 @@
 Here: images, instances and categories by name, one call each. Not here: what the files look like.
 """
 
+import logging
+import math
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,6 +17,10 @@ from refseg_core.datasets.dataset import Dataset
 from refseg_core.errors import Problems
 from refseg_core.masks.rle import Rle, union_of
 
+logger = logging.getLogger(__name__)
+
+MAX_MASK_PIXELS = 100_000_000  # of a part of an image
+_ELLIPSE_CORNERS = 64
 _NO_LABEL = "an annotation has no label: give it the name of its category"
 _UNKNOWN_LABEL = "an annotation's label is not in the list of categories: correct it or add the name"
 
@@ -51,7 +57,16 @@ class Shape(NamedTuple):
     masks: tuple[Rle, ...] = ()
 
 
-class Gathering:
+class LabeledShape(NamedTuple):
+    """A shape as a file lists it: its place in the file, its label, and the group of shapes that it belongs to."""
+
+    place: str
+    label: str | None
+    group: str | None
+    shape: Shape
+
+
+class DatasetBuilder:
     """A dataset that grows by images and their instances.
 
     `source` names the input in messages. `classes`: the names of all categories, whose ids then count up from
@@ -60,6 +75,7 @@ class Gathering:
 
     def __init__(self, source: str, classes: Sequence[str] | None = None, *, first_id: int = 1) -> None:
         self.problems = Problems()
+        self.left_out: Counter[str] = Counter()  # kinds of shapes that mark no area
         self._source = source
         self._first_id = first_id
         self._classes = classes
@@ -97,8 +113,20 @@ class Gathering:
             self.problems.add(error.kind, f"annotation {annotation_id}{error.found}")
         self._annotations.add(item)
 
+    def add_shapes(self, image: str, shapes: Iterable[LabeledShape]) -> None:
+        """Adds the instances of an image: shapes of one label and group are one, and so is each without a group."""
+        instances: dict[object, list[LabeledShape]] = {}
+        for shape in shapes:
+            key = shape.place if shape.group is None else (shape.label, shape.group)
+            instances.setdefault(key, []).append(shape)
+        for parts in instances.values():
+            self.add_instance(parts[0].place, image, parts[0].label, _joined([part.shape for part in parts]))
+
     def dataset(self) -> Dataset:
-        """Returns what was added. Raises DatasetError with everything that is wrong."""
+        """Returns what was added, with a warning of what was left out. Raises DatasetError naming all problems."""
+        if self.left_out:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.left_out.items()))
+            logger.warning("%s: left out what marks no area: %s", self._source, kinds)
         categories = CategoryColumns(self.problems)
         by_row = list(self._seen) if self._classes is None else list(self._classes)
         names = sorted(by_row) if self._classes is None else by_row
@@ -122,9 +150,14 @@ class Gathering:
         return union_of(parts if outlined is None else [*parts, outlined]).to_coco()
 
 
-def joined(shapes: Iterable[Shape]) -> Shape:
+def ellipse(x: float, y: float, x_radius: float, y_radius: float) -> list[tuple[float, float]]:
+    """Returns the corners of a polygon that is nearly an ellipse."""
+    angles = [2 * math.pi * corner / _ELLIPSE_CORNERS for corner in range(_ELLIPSE_CORNERS)]
+    return [(x + x_radius * math.cos(angle), y + y_radius * math.sin(angle)) for angle in angles]
+
+
+def _joined(parts: Sequence[Shape]) -> Shape:
     """Returns the parts of one instance as one shape. Its box is around all of them, unless there are masks."""
-    parts = list(shapes)
     if len(parts) == 1:
         return parts[0]
     boxes = [box for part in parts if (box := _box(part)) is not None]
@@ -134,11 +167,6 @@ def joined(shapes: Iterable[Shape]) -> Shape:
         polygons=tuple(polygon for part in parts for polygon in part.polygons),
         masks=tuple(mask for part in parts for mask in part.masks),
     )
-
-
-def skipped(kinds: Counter[str]) -> str:
-    """Returns counts of what was left out, for a message."""
-    return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
 
 
 def _box(shape: Shape) -> tuple[float, float, float, float] | None:

@@ -5,20 +5,17 @@ group_id are one instance; those that are `outside` are not there. Points, polyl
 no area and are left out, with a warning that counts them. Categories are the labels of the task, in its order.
 """
 
-import logging
 import math
-from collections import Counter
+from collections.abc import Iterator
 from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from refseg_core.datasets.builder import Gathering, Shape, joined, skipped
+from refseg_core.datasets.builder import MAX_MASK_PIXELS, DatasetBuilder, LabeledShape, Shape, ellipse
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.datasets.safe_xml import XmlError, parse_xml
 from refseg_core.errors import DatasetError
 from refseg_core.masks.rle import rle_of_part
-
-logger = logging.getLogger(__name__)
 
 _BAD_IMAGE = "an <image> has no name, or no whole numbers width and height: export the task again"
 _BAD_SHAPE = (
@@ -26,9 +23,7 @@ _BAD_SHAPE = (
     "ry, mask: rle left top width height): export the task again"
 )
 _AREAS = ("box", "polygon", "ellipse", "mask")
-_ELLIPSE_CORNERS = 64
 _TRIANGLE = 3
-_MAX_MASK_PIXELS = 100_000_000
 
 
 def read_cvat(document: bytes, *, source: str) -> Dataset:
@@ -46,12 +41,10 @@ def read_cvat(document: bytes, *, source: str) -> Dataset:
         raise DatasetError(
             f"{source} holds tracks, as 'CVAT for video' has them. Export the task as 'CVAT for images 1.1'."
         )
-    gathering, left_out = Gathering(source, _labels(root)), Counter[str]()
+    builder = DatasetBuilder(source, _labels(root))
     for number, entry in enumerate(root.findall("image"), start=1):
-        _add_image(gathering, number, entry, left_out)
-    if left_out:
-        logger.warning("%s: left out what marks no area: %s", source, skipped(left_out))
-    return gathering.dataset()
+        _add_image(builder, number, entry)
+    return builder.dataset()
 
 
 def _labels(root: Element) -> list[str] | None:
@@ -60,33 +53,32 @@ def _labels(root: Element) -> list[str] | None:
     return list(dict.fromkeys(name for name in names if name)) or None
 
 
-def _add_image(gathering: Gathering, number: int, entry: Element, left_out: Counter[str]) -> None:
+def _add_image(builder: DatasetBuilder, number: int, entry: Element) -> None:
     name = entry.get("name")
     try:
         height, width = int(entry.get("height", "")), int(entry.get("width", ""))
     except ValueError:
         height, width = 0, 0
     if not name or not height or not width:
-        gathering.problems.add(_BAD_IMAGE, f"image number {number} with {dict(entry.attrib)}")
-        return
-    if not gathering.add_image(name, height, width):
-        return
-    instances: dict[tuple[str, ...], tuple[str, str, list[Shape]]] = {}
-    for position, shape_entry in enumerate(entry, start=1):
+        builder.problems.add(_BAD_IMAGE, f"image number {number} with {dict(entry.attrib)}")
+    elif builder.add_image(name, height, width):
+        builder.add_shapes(name, _shapes(builder, name, entry, height, width))
+
+
+def _shapes(builder: DatasetBuilder, name: str, image: Element, height: int, width: int) -> Iterator[LabeledShape]:
+    for position, entry in enumerate(image, start=1):
         place = f"{name}#{position}"
-        if shape_entry.tag not in _AREAS:
-            left_out[shape_entry.tag] += 1
-        elif shape_entry.get("outside") != "1":
+        if entry.tag not in _AREAS:
+            builder.left_out[entry.tag] += 1
+        elif entry.get("outside") != "1":
+            group = entry.get("group_id", "0")
             try:
-                shape = _shape(shape_entry, height, width)
+                shape = _shape(entry, height, width)
             except (ValueError, OverflowError):
-                gathering.problems.add(_BAD_SHAPE, f"{place} ({shape_entry.tag})")
+                builder.problems.add(_BAD_SHAPE, f"{place} ({entry.tag})")
                 continue
-            label, group = (shape_entry.get("label") or "").strip(), shape_entry.get("group_id", "0")
-            key = (place,) if group == "0" else (label, group)
-            instances.setdefault(key, (place, label, []))[2].append(shape)
-    for place, label, shapes in instances.values():
-        gathering.add_instance(place, name, label, joined(shapes))
+            label = (entry.get("label") or "").strip()
+            yield LabeledShape(place, label, None if group == "0" else group, shape)
 
 
 def _shape(entry: Element, height: int, width: int) -> Shape:
@@ -99,9 +91,7 @@ def _shape(entry: Element, height: int, width: int) -> Shape:
     rotation = float(entry.get("rotation", "0"))
     if entry.tag == "ellipse":
         x, y, x_radius, y_radius = _numbers(entry, "cx", "cy", "rx", "ry")
-        angles = [2 * math.pi * corner / _ELLIPSE_CORNERS for corner in range(_ELLIPSE_CORNERS)]
-        around = [(x_radius * math.cos(angle), y_radius * math.sin(angle)) for angle in angles]
-        return Shape(polygons=(_turned(around, x, y, rotation),))
+        return Shape(polygons=(_turned(ellipse(0, 0, x_radius, y_radius), x, y, rotation),))
     left, top, right, bottom = _numbers(entry, "xtl", "ytl", "xbr", "ybr")
     if not rotation:
         return Shape(box=(left, top, right - left, bottom - top))
@@ -123,7 +113,7 @@ def _mask(entry: Element, height: int, width: int) -> Shape:
     left, top, part_width, part_height = (int(entry.get(key, "")) for key in ("left", "top", "width", "height"))
     lengths = [int(length) for length in entry.get("rle", "").split(",")]
     num_pixels = part_width * part_height
-    if min(part_width, part_height) < 1 or num_pixels > _MAX_MASK_PIXELS:
+    if min(part_width, part_height) < 1 or num_pixels > MAX_MASK_PIXELS:
         raise ValueError(num_pixels)
     if min(lengths) < 0 or sum(lengths) != num_pixels:
         raise ValueError(lengths)

@@ -7,21 +7,17 @@ one instance. Points and lines mark no area and are left out, with a warning tha
 import base64
 import binascii
 import json
-import logging
 import math
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from refseg_core.datasets.builder import Gathering, NamedFile, Shape, joined, skipped
+from refseg_core.datasets.builder import MAX_MASK_PIXELS, DatasetBuilder, LabeledShape, NamedFile, Shape, ellipse
 from refseg_core.datasets.coco.json_values import is_finite, whole_number
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.datasets.image_lookup import ImageNames
 from refseg_core.errors import ImageError
 from refseg_core.images import decode_values
 from refseg_core.masks.rle import rle_of_part
-
-logger = logging.getLogger(__name__)
 
 _NOT_JSON = "a file is not json that can be read: save it again"
 _NOT_LABELME = "a file is no labelme annotation: expected an object with a list of shapes"
@@ -32,9 +28,7 @@ _BAD_SHAPE = (
 _BAD_MASK = "a shape's mask is no PNG in base64, or its image's size is unknown: save the file again"
 _NUM_POINTS = {"rectangle": 2, "circle": 2, "mask": 2, "oriented_rectangle": 4}
 _WITHOUT_AREA = ("point", "points", "line", "linestrip")
-_CIRCLE_CORNERS = 64
 _TRIANGLE = 3
-_MAX_MASK_PIXELS = 100_000_000
 
 
 class _ShapeError(ValueError):
@@ -49,47 +43,42 @@ def read_labelme(
     `classes`: all names in the order of their ids, from 1; None: those that occur, sorted. Raises DatasetError with
     everything that is wrong.
     """
-    gathering, left_out = Gathering(source, classes), Counter[str]()
+    builder = DatasetBuilder(source, classes)
     for file in files:
         try:
             content = json.loads(file.data)
         except (ValueError, RecursionError) as error:
-            gathering.problems.add(_NOT_JSON, f"{file.name}: {error}")
+            builder.problems.add(_NOT_JSON, f"{file.name}: {error}")
             continue
         if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
-            gathering.problems.add(_NOT_LABELME, file.name)
+            builder.problems.add(_NOT_LABELME, file.name)
             continue
         declared = content.get("imagePath")
-        image = images.find(file.name, gathering.problems, declared if isinstance(declared, str) else None)
-        if image is not None:
-            _add_shapes(gathering, file.name, image, content, left_out)
-    if left_out:
-        logger.warning("%s: left out what marks no area: %s", source, skipped(left_out))
-    return gathering.dataset()
+        image = images.find(file.name, builder.problems, declared if isinstance(declared, str) else None)
+        if image is None:
+            continue
+        height, width = (whole_number(content.get(key)) or 0 for key in ("imageHeight", "imageWidth"))
+        if builder.add_image(image, height, width):
+            builder.add_shapes(image, _shapes(builder, file.name, content["shapes"], height, width))
+    return builder.dataset()
 
 
-def _add_shapes(gathering: Gathering, name: str, image: str, content: dict[str, Any], left_out: Counter[str]) -> None:
-    height, width = (whole_number(content.get(key)) or 0 for key in ("imageHeight", "imageWidth"))
-    if not gathering.add_image(image, height, width):
-        return
-    instances: dict[tuple[Any, ...], tuple[str, str | None, list[Shape]]] = {}
-    for number, given in enumerate(content["shapes"], start=1):
+def _shapes(builder: DatasetBuilder, name: str, shapes: list[Any], height: int, width: int) -> Iterator[LabeledShape]:
+    for number, given in enumerate(shapes, start=1):
         place, entry = f"{name}#{number}", given if isinstance(given, dict) else {}
         kind = entry.get("shape_type", "polygon")
         if kind in _WITHOUT_AREA:
-            left_out[str(kind)] += 1
+            builder.left_out[str(kind)] += 1
             continue
         try:
             shape = _shape(entry, kind, height, width)
         except _ShapeError as error:
-            gathering.problems.add(str(error), f"{place} ({kind})")
+            builder.problems.add(str(error), f"{place} ({kind})")
             continue
         label, group = entry.get("label"), entry.get("group_id")
-        key = (number,) if group is None else (str(label), str(group))
-        label = label if isinstance(label, str) else None
-        instances.setdefault(key, (place, label, []))[2].append(shape)
-    for place, label, shapes in instances.values():
-        gathering.add_instance(place, image, label, joined(shapes))
+        yield LabeledShape(
+            place, label if isinstance(label, str) else None, None if group is None else str(group), shape
+        )
 
 
 def _shape(entry: dict[str, Any], kind: Any, height: int, width: int) -> Shape:
@@ -101,7 +90,8 @@ def _shape(entry: dict[str, Any], kind: Any, height: int, width: int) -> Shape:
         raise _ShapeError(_BAD_SHAPE)
     (x1, y1), (x2, y2) = points
     if kind == "circle":
-        return Shape(polygons=(_circle(x1, y1, math.hypot(x2 - x1, y2 - y1)),))
+        radius = math.hypot(x2 - x1, y2 - y1)
+        return Shape(polygons=([axis for point in ellipse(x1, y1, radius, radius) for axis in point],))
     left, top = min(x1, x2), min(y1, y2)
     if kind == "mask":
         return _mask(entry.get("mask"), left, top, height, width)
@@ -115,18 +105,13 @@ def _points(points: Any) -> list[list[float]]:
     return list(points)
 
 
-def _circle(x: float, y: float, radius: float) -> list[float]:
-    angles = (2 * math.pi * corner / _CIRCLE_CORNERS for corner in range(_CIRCLE_CORNERS))
-    return [axis for angle in angles for axis in (x + radius * math.cos(angle), y + radius * math.sin(angle))]
-
-
 def _mask(encoded: Any, left: float, top: float, height: int, width: int) -> Shape:
     """A mask in base64, whose upper left pixel is the first point."""
     if not isinstance(encoded, str) or not height or not width:
         raise _ShapeError(_BAD_MASK)
     try:
         data = base64.b64decode(encoded, validate=True)
-        part = decode_values(data, max_pixels=_MAX_MASK_PIXELS) > 0
+        part = decode_values(data, max_pixels=MAX_MASK_PIXELS) > 0
     except (binascii.Error, ValueError, ImageError) as error:
         raise _ShapeError(_BAD_MASK) from error
     return Shape(masks=(rle_of_part(part, top=round(top), left=round(left), height=height, width=width),))

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from refseg_core.datasets.builder import AnnotationFolder, Gathering, NamedFile, Shape
+from refseg_core.datasets.builder import AnnotationFolder, DatasetBuilder, NamedFile, Shape
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.datasets.image_lookup import ImageNames
 from refseg_core.errors import ImageError, Problems
@@ -63,27 +63,27 @@ class _Mask(NamedTuple):
 
 
 def _by_category(files: Iterable[NamedFile], images: ImageNames, source: str, classes: Sequence[str] | None) -> Dataset:
-    gathering = Gathering(source, classes)
+    builder = DatasetBuilder(source, classes)
     found: dict[str, list[_Mask]] = {}
     for file in files:
-        image, values = _image_of(file.name, images, gathering.problems), _values(file, gathering.problems)
+        image, values = _image_of(file.name, images, builder.problems), _values(file, builder.problems)
         if image is None or values is None:
             continue
         if not values.any():
-            gathering.problems.add(_EMPTY, file.name)
+            builder.problems.add(_EMPTY, file.name)
             continue
         mask = _Mask(file.name, file.name.partition("/")[0], _shape(values != 0), _size(values))
         found.setdefault(image, []).append(mask)
     for image in images.names:
         masks = found.get(image, [])
         size = masks[0].size if masks else (0, 0)
-        gathering.add_image(image, *size)
+        builder.add_image(image, *size)
         for mask in masks:
             if mask.size != size:
-                gathering.problems.add(_OTHER_SIZE, f"{mask.name} with {list(mask.size)} besides {list(size)}")
+                builder.problems.add(_OTHER_SIZE, f"{mask.name} with {list(mask.size)} besides {list(size)}")
             else:
-                gathering.add_instance(f"{mask.name}#1", image, mask.category, mask.shape)
-    return gathering.dataset()
+                builder.add_instance(f"{mask.name}#1", image, mask.category, mask.shape)
+    return builder.dataset()
 
 
 def _image_of(name: str, images: ImageNames, problems: Problems) -> str | None:
@@ -98,22 +98,22 @@ def _image_of(name: str, images: ImageNames, problems: Problems) -> str | None:
 
 def _maps(files: Iterable[NamedFile], images: ImageNames, source: str, classes: Sequence[str] | None) -> Dataset:
     names = classes if classes is not None else [str(value) for value in range(1, _VOID)]
-    gathering, used = Gathering(source, names), set[int]()
+    builder, used = DatasetBuilder(source, names), set[int]()
     for file in files:
-        image = images.find(file.name, gathering.problems)
-        values = _values(file, gathering.problems)
+        image = images.find(file.name, builder.problems)
+        values = _values(file, builder.problems)
         if image is None or values is None:
             continue
-        gathering.add_image(image, *_size(values))
+        builder.add_image(image, *_size(values))
         for value in np.unique(values).tolist():
             if value in (0, _VOID):
                 continue
             if not 0 < value <= min(len(names), _VOID - 1):
-                gathering.problems.add(_BAD_VALUE, f"{file.name} with {value}")
+                builder.problems.add(_BAD_VALUE, f"{file.name} with {value}")
                 continue
             used.add(value)
-            gathering.add_instance(f"{file.name}#{value}", image, names[value - 1], _shape(values == value))
-    dataset = gathering.dataset()
+            builder.add_instance(f"{file.name}#{value}", image, names[value - 1], _shape(values == value))
+    dataset = builder.dataset()
     return dataset if classes is not None else _with_used(dataset, used)
 
 

@@ -8,7 +8,7 @@ may excuse several detections, and by the part of them that lies within it). Rob
 from collections.abc import Iterable, Sequence
 from xml.etree.ElementTree import Element
 
-from refseg_core.datasets.builder import Gathering, NamedFile, Shape
+from refseg_core.datasets.builder import DatasetBuilder, NamedFile, Shape
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.datasets.image_lookup import ImageNames
 from refseg_core.datasets.safe_xml import XmlError, parse_xml
@@ -30,48 +30,48 @@ def read_voc(
     `classes`: all names in the order of their ids, from 1; None: those that occur, sorted (which numbers VOC's own
     twenty as VOC does). Raises DatasetError with everything that is wrong.
     """
-    gathering = Gathering(source, classes)
+    builder = DatasetBuilder(source, classes)
     for file in files:
         try:
             root = parse_xml(file.data)
         except XmlError as error:
-            gathering.problems.add(_NOT_XML, f"{file.name}: {error}")
+            builder.problems.add(_NOT_XML, f"{file.name}: {error}")
             continue
         if root.tag != "annotation":
-            gathering.problems.add(_NOT_VOC, f"{file.name} with <{root.tag}>")
+            builder.problems.add(_NOT_VOC, f"{file.name} with <{root.tag}>")
             continue
-        image = images.find(file.name, gathering.problems, _text(root, "filename"))
-        if image is not None and gathering.add_image(image, *_size(gathering, file.name, root)):
-            _add_objects(gathering, file.name, image, root)
-    return gathering.dataset()
+        image = images.find(file.name, builder.problems, _text(root, "filename"))
+        if image is not None and builder.add_image(image, *_size(builder, file.name, root)):
+            _add_objects(builder, file.name, image, root)
+    return builder.dataset()
 
 
-def _size(gathering: Gathering, name: str, root: Element) -> tuple[int, int]:
+def _size(builder: DatasetBuilder, name: str, root: Element) -> tuple[int, int]:
     """(height, width); 0 where the file does not say."""
     given = [_text(root, "size/height") or "0", _text(root, "size/width") or "0"]
     try:
         height, width = (int(side) for side in given)
     except ValueError:
-        gathering.problems.add(_BAD_SIZE, f"{name} with [height, width] {given}")
+        builder.problems.add(_BAD_SIZE, f"{name} with [height, width] {given}")
         return 0, 0
     return height, width
 
 
-def _add_objects(gathering: Gathering, name: str, image: str, root: Element) -> None:
+def _add_objects(builder: DatasetBuilder, name: str, image: str, root: Element) -> None:
     for number, entry in enumerate(root.findall("object"), start=1):
         place = f"{name}#{number}"
         box = _numbers(entry, [f"bndbox/{corner}" for corner in _CORNERS])
         polygon = _polygon(entry)
         if box is None:
             found = [_text(entry, f"bndbox/{corner}") for corner in _CORNERS]
-            gathering.problems.add(_BAD_BOX, f"{place} with {found}")
+            builder.problems.add(_BAD_BOX, f"{place} with {found}")
         elif polygon is None:
-            gathering.problems.add(_BAD_POLYGON, place)
+            builder.problems.add(_BAD_POLYGON, place)
         else:
             left, top, right, bottom = box
             shape = Shape((left - 1, top - 1, right - left + 1, bottom - top + 1), (polygon,) if polygon else ())
             is_difficult = _text(entry, "difficult") == "1"
-            gathering.add_instance(place, image, _text(entry, "name"), shape, is_crowd=is_difficult)
+            builder.add_instance(place, image, _text(entry, "name"), shape, is_crowd=is_difficult)
 
 
 def _polygon(entry: Element) -> list[float] | None:

@@ -9,7 +9,7 @@ Classes count from 0, and are the categories' ids. An image without a file has n
 import math
 from collections.abc import Sequence
 
-from refseg_core.datasets.builder import AnnotationFolder, Gathering, NamedFile, Shape
+from refseg_core.datasets.builder import AnnotationFolder, DatasetBuilder, NamedFile, Shape
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.datasets.image_lookup import ImageNames
 
@@ -36,27 +36,27 @@ def read_yolo(files: AnnotationFolder, images: ImageNames, *, source: str, class
 
     `classes`: all names, by number. Raises DatasetError with everything that is wrong.
     """
-    gathering = Gathering(source, classes, first_id=0)
+    builder = DatasetBuilder(source, classes, first_id=0)
     sizes = files.image_sizes(sorted({image for name in files.names for image in images.candidates(name)}))
     for name in images.names:
-        gathering.add_image(name, *sizes.get(name, (0, 0)))
+        builder.add_image(name, *sizes.get(name, (0, 0)))
     for file in files:
-        image = images.find(file.name, gathering.problems)
+        image = images.find(file.name, builder.problems)
         if image is not None:
-            _add_lines(gathering, file, image, sizes[image], classes)
-    return gathering.dataset()
+            _add_lines(builder, file, image, sizes[image], classes)
+    return builder.dataset()
 
 
 def _add_lines(
-    gathering: Gathering, file: NamedFile, image: str, size: tuple[int, int], classes: Sequence[str]
+    builder: DatasetBuilder, file: NamedFile, image: str, size: tuple[int, int], classes: Sequence[str]
 ) -> None:
     try:
         lines = file.data.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        gathering.problems.add(_NOT_TEXT, f"{file.name}: {error.reason} at byte {error.start}")
+        builder.problems.add(_NOT_TEXT, f"{file.name}: {error.reason} at byte {error.start}")
         return
     if any(line.strip() for line in lines) and not all(size):
-        gathering.problems.add(_NO_SIZE, image)
+        builder.problems.add(_NO_SIZE, image)
         return
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -64,9 +64,9 @@ def _add_lines(
         try:
             label, shape = _read_line(line, size, classes)
         except _LineError as error:
-            gathering.problems.add(str(error), f"{file.name}#{number}: {line.strip()[:60]}")
+            builder.problems.add(str(error), f"{file.name}#{number}: {line.strip()[:60]}")
         else:
-            gathering.add_instance(f"{file.name}#{number}", image, label, shape)
+            builder.add_instance(f"{file.name}#{number}", image, label, shape)
 
 
 def _read_line(line: str, size: tuple[int, int], classes: Sequence[str]) -> tuple[str, Shape]:

@@ -39,7 +39,7 @@ _HEADER_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
-class Annotated:
+class AnnotatedDataset:
     """A dataset, the format of its annotations, if it has any, and the hashes of what it was made from."""
 
     dataset: Dataset
@@ -55,7 +55,7 @@ def is_coco_file(source: DatasetSource) -> bool:
     )
 
 
-def read_annotations(source: DatasetSource, masks: MaskFile | None) -> Annotated:
+def read_annotations(source: DatasetSource, masks: MaskFile | None) -> AnnotatedDataset:
     """Reads `source.annotations`, whose format is detected unless `source.format` names it.
 
     Raises DatasetError naming everything that is wrong with it, StoreError where it cannot be read.
@@ -69,7 +69,7 @@ def read_annotations(source: DatasetSource, masks: MaskFile | None) -> Annotated
     return _of_document(uri, document, ANNOTATION_FORMATS[name], masks)
 
 
-def _of_folder(folder: Folder, source: DatasetSource, masks: MaskFile | None) -> Annotated:
+def _of_folder(folder: Folder, source: DatasetSource, masks: MaskFile | None) -> AnnotatedDataset:
     files = {file.name: file for file in folder.list_files()}
     kind = ANNOTATION_FORMATS[_chosen(source) or _detect(folder, list(files))]
     names = annotation_files(files, kind.suffix)
@@ -111,12 +111,12 @@ def _detect(folder: Folder, names: Sequence[str]) -> str:
     return kind
 
 
-def _of_document(uri: str, document: bytes, kind: AnnotationFormat, masks: MaskFile | None) -> Annotated:
+def _of_document(uri: str, document: bytes, kind: AnnotationFormat, masks: MaskFile | None) -> AnnotatedDataset:
     if not kind.is_one_file:
         raise DatasetError(f"{redact(uri)}: is one file, and {kind.title} are a folder of files. Name the folder.")
     options = {"masks_from": masks} if kind.name == "coco" else {}
     dataset = kind.load()(document, source=PurePosixPath(redact(uri)).name, **options)
-    return Annotated(dataset, kind.name, document_hashes(document, masks))
+    return AnnotatedDataset(dataset, kind.name, document_hashes(document, masks))
 
 
 def document_hashes(document: bytes, masks: MaskFile | None) -> dict[str, str]:
@@ -156,13 +156,13 @@ class _Files:
             )
 
 
-def _of_files(files: _Files, kind: AnnotationFormat, source: DatasetSource) -> Annotated:
+def _of_files(files: _Files, kind: AnnotationFormat, source: DatasetSource) -> AnnotatedDataset:
     files.check_sizes()
     images, classes = _image_names(source, kind), find_class_names(files.folder, kind.name)
     dataset = kind.load()(files, images, source=redact(files.folder.uri), classes=classes and classes.names)
     dataset = _with_sizes(dataset, files)
     inputs = {"content": files.digest.hexdigest(), "image_sizes": _sha256(_sizes_text(dataset.images))}
-    return Annotated(dataset, kind.name, inputs | ({} if classes is None else {"classes": classes.sha256}))
+    return AnnotatedDataset(dataset, kind.name, inputs | ({} if classes is None else {"classes": classes.sha256}))
 
 
 def _image_names(source: DatasetSource, kind: AnnotationFormat) -> ImageNames:

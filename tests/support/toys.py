@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from refseg_core.datasets.builder import AnnotationFolder, Gathering, Shape
+from refseg_core.datasets.builder import AnnotationFolder, DatasetBuilder, Shape
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.datasets.image_lookup import ImageNames
 from refseg_core.evaluation.protocols import Compared
@@ -14,14 +14,14 @@ from tasks.outputs.exports.labels import ExportedLabels
 
 def read_toy(files: AnnotationFolder, images: ImageNames, *, source: str, classes: Sequence[str] | None) -> Dataset:
     """Reads a file of a category and its box for each image."""
-    gathering = Gathering(source, classes)
+    builder = DatasetBuilder(source, classes)
     for file in files:
         label, *box = file.data.decode().split()
-        image = images.find(file.name, gathering.problems) or ""
+        image = images.find(file.name, builder.problems) or ""
         left, top, width, height = map(float, box)
-        gathering.add_image(image, 0, 0)
-        gathering.add_instance(f"{file.name}#1", image, label, Shape((left, top, width, height)))
-    return gathering.dataset()
+        builder.add_image(image, 0, 0)
+        builder.add_instance(f"{file.name}#1", image, label, Shape((left, top, width, height)))
+    return builder.dataset()
 
 
 def by_toy(given: Compared) -> Metrics:

@@ -248,7 +248,7 @@ class TestLabelme:
         shapes = [shape("point", [[1, 1]]), shape("line", [[1, 1], [2, 2]]), shape("point", [[2, 2]])]
         assert len(read_shapes(*shapes, shape("polygon", TRIANGLE)).annotations) == 1
         assert caplog.record_tuples == [
-            ("refseg_core.datasets.labelme", logging.WARNING, "labelme: left out what marks no area: 1 line, 2 point")
+            ("refseg_core.datasets.builder", logging.WARNING, "labelme: left out what marks no area: 1 line, 2 point")
         ]
 
     def test_a_mask_beyond_the_image_is_cut_off(self) -> None:
