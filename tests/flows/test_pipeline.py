@@ -1,4 +1,4 @@
-"""Whole runs with Prefect: they end, go on where they stopped, and do nothing that is done already."""
+"""Whole runs with Prefect: they complete, resume, and repeat nothing that is finished."""
 
 import json
 from collections.abc import Callable, Iterator

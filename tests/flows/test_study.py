@@ -1,4 +1,4 @@
-"""`refseg study`: how many references are enough, from runs that differ in nothing else."""
+"""`refseg study`: runs that differ only in their references, and the number that is enough."""
 
 import json
 import re
@@ -73,7 +73,7 @@ def names_in(store: str) -> set[str]:
 
 
 @pytest.mark.slow
-def test_a_study_tells_the_spread_answers_and_leaves_files_to_keep(plain: Project, tmp_path: Path) -> None:
+def test_a_study_prints_the_spread_and_an_answer_and_writes_files(plain: Project, tmp_path: Path) -> None:
     out = tmp_path / "study"
     told = done(refseg("study", plain.write_config(), "--seeds", "1,2", "--shots", "2,1", "--out", out))
     assert "References per category" in told

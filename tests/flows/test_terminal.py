@@ -1,4 +1,4 @@
-"""What people see of an evaluation, whatever the protocol and the number of categories, and of errors."""
+"""The output in the terminal: evaluations of every protocol, errors and progress."""
 
 import logging
 import threading
@@ -52,7 +52,7 @@ def test_more_categories_than_one_reads_are_left_to_the_file() -> None:
     assert "name 1" not in captured.get()
 
 
-def test_what_the_command_line_tells_in_a_line_comes_without_prefects_traceback(
+def test_errors_that_the_command_line_reports_have_no_traceback_of_prefect(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     told = [StoreError("denied"), ShardsFailedError("three"), ConnectionResetError("reset")]

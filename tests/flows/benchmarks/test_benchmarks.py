@@ -1,4 +1,4 @@
-"""`refseg benchmark`: definitions that hold together, missing data named at once, numbers beside the published ones."""
+"""`refseg benchmark`: valid definitions, missing data in one report, numbers compared with the published ones."""
 
 import json
 from pathlib import Path
@@ -162,7 +162,7 @@ def test_a_benchmark_runs_resumes_and_ends_in_a_table(shipped: Project, monkeypa
     assert "conventions corrected" in corrected.output
 
 
-def test_all_that_would_stop_any_run_is_told_before_the_first(shipped: Project) -> None:
+def test_all_problems_of_all_runs_are_reported_before_the_first(shipped: Project) -> None:
     """Categories that are missing, by the files that lack them; and which runs it concerns."""
     definition_file = shipped.folder / "definitions" / "tiny.yaml"
     content = yaml.safe_load(definition_file.read_text())
@@ -217,7 +217,7 @@ def _nothing() -> Any:
     return nullcontext()
 
 
-def test_benchmarks_are_listed_and_a_folder_is_asked_for() -> None:
+def test_benchmarks_are_listed_and_a_data_folder_is_required() -> None:
     told = _refseg("benchmark")
     assert told.exit_code == 0
     assert all(name in told.output for name in benchmark_names())

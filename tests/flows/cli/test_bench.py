@@ -1,4 +1,4 @@
-"""`refseg bench`: measures what it says, on the paths it is told to, and leaves files to keep."""
+"""`refseg bench`: measures the chosen paths, prints tables and writes files."""
 
 import json
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ def test_paths_are_compared_on_the_demos_images(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_random_models_are_measured_with_the_share_of_prompts_that_is_asked_for(tmp_path: Path) -> None:
+def test_random_models_are_measured_with_the_given_share_of_prompts(tmp_path: Path) -> None:
     told = CliRunner().invoke(main, ["bench", *_SMALL, "--kept", "0.5", "--paths", "exact", "--out", str(tmp_path)])
     assert told.exit_code == 0, told.output
     (exact,) = json.loads((tmp_path / "bench.json").read_text())["results"]
@@ -147,7 +147,7 @@ def test_ceilings_are_measured_in_the_precisions_that_the_processor_has() -> Non
     assert sum(each.advanced for each in told) == told[0].total
 
 
-def test_what_is_emulated_is_left_out_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_emulated_precisions_are_left_out_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
     emulating = replace(this_processor(), has_bfloat16=False, has_float16=False)
     monkeypatch.setattr("tasks.models.profiling.machine_limits.this_processor", lambda: emulating)
     monkeypatch.setitem(_SIDES, "cpu", (8, 16))

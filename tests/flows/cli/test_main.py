@@ -1,4 +1,4 @@
-"""The command line: what every command says of itself, how flags are read, and what becomes of mistakes."""
+"""The command line: help texts, flags, and messages for mistakes."""
 
 import os
 import re
@@ -118,7 +118,7 @@ def test_help_is_quick_because_heavy_modules_are_imported_by_the_commands_that_n
     assert "Find and segment every instance" in done.stdout
 
 
-def test_the_version_is_told() -> None:
+def test_the_version_is_shown() -> None:
     result = _invoke("--version")
     assert result.exit_code == 0
     assert "0." in result.output
@@ -134,7 +134,7 @@ def test_init_writes_a_configuration_that_only_lacks_paths(tmp_path: Path) -> No
     assert load_config(str(tmp_path / "mine.yaml")).store == str(tmp_path / "runs/boats")
 
 
-def test_init_overwrites_only_when_told_to(tmp_path: Path) -> None:
+def test_init_overwrites_only_with_force(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text("mine")
     assert "exists already" in _failed(_invoke("init", tmp_path / "run.yaml"))
     assert (tmp_path / "run.yaml").read_text() == "mine"
@@ -274,7 +274,7 @@ def test_a_mistake_is_named_at_once_with_exit_code_2(
 
 
 @pytest.mark.usefixtures("no_prefect")
-def test_a_fault_that_may_pass_is_told_in_a_line_with_exit_code_1(
+def test_a_temporary_fault_is_reported_in_a_line_with_exit_code_1(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -422,7 +422,7 @@ def test_the_installed_command_is_this_one() -> None:
 
 
 @pytest.mark.slow
-def test_a_mistake_is_told_by_a_real_process_without_prefect(project: Project) -> None:
+def test_a_mistake_is_reported_by_a_real_process_without_prefect(project: Project) -> None:
     file = project.write_config(references__sampling={"categories": ["boat"]})
     done = _refseg("run", file, PREFECT_HOME=str(project.folder / "prefect"))
     assert done.returncode == 2
@@ -433,7 +433,7 @@ def test_a_mistake_is_told_by_a_real_process_without_prefect(project: Project) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["demo", "--data-only", "data"], ["study", "none.yaml"], ["run", "none.yaml"]])
-def test_the_terminal_is_quiet_because_prefect_is_imported_after_it_was_told(
+def test_the_terminal_is_quiet_because_prefect_is_imported_after_its_settings(
     arguments: list[str], tmp_path: Path
 ) -> None:
     program = (

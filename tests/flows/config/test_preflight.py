@@ -1,4 +1,4 @@
-"""Whatever would stop a run is found and named before a model is loaded or Prefect is started."""
+"""Problems that would stop a run are reported before a model is loaded or Prefect is started."""
 
 import subprocess
 import sys
@@ -41,7 +41,7 @@ def test_a_right_configuration_passes(project: Project) -> None:
     check(project.config_with({"targets.annotations": None, "device": "auto"}))
 
 
-def test_a_limit_of_memory_that_cannot_be_kept_is_told_before_the_bank(project: Project) -> None:
+def test_a_memory_limit_that_cannot_be_kept_is_reported_before_the_bank(project: Project) -> None:
     told = _message(project, {"batches.max_memory": "300MB"})
     assert "max_memory: 300MB is too little" in told and "GB are needed" in told
     check(project.config_with({"batches.max_memory": "8GB"}))

@@ -1,4 +1,4 @@
-"""One file holds a run: its keys are stable, its template explains them, and whatever is wrong with it is named."""
+"""The configuration of a run: stable keys, a template that explains them, and errors that name the key."""
 
 import math
 import re

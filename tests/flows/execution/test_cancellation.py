@@ -1,4 +1,4 @@
-"""A run that notices by itself that it was cancelled. The server and the signal are played; real ones are in
+"""A run that notices by itself that it was cancelled. The server and the signal are simulated; real ones are in
 `tests/system/test_service_runs.py`.
 """
 
@@ -147,7 +147,7 @@ def test_what_ends_by_itself_and_is_not_cancelled_ends_as_it_does(monkeypatch: p
     assert server.told == []
 
 
-def test_a_server_that_is_gone_again_is_not_told(signalled: Event, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_gone_again_does_not_change_the_end(signalled: Event, monkeypatch: pytest.MonkeyPatch) -> None:
     _play(monkeypatch, server := Server(Cancelling()))
     server.is_gone = True
     with pytest.raises(Abort), cancellation.stopping_when_cancelled():

@@ -1,5 +1,5 @@
-"""Slots of the Prefect server's limits on tags, where the server is gone now and then. The server is played; a real one
-is in `tests/system/test_service_runs.py`.
+"""Slots of the Prefect server's limits on tags, with outages of the server. The server is simulated; a real one is in
+`tests/system/test_service_runs.py`.
 """
 
 import logging
@@ -58,8 +58,8 @@ class Server:
 
 
 @pytest.fixture
-def play(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Has a server played."""
+def simulation(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Replaces the Prefect client by a simulated server."""
 
     def played(server: Server, deployment: Any = uuid4()) -> None:  # noqa: B008 - any will do
         monkeypatch.setattr(concurrency_limits, "get_client", lambda sync_client: nullcontext(server))
@@ -76,51 +76,51 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.mark.parametrize("refusals", [{}, {"read": 3}, {"take": 3}, {"read": 1, "take": 2}], ids=str)
-def test_slots_of_the_runs_tags_are_held_in_the_block_and_given_back(play: Any, refusals: dict[str, int]) -> None:
-    play(server := Server(**refusals))
+def test_slots_of_the_runs_tags_are_held_in_the_block_and_released(simulation: Any, refusals: dict[str, int]) -> None:
+    simulation(server := Server(**refusals))
     with concurrency_limits.holding_tag_slots():
         assert server.taken == ["tag:gpu", "tag:bucket-a"]
     assert server.taken == []
 
 
-def test_a_server_that_goes_after_hours_of_waiting_for_a_slot_is_borne_too(play: Any) -> None:
-    play(server := Server(slot_free_at=10 * MAX_OUTAGE_SECONDS, take=1))
+def test_a_server_that_goes_after_hours_of_waiting_for_a_slot_is_borne_too(simulation: Any) -> None:
+    simulation(server := Server(slot_free_at=10 * MAX_OUTAGE_SECONDS, take=1))
     with concurrency_limits.holding_tag_slots():
         assert server.taken == ["tag:gpu", "tag:bucket-a"]
 
 
-def test_a_run_that_no_worker_has_takes_none(play: Any) -> None:
-    play(server := Server(), deployment=None)
+def test_a_run_that_no_worker_has_takes_none(simulation: Any) -> None:
+    simulation(server := Server(), deployment=None)
     with concurrency_limits.holding_tag_slots():
         assert server.taken == []
 
 
-def test_work_that_is_done_does_not_fail_since_its_slots_cannot_be_given_back(
-    play: Any, caplog: pytest.LogCaptureFixture
+def test_finished_work_does_not_fail_if_its_slots_cannot_be_released(
+    simulation: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    play(Server(**{"give back": 1}))
+    simulation(Server(**{"give back": 1}))
     with caplog.at_level(logging.WARNING), concurrency_limits.holding_tag_slots():
         pass
     assert "connection refused" in caplog.text and "90 s" in caplog.text
 
 
-def test_what_fails_in_the_block_is_told_and_its_slots_are_given_back(play: Any) -> None:
-    play(server := Server())
+def test_an_error_in_the_block_is_raised_and_its_slots_are_released(simulation: Any) -> None:
+    simulation(server := Server())
     with pytest.raises(ValueError, match="the shard"), concurrency_limits.holding_tag_slots():
         raise ValueError("the shard")
     assert server.taken == []
 
 
-def test_a_server_that_stays_away_is_told(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_stays_unreachable_raises(simulation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_monitor, "POLL_SECONDS", MAX_OUTAGE_SECONDS / 9)
-    play(server := Server(take=10_000))
+    simulation(server := Server(take=10_000))
     with pytest.raises(ServerGoneError, match="connection refused"), concurrency_limits.holding_tag_slots():
         pass
     assert server.now > MAX_OUTAGE_SECONDS
 
 
-def test_a_server_that_says_no_is_not_asked_again(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    play(server := Server())
+def test_a_refused_call_is_not_repeated(simulation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    simulation(server := Server())
 
     @contextmanager
     def refused(names: list[str], **_: Any) -> Iterator[None]:
@@ -133,8 +133,8 @@ def test_a_server_that_says_no_is_not_asked_again(play: Any, monkeypatch: pytest
     assert server.now == 0
 
 
-def test_a_group_that_waits_for_a_slot_gives_signs_of_life(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    play(server := Server(slot_free_at=MAX_OUTAGE_SECONDS))
+def test_a_group_that_waits_for_a_slot_gives_signs_of_life(simulation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    simulation(server := Server(slot_free_at=MAX_OUTAGE_SECONDS))
     shown_at: list[float] = []
 
     @contextmanager

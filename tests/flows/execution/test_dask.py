@@ -1,4 +1,4 @@
-"""The same labels on a Dask cluster: one worker process, which holds the resource GPU and here is a CPU."""
+"""The same labels on a Dask cluster: one worker process with the resource GPU, which is a CPU here."""
 
 from collections.abc import Iterator
 from pathlib import Path

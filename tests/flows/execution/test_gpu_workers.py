@@ -1,5 +1,5 @@
-"""The GPU pool as the Prefect server's API lets it be seen: a few hundred runs and workers at a time, and now and then
-not at all. The API is played; real ones are in `tests/system/test_service_runs.py`.
+"""The GPU pool through the Prefect server's API: pages of runs and workers, and outages. The API is simulated; a real
+one is in `tests/system/test_service_runs.py`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -95,7 +95,7 @@ def test_a_run_that_was_ended_ends_any_number_of_runs_below_it(monkeypatch: pyte
     ],
     ids=["waits", "its process starts", "at work", "has ended"],
 )
-def test_only_who_is_at_work_has_to_be_stopped(state: State[Any], told: list[str]) -> None:
+def test_only_active_runs_have_to_be_stopped(state: State[Any], told: list[str]) -> None:
     api = Api()
     run = FlowRun(flow_id=uuid4(), deployment_id=uuid4(), state=state, state_type=state.type)
     cancellation.end_run(cast(SyncPrefectClient, api), run, "for a test")
@@ -112,7 +112,7 @@ def test_only_who_is_at_work_has_to_be_stopped(state: State[Any], told: list[str
     ],
     ids=["refuses", "hangs", "fails", "is overloaded"],
 )
-def test_a_server_that_is_gone_is_told_at_once(answer: httpx.Response | Exception) -> None:
+def test_an_unreachable_server_raises_at_once(answer: httpx.Response | Exception) -> None:
     without_tokens = httpx.Response(404)
     answers = [without_tokens, httpx.Response(200, json=[]), answer]  # and none for another try
 

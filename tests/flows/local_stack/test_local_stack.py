@@ -1,4 +1,4 @@
-"""The service without servers: what is refused, how parts are kept alive, and what workers are told."""
+"""The local stack without servers: refused options, the supervision of parts, and the settings of workers."""
 
 import os
 import signal
@@ -188,7 +188,7 @@ def test_a_part_waits_for_its_file(supervise: Callable[..., Supervisor], tmp_pat
     supervisor.stop()
 
 
-def test_what_does_not_end_when_asked_to_is_killed(supervise: Callable[..., Supervisor], tmp_path: Path) -> None:
+def test_a_part_that_ignores_sigterm_is_killed(supervise: Callable[..., Supervisor], tmp_path: Path) -> None:
     ready = tmp_path / "deaf"
     deaf = f"import signal, time; signal.signal(15, signal.SIG_IGN); open({str(ready)!r}, 'w').close(); time.sleep(60)"
     supervisor = supervise(_python("deaf", deaf, grace_seconds=0.3))
@@ -219,7 +219,7 @@ def test_workers_end_before_the_server_that_they_report_to(
     assert log.read_text().split() == ["cpu0", "server"]
 
 
-def test_a_log_that_has_grown_long_begins_anew(
+def test_a_long_log_is_emptied_and_one_copy_kept(
     supervise: Callable[..., Supervisor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flows.local_stack.supervisor._LOG_BYTES", 10)

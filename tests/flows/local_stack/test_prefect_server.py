@@ -1,4 +1,4 @@
-"""The Prefect server's process does not wait for itself."""
+"""The Prefect server's event loop is not blocked by the garbage collector."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Deployments and automations on a real Prefect server: applied twice they are there once, and do what they say."""
+"""Deployments and automations on a real Prefect server: applied twice they exist once, and they work."""
 
 import json
 import subprocess
@@ -81,7 +81,7 @@ def client(server: PrefectServer) -> Iterator[SyncPrefectClient]:
         yield made
 
 
-def test_they_are_applied_once_and_a_failed_run_is_told(server: PrefectServer, client: SyncPrefectClient) -> None:
+def test_they_are_applied_once_and_a_failed_run_is_notified(server: PrefectServer, client: SyncPrefectClient) -> None:
     with _webhook() as (url, came):
         _deploy(server, "--notify", url)
         assert sorted(_automations(client)) == [
@@ -129,7 +129,7 @@ def test_a_silent_run_becomes_crashed_and_one_that_has_ended_does_not(client: Sy
     assert [_state(client, run) for run in (ended, foreign)] == ["Completed", "Running"]
 
 
-def test_a_run_that_nobody_ends_though_it_was_cancelled_becomes_cancelled(client: SyncPrefectClient) -> None:
+def test_a_cancelled_run_that_does_not_end_becomes_cancelled(client: SyncPrefectClient) -> None:
     _shorten(client, "refseg-run-not-cancelled")
     run, foreign = _run(client, Running(), "refseg"), _run(client, Running(), "somebody")
     for each in (run, foreign):

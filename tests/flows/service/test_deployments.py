@@ -1,4 +1,4 @@
-"""What lies in `deployments/`: it parses, names what exists, and holds no secret."""
+"""The files in `deployments/`: they parse, refer to what exists, and hold no secret."""
 
 import configparser
 import json
@@ -46,7 +46,7 @@ def test_every_deployment_is_of_a_flow_and_says_what_it_does() -> None:
         assert "refseg" in entry["tags"]
 
 
-def test_what_runs_hand_out_goes_to_the_gpu_pool_and_everything_else_to_the_other() -> None:
+def test_child_runs_go_to_the_gpu_pool_and_all_others_to_the_cpu_pool() -> None:
     for entry in _PREFECT["deployments"]:
         is_gpu = _whole_name(entry) in (LABEL_SHARDS, BUILD_BANK)
         assert entry["work_pool"]["name"] == (GPU_POOL if is_gpu else CPU_POOL)
@@ -136,7 +136,7 @@ def test_a_run_is_stalled_after_several_heartbeats_and_one_that_has_ended_stays_
         )
 
 
-def test_what_automations_wait_for_is_what_is_told() -> None:
+def test_automations_expect_events_that_are_emitted() -> None:
     expected = {event for entry in _AUTOMATIONS for event in entry["trigger"]["expect"]}
     assert gpu_workers._LOST in expected
     tags = {
