@@ -24,6 +24,10 @@ class DatasetError(RefsegError):
     """Annotations or an image listing are wrong, or do not hold what was asked for."""
 
 
+class UnusableReferenceError(DatasetError):
+    """A reference's mask, box or points cover nothing of its image."""
+
+
 class WeightsError(RefsegError):
     """Model weights are missing, damaged or do not fit the architecture."""
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from refseg_core import images
+from refseg_core.errors import UnusableReferenceError
 from refseg_core.masks.rle import decode_mask
 from refseg_core.models import preprocessing
 from refseg_core.models.protocols import Encoder
@@ -69,8 +70,8 @@ def _encode(
     waiting: dict[int, Crop] = {}
     for row, crop in _crops(references, reference_images, encoder, settings):
         report(_STEP, advanced=1)
-        if crop is None:
-            _warn_vanished(references, row)
+        if isinstance(crop, UnusableReferenceError):
+            _warn_left_out(references, row, str(crop))
             continue
         waiting[row] = crop
         if len(waiting) == _CROPS_PER_BATCH:
@@ -83,21 +84,17 @@ def _encode(
 
 def _crops(
     references: References, reference_images: ReferenceImages, encoder: Encoder, settings: ReferenceSettings
-) -> Iterator[tuple[int, Crop | None]]:
-    """Each reference's crop, image by image, so that each image is read once."""
+) -> Iterator[tuple[int, Crop | UnusableReferenceError]]:
+    """Yields each reference's crop, or why there is none, image by image, so that each image is read once."""
     for file_name in sorted(set(references.file_name)):
         pixels = reference_images.read(file_name)
         for row in np.flatnonzero(references.file_name == file_name).tolist():
-            yield (
-                row,
-                crop_reference(
-                    pixels,
-                    decode_mask(references.mask_rle[row]),
-                    references.box_xyxy[row],
-                    context_ratio=settings.context_ratio,
-                    size=encoder.architecture.image_size,
-                ),
-            )
+            mask, box = decode_mask(references.mask_rle[row]), references.box_xyxy[row]
+            ratio, size = settings.context_ratio, encoder.architecture.image_size
+            try:
+                yield row, crop_reference(pixels, mask, box, context_ratio=ratio, size=size)
+            except UnusableReferenceError as error:
+                yield row, error
 
 
 def _encode_batch(encoder: Encoder, crops: dict[int, Crop]) -> dict[int, EncodedReference]:
@@ -106,7 +103,7 @@ def _encode_batch(encoder: Encoder, crops: dict[int, Crop]) -> dict[int, Encoded
 
 def _bank(references: References, encoded: dict[int, EncodedReference], channels: int) -> MemoryBank:
     for row in [row for row, reference in encoded.items() if reference.foreground_weight == 0]:
-        _warn_vanished(references, row)
+        _warn_left_out(references, row, "Its mask vanishes on the patch grid, since it is too thin.")
         del encoded[row]
     rows = np.array(sorted(encoded), dtype=np.int64)
     kept = references[rows]
@@ -119,11 +116,11 @@ def _bank(references: References, encoded: dict[int, EncodedReference], channels
     )
 
 
-def _warn_vanished(references: References, row: int) -> None:
+def _warn_left_out(references: References, row: int, reason: str) -> None:
     log.warning(
-        "The mask of reference annotation %s (category %s, image %s) vanishes on the patch grid and is left out; "
-        "it is too thin or outside its box.",
+        "Reference annotation %s (category %s, image %s) is left out. %s",
         references.annotation_id[row],
         references.category_id[row],
         references.file_name[row],
+        reason,
     )

@@ -1,13 +1,15 @@
 """Step 2: gives a mask to every reference that has only a box."""
 
 import numpy as np
+import numpy.typing as npt
 
 from refseg_core import images
-from refseg_core.masks.rle import encode_masks
+from refseg_core.masks.rle import Masks, encode_masks
 from refseg_core.models import preprocessing
 from refseg_core.models.protocols import Segmenter
 from refseg_core.models.registry import model_spec
 from refseg_core.references import segmentation
+from refseg_core.references.validation import problem_of_box
 from refseg_core.settings import Conventions
 from refseg_core.tables import Images, References
 from refseg_core.versions import combined
@@ -66,9 +68,23 @@ def _with_masks(
     report(_STEP, total=len(lacking))
     for file_name in sorted(set(references.file_name[lacking])):
         rows = lacking[references.file_name[lacking] == file_name]
-        pixels, boxes = reference_images.read(file_name), references.box_xyxy[rows]
-        found, predicted_iou = segmentation.segment_boxes(segmenter, pixels, boxes, conventions=conventions)
+        found, predicted_iou = _segment(
+            segmenter, reference_images.read(file_name), references.box_xyxy[rows], conventions
+        )
         for row, rle, score in zip(rows, encode_masks(found), predicted_iou.tolist(), strict=True):
             masks[row], sources[row], scores[row] = rle, "segmenter", score
         report(_STEP, advanced=len(rows))
     return references.replace(mask_rle=masks, mask_source=sources, mask_score=scores)
+
+
+def _segment(
+    segmenter: Segmenter, pixels: images.Pixels, boxes_N4: npt.NDArray[np.float64], conventions: Conventions
+) -> tuple[Masks, npt.NDArray[np.float32]]:
+    """Segments the boxes. Those that cover nothing get empty masks, which the next step leaves out, saying why."""
+    height, width = pixels.shape[:2]
+    usable = np.array([problem_of_box(box, height, width) is None for box in boxes_N4], dtype=bool)
+    masks, scores = np.zeros((len(boxes_N4), height, width), dtype=bool), np.zeros(len(boxes_N4), dtype=np.float32)
+    if usable.any():
+        found = segmentation.segment_boxes(segmenter, pixels, boxes_N4[usable], conventions=conventions)
+        masks[usable], scores[usable] = found
+    return masks, scores

@@ -15,8 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from refseg_core.errors import UnusableReferenceError
 from refseg_core.models.preprocessing import to_unit_range
 from refseg_core.models.protocols import Encoder
+from refseg_core.references.validation import check_box, check_mask
 
 VERSION = 1  # of crops and of what is kept of their features
 
@@ -43,20 +45,24 @@ def crop_reference(
     *,
     context_ratio: float,
     size: int,
-) -> Crop | None:
+) -> Crop:
     """Cuts a square around the box, `context_ratio` larger than its longer side, and stretches it to `size`.
 
     Boxes and masks are in the original frame. At a border the square is cut, not shifted (quirks Q10, Q11).
-    Returns None where nothing of the square lies inside the image.
+    Raises UnusableReferenceError where box or mask covers nothing of the image, or the square none of the mask.
     """
-    height, width = mask_HW.shape
+    height, width = image_HW3.shape[:2]
+    check_box(box_xyxy, height, width)
+    check_mask(mask_HW, height, width)
     x1, y1, x2, y2 = (int(corner) for corner in box_xyxy)
     center_x, center_y = (x1 + x2) / 2, (y1 + y2) / 2
     half = max(x2 - x1, y2 - y1) * (1 + context_ratio) / 2
     left, right = max(0, int(center_x - half)), min(width, int(center_x + half))
     top, bottom = max(0, int(center_y - half)), min(height, int(center_y + half))
-    if left >= right or top >= bottom:
-        return None
+    if not mask_HW[top:bottom, left:right].any():
+        raise UnusableReferenceError(
+            f"The reference's box {box_xyxy.tolist()} holds no pixel of its mask. Give the box around the mask."
+        )
     image = to_unit_range(image_HW3[top:bottom, left:right])
     mask = torch.from_numpy(mask_HW[top:bottom, left:right].astype(np.float32))
     frame = (size, size)

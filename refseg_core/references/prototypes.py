@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from refseg_core.errors import UnusableReferenceError
 from refseg_core.tables import MemoryBank, Prototypes
 
 VERSION = 1  # of prototypes
@@ -11,13 +12,17 @@ def postprocess_memory_bank(bank: MemoryBank) -> Prototypes:
     """The normalized mean of each category's features, by ascending category id.
 
     The features themselves are not normalized before the mean, so a reference with larger features weighs more.
+    Raises UnusableReferenceError for categories whose mean is zero or not finite.
     """
     category_ids, class_indices, counts = np.unique(bank.category_id, return_inverse=True, return_counts=True)
     sums = np.zeros((len(category_ids), bank.feature.shape[1]))
     np.add.at(sums, class_indices, bank.feature)
     means = sums / counts[:, None]
-    return Prototypes(
-        category_id=category_ids,
-        num_references=counts,
-        prototype=means / np.linalg.norm(means, axis=1, keepdims=True),
-    )
+    lengths = np.linalg.norm(means, axis=1, keepdims=True)
+    if not np.all(np.isfinite(lengths) & (lengths > 0)):
+        lost = category_ids[~(np.isfinite(lengths) & (lengths > 0))[:, 0]].tolist()
+        raise UnusableReferenceError(
+            f"The references of categories {lost} have no features: their masks cover no patch. Give them larger "
+            "references."
+        )
+    return Prototypes(category_id=category_ids, num_references=counts, prototype=means / lengths)

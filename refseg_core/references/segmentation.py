@@ -1,4 +1,4 @@
-"""Step 2: turns the boxes of references into masks, with the segmenter's box prompts. Method, section 2."""
+"""Step 2: turns boxes of references into masks, and points likewise, with the segmenter. Method, section 2."""
 
 import logging
 from collections.abc import Sequence
@@ -7,11 +7,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
+from refseg_core.errors import UnusableReferenceError
 from refseg_core.masks.contours import outer_polygons
 from refseg_core.masks.rle import Masks, decode_mask, rle_from_polygons
 from refseg_core.models.preprocessing import resize_to_square, to_unit_range
-from refseg_core.models.protocols import Segmenter
+from refseg_core.models.protocols import ImageEmbedding, Segmenter
+from refseg_core.references.validation import check_box, check_points
 from refseg_core.settings import Conventions
 
 VERSION = 1  # of masks made from boxes
@@ -35,15 +38,15 @@ def segment_boxes(
     predicted IoUs [N] in [0, 1]. Where the segmenter finds nothing the mask is the box itself, with predicted IoU 0.
     `conventions` "original" makes each mask again from the polygons around it, as the published code does: holes are
     filled, it ends a pixel earlier to the right and below, and parts too small for a polygon count as nothing.
+    Raises UnusableReferenceError for a box that is not finite, has no area or misses the image.
     """
     height, width = image_HW3.shape[:2]
-    side = segmenter.architecture.image_size
-    frame = to_unit_range(resize_to_square(image_HW3, side))[None].to(segmenter.device)
-    scale = np.array([side / width, side / height] * 2)
-    prompts = torch.from_numpy((boxes_N4 * scale).astype(np.float32)).to(segmenter.device)
-    logits_NGG, predicted_iou_N = segmenter.decode_boxes(segmenter.embed(frame), prompts)
-    upsampled = F.interpolate(logits_NGG[:, None], size=(height, width), mode="bilinear", align_corners=False)
-    masks_NHW = (upsampled[:, 0] > 0).cpu().numpy()
+    for box_xyxy in boxes_N4:
+        check_box(box_xyxy, height, width)
+    embedding, scale = _embed(segmenter, image_HW3)
+    prompts = torch.from_numpy((boxes_N4 * np.tile(scale, 2)).astype(np.float32)).to(segmenter.device)
+    logits_NGG, predicted_iou_N = segmenter.decode_boxes(embedding, prompts)
+    masks_NHW = _upsampled(logits_NGG, height, width)
     scores_N = predicted_iou_N.cpu().numpy().astype(np.float32)
     if conventions == "original":
         return _through_polygons(masks_NHW, scores_N, boxes_N4)
@@ -51,6 +54,41 @@ def segment_boxes(
         masks_NHW[row] = _filled_box(boxes_N4[row], height, width)
         scores_N[row] = 0
     return masks_NHW, scores_N
+
+
+@torch.inference_mode()
+def segment_points(
+    segmenter: Segmenter, image_HW3: npt.NDArray[np.uint8], points_K2: npt.NDArray[np.float64]
+) -> tuple[Masks, float]:
+    """Segments the one instance that all points (x, y) lie on; frames as in `segment_boxes`.
+
+    Returns its boolean mask [H, W] and predicted IoU. Raises UnusableReferenceError where a point lies outside of the
+    image or the segmenter finds nothing.
+    """
+    height, width = image_HW3.shape[:2]
+    check_points(points_K2, height, width)
+    embedding, scale = _embed(segmenter, image_HW3)
+    prompts = torch.from_numpy((points_K2 * scale).astype(np.float32)).to(segmenter.device)
+    logits_GG, predicted_iou = segmenter.decode_clicks(embedding, prompts)
+    (mask_HW,) = _upsampled(logits_GG[None], height, width)
+    if not mask_HW.any():
+        raise UnusableReferenceError(
+            f"The segmenter finds nothing at the points {points_K2.tolist()}. Give others, or a box or mask."
+        )
+    return mask_HW, float(predicted_iou)
+
+
+def _embed(segmenter: Segmenter, image_HW3: npt.NDArray[np.uint8]) -> tuple[ImageEmbedding, npt.NDArray[np.float64]]:
+    """Returns the embedding, and the factors (x, y) from the image's frame to the segmenter's."""
+    height, width = image_HW3.shape[:2]
+    side = segmenter.architecture.image_size
+    frame = to_unit_range(resize_to_square(image_HW3, side))[None].to(segmenter.device)
+    return segmenter.embed(frame), np.array([side / width, side / height])
+
+
+def _upsampled(logits_NGG: Tensor, height: int, width: int) -> Masks:
+    upsampled = F.interpolate(logits_NGG[:, None], size=(height, width), mode="bilinear", align_corners=False)
+    return (upsampled[:, 0] > 0).cpu().numpy()
 
 
 def _filled_box(box_xyxy: npt.NDArray[np.float64], height: int, width: int) -> Masks:

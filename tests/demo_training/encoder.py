@@ -113,15 +113,13 @@ def _choose_references(
 
 def _crop(image_HW3: npt.NDArray[np.uint8], instance: Instance, architecture: EncoderArchitecture) -> Crop:
     """A reference as the method sees it; a valid one lies inside its image."""
-    crop = crop_reference(
+    return crop_reference(
         image_HW3,
         instance.mask,
         np.array(instance.box_xyxy, np.float64),
         context_ratio=_CONTEXT_RATIO,
         size=architecture.image_size,
     )
-    assert crop is not None
-    return crop
 
 
 def _background_regions(scene: Scene, number: int, generator: np.random.Generator) -> Iterator[BoolMask]:

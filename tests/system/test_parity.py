@@ -130,7 +130,6 @@ def test_crops_equal_the_originals(golden: Golden, golden_folder: Path, sampled:
             context_ratio=0.2,
             size=70,
         )
-        assert crop is not None
         np.testing.assert_array_equal(crop.image_3EE.numpy(), golden[f"crop/{number}/image_70"])
         np.testing.assert_array_equal(crop.mask_EE.numpy(), golden[f"crop/{number}/mask_70"])
 

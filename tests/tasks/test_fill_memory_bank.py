@@ -57,4 +57,4 @@ def test_a_reference_whose_mask_vanishes_is_left_out_with_a_warning(
     references = steps.references(ids=["1", "2", "3"])
     bank = steps.store.load(steps.fill(steps.dataset(), references), MemoryBank)
     assert sorted(zip(bank.category_id.tolist(), bank.shot.tolist(), strict=True)) == [(3, 1), (8, 0)]
-    assert "reference annotation 1 (category 3, image r0.png) vanishes" in caplog.text
+    assert "Reference annotation 1 (category 3, image r0.png) is left out" in caplog.text

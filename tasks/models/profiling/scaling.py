@@ -87,7 +87,6 @@ def _of_references(inputs: Inputs, number: int) -> float:
         context_ratio=ReferenceSettings().context_ratio,
         size=inputs.encoder.architecture.image_size,
     )
-    assert crop is not None
     crops = [crop] * number
     return _timed(inputs.device, lambda: encode_references(inputs.encoder, crops)) / number
 

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from refseg_core.errors import UnusableReferenceError
 from refseg_core.models.dinov2 import DINOv2
 from refseg_core.references.memory_bank import Crop, crop_reference, encode_references, patch_weights
 from refseg_core.tables import MemoryBank
@@ -29,13 +30,12 @@ def _scene() -> tuple[np.ndarray, np.ndarray]:
     return image, generator.random((_HEIGHT, _WIDTH)) < 0.5
 
 
-def _crop(box: tuple[float, float, float, float], *, size: int = 14, context_ratio: float = 0.2) -> Crop | None:
+def _crop(box: tuple[float, float, float, float], *, size: int = 14, context_ratio: float = 0.2) -> Crop:
     return crop_reference(*_scene(), np.array(box, dtype=np.float64), context_ratio=context_ratio, size=size)
 
 
-def _assert_shows(crop: Crop | None, bounds: Bounds, size: int) -> None:
+def _assert_shows(crop: Crop, bounds: Bounds, size: int) -> None:
     """The crop is this part of the scene (x1, y1, x2, y2, ends exclusive), stretched to `size` by the plain filters."""
-    assert crop is not None
     left, top, right, bottom = bounds
     image, mask = (pixels[top:bottom, left:right].astype(np.float64) for pixels in _scene())
     expected = original.interpolate(image / 255, (size, size), original.cubic).transpose(2, 0, 1)
@@ -63,7 +63,6 @@ def test_crops_follow_the_box_and_are_cut_at_borders(box: tuple[float, float, fl
 
 def test_a_crop_of_the_frames_size_is_not_resampled() -> None:
     crop = _crop((30, 20, 50, 30), size=24)
-    assert crop is not None
     image, mask = _scene()
     expected = image[13:37, 28:52].transpose(2, 0, 1).astype(np.float32) / np.float32(255)
     np.testing.assert_array_equal(crop.image_3EE.numpy(), expected)
@@ -89,9 +88,32 @@ def test_any_crop_equals_the_oracles(corner_and_size: Bounds, context_ratio: flo
     _assert_shows(_crop(box, size=5, context_ratio=context_ratio), _naive_bounds(box, context_ratio), 5)
 
 
-@pytest.mark.parametrize("box", [(200, 10, 240, 40), (10, -80, 30, -60), (5, 5, 5, 5), (-50, 10, -30, 30)])
-def test_a_box_that_holds_nothing_of_the_image_gives_no_crop(box: tuple[float, float, float, float]) -> None:
-    assert _crop(box) is None
+@pytest.mark.parametrize(
+    ("box", "problem"),
+    [
+        ((200, 10, 240, 40), "misses the image"),
+        ((10, -80, 30, -60), "misses the image"),
+        ((-50, 10, -30, 30), "misses the image"),
+        ((5, 5, 5, 5), "has no area"),
+        ((5, float("inf"), 9, 9), "no finite number"),
+        ((30.2, 20.2, 30.8, 20.8), "holds no pixel of its mask"),
+    ],
+)
+def test_a_box_that_covers_nothing_is_refused(box: tuple[float, float, float, float], problem: str) -> None:
+    with pytest.raises(UnusableReferenceError, match=problem):
+        _crop(box)
+
+
+def test_a_mask_that_covers_nothing_is_refused() -> None:
+    image, mask = _scene()
+    box = np.array([10.0, 10, 30, 30])
+    for useless, problem in (
+        (np.zeros_like(mask), "covers nothing"),
+        (mask[:30], r"shape \[30, 90\]; expected the image's, \[60, 90\]"),
+        (np.pad(mask[:, :20], ((0, 0), (70, 0))), "holds no pixel of its mask"),
+    ):
+        with pytest.raises(UnusableReferenceError, match=problem):
+            crop_reference(image, useless, box, context_ratio=0.2, size=14)
 
 
 def test_a_patchs_weight_is_the_mask_at_its_top_left_pixel() -> None:

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from refseg_core.errors import UnusableReferenceError
 from refseg_core.references.prototypes import postprocess_memory_bank
 from refseg_core.tables import MemoryBank
 
@@ -61,3 +62,9 @@ def test_prototypes_have_unit_length(num_channels: int) -> None:
     prototypes = postprocess_memory_bank(_bank([row % 4 for row in range(30)], features))
     np.testing.assert_allclose(np.linalg.norm(prototypes.prototype, axis=1), 1, atol=1e-6)
     assert prototypes.prototype.dtype == np.float32
+
+
+@pytest.mark.parametrize("feature", [[0.0, 0.0], [float("nan"), 1.0]])
+def test_a_category_without_features_is_refused(feature: list[float]) -> None:
+    with pytest.raises(UnusableReferenceError, match=r"categories \[2\] have no features"):
+        postprocess_memory_bank(_bank([1, 2], np.array([[1.0, 0.0], feature])))

@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from refseg_core.errors import UnusableReferenceError
 from refseg_core.masks.rle import boxes_of_masks
 from refseg_core.models.protocols import ImageEmbedding
 from refseg_core.models.sam2 import SAM2
-from refseg_core.references.segmentation import segment_boxes
+from refseg_core.references.segmentation import segment_boxes, segment_points
+from refseg_core.settings import Conventions
 from tests.support.models import tiny_segmenter
 
 
@@ -73,11 +75,24 @@ def test_where_nothing_is_found_the_mask_is_the_box(segmenter: SAM2, monkeypatch
     assert scores.tolist() == [0, 0, 0]
 
 
-def test_a_box_beside_the_image_holds_none_of_it(segmenter: SAM2, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segmenter, "decode_boxes", _find_nothing)
-    boxes = np.array([[-10.0, 3, -5, 9], [3, -10, 9, -5], [30, 3, 40, 9]])
-    masks, _ = segment_boxes(segmenter, _image(12, 20), boxes)
-    assert masks.sum() == 0
+@pytest.mark.parametrize("conventions", ["corrected", "original"])
+@pytest.mark.parametrize(
+    ("box", "problem"),
+    [
+        ((-10, 3, -5, 9), "misses the image, which is 20 wide and 12 high"),
+        ((3, -10, 9, -5), "misses the image"),
+        ((20, 3, 40, 9), "misses the image"),
+        ((3, 3, 3, 9), "has no area"),
+        ((9, 3, 3, 9), "has no area"),
+        ((float("nan"), 3, 5, 9), "no finite number"),
+    ],
+)
+def test_a_box_that_covers_nothing_is_refused(
+    segmenter: SAM2, box: tuple[float, ...], problem: str, conventions: Conventions
+) -> None:
+    boxes = np.array([(1, 1, 5, 5), box], dtype=np.float64)
+    with pytest.raises(UnusableReferenceError, match=problem):
+        segment_boxes(segmenter, _image(12, 20), boxes, conventions=conventions)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 500), (700, 2), (64, 64)])
@@ -140,9 +155,30 @@ def test_originally_the_box_is_the_mask_where_no_polygon_is_left(
     assert "The box itself becomes the mask." in caplog.text
 
 
-def test_originally_a_box_beside_the_image_holds_none_of_it(segmenter: SAM2, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segmenter, "decode_boxes", _find_nothing)
-    boxes = np.array([[-10.0, 3, -5, 9], [3, -10, 9, -5], [30, 3, 40, 9]])
-    masks, scores = segment_boxes(segmenter, _image(12, 20), boxes, conventions="original")
-    assert masks.shape == (3, 12, 20)
-    assert masks.sum() == scores.sum() == 0
+# --- points ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("points", "chosen"), [([(8, 6)], 2), ([(8, 6), (12, 9)], 0)])
+def test_one_point_takes_the_best_of_three_masks_and_several_the_single_one(
+    segmenter: SAM2, monkeypatch: pytest.MonkeyPatch, points: list[tuple[int, int]], chosen: int
+) -> None:
+    prompts: list[torch.Tensor] = []
+
+    def decode(_: ImageEmbedding, coordinates: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        prompts.append(coordinates)
+        logits = torch.full((1, 4, 16, 16), -1.0)
+        for mask in range(4):
+            logits[:, mask, : 4 * (mask + 1)] = 1
+        return logits, torch.tensor([[0.9, 0.2, 0.8, 0.3]])
+
+    monkeypatch.setattr(segmenter, "_decode", decode)
+    mask, score = segment_points(segmenter, _image(32, 64), np.array(points, dtype=np.float64))
+    assert mask.sum() == 64 * 8 * (chosen + 1)
+    assert score == pytest.approx([0.9, 0.2, 0.8, 0.3][chosen])
+    assert prompts[0].tolist() == [[[x, 2 * y] for x, y in points]]
+
+
+@pytest.mark.parametrize("points", [[], [(20, 3)], [(3, 12)], [(-1, 3)], [(float("nan"), 3)]])
+def test_points_outside_of_the_image_are_refused(segmenter: SAM2, points: list[tuple[float, float]]) -> None:
+    with pytest.raises(UnusableReferenceError, match="expected one or more"):
+        segment_points(segmenter, _image(12, 20), np.array(points, dtype=np.float64).reshape(-1, 2))
