@@ -115,7 +115,7 @@ def image_size(data: bytes) -> tuple[int, int]:
 
 
 def decode_values(data: bytes, *, max_pixels: int) -> npt.NDArray[np.int32]:
-    """The pixels of a PNG file as the numbers that they stand for, int32 [H, W]: palette indices, gray values.
+    """Returns the pixels of a PNG file as the numbers that they stand for, int32 [H, W]: palette indices, gray values.
 
     Of colors, r * 65536 + g * 256 + b, and a gray value where all three are equal. Alpha is dropped. Raises ImageError
     where it is no PNG file, damaged, or has more than `max_pixels` pixels.

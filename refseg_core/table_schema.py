@@ -61,7 +61,7 @@ class Table:
         return type(self)(**{name: values[rows] for name, values in self._columns()})
 
     def equals(self, other: "Table") -> bool:
-        """Whether the other table has the same type and the same rows in the same order."""
+        """Returns whether the other table has the same type and the same rows in the same order."""
         return type(self) is type(other) and bool(self.to_arrow().equals(other.to_arrow()))
 
     def replace(self, **columns: Array) -> Self:
@@ -71,27 +71,27 @@ class Table:
     @classmethod
     @functools.cache
     def empty(cls) -> Self:
-        """A table without rows."""
+        """Returns a table without rows."""
         return cls.from_arrow(cls.schema().empty_table())
 
     @classmethod
     def row(cls, **values: Any) -> Self:
-        """A table of one row."""
+        """Returns a table of one row."""
         return cls(**{name: _object_array([value]) for name, value in values.items()})
 
     @classmethod
     def concatenate(cls, tables: Sequence[Self]) -> Self:
-        """The rows of all tables, one after the other."""
+        """Returns the rows of all tables, one after the other."""
         return cls.from_arrow(pa.concat_tables([cls.schema().empty_table(), *(t.to_arrow() for t in tables)]))
 
     @classmethod
     @functools.cache
     def schema(cls) -> pa.Schema:
-        """The Arrow schema, with each column's meaning and unit in its metadata."""
+        """Returns the Arrow schema, with each column's meaning and unit in its metadata."""
         return pa.schema([_arrow_field(field) for field in dataclasses.fields(cls)])
 
     def to_arrow(self) -> pa.Table:
-        """The table as Arrow, in the class's schema."""
+        """Returns the table as Arrow, in the class's schema."""
         schema = self.schema()
         arrays = [_to_arrow(getattr(self, field.name), field.type) for field in schema]
         return pa.Table.from_arrays(arrays, schema=schema)

@@ -176,7 +176,7 @@ class Metrics(Table):
     value: Array = column(pa.float64(), "the metric in [0, 1], TP, FP and FN counts; -1 where nothing defines it")
 
     def overall(self, metric: str) -> dict[str, float]:
-        """The metric over all categories, by what was compared."""
+        """Returns the metric over all categories, by what was compared."""
         rows = zip(self.iou_type, self.metric, self.category_id, self.value.tolist(), strict=True)
         return {kind: value for kind, name, category, value in rows if name == metric and category is None}
 

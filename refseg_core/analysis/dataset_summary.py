@@ -72,7 +72,7 @@ def overview(dataset: Dataset, *, num_shots: int | None = None) -> Overview:
 
 
 def find_oddities(dataset: Dataset, *, num_shots: int | None = None) -> list[Oddity]:
-    """What is odd about a dataset with annotations, what concerns most first; none where there are no annotations."""
+    """Returns what is odd about a dataset, the gravest first; nothing if it has no annotations."""
     images, annotations, categories = dataset.images, dataset.annotations, dataset.categories
     if not len(annotations):
         return []
@@ -91,7 +91,7 @@ def find_oddities(dataset: Dataset, *, num_shots: int | None = None) -> list[Odd
 
 
 def pick_images(dataset: Dataset, number: int) -> Images:
-    """Some annotated images, in order: first those that show a category that no earlier one shows."""
+    """Returns some annotated images, in order: first those that show a category that no earlier one shows."""
     wanted: dict[str, set[int]] = {}
     for image_id, category_id in zip(
         dataset.annotations.image_id, dataset.annotations.category_id.tolist(), strict=True
@@ -163,7 +163,7 @@ def _reaches_outside(images: Images, annotations: Annotations) -> npt.NDArray[np
 
 
 def _is_repeated(annotations: Annotations) -> npt.NDArray[np.bool_]:
-    """Which boxes an earlier annotation of the same image and category has."""
+    """Returns which boxes an earlier annotation of the same image and category has."""
     seen: set[tuple[object, ...]] = set()
     repeated = np.zeros(len(annotations), dtype=bool)
     columns = (annotations.image_id, annotations.category_id.tolist(), map(tuple, annotations.box_xywh.tolist()))

@@ -50,14 +50,14 @@ def spreads(outcomes: Iterable[Outcome]) -> dict[str, list[Spread]]:
 
 
 def enough(spread: Sequence[Spread]) -> Spread:
-    """The fewest references whose mean is as good as the best: within its deviation, or half a point of AP."""
+    """Returns the fewest references whose mean is as good as the best: within its deviation, or half a point of AP."""
     best = _best(spread)
     within = max(best.deviation, _CLOSE)
     return next(one for one in spread if one.mean >= best.mean - within)
 
 
 def answer(metric: str, spread: Sequence[Spread]) -> str:
-    """How many references are needed, as a sentence."""
+    """Returns how many references are needed, as a sentence."""
     fewest, best, most = enough(spread), _best(spread), spread[-1]
     reached = f"{_references(fewest.shots)} per category: {metric} {_mean_and_deviation(fewest)}"
     if len(spread) == 1:

@@ -27,7 +27,7 @@ _TRIANGLE = 3
 
 
 def read_cvat(document: bytes, *, source: str) -> Dataset:
-    """The dataset of a CVAT file. Raises DatasetError with everything that is wrong."""
+    """Returns the dataset of a CVAT file. Raises DatasetError with everything that is wrong."""
     try:
         root = parse_xml(document)
     except XmlError as error:
@@ -48,7 +48,7 @@ def read_cvat(document: bytes, *, source: str) -> Dataset:
 
 
 def _labels(root: Element) -> list[str] | None:
-    """The task's labels; None where the file does not list them."""
+    """Returns the task's labels; None where the file does not list them."""
     names = [(label.findtext("name") or "").strip() for label in root.iterfind("meta//labels/label")]
     return list(dict.fromkeys(name for name in names if name)) or None
 
@@ -82,7 +82,7 @@ def _shapes(builder: DatasetBuilder, name: str, image: Element, height: int, wid
 
 
 def _shape(entry: Element, height: int, width: int) -> Shape:
-    """What an element says. Raises ValueError or OverflowError where it is damaged."""
+    """Returns what an element says. Raises ValueError or OverflowError where it is damaged."""
     if entry.tag == "polygon":
         points = [float(axis) for point in entry.get("points", "").split(";") for axis in _pair(point)]
         return Shape(polygons=(_all_finite(points, 2 * _TRIANGLE),))

@@ -39,6 +39,6 @@ def format_of_document(document: bytes) -> str:
 
 
 def _is_other(name: str) -> bool:
-    """Whether a file by custom says something other than annotations."""
+    """Returns whether a file by custom says something other than annotations."""
     last = name.rpartition("/")[2].lower()
     return last in CLASS_FILES or last in _IMAGE_LISTS or last.startswith("readme")

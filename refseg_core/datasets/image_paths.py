@@ -25,5 +25,5 @@ def check_file_name(name: str) -> str | None:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether the text can be written: json may hold lone halves of surrogate pairs."""
+    """Returns whether the text can be written: json may hold lone halves of surrogate pairs."""
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)

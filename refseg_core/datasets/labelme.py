@@ -38,7 +38,7 @@ class _ShapeError(ValueError):
 def read_labelme(
     files: Iterable[NamedFile], images: ImageNames, *, source: str, classes: Sequence[str] | None = None
 ) -> Dataset:
-    """The dataset of a folder of labelme files; its images are those that have a file.
+    """Returns the dataset of a folder of labelme files; its images are those that have a file.
 
     `classes`: all names in the order of their ids, from 1; None: those that occur, sorted. Raises DatasetError with
     everything that is wrong.
@@ -106,7 +106,7 @@ def _points(points: Any) -> list[list[float]]:
 
 
 def _mask(encoded: Any, left: float, top: float, height: int, width: int) -> Shape:
-    """A mask in base64, whose upper left pixel is the first point."""
+    """Decodes a mask in base64, whose upper left pixel is the first point."""
     if not isinstance(encoded, str) or not height or not width:
         raise _ShapeError(_BAD_MASK)
     try:

@@ -49,7 +49,7 @@ def read_masks(files: AnnotationFolder, images: ImageNames, *, source: str, clas
 
 
 def _are_by_category(names: Sequence[str], images: ImageNames) -> bool:
-    """Whether masks of these names lie in folders of categories: most fit no image unless theirs is left out."""
+    """Returns whether masks lie in folders of categories: most names fit no image unless the folder is left out."""
     return sum(not images.candidates(name) for name in names) * 2 > len(names)
 
 
@@ -87,7 +87,7 @@ def _by_category(files: Iterable[NamedFile], images: ImageNames, source: str, cl
 
 
 def _image_of(name: str, images: ImageNames, problems: Problems) -> str | None:
-    """The image of a mask in a category's folder: of the mask's name, or else of its own folder's."""
+    """Returns the image of a mask in a category's folder: of the mask's name, or else of its own folder's."""
     path = name.partition("/")[2]
     if not path:
         problems.add(_NO_CATEGORY, name)
@@ -124,7 +124,7 @@ def _with_used(dataset: Dataset, used: set[int]) -> Dataset:
 
 
 def _shape(mask_HW: Masks) -> Shape:
-    """A mask of a whole image."""
+    """Returns a mask of a whole image."""
     height, width = _size(mask_HW)
     return Shape(masks=(rle_of_part(mask_HW, top=0, left=0, height=height, width=width),))
 

@@ -25,7 +25,7 @@ _TRIANGLE = 3
 def read_voc(
     files: Iterable[NamedFile], images: ImageNames, *, source: str, classes: Sequence[str] | None = None
 ) -> Dataset:
-    """The dataset of a folder of VOC files; its images are those that have a file.
+    """Returns the dataset of a folder of VOC files; its images are those that have a file.
 
     `classes`: all names in the order of their ids, from 1; None: those that occur, sorted (which numbers VOC's own
     twenty as VOC does). Raises DatasetError with everything that is wrong.
@@ -75,7 +75,7 @@ def _add_objects(builder: DatasetBuilder, name: str, image: str, root: Element) 
 
 
 def _polygon(entry: Element) -> list[float] | None:
-    """The points of an object's polygon, none where it has no polygon; None where they are damaged."""
+    """Returns the points of an object's polygon, none where it has no polygon; None where they are damaged."""
     polygon = entry.find("polygon")
     if polygon is None or not len(polygon):
         return []

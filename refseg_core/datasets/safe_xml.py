@@ -18,7 +18,7 @@ class _Builder(TreeBuilder):
 
 
 def parse_xml(document: bytes) -> Element:
-    """The root element. Raises XmlError where the document is not well-formed, or declares a type."""
+    """Returns the root element. Raises XmlError where the document is not well-formed, or declares a type."""
     parser = XMLParser(target=_Builder())
     try:
         parser.feed(document)

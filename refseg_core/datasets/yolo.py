@@ -32,7 +32,7 @@ class _LineError(ValueError):
 
 
 def read_yolo(files: AnnotationFolder, images: ImageNames, *, source: str, classes: Sequence[str]) -> Dataset:
-    """The dataset of a folder of YOLO files; its images are all that there are, sorted by name.
+    """Returns the dataset of a folder of YOLO files; its images are all that there are, sorted by name.
 
     `classes`: all names, by number. Raises DatasetError with everything that is wrong.
     """
@@ -70,7 +70,7 @@ def _add_lines(
 
 
 def _read_line(line: str, size: tuple[int, int], classes: Sequence[str]) -> tuple[str, Shape]:
-    """The name of the class, and what marks the instance. Raises _LineError."""
+    """Returns the name of the class, and what marks the instance. Raises _LineError."""
     values = _numbers(line)
     is_box = len(values) == 1 + _BOX
     if not is_box and (len(values) < 1 + _TRIANGLE or len(values) % 2 == 0):

@@ -45,7 +45,7 @@ def resampled_ap(matches: Sequence[CategoryMatches], times_BI: Counts) -> Floats
 
 
 def _category_ap(matches: CategoryMatches, times_BI: Counts) -> Floats:
-    """AP [B] of a category."""
+    """Returns AP [B] of a category."""
     num_wanted_B = times_BI[:, matches.wanted_image - 1].sum(axis=1)
     needed_BR = _needed(np.maximum(num_wanted_B, 1))
     order = np.argsort(-matches.score, kind="stable")
@@ -59,7 +59,7 @@ def _category_ap(matches: CategoryMatches, times_BI: Counts) -> Floats:
 
 
 def _needed(num_wanted_B: Rows) -> Rows:
-    """How many right detections reach each recall point [B, R]: the least number that divided by all is no less."""
+    """Returns the fewest right detections [B, R] that reach each recall point."""
     num_wanted_B1 = num_wanted_B[:, None]
     needed = np.maximum(np.ceil(RECALL_POINTS * num_wanted_B1), 1)
     needed -= (needed > 1) & ((needed - 1) / num_wanted_B1 >= RECALL_POINTS)  # where rounding went up
@@ -68,7 +68,7 @@ def _needed(num_wanted_B: Rows) -> Rows:
 
 
 def _mean_precision(times_BD: Counts, is_right: Bools, is_counted: Bools, needed_BR: Rows) -> Floats:
-    """The mean [B] of precision over the recall points; where copies follow one another the last is the best."""
+    """Returns the mean [B] of precision over the recall points; of copies of a detection the last is the best."""
     right = np.flatnonzero(is_right)
     num_sets, num_right = len(times_BD), len(right)
     if not num_right:

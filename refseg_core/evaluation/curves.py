@@ -29,7 +29,7 @@ class Curves:
 
     @classmethod
     def of(cls, matches: Sequence[CategoryMatches], max_detections: Sequence[int]) -> "Curves":
-        """The curves of the categories, in their order; `max_detections` ascends."""
+        """Returns the curves of the categories, in their order; `max_detections` ascends."""
         shape = (len(matches), len(AREA_RANGES), len(max_detections))
         precision = np.full((len(IOU_THRESHES), len(RECALL_POINTS), *shape), NO_VALUE)
         recall = np.full((len(IOU_THRESHES), *shape), NO_VALUE)

@@ -43,7 +43,7 @@ class Review:
 def diagnose(
     comparison: InstanceComparison, settings: EvaluationSettings, conventions: Conventions, *, is_novel: bool
 ) -> Review:
-    """The protocol's numbers and the reviewer's; `is_novel` says that the categories are a benchmark's novel ones."""
+    """Returns the protocol's numbers and what explains them; `is_novel`: categories are a benchmark's novel ones."""
     metrics = summarize(comparison)
     more = [*_novel_rows(metrics), *_more_rows(comparison, settings)] if is_novel else _more_rows(comparison, settings)
     iou_type = list(comparison.matches)[-1]
@@ -56,7 +56,7 @@ def diagnose(
 
 
 def _novel_rows(metrics: Metrics) -> Iterator[Row]:
-    """AP over novel categories has a name of its own."""
+    """Yields AP over novel categories under its own name."""
     for row in range(len(metrics)):
         if metrics.category_id[row] is None and metrics.metric[row] in _NOVEL:
             name, num_instances = _NOVEL[metrics.metric[row]], int(metrics.num_instances[row])
@@ -78,7 +78,7 @@ NUMBERS = ("precision", "recall", "TP", "FP", "FN")
 def score_rows(
     iou_type: str, matches: Sequence[CategoryMatches], categories: Categories, score_threshes: Sequence[float]
 ) -> Iterator[Row]:
-    """At each score the numbers of all categories together, then of each; `precision@0.5` is a metric's name."""
+    """Yields, for each score, the numbers of all categories, then of each, with names such as `precision@0.5`."""
     for thresh in score_threshes:
         counts_K3 = np.array([_outcome_counts(of_category, thresh) for of_category in matches]).reshape(-1, 3)
         yield from _count_rows(iou_type, thresh, (None, None), counts_K3.sum(axis=0))
@@ -89,7 +89,7 @@ def score_rows(
 
 
 def _outcome_counts(matches: CategoryMatches, thresh: float) -> tuple[int, int, int]:
-    """How many detections are right and wrong, and how many annotations are missed."""
+    """Returns how many detections are right and wrong, and how many annotations are missed."""
     is_kept = matches.score >= thresh
     right, wrong = (int((is_kept & outcome).sum()) for outcome in (matches.is_right, matches.is_wrong))
     return right, wrong, len(matches.wanted_image) - right
@@ -115,7 +115,7 @@ def confusion_of(
     score_threshes: Sequence[float],
     conventions: Conventions,
 ) -> Confusion:
-    """For each score and category, what covers its annotations; crowds are left out.
+    """Returns, for each score and category, what covers its annotations; crowds are left out.
 
     `categories` are by ascending id. By falling score each detection covers the open annotation that it overlaps most,
     by an IoU of at least 0.5. So what covers at a high score is among what does at the lowest, and one matching serves
@@ -128,7 +128,7 @@ def confusion_of(
     truth, found = kept.ground_truth(iou_type), kept.predictions(iou_type, conventions)
     truth = truth[np.flatnonzero(~truth.is_crowd)]
     truth, found = truth[np.argsort(truth.image, kind="stable")], found[np.lexsort((-found.score, found.image))]
-    row = cover(truth, found)
+    row = covering_rows(truth, found)
     score, category = np.append(found.score, -1)[row], np.append(found.category_id, 0)[row]
     parts = [Confusion.empty()]
     for thresh in score_threshes:
@@ -137,8 +137,8 @@ def confusion_of(
     return Confusion.concatenate(parts)
 
 
-def cover(truth: GroundTruth, found: Predictions) -> Rows:
-    """The row [G] of the detection that covers each annotation, -1 for none.
+def covering_rows(truth: GroundTruth, found: Predictions) -> Rows:
+    """Returns the row [G] of the detection that covers each annotation, -1 for none.
 
     Both are by ascending image, detections of an image by falling score, none is a crowd; categories play no role.
     """
@@ -152,7 +152,7 @@ def cover(truth: GroundTruth, found: Predictions) -> Rows:
 
 
 def _confusion_at(ids: Rows, thresh: float, true_category: Rows, found_category: Rows, is_covered: Bools) -> Confusion:
-    """The table of one score; the number of `ids`, which ascend, stands for no category."""
+    """Returns the table of one score; the number of `ids`, which ascend, stands for no category."""
     num_ids = len(ids)
     true_index = np.searchsorted(ids, true_category)
     found_index = np.where(is_covered, np.searchsorted(ids, found_category), num_ids)
@@ -166,7 +166,7 @@ def _confusion_at(ids: Rows, thresh: float, true_category: Rows, found_category:
 
 
 def misses_of(instances: Instances, matches: list[CategoryMatches], score_thresh: float) -> Misses:
-    """The images with annotations of which none was found at that score, by an IoU of at least 0.5; in COCO's order."""
+    """Returns the images, in COCO's order, of whose annotations none was found at that score and an IoU of 0.5."""
     length = len(instances.image_ids) + 1  # the first image's place is 1
     num_wanted = _num_in_place([of_category.wanted_image for of_category in matches], length)
     kept = [(of_category, of_category.score >= score_thresh) for of_category in matches]
@@ -179,5 +179,5 @@ def misses_of(instances: Instances, matches: list[CategoryMatches], score_thresh
 
 
 def _num_in_place(image: list[Rows], length: int) -> Rows:
-    """How many there are of each place."""
+    """Returns how many there are of each place."""
     return np.bincount(np.concatenate([np.zeros(0, np.int64), *image]), minlength=length)

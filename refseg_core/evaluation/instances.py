@@ -63,7 +63,7 @@ class Instances:
         return int((~self.annotations.is_crowd).sum())
 
     def num_of(self, category_id: int) -> int:
-        """The category's annotations, without crowds."""
+        """Returns the category's annotations, without crowds."""
         return int(((self.annotations.category_id == category_id) & ~self.annotations.is_crowd).sum())
 
     def places(self, image_id: npt.NDArray[np.object_]) -> Rows:
@@ -96,7 +96,7 @@ class Instances:
         return Predictions(table.category_id, self.detection_image, area, shape, table.score)
 
     def true_mask(self, row: int) -> Rle:
-        """An annotation's mask; where it has none, its box as one."""
+        """Returns an annotation's mask; where it has none, its box as one."""
         mask: Rle | None = self.annotations.mask_rle[row]
         if mask is not None:
             return mask

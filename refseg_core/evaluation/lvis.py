@@ -58,7 +58,7 @@ def _overall(curves: Curves, categories: Categories) -> Numbers:
 
 
 def _best_of_images(detections: Detections) -> Detections:
-    """The best of each image, in their given order; of equal scores the first."""
+    """Returns the best of each image, in their given order; of equal scores the first."""
     _, image = np.unique(detections.image_id, return_inverse=True)
     order = np.lexsort((-detections.score, image))
     first = np.searchsorted(image[order], image[order])
@@ -69,7 +69,7 @@ def _best_of_images(detections: Detections) -> Detections:
 def _counted(
     instances: Instances, iou_type: str, conventions: Conventions, labels: FederatedLabels
 ) -> tuple[GroundTruth, Predictions]:
-    """The annotations, and the detections in images where their category is annotated or known to be absent."""
+    """Returns the annotations, and the detections in images where their category is annotated or known to be absent."""
     truth, found = instances.ground_truth(iou_type), instances.predictions(iou_type, conventions)
     is_annotated = _is_among(found, truth.category_id, truth.image)
     found = found[(is_annotated | _is_labeled(found, instances, labels, "negative")) & (found.area > 0)]
@@ -79,13 +79,13 @@ def _counted(
 
 
 def _is_labeled(found: Predictions, instances: Instances, labels: FederatedLabels, kind: str) -> Bools:
-    """Whether the detections' images say this of their categories."""
+    """Returns whether the detections' images say this of their categories."""
     labels = labels[labels.kind == kind]
     return _is_among(found, labels.category_id, instances.places(labels.image_id))
 
 
 def _is_among(found: Predictions, category_id: Rows, image: Rows) -> Bools:
-    """Whether the detections' categories and images are a pair of those."""
+    """Returns whether the detections' categories and images are a pair of those."""
     ids, category = np.unique(np.concatenate([found.category_id, category_id]), return_inverse=True)
     pairs = category + len(ids) * np.concatenate([found.image, image])
     return np.isin(pairs[: len(found)], pairs[len(found) :])

@@ -60,7 +60,7 @@ def assign(truth: GroundTruth, found: Predictions) -> Outcomes:
 
 
 def _choose(pairs: Overlaps, wanted_GA: Bools, is_taken_GAT: Bools) -> tuple[Rows, Rows]:
-    """The detections [d] of the pairs, and what each takes [d, A, T]: -1 is nothing, p is pair p.
+    """Returns the detections [d] of the pairs, and what each takes [d, A, T]: -1 is nothing, p is pair p.
 
     P + p is pair p too, with an annotation that counts: a higher number is always the better choice.
     """
@@ -72,7 +72,7 @@ def _choose(pairs: Overlaps, wanted_GA: Bools, is_taken_GAT: Bools) -> tuple[Row
 
 
 def by_rank(pairs: Overlaps, image: Rows) -> Iterator[Overlaps]:
-    """The pairs of the first detection of every image, then those of every second, and so on.
+    """Yields the pairs of the first detection of every image, then those of every second, and so on.
 
     A detection's pairs stand together, the best last.
     """
@@ -86,7 +86,7 @@ def by_rank(pairs: Overlaps, image: Rows) -> Iterator[Overlaps]:
 
 
 def _in_range(area: Floats) -> Bools:
-    """Whether areas [N] lie in the ranges [N, A]."""
+    """Returns whether areas [N] lie in the ranges [N, A]."""
     low, high = np.array(list(AREA_RANGES.values())).T
     is_out: Bools = (area[:, None] < low) | (area[:, None] > high)
     return ~is_out
@@ -133,7 +133,7 @@ def match(truth: GroundTruth, found: Predictions, category_ids: Sequence[int], l
 
 
 def _best(found: Predictions, limit: int) -> tuple[Predictions, Rows]:
-    """The best of each category and image, with their ranks: by category, image, falling score and given order."""
+    """Returns the best of each category and image, with ranks, by category, image, falling score and given order."""
     found = found[np.lexsort((-found.score, found.image, found.category_id))]
     is_first = np.ones(len(found), dtype=bool)
     is_first[1:] = (np.diff(found.category_id) != 0) | (np.diff(found.image) != 0)

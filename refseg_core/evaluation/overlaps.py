@@ -62,12 +62,12 @@ class Overlaps(NamedTuple):
     iou: Floats
 
     def take(self, pairs: slice | Rows) -> "Overlaps":
-        """Some of the pairs."""
+        """Returns some of the pairs."""
         return Overlaps(self.found[pairs], self.true[pairs], self.iou[pairs])
 
 
 def overlaps(truth: GroundTruth, found: Predictions, least: float) -> Overlaps:
-    """Pairs of one image whose IoU is at least `least`; both are of one category, and by ascending image."""
+    """Returns the pairs of one image with an IoU of at least `least`; both are of one category, by ascending image."""
     ious_of = _mask_ious if found.shape.dtype == object else box_ious
     parts = [Overlaps(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
     for here_found, here_true in _shared_images(found.image, truth.image):
@@ -79,7 +79,7 @@ def overlaps(truth: GroundTruth, found: Predictions, least: float) -> Overlaps:
 
 
 def box_ious(found_xywh: Floats, true_xywh: Floats, is_crowd: Bools) -> Floats:
-    """IoU [D, G] of boxes [D, 4] and [G, 4], to the last digit as pycocotools computes it.
+    """Returns IoU [D, G] of boxes [D, 4] and [G, 4], to the last digit as pycocotools computes it.
 
     Over a crowd it is the part of the detection that lies within.
     """
@@ -97,7 +97,7 @@ def _mask_ious(found: Shapes, true: Shapes, is_crowd: Bools) -> Floats:
 
 
 def _shared_images(found_image: Rows, true_image: Rows) -> Iterator[tuple[slice, slice]]:
-    """For each image that has both, the rows of its detections and of its annotations."""
+    """Yields the rows of detections and of annotations, for each image that has both."""
     both = np.intersect1d(found_image, true_image)
     edges = [np.searchsorted(image, both, side).tolist() for image in (found_image, true_image) for side in _SIDES]
     for found_start, found_stop, true_start, true_stop in zip(*edges, strict=True):

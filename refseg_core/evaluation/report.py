@@ -18,7 +18,7 @@ TextRows = list[tuple[str, ...]]
 
 
 def metrics_table(metrics: Metrics) -> TextRows:
-    """The overall numbers: one row per metric, one column per IoU type; AP with its interval."""
+    """Returns the overall numbers: one row per metric, one column per IoU type; AP with its interval."""
     overall = metrics[_is_overall(metrics) & ~_is_at_score(metrics)]
     values = _values(overall)
     cells = {(name, kind): _number(value) for (kind, name), value in values.items() if name not in INTERVAL}
@@ -29,7 +29,7 @@ def metrics_table(metrics: Metrics) -> TextRows:
 
 
 def category_table(metrics: Metrics) -> TextRows:
-    """The numbers of each category: name, instances, then one column per IoU type and metric.
+    """Returns the numbers of each category: name, instances, then one column per IoU type and metric.
 
     Of those at a score, only precision and recall of the last IoU type at the middle score.
     """
@@ -45,7 +45,7 @@ def category_table(metrics: Metrics) -> TextRows:
 
 
 def score_table(metrics: Metrics) -> TextRows:
-    """What labels of a score and above are worth, over all categories: one row per IoU type and score."""
+    """Returns what labels of a score and above are worth, over all categories: one row per IoU type and score."""
     at_score = _values(metrics[_is_overall(metrics) & _is_at_score(metrics)])
     header = ("", "score", *NUMBERS)
     rows = dict.fromkeys((kind, name.partition("@")[2]) for kind, name in at_score)
@@ -58,7 +58,7 @@ def _score_row(kind: str, score: str, values: Mapping[tuple[str, str], float]) -
 
 
 def confusion_table(review: Review) -> TextRows:
-    """The most frequent mistakes at the middle score: a category, what it is taken for, how often, of how many."""
+    """Returns the most frequent mistakes at the middle score: a category, what it is taken for, and how often."""
     confusion = _at_middle_score(review.confusion)
     at_score = f" (score of {confusion.score_thresh[0]:g} and above)" if len(confusion) else ""
     header = ("category", f"taken for{at_score}", "instances", "of")
@@ -73,12 +73,12 @@ def confusion_table(review: Review) -> TextRows:
 
 
 def findings(review: Review) -> list[str]:
-    """What a reviewer should know of, a sentence each: collapsed categories, what is covered, images without finds."""
+    """Returns sentences on what needs attention: collapsed categories, what is covered, images with nothing found."""
     return [*_collapsed(review.metrics), *_covered(_at_middle_score(review.confusion)), *_missed(review)]
 
 
 def category_names(metrics: Metrics) -> dict[int, str]:
-    """The names of the evaluated categories, by their ids."""
+    """Returns the names of the evaluated categories, by their ids."""
     named = zip(metrics.category_id, metrics.category_name, strict=True)
     return {int(category_id): str(name) for category_id, name in named if category_id is not None}
 
@@ -146,7 +146,7 @@ def _is_at_score(metrics: Metrics) -> npt.NDArray[np.bool_]:
 
 
 def _is_typical(metrics: Metrics) -> npt.NDArray[np.bool_]:
-    """Whether they are precision or recall of the last IoU type at the middle score."""
+    """Returns whether they are precision or recall of the last IoU type at the middle score."""
     scores = sorted({name.partition("@")[2] for name in metrics.metric if "@" in name}, key=float)
     names = [f"{name}@{scores[len(scores) // 2]}" for name in NUMBERS[:2]] if scores else []
     is_last: npt.NDArray[np.bool_] = metrics.iou_type == metrics.iou_type[-1:]

@@ -87,7 +87,7 @@ class _Labeling:
 
 
 def _ious(instances: Instances, labeling: _Labeling, score_thresh: float) -> Floats:
-    """IoU by label, over all images; -1 where no pixel has the label."""
+    """Returns IoU by label, over all images; -1 where no pixel has the label."""
     shared, either = (np.zeros(labeling.num_labels, dtype=np.int64) for _ in range(2))
     for true, found in _label_maps(instances, labeling, score_thresh):
         num_true, num_found, num_both = (
@@ -99,7 +99,7 @@ def _ious(instances: Instances, labeling: _Labeling, score_thresh: float) -> Flo
 
 
 def _label_maps(instances: Instances, labeling: _Labeling, score_thresh: float) -> Iterator[tuple[LabelMap, LabelMap]]:
-    """The true and the found map of each image whose size is known, as one row of pixels."""
+    """Yields the true and the found map of each image whose size is known, as one row of pixels."""
     annotations, detections = instances.annotations, instances.detections
     true_rows = _by_image(instances.annotation_image, np.flatnonzero(~annotations.is_crowd))
     painted = np.flatnonzero(detections.score >= score_thresh)
@@ -118,7 +118,7 @@ def _label_maps(instances: Instances, labeling: _Labeling, score_thresh: float) 
 
 
 def _by_image(image_places: Rows, rows: Rows) -> dict[int, list[int]]:
-    """The rows of each image, in their given order."""
+    """Returns the rows of each image, in their given order."""
     of_image: dict[int, list[int]] = {}
     for row in rows.tolist():
         of_image.setdefault(int(image_places[row]), []).append(row)

@@ -72,7 +72,7 @@ def compare(
 
 
 def summarize(comparison: InstanceComparison) -> Metrics:
-    """The metrics: of each IoU type those of all categories, then of each."""
+    """Returns the metrics: of each IoU type those of all categories, then of each."""
     instances = comparison.instances
     rows: list[Row] = []
     for iou_type, matches in comparison.matches.items():

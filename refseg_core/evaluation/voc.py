@@ -75,7 +75,7 @@ def _rows(
 
 
 def _curve(truth: GroundTruth, found: Predictions) -> _Curve | None:
-    """The curve of one category, whose rows are by ascending image; None without instances."""
+    """Returns the curve of one category, whose rows are by ascending image; None without instances."""
     num_wanted = int((~truth.is_crowd).sum())
     if not num_wanted:
         return None

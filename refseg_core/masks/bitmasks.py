@@ -47,7 +47,7 @@ class PackedMasks:
 
     @classmethod
     def concatenate(cls, parts: list["PackedMasks"]) -> "PackedMasks":
-        """All masks of the parts, which are of one size, in order."""
+        """Returns all masks of the parts, which are of one size, in order."""
         return cls(torch.cat([part.columns_NWB for part in parts]), parts[0].height)
 
     def unpack(self) -> Tensor:

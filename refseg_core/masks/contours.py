@@ -40,7 +40,7 @@ def outer_polygons(mask_HW: Masks) -> list[list[int]]:
 
 
 def _is_inside(sides: bytearray, position: int, width: int) -> bool:
-    """Whether a pixel is within an outline that was traced already: the last one to its left was not left again."""
+    """Returns whether a pixel is within a traced outline: the last outline to its left was not left again."""
     met = sides[position - position % width : position].rstrip(b"\0")
     return bool(met) and met[-1] == _STAYS
 
@@ -69,7 +69,7 @@ def _trace(pixels: bytes, sides: bytearray, start: int, width: int) -> list[int]
 
 
 def polygons_of_mask(mask_HW: Masks) -> list[list[int]]:
-    """The outer outlines of a boolean mask [H, W]: one polygon [x0, y0, x1, y1, ...] per 4-connected component.
+    """Returns the outer outlines of a boolean mask [H, W]: one polygon [x0, y0, x1, y1, ...] per 4-connected component.
 
     Corners lie on pixel corners, x from 0 to W and y from 0 to H, and every edge runs along a row or a column, so that
     COCO's rasterizer gives back the mask, with holes filled. Polygons are ordered by their topmost, then leftmost
@@ -94,7 +94,7 @@ def polygons_of_mask(mask_HW: Masks) -> list[list[int]]:
 
 
 def _corners(mask_HW: Masks) -> tuple[Integers, Integers, Integers]:
-    """The corners (y, x) [N, 2] of a mask's outlines, sorted, and each one's neighbor along its row and its column.
+    """Returns the corners (y, x) [N, 2] of a mask's outlines, sorted, and the neighbor of each along row and column.
 
     A point is a corner if an odd number of its four pixels is in the mask. Where only two diagonal ones are, two
     outlines touch and the point is two corners, each between the edges of one pixel, so that pixels that touch at a
@@ -127,5 +127,5 @@ def _partners(order: Integers) -> Integers:
 
 
 def _positions(is_there: npt.NDArray[np.bool_]) -> Integers:
-    """The (y, x) [N, 2] of what is true, sorted; a fifth of the time of `np.argwhere`."""
+    """Returns the (y, x) [N, 2] of what is true, sorted; a fifth of the time of `np.argwhere`."""
     return np.stack(np.divmod(np.flatnonzero(is_there), is_there.shape[1]), axis=1)

@@ -23,7 +23,7 @@ class Rle(NamedTuple):
     counts: str
 
     def to_coco(self) -> dict[str, Any]:
-        """The mask as COCO's json writes it."""
+        """Returns the mask as COCO's json writes it."""
         return {"size": list(self.size), "counts": self.counts}
 
 
@@ -120,7 +120,7 @@ def run_lengths(counts: str) -> npt.NDArray[np.int64]:
 
 
 def union_of(rles: Sequence[Rle]) -> Rle:
-    """The pixels that are in any of the masks, which have one size. `rles` must not be empty."""
+    """Returns the pixels that are in any of the masks, which have one size. `rles` must not be empty."""
     return _to_rle(coco_mask.merge([rle.to_coco() for rle in rles]))
 
 

@@ -20,7 +20,7 @@ _LAST_WRITTEN_AS_IT_IS = 2  # index of the run
 
 
 def encode_packed(columns_NWB: npt.NDArray[np.uint8], height: int) -> list[Rle]:
-    """The run lengths of packed masks (`bitmasks.py`), uint8 [N, W, B]."""
+    """Returns the run lengths of packed masks (`bitmasks.py`), uint8 [N, W, B]."""
     num_masks, width, _ = columns_NWB.shape
     if num_masks == 0:
         return []
@@ -74,7 +74,7 @@ def _runs(mask_T: _Ints, place_T: _Ints, num_masks: int, num_pixels: int) -> tup
 
 
 def _differences(runs_R: _Ints, num_runs_N: _Ints) -> _Ints:
-    """What is written for each run."""
+    """Returns what is written for each run."""
     index_R = np.arange(len(runs_R)) - np.repeat(num_runs_N.cumsum() - num_runs_N, num_runs_N)
     written_R = runs_R.copy()
     written_R[2:] -= np.where(index_R[2:] > _LAST_WRITTEN_AS_IT_IS, runs_R[:-2], 0)
@@ -82,7 +82,7 @@ def _differences(runs_R: _Ints, num_runs_N: _Ints) -> _Ints:
 
 
 def _characters(numbers_R: _Ints) -> tuple[npt.NDArray[np.uint8], _Ints]:
-    """All characters, and where each number's end."""
+    """Returns all characters, and where each number's end."""
     digits, is_used = [], []
     left, more = numbers_R, np.ones(len(numbers_R), dtype=bool)
     while more.any():

@@ -114,7 +114,7 @@ def _in_picture(boxes_xyxy: Numbers, original: tuple[int, ...], picture: tuple[i
 
 
 def _around_specks(boxes_N4: Boxes, smallest: float) -> tuple[Boxes, npt.NDArray[np.bool_]]:
-    """The boxes, none shorter than `smallest` on both sides, and which ones were."""
+    """Returns the boxes, none shorter than `smallest` on both sides, and which ones were."""
     sides_N2 = boxes_N4[:, 2:] - boxes_N4[:, :2]
     is_speck_N: npt.NDArray[np.bool_] = np.all(sides_N2 < smallest, axis=1)
     centers_N2 = (boxes_N4[:, :2] + boxes_N4[:, 2:]) / 2

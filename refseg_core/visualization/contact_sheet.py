@@ -88,7 +88,7 @@ class _Grid(NamedTuple):
 
 
 def _fitting_grid(num: int, aspect: float, columns: int | None, tile_side: int, has_titles: bool) -> _Grid:
-    """The grid with the largest tiles that fit; at the smallest size, with as many tiles as fit."""
+    """Returns the grid with the largest tiles that fit; at the smallest size, with as many tiles as fit."""
     for side in [*range(tile_side, _SMALLEST_TILE, -8), min(tile_side, _SMALLEST_TILE)]:
         grid = _grid(num, aspect, columns, side, has_titles)
         if grid.fits:
@@ -107,6 +107,6 @@ def _grid(num: int, aspect: float, columns: int | None, side: int, has_titles: b
 
 
 def _fitted(picture: Picture, height: int, width: int) -> Image.Image:
-    """The picture reduced until it fits into the cell."""
+    """Returns the picture reduced until it fits into the cell."""
     scale = min(height / picture.shape[0], width / picture.shape[1], 1)
     return resized(picture, (max(1, round(picture.shape[0] * scale)), max(1, round(picture.shape[1] * scale))))

@@ -32,13 +32,13 @@ class Strokes(NamedTuple):
 
     @classmethod
     def suiting(cls, picture: tuple[int, int]) -> Self:
-        """The sizes for a picture of (height, width)."""
+        """Returns the sizes for a picture of (height, width)."""
         side = (picture[0] * picture[1]) ** 0.5
         return cls(max(2.1, side / 330), max(1, round(side / 650)), max(11, round(4.5 + side / 62)), 8 + side / 160)
 
 
 def resized(image: Picture, size: tuple[int, int]) -> Image.Image:
-    """The image at (height, width), antialiased; a copy where the size is the same."""
+    """Returns the image at (height, width), antialiased; a copy where the size is the same."""
     picture = Image.fromarray(np.ascontiguousarray(image))
     if size == image.shape[:2]:
         return picture
@@ -66,7 +66,7 @@ def draw_mask(
 
 
 def _soft(alpha: Alpha) -> Alpha:
-    """The coverage with steps smoothed, up to a pixel outwards; never less than it was, so that specks stay."""
+    """Returns the coverage with steps smoothed, up to a pixel outwards; never less than it was, so that specks stay."""
     peak = int(alpha.max())
     if 0 < peak < _OPAQUE:  # a mask smaller than a picture pixel
         alpha = (alpha * (_OPAQUE / peak)).astype(np.uint8)
@@ -75,7 +75,7 @@ def _soft(alpha: Alpha) -> Alpha:
 
 
 def _shadow(soft: Alpha) -> Alpha:
-    """A dark rim around the mask: parts neighbors of one color, and shows on a background of that color."""
+    """Returns a dark rim around the mask: parts neighbors of one color, and shows on a background of that color."""
     return _scaled(_spread(soft, 1, outside=0) - soft, _SHADOW_OPACITY)
 
 
@@ -85,7 +85,7 @@ def _lighter(color: Color) -> Color:
 
 
 def _contour(soft: Alpha, thickness: float) -> Alpha:
-    """A line along the inner edge: what is covered and has something uncovered nearer than `thickness`."""
+    """Returns a line along the inner edge: what is covered and has something uncovered nearer than `thickness`."""
     uncovered = _OPAQUE - soft
     return np.asarray(_spread(uncovered, thickness, outside=_OPAQUE) - uncovered, dtype=np.uint8)
 
@@ -110,7 +110,7 @@ def _scaled(alpha: Alpha, factor: float) -> Alpha:
 
 @lru_cache(maxsize=64)
 def _disc(radius: float) -> tuple[tuple[float, tuple[tuple[int, int], ...]], ...]:
-    """The pixels (down, right) of a disc around (0, 0), by their weight in (0, 1]."""
+    """Returns the pixels (down, right) of a disc around (0, 0), by their weight in (0, 1]."""
     reach = range(-int(radius) - 1, int(radius) + 2)
     shifts: dict[float, list[tuple[int, int]]] = {}
     for down, right in itertools.product(reach, reach):

@@ -12,12 +12,12 @@ _SMALLER = 0.8
 
 
 def to_jpeg(picture: Picture, quality: int = 90) -> bytes:
-    """The picture, uint8 RGB [H, W, 3], as a JPEG file; colors at full resolution, so that letters stay sharp."""
+    """Returns the picture, uint8 RGB [H, W, 3], as JPEG; colors at full resolution, so that letters stay sharp."""
     return _encoded(picture, "JPEG", quality=quality, subsampling=0)
 
 
 def to_small_jpeg(picture: Picture, most_bytes: int) -> bytes:
-    """The picture, uint8 RGB [H, W, 3], as a JPEG file of at most that many bytes: coarser, then smaller, until it is.
+    """Returns the picture, uint8 RGB [H, W, 3], as JPEG of at most that many bytes: coarser, then smaller.
 
     The smallest there is, one pixel, takes some 700 bytes.
     """
@@ -31,7 +31,7 @@ def to_small_jpeg(picture: Picture, most_bytes: int) -> bytes:
 
 
 def to_png(picture: Picture) -> bytes:
-    """The picture, uint8 RGB [H, W, 3], as a PNG file: without loss, some four times larger."""
+    """Returns the picture, uint8 RGB [H, W, 3], as a PNG file: without loss, some four times larger."""
     return _encoded(picture, "PNG")
 
 

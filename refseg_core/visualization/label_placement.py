@@ -69,7 +69,7 @@ def make_labels(texts: Sequence[tuple[str, str]], text_size: int, picture: tuple
 def place_labels(
     labels: Sequence[Label], boxes_N4: Boxes, order: Sequence[int], picture: tuple[int, int]
 ) -> list[tuple[int, int] | None]:
-    """The top left corner of each label: in the picture, near its box and clear of all other labels.
+    """Returns the top left corner of each label: in the picture, near its box and clear of all other labels.
 
     Plates are placed in `order`; None for one that finds no room, or has no text, or no box (not a number).
     """

@@ -38,7 +38,7 @@ class _Span(NamedTuple):
 
     @classmethod
     def around(cls, first: int, last: int, length: int, picture_length: int) -> Self:
-        """The picture pixels around the original's [first, last) of `length`, with a margin."""
+        """Returns the picture pixels around the original's [first, last) of `length`, with a margin."""
         scale = picture_length / length
         start = max(0, int(first * scale) - _MARGIN)
         stop = min(picture_length, int(np.ceil(last * scale)) + _MARGIN)
@@ -104,7 +104,7 @@ def _cover_runs(rle: Rle, picture: tuple[int, int]) -> Coverage | None:
 
 
 def _firm(alpha: Alpha, scale: float) -> Alpha:
-    """An interpolated edge, some `scale` pixels wide, made one pixel wide again."""
+    """Returns an interpolated edge, some `scale` pixels wide, made one pixel wide again."""
     return ((alpha - 127.5) * scale + 127.5).clip(0, 255).astype(np.uint8)
 
 
@@ -136,7 +136,7 @@ def _add_up(
 
 
 def _column_segments(rle: Rle) -> tuple[_Integers, _Integers, _Integers]:
-    """The foreground as vertical segments: column, first row, last row + 1, each [S], by column."""
+    """Returns the foreground as vertical segments: column, first row, last row + 1, each [S], by column."""
     height = rle.size[0]
     ends = run_lengths(rle.counts).cumsum()
     stops = ends[1::2]

@@ -105,7 +105,7 @@ def _at_height(picture: Picture, height: int) -> Image.Image:
 
 
 def _surroundings(box_xyxy: Boxes, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """The square around a box, moved into the image and cut where the image is smaller: xyxy, whole pixels."""
+    """Returns the square around a box, moved into the image and cut where the image is smaller: xyxy, whole pixels."""
     wanted = max(_LEAST_CROP, (box_xyxy[2:] - box_xyxy[:2]).max() * (1 + 2 * _CONTEXT))
     edges = []
     for first, last, length in zip(box_xyxy[:2], box_xyxy[2:], (shape[1], shape[0]), strict=True):
@@ -117,7 +117,7 @@ def _surroundings(box_xyxy: Boxes, shape: tuple[int, ...]) -> tuple[int, int, in
 
 
 def _spotlit(canvas: Image.Image, mask: Rle, color: Color) -> Image.Image:
-    """The canvas with all but the mask dimmed, and the mask's contour."""
+    """Returns the canvas with all but the mask dimmed, and the mask's contour."""
     coverage = cover(mask, (canvas.height, canvas.width))
     light = Image.new("L", canvas.size)
     if coverage is not None:

@@ -48,7 +48,7 @@ class AnnotatedDataset:
 
 
 def is_coco_file(source: DatasetSource) -> bool:
-    """Whether the annotations are one file of COCO json, by its name."""
+    """Returns whether the annotations are one file of COCO json, by its name."""
     return redact(str(source.annotations)).lower().endswith(ANNOTATION_FORMATS["coco"].suffix) and source.format in (
         "auto",
         "coco",

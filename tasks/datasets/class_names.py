@@ -26,7 +26,7 @@ class ClassNames:
 
 
 def find_class_names(folder: Folder, kind: str) -> ClassNames | None:
-    """The list of categories in or above the folder. Raises DatasetError where it is damaged, or YOLO files lack it."""
+    """Returns the list of categories in or above the folder. Raises DatasetError if it is damaged or YOLO lacks it."""
     wanted = (*_YOLO_FILES, *CLASS_FILES) if kind == "yolo" else CLASS_FILES
     num_above = 2 if kind == "yolo" else 1  # labels/train/ lies two below data.yaml
     for place in [folder, *_above(folder, num_above)]:
@@ -71,7 +71,7 @@ def _class_names(uri: str, document: bytes, read: Callable[[bytes], Sequence[str
 
 
 def _yaml_names(document: bytes) -> Sequence[str]:
-    """The `names` of YOLO's YAML file, a list or a mapping from numbers. Raises ValueError where it has none."""
+    """Returns the `names` of YOLO's YAML file, a list or a mapping from numbers. Raises ValueError if it has none."""
     content = yaml.safe_load(document)
     names = content.get("names") if isinstance(content, dict) else None
     if isinstance(names, dict) and sorted(map(str, names)) == sorted(map(str, range(len(names)))):

@@ -65,5 +65,5 @@ def _fetch_ahead(folder: Folder, images: Images) -> Generator[tuple[int, Future[
 
 
 def _has_room(sizes: list[int]) -> bool:
-    """Whether files of these sizes may be held at once; a single one always may."""
+    """Returns whether files of these sizes may be held at once; a single one always may."""
     return len(sizes) == 1 or (len(sizes) <= _FILES_AHEAD and sum(sizes) <= _BYTES_AHEAD)

@@ -12,7 +12,7 @@ from tasks.store.store import Artifact, Store, table_name
 
 
 def load_dataset(store: Store, artifact: Artifact) -> Dataset:
-    """An indexed dataset."""
+    """Returns an indexed dataset."""
     return Dataset(
         store.load(artifact, Images),
         store.load(artifact, Annotations),
@@ -22,12 +22,12 @@ def load_dataset(store: Store, artifact: Artifact) -> Dataset:
 
 
 def is_federated(artifact: Artifact) -> bool:
-    """Whether an indexed dataset's images say more of categories than their annotations do, as LVIS's do."""
+    """Returns whether an indexed dataset's images say more of categories than their annotations do, as LVIS's do."""
     return table_name(FederatedLabels) in artifact.num_rows
 
 
 def ground_truth(store: Store, dataset: Artifact, prototypes: Artifact) -> Dataset:
-    """The targets with the references' category ids; of categories the prototypes' alone."""
+    """Returns the targets with the references' category ids; of categories the prototypes' alone."""
     referenced = store.load(reference_dataset(store, prototypes), Categories)
     targets = numbered_as(referenced, load_dataset(store, dataset))
     is_evaluated = np.isin(referenced.category_id, store.load(prototypes, Prototypes).category_id)
@@ -35,7 +35,7 @@ def ground_truth(store: Store, dataset: Artifact, prototypes: Artifact) -> Datas
 
 
 def _with_frequencies(evaluated: Categories, targets: Categories) -> Categories:
-    """The referenced categories, with the frequencies that the targets give them."""
+    """Returns the referenced categories, with the frequencies that the targets give them."""
     frequency_of = dict(zip(targets.category_id.tolist(), targets.frequency, strict=True))
     frequencies = [frequency_of.get(category_id) for category_id in evaluated.category_id.tolist()]
     return evaluated.replace(frequency=np.array(frequencies, dtype=object))

@@ -25,7 +25,7 @@ class ReferenceImages:
         }
 
     def content(self) -> str:
-        """The hash of all the images' bytes: what is made from them follows it."""
+        """Returns the hash of all the images' bytes: what is made from them follows it."""
         digest = hashlib.sha256()
         for name in self._file_names:
             digest.update(hashlib.sha256(self._folder.read(name)).digest())

@@ -112,7 +112,7 @@ class AnnotationColumns(Columns):
         return flag == 1
 
     def read_mask(self, row: int, segmentation: Any, *, may_lie_outside: bool = False) -> Rle | None:
-        """The mask of an annotation, on its image, with that image's size itself in it: one tuple per image.
+        """Returns the mask of an annotation, on its image, with that image's size itself in it: one tuple per image.
 
         Raises SegmentationError.
         """
@@ -166,7 +166,7 @@ class AnnotationColumns(Columns):
             self.areas[row] = boxes[row, 2] * boxes[row, 3] if mask is None else mask_areas([mask])[0]
 
     def table(self) -> Annotations:
-        """The annotations, in the file's order."""
+        """Returns the annotations, in the file's order."""
         return Annotations(
             annotation_id=np.array(self.ids, dtype=object),
             image_id=np.array([self.images.ids[row] for row in self.image_rows], dtype=object),

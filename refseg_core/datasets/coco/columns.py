@@ -49,7 +49,7 @@ _REPEATED_NAME = "a category name is used more than once: rename or merge the ca
 
 
 def may_be_federated(document: bytes) -> bool:
-    """Whether a file may hold LVIS's lists of what its images are annotated for; parsing shows whether it does."""
+    """Returns whether a file may hold LVIS's lists of categories per image; parsing shows whether it does."""
     return any(name.encode() in document for name in _FEDERATED_LISTS)
 
 
@@ -103,7 +103,7 @@ class ImageColumns(Columns):
         return height, width
 
     def table(self) -> Images:
-        """The images, in the file's order."""
+        """Returns the images, in the file's order."""
         sizes = np.array(self.sizes, dtype=np.int32).reshape(-1, 2)
         return Images(
             image_id=np.array(self.ids, dtype=object),
@@ -156,7 +156,7 @@ class FederatedColumns:
             self.problems.add(_BAD_FEDERATED_ID, f"image {self.image_ids[row]} with {self.category_ids[row]}")
 
     def table(self) -> FederatedLabels | None:
-        """The labels, in the file's order; None where the dataset is not federated."""
+        """Returns the labels, in the file's order; None where the dataset is not federated."""
         if not self.num_lists:
             return None
         return FederatedLabels(
@@ -207,7 +207,7 @@ class CategoryColumns(Columns):
         self.problems.add_repeated(_REPEATED_NAME, list(self.names.values()))
 
     def table(self) -> Categories:
-        """The categories, by ascending id."""
+        """Returns the categories, by ascending id."""
         ids = sorted(self.names)
         return Categories(
             category_id=np.array(ids, dtype=np.int64),

@@ -32,7 +32,7 @@ class JsonReader:
         self._at = 0
 
     def value(self) -> Any:
-        """The next value, parsed."""
+        """Returns the next value, parsed."""
         while True:
             self.peek()
             try:
@@ -47,7 +47,7 @@ class JsonReader:
                 return value
 
     def peek(self) -> str:
-        """The next character that is not white space, without taking it; '' at the end."""
+        """Returns the next character that is not white space, without taking it; '' at the end."""
         while True:
             match = _WHITESPACE.match(self._text, self._at)
             self._at = match.end() if match else self._at
@@ -62,7 +62,7 @@ class JsonReader:
             raise self._error("the end of the file")
 
     def members(self) -> Iterator[str]:
-        """The keys of an object; the caller takes each key's value before the next."""
+        """Yields the keys of an object; the caller takes each key's value before the next."""
         self._take("{")
         if self.peek() == "}":
             self._take("}")
@@ -77,7 +77,7 @@ class JsonReader:
                 return
 
     def items(self) -> Iterator[Any]:
-        """The items of a list."""
+        """Yields the items of a list."""
         self._take("[")
         if self.peek() == "]":
             self._take("]")
@@ -88,7 +88,7 @@ class JsonReader:
                 return
 
     def _take(self, expected: str) -> str:
-        """The next character, which must be among `expected`."""
+        """Returns the next character, which must be among `expected`."""
         character = self.peek()
         if not character or character not in expected:
             raise self._error(" or ".join(repr(one) for one in expected))

@@ -17,7 +17,7 @@ _INTEGER = re.compile(r"-?[0-9]{1,19}")
 
 
 def id_text(value: Any) -> str | None:
-    """An id as text, or None for anything but a whole number or a non-empty text."""
+    """Returns the id as text, or None for anything but a whole number or a non-empty text."""
     if isinstance(value, str):
         return value if value and is_unicode(value) else None
     number = whole_number(value)
@@ -25,7 +25,7 @@ def id_text(value: Any) -> str | None:
 
 
 def id_number(value: Any) -> int | None:
-    """An id as a number of 64 bits, or None for anything but a whole number or its digits."""
+    """Returns the id as a number of 64 bits, or None for anything but a whole number or its digits."""
     if isinstance(value, str) and _INTEGER.fullmatch(value):
         value = int(value)
     number = whole_number(value)
@@ -33,22 +33,22 @@ def id_number(value: Any) -> int | None:
 
 
 def whole_number(value: Any) -> int | None:
-    """An integer, also one written as a float, or None."""
+    """Returns an integer, also one that is written as a float, or None."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     return int(value) if isinstance(value, float) and value.is_integer() else None
 
 
 def is_finite(value: Any) -> bool:
-    """Whether the value is a finite number."""
+    """Returns whether the value is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def is_image_size(height: int, width: int) -> bool:
-    """Whether an image may have this many rows and columns."""
+    """Returns whether an image may have this many rows and columns."""
     return 1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE and height * width <= MAX_PIXELS
 
 
 def shown(item: dict[str, Any], key: str) -> str:
-    """A key with its value, or its absence, as a message says it."""
+    """Returns a key with its value, or its absence, as a message says it."""
     return f"{key} {json.dumps(item[key])}" if key in item else f"no {key}"

@@ -41,7 +41,7 @@ class SegmentationError(ValueError):
 
 
 def read_segmentation(segmentation: Any, size: tuple[int, int], *, may_lie_outside: bool = False) -> Rle | None:
-    """The mask on an image of `size` (height, width; 0 where unknown); None where nothing is an area.
+    """Returns the mask on an image of `size` (height, width; 0 where unknown); None where nothing is an area.
 
     Polygons that reach far outside the image are refused unless they `may_lie_outside`. Raises SegmentationError.
     """
@@ -66,9 +66,9 @@ def read_segmentation(segmentation: Any, size: tuple[int, int], *, may_lie_outsi
 
 
 def _is_area(polygon: Any) -> bool:
-    """Whether a polygon has three points or more. Raises SegmentationError for anything but pairs of finite numbers.
+    """Returns whether a polygon has three points or more. Raises SegmentationError for all but pairs of finite numbers.
 
-    Fewer are not only useless: pycocotools takes four numbers for a box.
+    Fewer points would be wrong: pycocotools takes four numbers for a box.
     """
     try:
         # The sum meets every value once and is not finite if any of them is not.
@@ -119,7 +119,7 @@ def _decompressed(counts: str) -> npt.NDArray[np.int64]:
 
 
 def box_around(mask: Rle) -> tuple[int, int, int, int] | None:
-    """The mask's extent (x, y, width, height), or None if it is empty; without decoding it, however large it is."""
+    """Returns the mask's extent (x, y, width, height), or None if it is empty, without decoding the mask."""
     height = mask.size[0]
     lengths = run_lengths(mask.counts)
     ends = np.cumsum(lengths)

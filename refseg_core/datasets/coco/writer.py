@@ -63,7 +63,7 @@ def coco_dataset(
     min_score: float = 0.0,
     info: Mapping[str, Any] | None = None,
 ) -> Iterator[str]:
-    """The text of a COCO dataset file in pieces: info, all images (also empty ones), categories and annotations.
+    """Yields the text of a COCO dataset file in pieces: info, all images (also empty ones), categories and annotations.
 
     `detections`: tables in the order to write, such as one per shard. Annotations carry their score besides COCO's
     keys. Their ids count all detections from 1, before any is left out, so that neither another `min_score` nor
@@ -84,7 +84,7 @@ def coco_dataset(
 
 
 def json_array(rows: Iterable[Row]) -> Iterator[str]:
-    """The text of a json list of objects in pieces of many rows each, one row a line."""
+    """Yields the text of a json list of objects in pieces of many rows each, one row a line."""
     lines: list[str] = []
     separator = "["
     for row in rows:
