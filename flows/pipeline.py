@@ -24,6 +24,7 @@ from tasks.outputs.prefect_ui.publishing import is_shown
 from tasks.outputs.prefect_ui.references import publish_bank
 from tasks.plan_shards import find_gone_labels, plan_shards
 from tasks.postprocess_memory_bank import postprocess_memory_bank
+from tasks.runtime.progress import ProgressStep
 from tasks.sample_references import sample_references
 from tasks.segment_references import segment_references
 from tasks.specs import LabelJob
@@ -97,7 +98,7 @@ def make_bank_here(config: RunConfig) -> Artifact:
 @flow(name="build bank", flow_run_name=_run_name, persist_result=False)
 def build_bank(config: RunConfig) -> Artifact:
     """Makes one prototype per category from annotated examples."""
-    with stopping_when_cancelled(), _progress(config, "fill memory bank", "references"):
+    with stopping_when_cancelled(), _progress(config, ProgressStep.FILL_MEMORY_BANK):
         prototypes = _bank(config, Store(config.store))
     if is_shown():
         publish_bank(config.store, prototypes)
@@ -144,7 +145,7 @@ def label_targets(config: RunConfig, prototypes: Artifact) -> LabelPlan:
         load_models(config.models)
     plan = plan_labels(config, prototypes)
     try:
-        with _progress(config, "label", "images", total=sum(len(shard) for shard in plan.pending)):
+        with _progress(config, ProgressStep.LABEL, total=sum(len(shard) for shard in plan.pending)):
             label_with(config.execution, _job(config, prototypes, plan), plan.pending)
     except ShardsFailedError as error:
         _publish(config, plan, error.reason_of)
@@ -160,9 +161,9 @@ def _publish(config: RunConfig, plan: LabelPlan, reason_of: Mapping[str, str] | 
         publish_labels(config.store, plan, reason_of)
 
 
-def _progress(config: RunConfig, step: str, unit: str, total: int | None = None) -> AbstractContextManager[object]:
+def _progress(config: RunConfig, step: ProgressStep, total: int | None = None) -> AbstractContextManager[object]:
     """Shows the run's progress in the Prefect UI, if there is a lasting one."""
-    return ProgressArtifact(config.store, step=step, unit=unit, total=total) if is_shown() else nullcontext()
+    return ProgressArtifact(config.store, step=step, total=total) if is_shown() else nullcontext()
 
 
 def _job(config: RunConfig, prototypes: Artifact, plan: LabelPlan) -> LabelJob:

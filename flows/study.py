@@ -12,7 +12,7 @@ from refseg_core.errors import ConfigurationError, DatasetError, StoreError
 from refseg_core.tables import Metrics
 from tasks.index_dataset import index_dataset
 from tasks.outputs.prefect_ui.throughput import duration
-from tasks.runtime import progress
+from tasks.runtime.progress import ProgressStep, report
 from tasks.storage.uris import redact
 from tasks.store.label_store import newest_labels
 from tasks.store.store import Artifact, Store
@@ -53,7 +53,7 @@ def _with(config: RunConfig, num_shots: int, seed: int) -> RunConfig:
 def run_study(configs: Sequence[RunConfig]) -> list[StudyRun]:
     """Runs all configurations that are not finished."""
     messages.print(_cost(configs), style="dim")
-    progress.report("study", total=len(configs))
+    report(ProgressStep.STUDY, total=len(configs))
     return list(_runs(configs))
 
 
@@ -63,7 +63,7 @@ def _runs(configs: Sequence[RunConfig]) -> Iterator[StudyRun]:
         run = _study_run(config, result)
         values = ", ".join(f"{metric} {value:.3f}" for metric, value in run.outcome.values.items())
         messages.print(f"shots {run.outcome.shots}, seed {run.outcome.seed}: {values}")
-        progress.report("study", advanced=1)
+        report(ProgressStep.STUDY, advanced=1)
         yield run
 
 

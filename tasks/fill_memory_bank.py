@@ -20,7 +20,7 @@ from refseg_core.versions import combined
 from tasks.datasets.reference_images import ReferenceImages
 from tasks.models.loading import load_encoder
 from tasks.models.weights import weights_sha256
-from tasks.runtime.progress import report
+from tasks.runtime.progress import ProgressStep, report
 from tasks.runtime.retried_task import retried_task
 from tasks.specs import Models
 from tasks.storage.folder import Folder
@@ -28,7 +28,6 @@ from tasks.store.steps import FILL_MEMORY_BANK
 from tasks.store.store import Artifact, Recipe, Store
 
 log = logging.getLogger(__name__)
-_STEP = "fill memory bank"
 _CROPS_PER_BATCH = 8
 
 
@@ -65,11 +64,11 @@ def _version(encoder: str) -> int:
 def _encode(
     references: References, reference_images: ReferenceImages, encoder: Encoder, settings: ReferenceSettings
 ) -> MemoryBank:
-    report(_STEP, total=len(references))
+    report(ProgressStep.FILL_MEMORY_BANK, total=len(references))
     encoded: dict[int, EncodedReference] = {}
     waiting: dict[int, Crop] = {}
     for row, crop in _crops(references, reference_images, encoder, settings):
-        report(_STEP, advanced=1)
+        report(ProgressStep.FILL_MEMORY_BANK, advanced=1)
         if isinstance(crop, UnusableReferenceError):
             _warn_left_out(references, row, str(crop))
             continue

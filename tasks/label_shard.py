@@ -20,7 +20,7 @@ from tasks.models.loading import load_encoder, load_segmenter
 from tasks.models.weights import sha256_of_models
 from tasks.outputs.pictures import LabelPictures
 from tasks.runtime.cancellation import check_stopped
-from tasks.runtime.progress import report
+from tasks.runtime.progress import ProgressStep, report
 from tasks.runtime.retried_task import retried_task
 from tasks.specs import LabelJob
 from tasks.storage.folder import Folder
@@ -60,7 +60,7 @@ def label_shard(job: LabelJob, shard: Shard) -> ShardSummary:
         for labels, row in _label_each(labeler, images, read, pictures):
             rows.append(row)
             detections.append(labels)
-            report("label", advanced=1)
+            report(ProgressStep.LABEL, advanced=1)
             check_stopped()
     labeled = LabeledImages.concatenate(rows)
     run.commit(shard, Detections.concatenate(detections), labeled)

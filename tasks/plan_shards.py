@@ -17,7 +17,7 @@ from refseg_core.settings.labeling_paths import LABELING_PATHS
 from refseg_core.tables import GoneLabels, Images
 from refseg_core.versions import combined
 from tasks.models.weights import sha256_of_models
-from tasks.runtime.progress import report
+from tasks.runtime.progress import ProgressStep, report
 from tasks.runtime.retried_task import retried_task
 from tasks.specs import LabelSpec, Models
 from tasks.storage.uris import redact
@@ -48,7 +48,7 @@ def plan_shards(
     run = LabelRun.open(store, recipe)
     run.request(dataset)
     pending = tuple(run.pending(run.plan(store.load(dataset, Images), spec.batches.images_per_shard)))
-    report("label", total=int(np.sum([len(shard) for shard in pending])))
+    report(ProgressStep.LABEL, total=int(np.sum([len(shard) for shard in pending])))
     return LabelPlan(dataset, run.key, pending)
 
 

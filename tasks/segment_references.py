@@ -16,14 +16,12 @@ from refseg_core.versions import combined
 from tasks.datasets.reference_images import ReferenceImages
 from tasks.models.loading import load_segmenter
 from tasks.models.weights import weights_sha256
-from tasks.runtime.progress import report
+from tasks.runtime.progress import ProgressStep, report
 from tasks.runtime.retried_task import retried_task
 from tasks.specs import Models
 from tasks.storage.folder import Folder
 from tasks.store.steps import SEGMENT_REFERENCES
 from tasks.store.store import Artifact, Recipe, Store
-
-_STEP = "segment references"
 
 
 @retried_task("segment references")
@@ -65,7 +63,7 @@ def _with_masks(
     masks, sources = references.mask_rle.copy(), references.mask_source.copy()
     scores = references.mask_score.copy()
     lacking = np.flatnonzero([rle is None for rle in references.mask_rle])
-    report(_STEP, total=len(lacking))
+    report(ProgressStep.SEGMENT_REFERENCES, total=len(lacking))
     for file_name in sorted(set(references.file_name[lacking])):
         rows = lacking[references.file_name[lacking] == file_name]
         found, predicted_iou = _segment(
@@ -73,7 +71,7 @@ def _with_masks(
         )
         for row, rle, score in zip(rows, encode_masks(found), predicted_iou.tolist(), strict=True):
             masks[row], sources[row], scores[row] = rle, "segmenter", score
-        report(_STEP, advanced=len(rows))
+        report(ProgressStep.SEGMENT_REFERENCES, advanced=len(rows))
     return references.replace(mask_rle=masks, mask_source=sources, mask_score=scores)
 
 

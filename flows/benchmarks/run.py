@@ -17,7 +17,7 @@ from flows.pipeline import run_pipeline
 from refseg_core.tables import Images, Metrics
 from tasks.outputs.prefect_ui.benchmark import publish_benchmark
 from tasks.outputs.prefect_ui.publishing import is_shown
-from tasks.runtime.progress import report
+from tasks.runtime.progress import ProgressStep, report
 from tasks.store.label_store import LabelRun
 from tasks.store.shard_plans import LabelPlan
 from tasks.store.steps import BENCHMARK
@@ -88,7 +88,7 @@ def run_benchmark(
 
 def run_plan(plan: Plan) -> Artifact:
     """Runs what is not finished and stores the table."""
-    report("benchmark", total=len(plan.runs))
+    report(ProgressStep.BENCHMARK, total=len(plan.runs))
     store = Store(plan.store)
     outcomes, inputs = [], {}
     for number, (point, config) in enumerate(plan.runs):
@@ -98,7 +98,7 @@ def run_plan(plan: Plan) -> Artifact:
         percent = {kind: _PERCENT * value for kind, value in numbers.items()}
         outcomes.append(RunOutcome(point, percent, _seconds_per_image(store, result.plan)))
         inputs[f"run {number}"] = result.metrics.name
-        report("benchmark", advanced=1)
+        report(ProgressStep.BENCHMARK, advanced=1)
     table = compare_with_published(plan.benchmark, outcomes, corrected=plan.corrected)
     settings = plan.benchmark.model_dump(mode="json") | {"corrected": plan.corrected}
     recipe = Recipe(*BENCHMARK, version=1, settings=settings, inputs=inputs)

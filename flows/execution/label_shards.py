@@ -19,7 +19,7 @@ from tasks.label_shard import ShardSummary, label_shard
 from tasks.outputs.prefect_ui.progress import ProgressArtifact
 from tasks.outputs.prefect_ui.publishing import is_shown
 from tasks.runtime.cancellation import stopping_with_this
-from tasks.runtime.progress import report
+from tasks.runtime.progress import ProgressStep, report
 from tasks.specs import LabelJob
 from tasks.storage.retry import reason
 from tasks.store.shard_plans import Shard
@@ -59,7 +59,7 @@ def label_shards(job: LabelJob, shards: list[Shard], elsewhere: bool = False) ->
                     raise failure
                 reason_of[shard] = reason(failure)
             elif elsewhere:  # other processes report their progress to nobody here
-                report("label", advanced=len(shard))
+                report(ProgressStep.LABEL, advanced=len(shard))
     if reason_of:
         raise ShardsFailedError.of({shard.name: why for shard, why in reason_of.items()}, len(shards))
 

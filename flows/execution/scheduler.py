@@ -15,7 +15,7 @@ from flows.config.run_config import ExecutionConfig
 from flows.errors import ShardsFailedError
 from flows.execution.names import group_name
 from flows.execution.run_monitor import POLL_SECONDS, UNKNOWN, Outage, RunStatus, RunWatch, Workers, cancelled_on_error
-from tasks.runtime.progress import report
+from tasks.runtime.progress import ProgressStep, report
 from tasks.specs import LabelJob
 from tasks.store.label_store import LabelRun
 from tasks.store.shard_plans import Shard
@@ -166,7 +166,7 @@ class Scheduler:
     def _report(self) -> None:
         at_work = sum(group.num_images * group.watch.status.share_done for group in self._groups.values())
         num_done = max(self._num_reported, int(self._num_done + at_work))
-        report("label", advanced=num_done - self._num_reported)
+        report(ProgressStep.LABEL, advanced=num_done - self._num_reported)
         self._num_reported = num_done
 
     def _update_workers(self, online: Sequence[str], now: float) -> None:

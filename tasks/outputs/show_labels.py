@@ -19,13 +19,11 @@ from tasks.outputs.pictures import (
     picture_name,
     reference_panels,
 )
-from tasks.runtime.progress import report
+from tasks.runtime.progress import ProgressStep, report
 from tasks.storage.folder import Folder
 from tasks.store.label_store import LabelRun
 from tasks.store.lineage import input_artifact, reference_dataset
 from tasks.store.store import Artifact, Store
-
-_STEP = "draw pictures"
 
 
 def show_labels(store_uri: str, labels_key: str, out_uri: str, *, score_thresh: float, limit: int | None) -> int:
@@ -45,9 +43,9 @@ def show_labels(store_uri: str, labels_key: str, out_uri: str, *, score_thresh: 
     num_pictures = 1
     source = Folder(recipe["settings"]["images"])
     for images, detections in _labels_by_shard(run, limit):
-        report(_STEP, total=len(images))
+        report(ProgressStep.DRAW_PICTURES, total=len(images))
         for image in read_images(source, images, max_pixels=MAX_PIXELS):
-            report(_STEP, advanced=1)
+            report(ProgressStep.DRAW_PICTURES, advanced=1)
             if image.pixels is None:
                 continue
             image_id = images.image_id[image.row]

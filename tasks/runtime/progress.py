@@ -1,18 +1,41 @@
-"""Tells whoever listens in this process how far a step is. Tasks report; the command line draws the bars."""
+"""Reports how far a step is to listeners in this process: the bars of the command line, an artifact of Prefect's UI."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
+
+
+class ProgressStep(StrEnum):
+    """Everything whose progress is reported, as it is shown. A new one is a line here."""
+
+    SEGMENT_REFERENCES = "segment references"
+    FILL_MEMORY_BANK = "fill memory bank"
+    LABEL = "label"
+    DRAW_PICTURES = "draw pictures"
+    READ_STATUS = "look at shards"
+    VERIFY = "verify"
+    REMOVE = "remove"
+    STUDY = "study"
+    BENCHMARK = "benchmark"
+    BENCH = "bench"
+    BENCH_SCALE = "bench scale"
+    CEILINGS = "ceilings"
+
+    @property
+    def unit(self) -> str:
+        """What is counted, where the Prefect UI shows it."""
+        return "references" if self in (self.SEGMENT_REFERENCES, self.FILL_MEMORY_BANK) else "images"
 
 
 @dataclass(frozen=True)
 class Progress:
-    """`advanced` more of a step's units are done; `total`, where it is known, says of how many.
+    """`advanced` more units of a step are done; `total`: how many there are to do, if known.
 
-    `doing`: what is being done from now on, where the step's name alone does not say it.
+    `doing`: what is being done from now on, if the step's name alone does not say it.
     """
 
-    step: str
+    step: ProgressStep
     advanced: int
     total: int | None = None
     doing: str | None = None
@@ -21,15 +44,15 @@ class Progress:
 _listeners: list[Callable[[Progress], None]] = []
 
 
-def report(step: str, *, advanced: int = 0, total: int | None = None, doing: str | None = None) -> None:
-    """Tells the listeners."""
+def report(step: ProgressStep, *, advanced: int = 0, total: int | None = None, doing: str | None = None) -> None:
+    """Reports to every listener."""
     for listener in _listeners:
         listener(Progress(step, advanced, total, doing))
 
 
 @contextmanager
 def listening(listener: Callable[[Progress], None]) -> Iterator[None]:
-    """Within the block `listener` hears every report."""
+    """Calls `listener` with every report within the block."""
     _listeners.append(listener)
     try:
         yield

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from refseg_core.errors import StoreError
-from tasks.runtime.progress import report
+from tasks.runtime.progress import ProgressStep, report
 from tasks.storage.listing import FileInfo
 from tasks.storage.uris import redact
 from tasks.store.label_store import FOLDER, LabelRun, open_labels
@@ -28,7 +28,6 @@ from tasks.store.steps import ARTIFACT_FOLDERS, BENCHMARK
 from tasks.store.store import MANIFEST, Artifact, Store, numbered_name
 
 Why = Literal["leftover", "unused", "gone", "labels"]
-_STEP = "remove"
 # How the names of labels' objects begin, in the order of removal; artifacts follow. Parts of shards go before plans:
 # whoever plans other images into shards of those names would take them for its own. The recipe goes before requests, of
 # which the last but one may name a listing that was removed long ago.
@@ -70,10 +69,10 @@ def find_garbage(
 
 def remove(store: Store, garbage: Collection[Garbage]) -> None:
     """Removes the objects, in their order; may be stopped and started again."""
-    report(_STEP, total=len(garbage))
+    report(ProgressStep.REMOVE, total=len(garbage))
     for one in garbage:
         store.folder.delete(one.name)
-        report(_STEP, advanced=1)
+        report(ProgressStep.REMOVE, advanced=1)
 
 
 def _turn(name: str) -> int:

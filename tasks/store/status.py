@@ -5,13 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from tasks.runtime.progress import report
+from tasks.runtime.progress import ProgressStep, report
 from tasks.store.label_store import FOLDER, STATUSES, LabelRun, count_statuses
 from tasks.store.shard_plans import Shard, Wanted
 from tasks.store.steps import ARTIFACT_FOLDERS
 from tasks.store.store import Store, size_of
-
-_STEP = "look at shards"
 
 
 @dataclass(frozen=True)
@@ -108,9 +106,9 @@ def _labels_status(store: Store, recipe: Mapping[str, Any]) -> LabelsStatus:
     run = LabelRun(store, recipe["key"])
     dataset, images = run.requested(), run.images()
     wanted, found = Wanted(images), _Found()
-    report(_STEP, total=len(images))
+    report(ProgressStep.READ_STATUS, total=len(images))
     for shard, num_wanted, manifest in run.shards_with_manifests(wanted):
-        report(_STEP, advanced=num_wanted)
+        report(ProgressStep.READ_STATUS, advanced=num_wanted)
         if manifest is None:
             found.missing.append(shard.name)
         else:

@@ -13,7 +13,7 @@ from refseg_core import tables
 from refseg_core.errors import NotFoundError, StoreError
 from refseg_core.table_schema import Table
 from refseg_core.tables import Detections, Images, LabeledImages
-from tasks.runtime.progress import report
+from tasks.runtime.progress import ProgressStep, report
 from tasks.storage.folder import Folder
 from tasks.storage.prefetch import ahead
 from tasks.storage.uris import redact
@@ -25,7 +25,6 @@ from tasks.store.shard_plans import PlanPart, Shard
 from tasks.store.steps import ARTIFACT_FOLDERS
 from tasks.store.store import MANIFEST, Store, numbered_name, table_name
 
-_STEP = "verify"
 _AT_ONCE = 8
 _TABLES: dict[str, type[Table]] = {
     table_name(kind): kind for kind in vars(tables).values() if isinstance(kind, type) and issubclass(kind, Table)
@@ -156,10 +155,10 @@ def _check_planned_once(run: LabelRun, part: PlanPart, planned: set[tuple[str, s
 
 
 def _verify_shards(run: LabelRun, part: PlanPart, verified: Verified) -> None:
-    report(_STEP, total=len(part.shards))
+    report(ProgressStep.VERIFY, total=len(part.shards))
     check = partial(_verify_shard, run, part.images)
     for found in ahead(check, part.shards, _AT_ONCE):
-        report(_STEP, advanced=1)
+        report(ProgressStep.VERIFY, advanced=1)
         verified.num_manifests += found.num_manifests
         verified.num_parts += found.num_parts
         verified.num_rows += found.num_rows

@@ -19,7 +19,7 @@ from tasks.models.profiling.arithmetic import Arithmetic, count_arithmetic
 from tasks.models.profiling.inputs import Inputs
 from tasks.models.profiling.machine_limits import Ceilings, measure_ceilings
 from tasks.models.profiling.stopwatch import Stopwatch, forget_peak, peak_bytes
-from tasks.runtime.progress import report
+from tasks.runtime.progress import ProgressStep, report
 from tasks.storage.folder import Folder
 from tasks.store.parquet import table_to_parquet
 
@@ -72,7 +72,7 @@ def compare_paths(inputs: Inputs, paths: Sequence[str]) -> Comparison:
     runs = {path: _Run(inputs, path) for path in paths}
     size = runs[paths[0]].labeler.images_per_batch
     batches = [range(start, min(start + size, len(inputs.names))) for start in range(0, len(inputs.names), size)]
-    report("bench", total=len(paths) * len(inputs.names), doing="counting operations")
+    report(ProgressStep.BENCH, total=len(paths) * len(inputs.names), doing="counting operations")
     arithmetic = count_arithmetic(inputs.segmenter, inputs.encoder)
     with tempfile.TemporaryDirectory() as place:
         target = Folder(place)
@@ -80,7 +80,7 @@ def compare_paths(inputs: Inputs, paths: Sequence[str]) -> Comparison:
         for number, batch in enumerate(batches):
             for path in _turned(paths, number):
                 runs[path].label(batch, target)
-                report("bench", advanced=len(batch))
+                report(ProgressStep.BENCH, advanced=len(batch))
     first = runs[paths[0]]
     return Comparison(
         measure_ceilings(inputs.device),
@@ -151,7 +151,7 @@ class _Run:
 
     @contextmanager
     def _stage(self, stage: str) -> Iterator[None]:
-        report("bench", doing=f"{self._doing}, {self.path}: {stage}")
+        report(ProgressStep.BENCH, doing=f"{self._doing}, {self.path}: {stage}")
         with self._watch(stage):
             yield
 

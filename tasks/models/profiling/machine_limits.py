@@ -13,7 +13,7 @@ import torch
 
 from refseg_core.models.processor import this_processor
 from tasks.models.profiling.stopwatch import finish
-from tasks.runtime.progress import report
+from tasks.runtime.progress import ProgressStep, report
 
 _PRECISIONS = (torch.float32, torch.bfloat16, torch.float16)
 _SIDES = {"cpu": (256, 512, 1024, 2048), "cuda": (1024, 2048, 4096, 8192)}
@@ -46,7 +46,7 @@ class Ceilings:
 def measure_ceilings(device: torch.device, *, seconds: float = _SECONDS) -> Ceilings:
     """Measures each for so many seconds at most, and tells which."""
     computed = [dtype for dtype in _PRECISIONS if _has_products_of(device, dtype)]
-    report("ceilings", total=len(computed) + 1)
+    report(ProgressStep.CEILINGS, total=len(computed) + 1)
     products = {_name(dtype): _largest(_products(device, dtype), device, seconds) for dtype in computed}
     return Ceilings(
         machine=_describe(device),
@@ -90,13 +90,13 @@ def _largest(sizes: Iterator[_Sized], device: torch.device, seconds: float) -> f
     for doing, amount, work in sizes:
         if amount_before and time.perf_counter() + 2 * took * amount / amount_before > ends_at:  # it warms up, too
             break
-        report("ceilings", doing=doing)
+        report(ProgressStep.CEILINGS, doing=doing)
         took = _best(work, device, ends_at)
         gained = amount / took / most if most else float("inf")
         most, amount_before = max(most, amount / took), amount
         if gained < _STEADY:
             break
-    report("ceilings", advanced=1)
+    report(ProgressStep.CEILINGS, advanced=1)
     return most
 
 

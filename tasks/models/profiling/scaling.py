@@ -15,7 +15,7 @@ from refseg_core.settings import ReferenceSettings
 from tasks.datasets.demo_files import demo_images
 from tasks.models.profiling.inputs import Inputs, random_prototypes
 from tasks.models.profiling.stopwatch import finish
-from tasks.runtime.progress import report
+from tasks.runtime.progress import ProgressStep, report
 
 _POINTS_PER_SIDE = (8, 16, 32)
 _CATEGORIES = (20, 80, 1203)
@@ -42,18 +42,18 @@ def measure_growth(inputs: Inputs) -> list[Growth]:
         "references": (_REFERENCES, lambda number: _of_references(inputs, number)),
         "images": (_IMAGES, lambda number: _of_images(inputs, number)),
     }
-    report("bench scale", total=sum(len(values) for values, _ in series.values()))
+    report(ProgressStep.BENCH_SCALE, total=sum(len(values) for values, _ in series.values()))
     return [_measured(name, values, seconds_of) for name, (values, seconds_of) in series.items()]
 
 
 def _measured(name: str, values: Sequence[int], seconds_of: Callable[[int], float]) -> Growth:
-    report("bench scale", doing=f"{name}: warming up")
+    report(ProgressStep.BENCH_SCALE, doing=f"{name}: warming up")
     seconds_of(values[0])
     seconds = []
     for value in values:
-        report("bench scale", doing=f"{name}: {value}")
+        report(ProgressStep.BENCH_SCALE, doing=f"{name}: {value}")
         seconds.append(seconds_of(value))
-        report("bench scale", advanced=1)
+        report(ProgressStep.BENCH_SCALE, advanced=1)
     shown = [value**2 for value in values] if name == "points" else values
     return Growth(name, tuple(shown), tuple(seconds))
 

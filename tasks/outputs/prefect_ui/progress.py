@@ -1,4 +1,4 @@
-"""How far a run is, shown in the Prefect UI while it works, and to whoever watches whether it still does."""
+"""How far a run is, shown in the Prefect UI while it works; that it is updated shows others that it still works."""
 
 import contextvars
 import logging
@@ -16,7 +16,7 @@ from prefect.utilities.context import get_task_and_flow_run_ids
 from tasks.outputs.prefect_ui.keys import artifact_name, slug
 from tasks.outputs.prefect_ui.markdown import escaped
 from tasks.outputs.prefect_ui.throughput import Pace
-from tasks.runtime.progress import Progress, listening
+from tasks.runtime.progress import Progress, ProgressStep, listening
 from tasks.storage.retry import reason
 
 log = logging.getLogger(__name__)
@@ -33,11 +33,11 @@ def progress_key(store_uri: str, worker: str | None = None) -> str:
 
 
 class ProgressArtifact:
-    """Within the block, which is in a flow run, an artifact says how far it is.
+    """An artifact that shows how far a flow run is while the block runs, which has to be within the run.
 
-    It hears what this process reports of `step`; with None it hears nothing, and `set` says how far it is. It is
-    updated every few seconds, also when nothing went on: a recent `updated` is a sign of life. The server is asked
-    from a thread of its own, and one that does not answer costs the block nothing but, at its end, three seconds.
+    It counts what this process reports of `step`, and is updated every few seconds even without a report, so that a
+    recent `updated` is a sign of life. Requests are made in a thread of their own: a server that does not answer costs
+    the block at most three seconds, at its end.
     """
 
     def __init__(
@@ -46,13 +46,12 @@ class ProgressArtifact:
         worker: str | None = None,
         *,
         total: int | None = None,
-        step: str | None = "label",
-        unit: str = "images",
+        step: ProgressStep = ProgressStep.LABEL,
         seconds: float = _SECONDS,
     ) -> None:
         self.key = progress_key(store_uri, worker)
         self._whose = "" if worker is None else f"{escaped(worker)}: "
-        self._step, self._unit, self._seconds = step, unit, seconds
+        self._step, self._seconds = step, seconds
         self._pace = Pace(time.monotonic(), total)
         self._done = 0
         self._lock = threading.Lock()
@@ -77,19 +76,6 @@ class ProgressArtifact:
         if self._thread is not None:
             self._thread.join(_GOODBYE_SECONDS)
 
-    def set(self, done: int, total: int | None = None) -> None:
-        """So many are done, of so many where that is new."""
-        with self._lock:
-            self._done = done
-            self._pace.total = self._pace.total if total is None else total
-
-    @property
-    def told(self) -> str:
-        """'1,024 of 4,096 images'."""
-        with self._lock:
-            self._pace.done = self._done
-            return self._pace.counted(self._unit)
-
     def _hear(self, heard: Progress) -> None:
         if heard.step == self._step:
             with self._lock:
@@ -110,7 +96,7 @@ class ProgressArtifact:
         with self._lock:
             self._pace.mark(now, self._done)
             told = self._pace.told_at_end if is_end else self._pace.told
-            return self._pace.percentage, f"{self._whose}{told(now, self._unit)}"
+            return self._pace.percentage, f"{self._whose}{told(now, self._step.unit)}"
 
 
 class _Sender:

@@ -282,15 +282,3 @@ def test_work_that_fails_leaves_how_far_it_came() -> None:
     (artifact,) = published("s3://bucket/fails")["progress"]
     assert artifact.data == 25
     assert str(artifact.description).startswith("2 of 8 images in")
-
-
-def test_a_run_may_say_how_far_its_workers_are() -> None:
-    @flow(persist_result=False)
-    def orchestrate() -> None:
-        with ProgressArtifact("s3://bucket/set", step=None) as progress:
-            report("label", advanced=5)
-            progress.set(3, total=12)
-
-    orchestrate()
-    (artifact,) = published("s3://bucket/set")["progress"]
-    assert artifact.data == 25
