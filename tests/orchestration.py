@@ -1,10 +1,10 @@
-"""What Prefect costs beside the model: `python -m tests.orchestration JOB` prints it, with a model that sleeps.
+"""Measures the overhead of Prefect with a model that sleeps: `python -m tests.orchestration JOB`.
 
-    overhead    shards of 64 images at 50 images a second: the share of time that is not the model's, requests a shard
+    overhead    shards of 64 images at 50 images/s: the share of time outside of the model, and requests per shard
     shards      2,000 shards in one run: the memory of the server's process and the size of its database
-    workers     1, 2, 4 and 8 workers at one run: images a second against one worker's
+    workers     1, 2, 4 and 8 workers on one run: images/s compared with one worker
 
-A benchmark and no test: figures depend on the machine, and nothing here fails. It starts its own server.
+A benchmark, not a test: figures depend on the machine. It starts its own server.
 """
 
 import os
@@ -37,24 +37,24 @@ _requests: Counter[str] = Counter()
 
 
 def overhead(folder: Path) -> None:
-    """In one process, with a server beside it."""
+    """Measures one process and its server."""
     os.environ[SECONDS_VARIABLE] = "0.02"
     with _server(folder):
         job, all_shards = _work(folder, 75, _IMAGES_PER_SHARD)
         label_shards(job, all_shards[:2])
         costs = [_cost(job, all_shards[2:27]), _cost(job, all_shards[27:])]
         for number, (wall, slept, requests) in zip((25, 48), costs, strict=True):
-            _tell(
+            _print(
                 f"{number} shards of 64 images: {wall:.2f} s from the first image to the last, of which the model "
-                f"{slept:.2f} s: {100 * (1 - slept / wall):.2f} % are not its; {requests} requests"
+                f"{slept:.2f} s: {100 * (1 - slept / wall):.2f} % overhead; {requests} requests"
             )
-    _tell(f"each further shard: {(costs[1][2] - costs[0][2]) / 23:.2f} requests")
+    _print(f"each further shard: {(costs[1][2] - costs[0][2]) / 23:.2f} requests")
 
 
 def _cost(job: LabelJob, shards: list[Shard]) -> tuple[float, float, int]:
-    """Seconds from the first image to the last, those of them in which the model slept, and requests to the server.
+    """Returns the seconds from the first image to the last, those that the model slept, and requests to the server.
 
-    A flow's start and end are not counted: they take a second or two, whole ones, however many shards it has.
+    The start and end of a flow are not counted; they take one or two seconds for any number of shards.
     """
     requests, slept = _requests.total(), SleepingLabeler.seconds_slept
     SleepingLabeler.first_at = None
@@ -65,12 +65,12 @@ def _cost(job: LabelJob, shards: list[Shard]) -> tuple[float, float, int]:
 
 
 def shards(folder: Path) -> None:
-    """Small ones, since their number is what counts."""
+    """Measures many small shards."""
     with _server(folder) as server:
         job, all_shards = _work(folder, 2000, 1)
         os.environ[SECONDS_VARIABLE] = "0"
         for number in range(0, len(all_shards) + 1, 500):
-            _tell(
+            _print(
                 f"{number:5} shards: server {_resident_mb(server.pid):.0f} MB, database {_database_mb(folder):.1f} MB"
             )
             if number < len(all_shards):
@@ -79,7 +79,7 @@ def shards(folder: Path) -> None:
 
 
 def workers(folder: Path) -> None:
-    """Groups as long as one of them takes to start a few times over; workers share two cores only to start."""
+    """Measures workers on groups that take several times as long as a worker's start, which shares the cores."""
     seconds_per_image, shards_each = 0.05, 20
     rates: dict[int, float] = {}
     for number in (1, 2, 4, 8):
@@ -89,13 +89,13 @@ def workers(folder: Path) -> None:
             for worker in range(number):
                 stack.enter_context(_worker(f"gpu{worker}", seconds_per_image))
             runs = [
-                _hand_out(job, all_shards[first : first + shards_each])
+                _submit(job, all_shards[first : first + shards_each])
                 for first in range(0, len(all_shards), shards_each)
             ]
             took = _wait(runs)
             rates[number] = sum(len(shard) for shard in all_shards) / max(took)
-            _tell(
-                f"{number} workers: {rates[number]:6.1f} images/s at work, {rates[number] / rates[1] / number:.3f} of "
+            _print(
+                f"{number} workers: {rates[number]:6.1f} images/s, {rates[number] / rates[1] / number:.3f} of "
                 f"linear; the model alone {number / seconds_per_image:.0f}"
             )
 
@@ -111,7 +111,7 @@ def _deploy(folder: Path) -> None:
         subprocess.run([sys.executable, "-m", "prefect", *command], check=True, cwd=_ROOT, stdout=subprocess.DEVNULL)
 
 
-def _hand_out(job: LabelJob, shards: list[Shard]) -> Any:
+def _submit(job: LabelJob, shards: list[Shard]) -> Any:
     from prefect.deployments import run_deployment
 
     run: Any = run_deployment("label shards/gpu", parameters={"job": job, "shards": shards}, timeout=0)
@@ -119,7 +119,7 @@ def _hand_out(job: LabelJob, shards: list[Shard]) -> Any:
 
 
 def _wait(runs: list[Any]) -> list[float]:
-    """Seconds that each run was at work, once all have ended."""
+    """Waits until all runs have ended; returns the seconds of each."""
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:
@@ -142,10 +142,10 @@ def _worker(name: str, seconds_per_image: float) -> Iterator[None]:
 
 @contextmanager
 def _server(folder: Path) -> Iterator[PrefectServer]:
-    """A server that this process and those that it starts use."""
+    """Yields a server for this process and its children."""
     with prefect_server(folder) as server:
         os.environ |= {**server.environment, "PREFECT_WORKER_QUERY_SECONDS": "2", "PREFECT_LOGGING_LEVEL": "WARNING"}
-        # This process has read its settings before.
+        # This process has already read its settings.
         with temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_HOME: server.home}):
             yield server
 
@@ -166,7 +166,7 @@ def _running(command: list[str], environment: dict[str, str], log: Path) -> Iter
 
 
 def _work(folder: Path, num_shards: int, images_per_shard: int) -> tuple[LabelJob, list[Shard]]:
-    """Images of one small file each, planned."""
+    """Writes small images and plans their shards."""
     (folder / "images").mkdir(exist_ok=True)
     names = [f"{number:06d}.png" for number in range(num_shards * images_per_shard)]
     for name in names:
@@ -197,7 +197,7 @@ def _count_requests() -> None:
 
 
 def _resident_mb(pid: int) -> float:
-    """Of the process and those that it started."""
+    """Returns the memory of the process and its children."""
     pids = [pid, *map(int, subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, check=False).stdout.split())]
     pages = [int(Path(f"/proc/{each}/statm").read_text().split()[1]) for each in pids]
     return sum(pages) * os.sysconf("SC_PAGE_SIZE") / 1e6
@@ -207,7 +207,7 @@ def _database_mb(folder: Path) -> float:
     return sum(file.stat().st_size for file in (folder / "prefect").glob("prefect.db*")) / 1e6
 
 
-def _tell(line: str) -> None:
+def _print(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
