@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
+from PIL import Image
 
 from flows.cli.main import main
 from flows.config.run_config import keys
+from tests.demo_scenes.dataset import draw_demo_targets
 
 _ROOT = Path(__file__).resolve().parents[1]
 _README = _ROOT / "README.md"
@@ -172,3 +175,27 @@ def test_what_is_wrong_is_found_by_one_rule(text: str, rule: _Rule, tmp_path: Pa
     (tmp_path / "page.md").write_text(text + "\n", "utf-8")
     page: Any = _Page(tmp_path / "page.md")
     assert [other for other in _RULES if list(other(page))] == [rule]
+
+
+@pytest.mark.slow
+def test_the_library_guide_runs_and_finds_its_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the demo's models and a drawn scene under the names of the guide's files."""
+    for name, packaged in (("sam2_hiera_tiny.pt", "sam2_demo.pt"), ("dinov2_vits14_pretrain.pth", "dinov2_demo.pt")):
+        (tmp_path / name).symlink_to(_ROOT / "refseg_core" / "demo" / "weights" / packaged)
+    (scene,) = draw_demo_targets(1)
+    boat_HW = scene.instances[0].mask
+    for name, pixels in (("boat", scene.image), ("bird", scene.image), ("harbor", scene.image)):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.jpg")
+    Image.fromarray(boat_HW).save(tmp_path / "boat_mask.png")
+    monkeypatch.chdir(tmp_path)
+
+    names: dict[str, Any] = {}
+    for block in re.findall(
+        r"^```python\n(.*?)^```$", (_ROOT / "deployments/guides/library.md").read_text("utf-8"), re.M | re.S
+    ):
+        exec(block, names)
+
+    boats_NHW = names["masks"][np.array(names["detections"].category) == "boat"]
+    shared_N = (boats_NHW & boat_HW).sum((1, 2)) / (boats_NHW | boat_HW).sum((1, 2))
+    assert shared_N.max() > 0.8
+    assert (tmp_path / "labels.jpg").exists()
