@@ -7,11 +7,16 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
 from flows.execution.names import GPU_POOL
 from flows.local_stack.state_folder import DEFAULT_FOLDER, ServiceFolder
+
+if TYPE_CHECKING:
+    from flows.local_stack.lifecycle import Stack
 
 _folder_option = click.option(
     "--folder", default=DEFAULT_FOLDER, show_default=True, help="Folder for the service's data, logs and secrets."
@@ -64,16 +69,8 @@ def up(
     place = ServiceFolder(folder)
     options = StackOptions(host, port, None if no_s3 else s3_port, gpu_workers, database, notify)
     with running_stack(place, options, lambda text: messages.print(text, style="dim")) as stack:
-        results.print(f"UI:      {stack.ui_url}")
-        if stack.s3_endpoint is not None:
-            results.print(f"S3:      {stack.s3_endpoint}, bucket s3://{stack.bucket}")
-        results.print(f"Folder:  {place.path} (logs in {place.logs})")
-        results.print("Next:")
-        results.print(f"  . {place.env_file}                 # use the service in this shell")
-        results.print("  refseg service label run.yaml      # label now, and show the progress")
-        results.print('  refseg service schedule run.yaml --cron "0 2 * * *"')
-        own = "" if folder == DEFAULT_FOLDER else f" --folder {folder}"
-        results.print(f"  refseg service status{own}; refseg service down{own}")
+        for line in _next_steps(place, stack, "" if folder == DEFAULT_FOLDER else f" --folder {folder}"):
+            results.print(line)
         if not foreground:
             return
         signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # from here on a signal is no failure
@@ -83,6 +80,18 @@ def up(
         finally:
             take_down(place)
     raise SystemExit(1)  # the supervisor has ended by itself
+
+
+def _next_steps(place: ServiceFolder, stack: "Stack", flag: str) -> Iterator[str]:
+    yield f"UI:      {stack.ui_url}"
+    if stack.s3_endpoint is not None:
+        yield f"S3:      {stack.s3_endpoint}, bucket s3://{stack.bucket}"
+    yield f"Folder:  {place.path} (logs in {place.logs})"
+    yield "Next:"
+    yield f"  . {place.env_file}                 # use the service in this shell"
+    yield "  refseg service label run.yaml      # label now, and show the progress"
+    yield '  refseg service schedule run.yaml --cron "0 2 * * *"'
+    yield f"  refseg service status{flag}; refseg service down{flag}"
 
 
 @service.command()

@@ -5,15 +5,15 @@ Commands import heavy modules when they run, so that `refseg --help` stays quick
 
 import dataclasses
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import click
 
+from refseg_core.settings import Conventions
 from tasks.outputs.exports.formats import EXPORT_FORMATS
 from tasks.storage.uris import redact
 
 if TYPE_CHECKING:
-    from refseg_core.settings import Conventions
     from tasks.store.label_store import LabelRun
     from tasks.store.store import Store
 
@@ -48,7 +48,7 @@ def _choose_labels(store: "Store", key: str | None) -> "LabelRun":
 @click.option("--min-score", default=0.0, show_default=True, help="Leave out instances below this score.")
 @click.option(
     "--conventions",
-    type=click.Choice(["corrected", "original"]),
+    type=click.Choice(get_args(Conventions)),
     default="corrected",
     show_default=True,
     help="'original' writes boxes as the published code does, one pixel small.",
@@ -61,7 +61,7 @@ def export(
     key: str | None,
     polygons: bool,
     min_score: float,
-    conventions: "Conventions",
+    conventions: Conventions,
 ) -> None:
     """Write the current labels to a file.
 

@@ -55,11 +55,9 @@ class PartRunner:
     def step(self, now: float) -> None:
         """Notices if the part has ended, and starts it when it is due."""
         if self.process is not None and (code := self.process.poll()) is not None:
-            wait = self._backoff.after(now - self._started_at)
-            log.warning("%s ended (%s) and restarts in %.0f s", self.part.name, _how(code), wait)
             self.kill()  # its descendants must not continue unsupervised
-            self._starts_at = now + wait
-            self._become("restarting")
+            cause = f"signal {-code}" if code < 0 else f"code {code}"
+            self._restart_later(now, now - self._started_at, f"ended ({cause})")
         if self.process is None and now >= self._starts_at and self._may_start():
             self._start(now)
 
@@ -70,15 +68,18 @@ class PartRunner:
         try:
             self.process = start(self.part, self._owner)
         except OSError as error:
-            wait = self._backoff.after(0.0)
-            log.warning("%s cannot be started (%s); the next attempt is in %.0f s", self.part.name, error, wait)
-            self._starts_at = now + wait
-            self._become("restarting")
+            self._restart_later(now, 0.0, f"cannot be started ({error})")
             return
         self.restarts += self._was_started
         self._was_started, self._started_at = True, now
         log.info("%s started, process %d", self.part.name, self.process.pid)
         self._become("running")
+
+    def _restart_later(self, now: float, ran_seconds: float, why: str) -> None:
+        wait = self._backoff.after(ran_seconds)
+        log.warning("%s %s; the next start is in %.0f s", self.part.name, why, wait)
+        self._starts_at = now + wait
+        self._become("restarting")
 
     def terminate(self) -> None:
         """Sends SIGTERM to the part and its descendants."""
@@ -112,10 +113,6 @@ class PartRunner:
         """The state of the part."""
         pid = self.process.pid if self.process is not None else None
         return PartState(self.part.name, self._state, pid, self._since, self.restarts, self.part.port, self.part.log)
-
-
-def _how(code: int) -> str:
-    return f"signal {-code}" if code < 0 else f"code {code}"
 
 
 class Supervisor:
