@@ -25,7 +25,7 @@ from rich.text import Text
 from flows.errors import RunFailedError
 from refseg_core.errors import RefsegError
 from tasks.runtime import progress
-from tasks.storage.retry import may_pass
+from tasks.storage.retry import is_transient_error
 
 # Names come from users, so that rich's markup in them is shown literally.
 results = Console(
@@ -152,5 +152,5 @@ def without_tracebacks() -> Iterator[None]:
 
 def _is_unreported(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
-    is_reported = isinstance(error, RefsegError | RunFailedError) or (error is not None and may_pass(error))
+    is_reported = isinstance(error, RefsegError | RunFailedError) or (error is not None and is_transient_error(error))
     return not (is_reported and record.name.startswith("prefect."))

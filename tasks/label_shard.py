@@ -24,7 +24,7 @@ from tasks.runtime.progress import ProgressStep, report
 from tasks.runtime.retried_task import retried_task
 from tasks.specs import LabelJob
 from tasks.storage.folder import Folder
-from tasks.storage.prefetch import ahead
+from tasks.storage.prefetch import prefetch
 from tasks.store.label_store import LabelRun
 from tasks.store.shard_plans import Shard
 from tasks.store.store import Store
@@ -127,8 +127,8 @@ def _label_each(
     def write(image: _Found) -> tuple[Detections, LabeledImages]:
         return _written(images, image, pictures)
 
-    with closing(ahead(frame, read, _FRAMED_AHEAD)) as framed, closing(_find_each(labeler, framed)) as found:
-        yield from ahead(write, found, _WRITTEN_AT_ONCE)
+    with closing(prefetch(frame, read, _FRAMED_AHEAD)) as framed, closing(_find_each(labeler, framed)) as found:
+        yield from prefetch(write, found, _WRITTEN_AT_ONCE)
 
 
 def _find_each(labeler: BatchLabeler, images: Iterator[_Framed]) -> Generator[_Found, None, None]:

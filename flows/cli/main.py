@@ -22,7 +22,7 @@ from flows.errors import RunFailedError
 from flows.prefect_session import set_prefect_defaults
 from flows.run import checked_session, execute
 from refseg_core.errors import ConfigurationError, RefsegError
-from tasks.storage.retry import may_pass, reason
+from tasks.storage.retry import is_transient_error, reason
 
 _USER_ERROR, _FAILURE = 2, 1
 _SHORT = {"batches.max_memory": ("--max-memory",), "labeling.path": ("--path",)}
@@ -43,7 +43,9 @@ class _Commands(click.Group):
             click.secho(f"Error: {error}", fg="red", err=True)
             context.exit(_FAILURE)
         except Exception as error:
-            if not may_pass(error) or isinstance(error, BrokenPipeError):  # the reader of the output has closed it
+            if not is_transient_error(error) or isinstance(
+                error, BrokenPipeError
+            ):  # the reader of the output has closed it
                 raise
             click.secho(f"Error: {reason(error)}. {_KEPT}", fg="red", err=True)
             context.exit(_FAILURE)

@@ -28,7 +28,7 @@ from tasks.specs import DatasetSource
 from tasks.storage.folder import Folder
 from tasks.storage.listing import FileInfo
 from tasks.storage.objects import read_uri
-from tasks.storage.prefetch import ahead
+from tasks.storage.prefetch import prefetch
 from tasks.storage.uris import redact
 
 log = logging.getLogger(__name__)
@@ -138,13 +138,13 @@ class _Files:
         return [file.name for file in self.listed]
 
     def __iter__(self) -> Iterator[NamedFile]:
-        for name, data in zip(self.names, ahead(self.folder.read, self.names, _AT_ONCE), strict=True):
+        for name, data in zip(self.names, prefetch(self.folder.read, self.names, _AT_ONCE), strict=True):
             self.digest.update(f"{name}\t{_sha256(data)}\n".encode())
             yield NamedFile(name, data)
 
     def image_sizes(self, images: Sequence[str]) -> dict[str, tuple[int, int]]:
         """Returns (height, width) of each image, several read at once; (0, 0) where one cannot be read."""
-        return dict(zip(images, ahead(partial(_size_of, self.images), images, _AT_ONCE), strict=True))
+        return dict(zip(images, prefetch(partial(_size_of, self.images), images, _AT_ONCE), strict=True))
 
     def check_sizes(self) -> None:
         """Raises DatasetError where a file is larger than any annotation of one image."""

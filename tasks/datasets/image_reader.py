@@ -14,7 +14,7 @@ from refseg_core.errors import ImageError, NotFoundError
 from refseg_core.images import decode_image
 from refseg_core.tables import Images
 from tasks.storage.folder import Folder
-from tasks.storage.prefetch import ahead
+from tasks.storage.prefetch import prefetch
 
 _READERS = _FILES_AHEAD = 6  # files fetched or being fetched at most, and
 _BYTES_AHEAD = 256 << 20  # no further file where those weigh more, as far as a listing told their sizes
@@ -34,7 +34,7 @@ def read_images(folder: Folder, images: Images, *, max_pixels: int) -> Iterator[
     """Reads and decodes every image of the table, in order, while the caller works on the ones before."""
     decode = partial(_decode, images, max_pixels)
     with closing(_fetch_ahead(folder, images)) as fetched:
-        yield from ahead(decode, fetched, _DECODED_AHEAD)
+        yield from prefetch(decode, fetched, _DECODED_AHEAD)
 
 
 def _decode(images: Images, max_pixels: int, file: tuple[int, Future[bytes]]) -> ReadImage:

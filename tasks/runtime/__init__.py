@@ -1,4 +1,4 @@
-"""What a task needs while it runs: to say how far it is, to be stopped, to be tried again.
+"""What a task needs while it runs: reporting its progress, being cancelled, being retried.
 
-Not here: trying a single call again (`tasks/storage/retry.py`).
+Not here: retrying a single call (`tasks/storage/retry.py`).
 """

@@ -1,4 +1,4 @@
-"""Stops work between two images: signals reach a process's main thread only, and work is done in others, too."""
+"""Stops work between two images. Signals reach only the main thread of a process, and work is done in others too."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ class StoppedError(Exception):
 
 @contextmanager
 def stopping_with_this() -> Iterator[None]:
-    """Work below this block stops when the block is left by an error, a signal or an interrupt."""
+    """Stops the work of all threads when an error, a signal or an interrupt leaves the block."""
     _stopping.clear()
     try:
         yield
@@ -23,6 +23,6 @@ def stopping_with_this() -> Iterator[None]:
 
 
 def check_stopped() -> None:
-    """Raises StoppedError where the work shall stop."""
+    """Raises StoppedError if the work was stopped."""
     if _stopping.is_set():
         raise StoppedError("stopped; what is committed stays, and the same run goes on from there")

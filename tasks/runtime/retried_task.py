@@ -1,4 +1,4 @@
-"""How every task that touches the world is retried: a few times, ever later, and never for a permanent error."""
+"""The retries of Prefect tasks: a few, with pauses that grow, and none for an error that no retry can help."""
 
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
@@ -20,7 +20,7 @@ _JITTER = 0.5
 
 
 def retried_task(run_name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
-    """A Prefect task whose runs carry the given name and are retried with exponential backoff and jitter.
+    """Returns a decorator for Prefect tasks whose runs have this name and are retried with exponential backoff.
 
     Prefect caches none of its results: the store alone says what is done.
     """
@@ -36,6 +36,6 @@ def retried_task(run_name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
 
 
 def is_transient(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Whether a failed task is worth repeating: errors of our own are permanent, all others may pass."""
+    """Returns whether a failed task is retried: all errors but our own may be transient."""
     failure = state.result(raise_on_failure=False)
     return not isinstance(failure, RefsegError | StoppedError)

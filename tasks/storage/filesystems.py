@@ -10,7 +10,7 @@ from tasks.storage.uris import check_address, redact, redact_text, scheme
 
 # Listings are never cached: another process may have added objects since.
 _OPTIONS: dict[str, dict[str, Any]] = {"s3": {"use_listings_cache": False, "default_fill_cache": False}}
-_CLIENT_SETTINGS: dict[str, dict[str, Any]] = {"s3": {"retries": {"total_max_attempts": 1}}}  # we are patient enough
+_CLIENT_SETTINGS: dict[str, dict[str, Any]] = {"s3": {"retries": {"total_max_attempts": 1}}}  # `retry.py` retries
 
 
 def resolve(uri: str) -> tuple[Any, str]:

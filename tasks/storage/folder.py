@@ -15,8 +15,8 @@ from tasks.storage.filesystems import protocols, resolve
 from tasks.storage.listing import FileInfo, walk
 from tasks.storage.local_files import create_local, replace_local
 from tasks.storage.objects import read, read_once, read_start
-from tasks.storage.prefetch import ahead
-from tasks.storage.retry import NOT_FOUND, explained, patiently
+from tasks.storage.prefetch import prefetch
+from tasks.storage.retry import NOT_FOUND, explained, with_retries
 
 _creating_in_memory = Lock()
 _PROBE = ".refseg-may-write"
@@ -55,8 +55,8 @@ class Folder:
             return None
 
     def read_many(self, names: Iterable[str]) -> Iterator[bytes | None]:
-        """The bytes of each object, or None where it is absent, in order; several are fetched at once, a few ahead."""
-        return ahead(self.read_if_there, names, _AT_ONCE)
+        """The bytes of each object, or None where it is absent, in order; several are fetched at once."""
+        return prefetch(self.read_if_there, names, _AT_ONCE)
 
     def create(self, name: str, data: bytes) -> bool:
         """Puts an object unless one of that name is there; says whether it is now ours.
@@ -64,16 +64,16 @@ class Folder:
         Whole or not at all, also when the process is killed; of several writers exactly one creates it. Where an
         equal object is already there (an acknowledgement was lost) it counts as ours.
         """
-        return patiently(partial(self._create, name, data), self.join(name))
+        return with_retries(partial(self._create, name, data), self.join(name))
 
     def replace(self, name: str, data: bytes) -> None:
         """Puts an object whatever was there: for what people look at, never for artifacts."""
-        patiently(partial(self._replace, name, data), self.join(name))
+        with_retries(partial(self._replace, name, data), self.join(name))
 
     def delete(self, name: str) -> None:
         """Removes an object; one that is gone already counts as removed."""
         try:
-            patiently(partial(self._filesystem.rm_file, self._at(name)), self.join(name))
+            with_retries(partial(self._filesystem.rm_file, self._at(name)), self.join(name))
         except NotFoundError:
             return
 
@@ -86,7 +86,7 @@ class Folder:
 
     def check_readable(self) -> None:
         """Raises StoreError where the folder is absent or may not be read."""
-        patiently(self._check_folder, self.uri)
+        with_retries(self._check_folder, self.uri)
 
     def check_writable(self) -> None:
         """Raises StoreError where nothing may be written. Leaves nothing behind, unless it may not delete."""
@@ -114,7 +114,7 @@ class Folder:
     def list_folders(self) -> list[str]:
         """Names of the folders directly below, sorted; empty where there is nothing yet."""
         try:
-            entries = patiently(lambda: self._filesystem.ls(self._path, detail=True), self.uri)
+            entries = with_retries(lambda: self._filesystem.ls(self._path, detail=True), self.uri)
         except NotFoundError:
             return []
         return sorted(entry["name"].rstrip("/").rpartition("/")[2] for entry in entries if _is_folder(entry))
@@ -135,7 +135,7 @@ class Folder:
                     self._filesystem.pipe_file(self._at(name), data, mode="create")
         except Exception:
             # The reply may be lost, and some servers answer a lost race with a general error: look what is there.
-            # Once: whoever waits for the server waits in `create`, not again in every look.
+            # Once: `create` retries, so that this need not.
             there = self._look(name)
             if there is None:
                 raise
@@ -143,7 +143,7 @@ class Folder:
         return True
 
     def _look(self, name: str) -> bytes | None:
-        """As `read_if_there`, but impatient: raises faults as they come."""
+        """Returns what `read_if_there` returns, without retries; raises transient errors unchanged."""
         try:
             return read_once(self._filesystem, self._at(name), self.join(name))
         except NOT_FOUND:

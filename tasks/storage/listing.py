@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from fsspec.implementations.local import LocalFileSystem
 
 from tasks.storage.filesystems import protocols
-from tasks.storage.retry import patiently
+from tasks.storage.retry import with_retries
 
 
 class FileInfo(NamedTuple):
@@ -61,12 +61,12 @@ def _walk_local(path: str) -> Iterator[FileInfo]:
 
 
 def _walk_s3(filesystem: Any, path: str, uri: str) -> Iterator[FileInfo]:
-    """Patient page by page: a fault at the thousandth does not ask for the others again."""
+    """Retries page by page: an error at the thousandth does not read the others again."""
     bucket, key, _ = filesystem.split_path(path)
     prefix = f"{key.rstrip('/')}/" if key else ""
     request: dict[str, Any] = {"Bucket": bucket, "Prefix": prefix}
     while True:
-        page = patiently(partial(filesystem.call_s3, "list_objects_v2", **request), uri)
+        page = with_retries(partial(filesystem.call_s3, "list_objects_v2", **request), uri)
         for entry in page.get("Contents", ()):
             if not entry["Key"].endswith("/"):  # some programs mark folders so
                 name, version = entry["Key"][len(prefix) :], entry["ETag"].strip('"')

@@ -11,7 +11,7 @@ from fsspec.implementations.local import LocalFileSystem
 from refseg_core.errors import StoreError
 from tasks.storage.filesystems import kind_of, resolve
 from tasks.storage.local_files import replace_local
-from tasks.storage.retry import explained, patiently
+from tasks.storage.retry import explained, with_retries
 from tasks.storage.uris import redact
 
 # s3fs would ask for an object's size first, to fetch large ones in parts: two requests for each image.
@@ -23,7 +23,7 @@ def open_uri(uri: str) -> BinaryIO:
     """Opens one object for reading, seekable. Raises StoreError where it is absent or may not be read."""
     filesystem, path = resolve(uri)
     try:
-        return cast(BinaryIO, patiently(lambda: filesystem.open(path, "rb"), uri))
+        return cast(BinaryIO, with_retries(lambda: filesystem.open(path, "rb"), uri))
     except ValueError as error:
         raise StoreError(f"{redact(uri)}: names no object ({error}).") from error
 
@@ -31,7 +31,7 @@ def open_uri(uri: str) -> BinaryIO:
 def uri_size(uri: str) -> int:
     """Bytes of one object. Raises StoreError where it is absent or may not be read."""
     filesystem, path = resolve(uri)
-    return int(patiently(lambda: filesystem.size(path), uri))
+    return int(with_retries(lambda: filesystem.size(path), uri))
 
 
 def read_uri(uri: str) -> bytes:
@@ -53,17 +53,17 @@ def write_uri(uri: str, chunks: Iterable[bytes]) -> None:
             local.flush()
         options = _UPLOAD_OPTIONS.get(kind_of(uri), {})
         # Not `open` and `write`: closing after a failure, that makes an object of what came so far.
-        patiently(lambda: filesystem.put_file(local.name, path, **options), uri)
+        with_retries(lambda: filesystem.put_file(local.name, path, **options), uri)
 
 
 def read(filesystem: Any, path: str, uri: str) -> bytes:
-    """An object's bytes, with patience."""
-    return patiently(lambda: read_once(filesystem, path, uri), uri)
+    """Returns an object's bytes, with retries."""
+    return with_retries(lambda: read_once(filesystem, path, uri), uri)
 
 
 def read_start(filesystem: Any, path: str, uri: str, num_bytes: int) -> bytes:
-    """An object's first bytes, with patience."""
-    return patiently(lambda: _read_start_once(filesystem, path, uri, num_bytes), uri)
+    """Returns an object's first bytes, with retries."""
+    return with_retries(lambda: _read_start_once(filesystem, path, uri, num_bytes), uri)
 
 
 def _read_start_once(filesystem: Any, path: str, uri: str, num_bytes: int) -> bytes:
@@ -76,5 +76,5 @@ def _read_start_once(filesystem: Any, path: str, uri: str, num_bytes: int) -> by
 
 
 def read_once(filesystem: Any, path: str, uri: str) -> bytes:
-    """An object's bytes; raises faults as they come."""
+    """Returns an object's bytes; raises every error unchanged."""
     return bytes(filesystem.cat_file(path, **_READ_OPTIONS.get(kind_of(uri), {})))

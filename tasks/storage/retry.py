@@ -1,7 +1,7 @@
-"""Tells what failed in a place: lasting faults become errors that say what to do, passing ones are tried again.
+"""Retries calls to file systems and object stores: the only retries outside of Prefect's but those of downloads.
 
-Here: the words for faults of file systems and object stores, and patience. Not here: opening anything
-(`tasks/storage/`), and retrying whole steps (`tasks/runtime/retried_task.py`).
+A transient error is retried, with pauses that grow; any other becomes an error that says what to do. Not here: opening
+anything (`tasks/storage/`), and retrying whole steps (`tasks/runtime/retried_task.py`).
 """
 
 import errno
@@ -42,11 +42,11 @@ _UNUSABLE = {
 }
 
 
-def patiently(action: Callable[[], Result], uri: str, *, pause: Callable[[float], None] = time.sleep) -> Result:
-    """What the action returns; it is repeated, ever later, while it fails with a passing fault.
+def with_retries(action: Callable[[], Result], uri: str, *, pause: Callable[[float], None] = time.sleep) -> Result:
+    """Returns what the action returns, which is retried with growing pauses while it fails with a transient error.
 
     Only for actions that may be repeated after they have worked, since a lost reply looks like a failure. Raises
-    StoreError for a lasting fault at once, and the last fault as it came where patience ends.
+    StoreError for any other error of the place at once, and the last transient error unchanged.
     """
     attempts = _attempts()
     for attempt in range(attempts):
@@ -56,7 +56,7 @@ def patiently(action: Callable[[], Result], uri: str, *, pause: Callable[[float]
             explained = explain(error, uri)
             if isinstance(explained, RefsegError):
                 raise explained from error
-            if not may_pass(error):
+            if not is_transient_error(error):
                 raise
             if attempt + 1 == attempts:
                 error.add_note(redact(uri))
@@ -68,7 +68,7 @@ def patiently(action: Callable[[], Result], uri: str, *, pause: Callable[[float]
 
 @contextmanager
 def explained(uri: str) -> Iterator[None]:
-    """For what may not be repeated: lasting faults say what to do, passing ones come as they are."""
+    """Raises errors of a call that may not be repeated as `explain` does; transient ones are raised unchanged."""
     try:
         yield
     except Exception as error:
@@ -79,7 +79,7 @@ def explained(uri: str) -> Iterator[None]:
 
 
 def explain(error: Exception, uri: str) -> Exception:
-    """A lasting fault as a StoreError that says what to do; a passing one as it came."""
+    """Returns a StoreError that says what to do about an error; a transient one is returned unchanged."""
     shown, code = redact(uri), _code(error)
     if isinstance(error, NOT_FOUND):
         return NotFoundError(f"{shown}: not found. Check the path, or the bucket and prefix.")
@@ -94,19 +94,19 @@ def explain(error: Exception, uri: str) -> Exception:
     return error
 
 
-def may_pass(error: BaseException) -> bool:
-    """Whether it is a fault of the world that may go away by itself; neither an error of ours nor a bug."""
+def is_transient_error(error: BaseException) -> bool:
+    """Returns whether an error of the system, the network or a service may go away; ours and bugs do not."""
     return isinstance(error, OSError) or _is_of_a_service(error)
 
 
 def reason(error: BaseException) -> str:
-    """The fault in one line, after the place where patience with it ended; without secrets of addresses."""
+    """Returns an error in one line, after the place that was retried in vain, without secrets of addresses."""
     line = f"{type(error).__name__}: {error}".rstrip(": ").splitlines()[0]
     return ": ".join([*getattr(error, "__notes__", ())[:1], redact_text(line)])
 
 
 def _code(error: Exception) -> str:
-    """A short name of the fault: the system's for files, the service's or the library's for object stores."""
+    """Returns a short name of an error: the system's for files, the service's or the library's for object stores."""
     if isinstance(error, OSError) and error.errno is not None:
         return errno.errorcode.get(error.errno, "")
     response = getattr(error, "response", None)
@@ -116,7 +116,7 @@ def _code(error: Exception) -> str:
 
 
 def _is_of_a_service(error: BaseException) -> bool:
-    """Whether a client of an object store raised it; anything else that is no OSError is a bug, or the user's."""
+    """Returns whether a client of an object store raised it; any other that is no OSError is a bug, or the user's."""
     return type(error).__module__.partition(".")[0] in ("botocore", "aiobotocore", "aiohttp", "fsspec", "s3fs", "gcsfs")
 
 

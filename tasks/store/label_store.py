@@ -23,7 +23,7 @@ import numpy as np
 
 from refseg_core.errors import StoreError
 from refseg_core.tables import Detections, Images, LabeledImages
-from tasks.storage.prefetch import ahead
+from tasks.storage.prefetch import prefetch
 from tasks.storage.uris import redact
 from tasks.store.manifests import REQUEST, SHARD
 from tasks.store.parquet import notes_of_parquet, table_to_parquet
@@ -236,7 +236,7 @@ class LabelRun:
         """What is read of each labeled shard that holds a wanted image, a few shards ahead."""
         for part in self.plans.parts():
             shards = part.shards if wanted is None else part.holding(wanted.rows_of(part.images) >= 0)
-            for content in ahead(read, shards, _SHARDS_AHEAD):
+            for content in prefetch(read, shards, _SHARDS_AHEAD):
                 if content is not None:
                     yield content
 

@@ -15,7 +15,7 @@ from refseg_core.table_schema import Table
 from refseg_core.tables import Detections, Images, LabeledImages
 from tasks.runtime.progress import ProgressStep, report
 from tasks.storage.folder import Folder
-from tasks.storage.prefetch import ahead
+from tasks.storage.prefetch import prefetch
 from tasks.storage.uris import redact
 from tasks.store.label_store import FOLDER, LabelRun, count_statuses
 from tasks.store.lineage import reachable
@@ -157,7 +157,7 @@ def _check_planned_once(run: LabelRun, part: PlanPart, planned: set[tuple[str, s
 def _verify_shards(run: LabelRun, part: PlanPart, verified: Verified) -> None:
     report(ProgressStep.VERIFY, total=len(part.shards))
     check = partial(_verify_shard, run, part.images)
-    for found in ahead(check, part.shards, _AT_ONCE):
+    for found in prefetch(check, part.shards, _AT_ONCE):
         report(ProgressStep.VERIFY, advanced=1)
         verified.num_manifests += found.num_manifests
         verified.num_parts += found.num_parts

@@ -177,20 +177,20 @@ def _die() -> None:
 
 
 def _counted_calls() -> Iterator[int]:
-    calls, call = count(), folder.patiently
+    calls, call = count(), folder.with_retries
 
     def counted(*args: Any, **options: Any) -> Any:
         next(calls)
         return call(*args, **options)
 
-    _exchange_patience(counted)
+    _exchange_retries(counted)
     return calls
 
 
-def _exchange_patience(patiently: Callable[..., Any]) -> None:
+def _exchange_retries(with_retries: Callable[..., Any]) -> None:
     """Every call of the storage goes through it, wherever it was imported to."""
     for module in (folder, listing, objects):
-        module.patiently = patiently  # type: ignore[attr-defined]
+        module.with_retries = with_retries  # type: ignore[attr-defined]
 
 
 def _prepare(attempt: Attempt) -> None:
@@ -244,8 +244,8 @@ def _arrange(death: Death) -> None:
             _die()
         return result if death.when == "after" else action(*args, **options)
 
-    if owner is folder and name == "patiently":
-        _exchange_patience(dying)
+    if owner is folder and name == "with_retries":
+        _exchange_retries(dying)
     else:
         setattr(owner, name, dying)
 
@@ -267,7 +267,7 @@ def _doings() -> dict[str, tuple[Any, str]]:
         "replace": (folder.Folder, "replace"),  # as pictures are put
         "delete": (folder.Folder, "delete"),
         "read": (folder.Folder, "read"),
-        "call": (folder, "patiently"),
+        "call": (folder, "with_retries"),
         "label": (BatchLabeler, "find"),
         "write": (sys.modules[__name__], "_written"),
         "rename": (Path, "replace"),

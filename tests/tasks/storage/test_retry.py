@@ -7,7 +7,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from refseg_core.errors import ConfigurationError, NotFoundError, StoreError
-from tasks.storage.retry import ATTEMPTS_VARIABLE, may_pass, patiently, reason
+from tasks.storage.retry import ATTEMPTS_VARIABLE, is_transient_error, reason, with_retries
 
 _URI = "s3://user:hunter2@bucket/prefix"
 
@@ -27,7 +27,7 @@ class Fails:
         return "done"
 
     def run(self) -> str:
-        return patiently(self, _URI, pause=self.pauses.append)
+        return with_retries(self, _URI, pause=self.pauses.append)
 
 
 _PASSING = [
@@ -90,8 +90,8 @@ def test_an_address_within_a_message_is_told_without_its_secrets() -> None:
 
 
 def test_faults_of_the_world_may_pass_and_bugs_and_our_own_errors_do_not() -> None:
-    assert all(map(may_pass, _PASSING))
-    assert not any(map(may_pass, [StoreError("denied"), KeyError("a"), RuntimeError("a")]))
+    assert all(map(is_transient_error, _PASSING))
+    assert not any(map(is_transient_error, [StoreError("denied"), KeyError("a"), RuntimeError("a")]))
 
 
 @pytest.mark.parametrize("bug", [ZeroDivisionError("a"), KeyError("a"), RuntimeError("a")], ids=reason)
