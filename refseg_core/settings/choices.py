@@ -8,9 +8,9 @@ An entry names its implementation, which is imported when it is first used, so t
 
 import importlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from refseg_core.errors import ConfigurationError
 
@@ -29,30 +29,28 @@ class Choice:
         return getattr(importlib.import_module(module), function)
 
 
-T_co = TypeVar("T_co", bound=Choice, covariant=True)
+AnyChoice_co = TypeVar("AnyChoice_co", bound=Choice, covariant=True)
 
 
-class Choices(Mapping[str, T_co]):
+class Choices(Generic[AnyChoice_co]):
     """The choices of one kind, by name, in their order; `kind` says in messages what they are."""
 
-    def __init__(self, kind: str, *choices: T_co) -> None:
+    def __init__(self, kind: str, *choices: AnyChoice_co) -> None:
         self.kind = kind
         self._choices = {choice.name: choice for choice in choices}
 
-    def __getitem__(self, name: str) -> T_co:
-        """Returns a choice. Raises ConfigurationError naming all where there is none of this name."""
+    def __getitem__(self, name: str) -> AnyChoice_co:
+        """Returns a choice. Raises ConfigurationError naming all if there is none of this name."""
         if name not in self._choices:
             raise ConfigurationError(f"{name!r} is not a known {self.kind}: expected one of {', '.join(self)}")
         return self._choices[name]
 
-    def __contains__(self, name: object) -> bool:
-        return name in self._choices
-
     def __iter__(self) -> Iterator[str]:
         return iter(self._choices)
 
-    def __len__(self) -> int:
-        return len(self._choices)
+    def values(self) -> Iterable[AnyChoice_co]:
+        """Returns the choices themselves."""
+        return self._choices.values()
 
     @property
     def help(self) -> str:
