@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from refseg_core.masks.rle import Masks, Rle, decode_mask, run_lengths
+from refseg_core.masks.rle import Rle, decode_mask, run_lengths
 
 Alpha = npt.NDArray[np.uint8]
 _Integers = npt.NDArray[np.int64]
@@ -29,32 +29,18 @@ class Coverage(NamedTuple):
 
 
 class _Span(NamedTuple):
-    """A stretch of one axis: picture pixels [start, stop) and the same place, `scale` smaller, in the original."""
+    """Picture pixels [start, stop) of one axis, which is `scale` times as long in the picture."""
 
     start: int
     stop: int
     scale: float
-    length: int
 
     @classmethod
     def around(cls, first: int, last: int, length: int, picture_length: int) -> Self:
         """Returns the picture pixels around the original's [first, last) of `length`, with a margin."""
         scale = picture_length / length
         start = max(0, int(first * scale) - _MARGIN)
-        stop = min(picture_length, int(np.ceil(last * scale)) + _MARGIN)
-        return cls(start, stop, scale, length)
-
-    @property
-    def source(self) -> slice:
-        """The original's pixels behind the span, and one more at either end to interpolate with."""
-        first, last = int(self.start / self.scale) - 1, int(np.ceil(self.stop / self.scale)) + 1
-        return slice(max(0, first), min(self.length, last))
-
-    @property
-    def edges(self) -> tuple[float, float]:
-        """Where the span begins and ends within `source`, to fractions of a pixel."""
-        first, last = self.source.start, self.source.stop
-        return self.start / self.scale - first, min(self.stop / self.scale, last) - first
+        return cls(start, min(picture_length, int(np.ceil(last * scale)) + _MARGIN), scale)
 
 
 def picture_size(height: int, width: int) -> tuple[int, int]:
@@ -69,27 +55,20 @@ def cover(mask: Rle, picture: tuple[int, int]) -> Coverage | None:
 
     A reduced pixel has the share of its area that the mask covers; an enlarged mask gets smooth edges.
     """
-    is_reduced = picture != mask.size and picture[0] <= mask.size[0] and picture[1] <= mask.size[1]
-    return _cover_runs(mask, picture) if is_reduced else _cover_booleans(decode_mask(mask), picture)
+    is_enlarged = picture[0] > mask.size[0] or picture[1] > mask.size[1]
+    return _cover_enlarged(mask, picture) if is_enlarged else _cover_runs(mask, picture)
 
 
-def _cover_booleans(mask_HW: Masks, picture: tuple[int, int]) -> Coverage | None:
-    rows, columns = np.flatnonzero(mask_HW.any(axis=1)), np.flatnonzero(mask_HW.any(axis=0))
-    if not rows.size:
+def _cover_enlarged(mask: Rle, picture: tuple[int, int]) -> Coverage | None:
+    """Interpolates, which makes edges as wide as the enlarged pixels, and makes them one pixel wide again."""
+    whole = Image.fromarray(decode_mask(mask) * np.uint8(255)).resize(picture[::-1], Image.Resampling.BILINEAR)
+    box = whole.getbbox()
+    if box is None:
         return None
-    vertical = _Span.around(int(rows[0]), int(rows[-1]) + 1, mask_HW.shape[0], picture[0])
-    horizontal = _Span.around(int(columns[0]), int(columns[-1]) + 1, mask_HW.shape[1], picture[1])
-    if picture == mask_HW.shape:
-        patch = mask_HW[vertical.start : vertical.stop, horizontal.start : horizontal.stop]
-        return Coverage(horizontal.start, vertical.start, patch * np.uint8(255))
-    source = mask_HW[vertical.source, horizontal.source] * np.uint8(255)
-    (upper, lower), (left, right) = vertical.edges, horizontal.edges
-    enlarged = Image.fromarray(source).resize(
-        (horizontal.stop - horizontal.start, vertical.stop - vertical.start),
-        Image.Resampling.BILINEAR,
-        box=(left, upper, right, lower),
-    )
-    return Coverage(horizontal.start, vertical.start, _firm(np.asarray(enlarged), vertical.scale))
+    left, top = (max(0, edge - _MARGIN) for edge in box[:2])
+    alpha = np.asarray(whole)[top : box[3] + _MARGIN, left : box[2] + _MARGIN]
+    firm = ((alpha - 127.5) * (picture[0] / mask.size[0]) + 127.5).clip(0, 255)
+    return Coverage(left, top, firm.astype(np.uint8))
 
 
 def _cover_runs(rle: Rle, picture: tuple[int, int]) -> Coverage | None:
@@ -101,11 +80,6 @@ def _cover_runs(rle: Rle, picture: tuple[int, int]) -> Coverage | None:
     horizontal = _Span.around(int(columns[0]), int(columns[-1]) + 1, rle.size[1], picture[1])
     alpha = _add_up(columns, first_rows, last_rows, vertical, horizontal)
     return Coverage(horizontal.start, vertical.start, alpha)
-
-
-def _firm(alpha: Alpha, scale: float) -> Alpha:
-    """Returns an interpolated edge, some `scale` pixels wide, made one pixel wide again."""
-    return ((alpha - 127.5) * scale + 127.5).clip(0, 255).astype(np.uint8)
 
 
 def _add_up(
