@@ -253,7 +253,7 @@ def test_a_schedule_fires_and_labels_what_is_new(
 ) -> None:
     images = tmp_path / "images"
     images.mkdir()
-    spare = sorted(demo.parent.glob("*.png"))
+    spare = sorted(demo.parent.glob("targets_*"))
     shutil.copy(spare[0], images)
     config = load_config(str(demo), {**_CHANGES, "store": str(tmp_path / "store"), "targets.images": str(images)})
     with pytest.MonkeyPatch.context() as patch:  # the day's labels
