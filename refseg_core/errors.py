@@ -1,7 +1,7 @@
-"""The errors a user can act on, and the gathering of all that is wrong with one input into one of them.
+"""The errors that a user can act on, and `Problems`, which reports all that is wrong with one input together.
 
 Each names the thing, what was expected, what came and what to do. Anything else that is raised is a bug
-or a fault of the world (network, disk), which callers may retry; these are never retried.
+or a failure of network or disk, which callers may retry; these are never retried.
 
 A kind of problem is a sentence that says what is wrong, what was expected and what to do; it is written in the module
 that finds it. An offender is the place and value where it was found.
@@ -21,7 +21,7 @@ class ConfigurationError(RefsegError):
 
 
 class DatasetError(RefsegError):
-    """Annotations or an image listing are wrong, or do not hold what was asked for."""
+    """Annotations or an image listing are wrong, or lack something that the configuration names."""
 
 
 class UnusableReferenceError(DatasetError):
@@ -37,7 +37,7 @@ class ImageError(RefsegError):
 
 
 class StoreError(RefsegError):
-    """The store cannot be used as asked: unreachable, denied, damaged or incomplete."""
+    """The store cannot be used: unreachable, denied, damaged or incomplete."""
 
 
 class NotFoundError(StoreError):
@@ -57,18 +57,18 @@ class Problems:
     offenders: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, kind: str, offender: str) -> None:
-        """Notes one problem."""
+        """Adds one problem."""
         self.counts[kind] += 1
         if self.counts[kind] <= _OFFENDERS_SHOWN:
             self.offenders.setdefault(kind, []).append(shortened(offender))
 
     def add_all(self, kind: str, offenders: Sequence[str]) -> None:
-        """Notes several problems of one kind."""
+        """Adds several problems of one kind."""
         for offender in offenders:
             self.add(kind, offender)
 
     def add_repeated(self, kind: str, values: Sequence[str]) -> None:
-        """Notes each value that occurs more than once."""
+        """Adds each value that occurs more than once."""
         if len(set(values)) < len(values):
             self.add_all(kind, [value for value, count in Counter(values).items() if count > 1])
 
@@ -89,6 +89,6 @@ class Problems:
 
 
 def shortened(text: str) -> str:
-    """The text as a message can hold it: printable and not long."""
+    """Returns the text printable and shortened, for a message."""
     printable = text.encode("utf-8", "backslashreplace").decode("utf-8")
     return printable if len(printable) <= _OFFENDER_LENGTH else printable[: _OFFENDER_LENGTH - 3] + "..."

@@ -29,8 +29,8 @@ from refseg_core.labeling.previews import PreviewedGrid, Previews
 from refseg_core.labeling.proposal_source import Proposals, ProposalSource
 from refseg_core.labeling.proposals import PointGrid, point_grid
 from refseg_core.models import point_decoder
+from refseg_core.models.acceleration import half, tensor_cores
 from refseg_core.models.compilation import can_compile, compiled
-from refseg_core.models.precision import half, tensor_cores
 from refseg_core.models.preprocessing import resize_to_square, to_unit_range
 from refseg_core.models.protocols import Encoder, ImageEmbedding, Segmenter
 from refseg_core.settings import BatchSettings, LabelingSettings
@@ -196,7 +196,7 @@ def match_and_merge(
     pixels_at_once: int = UPSAMPLED_AT_ONCE,
     stage: Stage = lambda _: nullcontext(),
 ) -> tuple[Merged, Tensor]:
-    """Everything after the decoder: the merged masks, their rows in the proposals, and their class indices [n]."""
+    """Returns the merged masks, with their rows in the proposals, and their class indices [n]."""
     is_plain = LABELING_PATHS[settings.path].is_plain
     with stage("matching"):
         masks_NGG = proposals.logits_NGG > 0

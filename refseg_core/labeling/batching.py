@@ -1,4 +1,4 @@
-"""How much is worked on at once: sizes that keep a limit of memory, and that halve where it runs out all the same.
+"""Batch sizes that keep within a memory limit, and that are halved where memory runs out nevertheless.
 
 Bytes are of float32 and were measured with SAM2 tiny and large at 1024 pixels (`refseg bench` shows the peak).
 """
@@ -30,26 +30,26 @@ _LEAST_UPSAMPLED = 4_000_000  # pixels
 
 
 class BatchSize:
-    """A number of things that are worked on at once; less, once that took more memory than there was."""
+    """A batch size, which is halved whenever memory runs out."""
 
     def __init__(self, now: int) -> None:
         self.now = now
-        self._is_told = False
+        self._has_warned = False
 
     def halve(self, error: BaseException) -> None:
-        """After memory ran out. Raises the error where one thing alone is too much."""
+        """Halves the size after memory ran out. Raises the error where a single item is too much."""
         if self.now == 1:
             raise error
         self.now //= 2
-        if not self._is_told:
+        if not self._has_warned:
             log.warning("Memory ran out: batches are halved until they fit. Setting batches.max_memory avoids this.")
-        self._is_told = True
+        self._has_warned = True
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
 
 def in_batches(items_N: Tensor, size: BatchSize, work: Callable[[Tensor], Result]) -> list[Result]:
-    """What `work` makes of the items, a batch at a time, in order; of none, too."""
+    """Returns the results of `work` for each batch, in order; with no items, for one empty batch."""
     results: list[Result] = []
     start = 0
     while start < len(items_N) or not results:
@@ -65,13 +65,13 @@ def in_batches(items_N: Tensor, size: BatchSize, work: Callable[[Tensor], Result
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """On a CPU, torch says it in words only."""
+    """Returns whether an error means that memory ran out; on a CPU only torch's message says so."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error)
 
 
 @dataclass(frozen=True)
 class Batches:
-    """Images in both encoders, points in the decoder, and pixels of masks brought to the original frame, at once."""
+    """Batch sizes: images in both encoders, points in the decoder, pixels of masks in the original frame."""
 
     images: BatchSize
     points: BatchSize
@@ -86,7 +86,7 @@ class Batches:
         models: Sequence[Segmenter | Encoder],
         num_points: int,
     ) -> "Batches":
-        """As asked for, or smaller where a limit of memory is set. Raises ConfigurationError where nothing fits."""
+        """Returns the configured sizes, smaller ones for a memory limit. Raises ConfigurationError where none fit."""
         images = settings.images_per_batch or (_ON_A_CPU if device.type == "cpu" else _ON_A_GPU)
         points, pixels = settings.points_per_batch, UPSAMPLED_AT_ONCE
         limit = settings.max_memory_bytes
@@ -100,7 +100,7 @@ class Batches:
         if limit < least:
             raise ConfigurationError(
                 f"batches.max_memory: {settings.max_memory} is too little for these models and {num_points} points on "
-                f"{device.type}: {least / 1e9:.1f} GB are needed. Raise it, or ask fewer points or take smaller models."
+                f"{device.type}: {least / 1e9:.1f} GB are needed. Raise it, or set fewer points or smaller models."
             )
         left = limit - fixed
         images = max(1, min(images, left // per_image))

@@ -1,4 +1,4 @@
-"""The instances of one image as a library's user gets them: with names, as arrays, and as other tools take them."""
+"""The instances of one image for users of the library: named, as arrays, drawn, and converted for other tools."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -41,7 +41,7 @@ def match(masks_NGG: Tensor, features_PC: Tensor, prototypes_KC: Tensor) -> Matc
 
 
 def match_plainly(masks_NGG: Tensor, features_PC: Tensor, prototypes_KC: Tensor) -> Matches:
-    """What `match` answers, as published: features are really upsampled to the masks' grid. The reference path."""
+    """Returns what `match` returns, computed as published: with features upsampled to the mask grid (path `plain`)."""
     side = round(len(features_PC) ** 0.5)
     features_1Cgg = features_PC.T.reshape(1, -1, side, side)
     upsampled_CGG = F.interpolate(features_1Cgg, size=masks_NGG.shape[-2:], mode="bilinear", align_corners=False)[0]

@@ -31,7 +31,7 @@ class Merged:
 
 
 def mask_boxes(masks_NGG: Tensor) -> Tensor:
-    """Inclusive extents (x_min, y_min, x_max, y_max) int64 [N, 4] of boolean masks; zeros where empty."""
+    """Returns inclusive extents (x_min, y_min, x_max, y_max) int64 [N, 4] of boolean masks; zeros where empty."""
     extents = []
     for occupied in (masks_NGG.any(dim=-2), masks_NGG.any(dim=-1)):
         as_int = occupied.to(torch.uint8)
@@ -45,13 +45,13 @@ def mask_boxes(masks_NGG: Tensor) -> Tensor:
 def non_maximum_suppression(
     boxes_N4: Tensor, predicted_iou_N: Tensor, class_index_N: Tensor, *, box_nms_thresh: float
 ) -> Tensor:
-    """Greedy suppression within each class, best predicted IoU first (quirk Q4); int64 rows in that order.
+    """Suppresses greedily within each class, best predicted IoU first (quirk Q4); returns int64 rows in that order.
 
     Boxes are inclusive extents, their area (x_max - x_min) * (y_max - y_min), so a mask one pixel wide has none and
     is never suppressed. Equal predicted IoUs keep their order.
     """
     order = predicted_iou_N.argsort(descending=True, stable=True)
-    rows = torch.cat((boxes_N4, class_index_N[:, None]), dim=1)[order].cpu().numpy()  # a GPU is waited for once
+    rows = torch.cat((boxes_N4, class_index_N[:, None]), dim=1)[order].cpu().numpy()  # synchronizes with a GPU once
     boxes, classes = rows[:, :4].astype(np.float32), rows[:, 4]
     keep = np.ones(len(boxes), dtype=bool)
     for members in _groups(classes):
@@ -102,7 +102,7 @@ def merge_plainly(
     size: tuple[int, int],
     max_detections: int,
 ) -> Merged:
-    """What `merge_softly` answers, as it is published: every mask held at full size, in numbers. The reference path."""
+    """Returns what `merge_softly` returns, computed as published, with every mask in floats (path `plain`)."""
     masks_NHW = _resize(logits_NGG[:, None], size)[:, 0] > 0
     score_N = similarity_N.clone()
     for class_index in class_index_N.unique():
@@ -118,7 +118,7 @@ def merge_plainly(
 
 
 def _groups(classes: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
-    """The rows of each class, in order."""
+    """Yields the rows of each class, in order."""
     order = classes.argsort(kind="stable")
     starts = np.flatnonzero(np.diff(classes[order])) + 1
     yield from (group for group in np.split(order, starts) if len(group))
@@ -149,7 +149,7 @@ def _resize(logits_N1GG: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _overlap_penalty(masks: PackedMasks, area_N: Tensor, descriptor_NC: Tensor) -> Tensor:
-    """For each mask of one class the largest overlap with one before it, float32 [N]."""
+    """Returns for each mask of one class its largest overlap with one before it, float32 [N]."""
     likeness_NN = (descriptor_NC @ descriptor_NC.T).clamp_min(0)
     covered_NN = (masks.shared_areas() / area_N.clamp_min(1)[:, None]).to(torch.float32)
     return (covered_NN * likeness_NN).tril(diagonal=-1).amax(dim=1)

@@ -1,4 +1,4 @@
-"""Small masks of points, by which the quick paths choose what is decoded in full; and which points are worth one.
+"""Small masks of points, from which the paths `fast` and `turbo` choose the points to decode in full.
 
 Shapes: N points of a grid, n some of them, h preview side (64 in the published models).
 """
@@ -42,7 +42,7 @@ class Previews:
         return len(self.row_n)
 
     def joined(self, others: "Previews") -> "Previews":
-        """Both, of which no point is in the other."""
+        """Returns the previews of both, which share no point."""
         row_n = torch.cat((self.row_n, others.row_n))
         order_n = row_n.argsort()
         return Previews(
@@ -56,7 +56,7 @@ class Previews:
 def preview_points(
     preview: Preview, prompts: Tensor, row_n: Tensor, *, batch: BatchSize, pred_iou_thresh: float
 ) -> Previews:
-    """Previews of these rows of the grid's prompts, as far as their predicted IoU exceeds the threshold."""
+    """Returns previews of these rows of the grid's prompts whose predicted IoU exceeds the threshold."""
     parts = in_batches(prompts[row_n], batch, preview)
     logits_nhh, predicted_iou_n = (torch.cat(part) for part in zip(*parts, strict=True))
     kept_n = torch.nonzero(predicted_iou_n > pred_iou_thresh)[:, 0]
@@ -78,19 +78,19 @@ class SparseSearch:
         self._is_taken_N = torch.zeros(len(grid_N2), dtype=torch.bool, device=grid_N2.device)
 
     def every_other(self) -> Tensor:
-        """Every other point, both ways."""
+        """Returns every other point, both ways."""
         is_even = torch.arange(self._side, device=self._grid_N2.device) % 2 == 0
         return self._take((is_even[:, None] & is_even).flatten())
 
     def uncovered(self, previews: Previews) -> Tensor:
-        """Points that no confident preview covers."""
+        """Returns points that no confident preview covers."""
         side = previews.masks_nhh.shape[-1]
         covered_hh = previews.masks_nhh[previews.predicted_iou_n > _CONFIDENT].any(dim=0)
         cells_N2 = (self._grid_N2 * (side / self._image_size)).long().clamp(max=side - 1)
         return self._take(~covered_hh[cells_N2[:, 1], cells_N2[:, 0]])
 
     def neighbors(self, row_n: Tensor) -> Tensor:
-        """The neighbors of these points, eight of each."""
+        """Returns the eight neighbors of each of these points."""
         is_best_11ss = self._is_taken_N.new_zeros(1, 1, self._side, self._side, dtype=torch.float32)
         is_best_11ss.view(-1)[row_n] = 1
         return self._take(F.max_pool2d(is_best_11ss, kernel_size=3, stride=1, padding=1).flatten() > 0)

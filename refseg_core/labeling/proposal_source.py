@@ -1,4 +1,4 @@
-"""What proposals are, and what whatever makes them offers.
+"""What proposals are, and the interface of everything that makes them.
 
 `proposals.py` and `previews.py` make them from a grid of points. Another source is one file with a `ProposalSource`,
 given to `BatchLabeler`.
@@ -26,7 +26,7 @@ class Proposals:
 
     @classmethod
     def joined(cls, parts: Sequence[tuple[Tensor, Tensor]]) -> "Proposals":
-        """Those of several batches, one after the other."""
+        """Returns the proposals of several batches, one after the other."""
         return cls(torch.cat([logits for logits, _ in parts]), torch.cat([iou for _, iou in parts]))
 
     def __len__(self) -> int:

@@ -18,7 +18,7 @@ VERSION = 1  # of proposals
 
 
 def point_grid(points_per_side: int, image_size: int, device: torch.device) -> Tensor:
-    """Points (x, y) in the segmenter frame, float32 [points_per_side^2, 2], x slow (quirk Q2).
+    """Returns points (x, y) in the segmenter frame, float32 [points_per_side^2, 2], x slow (quirk Q2).
 
     The published grid spans from the first pixel to the last, half a pixel added; the prompt encoder adds
     another half. A single point lies in the middle.

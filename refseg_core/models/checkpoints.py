@@ -1,4 +1,4 @@
-"""Reads checkpoints, the only door to torch's unpickler, fits them to modules, and says exactly what does not fit.
+"""Reads checkpoints and copies them into modules. The only module that unpickles.
 
 Finding, opening and checking files is not here.
 """

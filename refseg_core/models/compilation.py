@@ -1,4 +1,4 @@
-"""Functions of tensors compiled for the machine at hand, where that is wanted.
+"""Compiles functions of tensors for this machine.
 
 torch keeps what it compiled in a folder (TORCHINDUCTOR_CACHE_DIR), so that the next process starts sooner.
 """
@@ -18,7 +18,7 @@ R = TypeVar("R")
 
 
 def can_compile(device: torch.device) -> bool:
-    """Whether compiled functions can be quicker there; says so where they cannot."""
+    """Returns whether compiled functions can be quicker on a device; warns where they cannot."""
     if device.type != "cpu" or this_processor().can_compile:
         return True
     log.warning("batches.compiled: this processor has no vector instructions to compile for; labeling goes on without.")
@@ -26,9 +26,9 @@ def can_compile(device: torch.device) -> bool:
 
 
 def compiled(function: Callable[P, R], *, wanted: bool) -> Callable[P, R]:
-    """The function, compiled at its first call and once more for sizes that vary; as it is where that is not wanted.
+    """Returns the function compiled, at its first call and again for varying sizes; unchanged where not `wanted`.
 
-    A machine that cannot compile, for want of a compiler say, warns once and goes on without.
+    Where the machine cannot compile, for example without a compiler, warns once and calls the function itself.
     """
     if not wanted:
         return function

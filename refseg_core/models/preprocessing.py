@@ -24,7 +24,7 @@ def normalize(images_B3HW: Tensor) -> Tensor:
 
 
 def to_unit_range(image_HW3: npt.NDArray[np.uint8]) -> Tensor:
-    """uint8 [H, W, 3] -> float32 [3, H, W] in [0, 1].
+    """Converts uint8 [H, W, 3] to float32 [3, H, W] in [0, 1].
 
     A true division by 255: multiplying by the reciprocal gives other values (method, section 3.1).
     """

@@ -1,4 +1,4 @@
-"""What the processor at hand computes with, asked of it and of the two libraries that compute on it: torch and oneDNN.
+"""The vector instructions and precisions of this processor, as torch and oneDNN use them.
 
 Both libraries can be held below what the processor has (ATEN_CPU_CAPABILITY, DNNL_MAX_CPU_ISA), and what counts is what
 they use. Whatever depends on the processor reads it here: which library multiplies large matrices, which precision is
@@ -20,7 +20,7 @@ _FLOAT16_UNITS = {"avx512_fp16", "amx_fp16", "avx10_2", "fp16_arith"}
 
 @dataclass(frozen=True)
 class Processor:
-    """What is computed with.
+    """What a processor computes with.
 
     `name`: as the processor calls itself. `vectors`: torch's widest vector instructions here: AVX2, AVX512, SVE256,
     NEON, or none. `has_amx`: tiles for matrix products (Intel). `has_bfloat16`, `has_float16`: products in that
@@ -48,9 +48,9 @@ class Processor:
     def of(
         cls, capabilities: Mapping[str, Any], kernels: str, *, onednn: bool, bfloat16: bool, float16: bool
     ) -> "Processor":
-        """Draws the conclusions.
+        """Returns the processor of these capabilities.
 
-        `capabilities`: what the processor says of itself, by torch's names. `kernels`: the instructions that torch's
+        `capabilities`: the processor's own, by torch's names. `kernels`: the instructions that torch's
         kernels use. `onednn`: it is there; `bfloat16`, `float16`: it would compute in these with what it may use.
         """
         has = {name for name, value in capabilities.items() if value is True}
@@ -70,10 +70,10 @@ class Processor:
 
 @cache
 def this_processor() -> Processor:
-    """Asks once in a process: neither the processor nor what the libraries may use changes in it."""
+    """Returns this machine's processor, looked up once per process."""
     onednn = torch.backends.mkldnn.is_available()
     return Processor.of(
-        getattr(torch.cpu, "get_capabilities", dict)(),  # older releases of torch do not tell
+        getattr(torch.cpu, "get_capabilities", dict)(),  # missing in older releases of torch
         torch.backends.cpu.get_cpu_capability(),
         onednn=onednn,
         bfloat16=onednn and torch.ops.mkldnn._is_mkldnn_bf16_supported(),

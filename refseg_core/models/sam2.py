@@ -71,11 +71,11 @@ class SAM2(nn.Module):
         return ImageEmbedding(stride16, decoder.conv_s1(stride8), decoder.conv_s0(stride4))
 
     def prompts(self, points_N2: Tensor) -> Tensor:
-        """What points share on all images: here, where they are encoded anew for each, nothing but themselves."""
+        """Returns the points themselves: here they are encoded for each image again."""
         return points_N2
 
     def prepare(self, embedding: ImageEmbedding) -> ImageEmbedding:
-        """What all prompts on an image share: here, where every prompt is decoded by itself, its embedding."""
+        """Returns the embedding itself: here every prompt is decoded on its own."""
         return embedding
 
     def decode_points(

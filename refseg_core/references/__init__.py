@@ -1,1 +1,1 @@
-"""Steps 1 to 4: references sampled, segmented, encoded, averaged. Not here: labeling with them."""
+"""Steps 1 to 4: references sampled, segmented, encoded, averaged. Labeling with them is not here."""

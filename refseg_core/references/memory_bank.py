@@ -73,7 +73,7 @@ def crop_reference(
 
 
 def patch_weights(mask_EE: Tensor, grid_size: int) -> Tensor:
-    """The mask at each patch's top-left pixel (quirk Q9); float32 [..., E, E] -> [..., P]."""
+    """Returns the mask at each patch's top-left pixel (quirk Q9); float32 [..., E, E] -> [..., P]."""
     stride = mask_EE.shape[-1] // grid_size
     return mask_EE[..., ::stride, ::stride].flatten(-2)
 

@@ -9,7 +9,7 @@ VERSION = 1  # of prototypes
 
 
 def postprocess_memory_bank(bank: MemoryBank) -> Prototypes:
-    """The normalized mean of each category's features, by ascending category id.
+    """Returns the normalized mean of each category's features, by ascending category id.
 
     The features themselves are not normalized before the mean, so a reference with larger features weighs more.
     Raises UnusableReferenceError for categories whose mean is zero or not finite.

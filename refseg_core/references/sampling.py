@@ -73,7 +73,7 @@ def select_references(images: Images, annotations: Annotations, annotation_ids: 
 
 
 def wanted_categories(categories: Categories, settings: SamplingSettings) -> Categories:
-    """The categories to sample: those of the split, narrowed to the named ones; in the order of their ids.
+    """Returns the categories to sample: those of the split, narrowed to the named ones; in the order of their ids.
 
     Raises ConfigurationError naming what the dataset does not have.
     """
@@ -104,7 +104,7 @@ def wanted_categories(categories: Categories, settings: SamplingSettings) -> Cat
 
 
 def absent_of_split(categories: Categories, split: str) -> list[str]:
-    """The names of a split's categories that the annotations do not have; LVIS's splits are what its file says."""
+    """Returns the names of a split's categories that the annotations lack; LVIS's own file defines LVIS's splits."""
     return (
         [] if split in LVIS_FREQUENCIES else [name for name in split_categories(split) if name not in categories.name]
     )
@@ -118,7 +118,7 @@ def _only(wanted: Categories, taken: dict[int, list[int]]) -> dict[int, list[int
 def _sample(
     images: Images, annotations: Annotations, drawn_from: Categories, settings: SamplingSettings
 ) -> dict[int, list[int]]:
-    """The sampled rows of each category that is drawn from, in the order of their first appearance."""
+    """Returns the sampled rows of each category that is drawn from, in the order of their first appearance."""
     usable = ~annotations.is_impossible & np.isin(annotations.category_id, drawn_from.category_id)
     valid = _valid_references(images, annotations)
     generator = random.Random(settings.seed)
@@ -130,12 +130,12 @@ def _sample(
 
 
 def _take_all(annotations: Annotations) -> dict[int, list[int]]:
-    """Every category's rows, in file order: all that the file allows as references."""
+    """Returns every category's rows, in file order, except crowds and impossible boxes."""
     return _rows_by_category(annotations, ~annotations.is_impossible & ~annotations.is_crowd)
 
 
 def _take_all_as_published(annotations: Annotations, num_shots: int) -> dict[int, list[int]]:
-    """The same as the published conversion has it: m instances in one image become m copies of the first of them.
+    """Returns the rows as published: m instances in one image become m copies of the first of them.
 
     A category with fewer than `num_shots` is filled up by drawing from its own with replacement. The published
     generator is known by its seed only; here it is Python's Mersenne Twister, one draw of `choice` a copy. It runs
@@ -160,7 +160,7 @@ def _rows_by_category(annotations: Annotations, usable: Array) -> dict[int, list
 
 
 def _valid_references(images: Images, annotations: Annotations) -> Array:
-    """Boolean [N]: not a crowd, at least 32 px a side and 10 px from every border."""
+    """Returns booleans [N]: not a crowd, at least 32 px a side and 10 px from every border."""
     row_of = {image_id: row for row, image_id in enumerate(images.image_id)}
     image_rows = np.array([row_of[image_id] for image_id in annotations.image_id], dtype=np.int64)
     x, y, width, height = annotations.box_xywh.T
@@ -230,7 +230,7 @@ def _check_excess(taken: dict[int, list[int]], wanted: Categories, num_shots: in
 
 
 def _counts(taken: dict[int, list[int]], wanted: Categories) -> dict[str, int]:
-    """How many were taken of each wanted category, by name."""
+    """Returns how many were taken of each wanted category, by name."""
     named = zip(wanted.category_id.tolist(), wanted.name, strict=True)
     return {str(name): len(taken.get(category_id, [])) for category_id, name in named}
 

@@ -96,7 +96,7 @@ class LabelingSettings(Settings):
 
 
 class BatchSettings(Settings):
-    """How the work is cut up and carried out. Nothing here changes the labels, but for rounding, as a device does."""
+    """How the work is divided. Nothing here changes the labels, except for rounding."""
 
     points_per_batch: int = Field(64, ge=1, le=65_536, description="Prompts decoded at once; more need more memory.")
     images_per_batch: int | None = Field(

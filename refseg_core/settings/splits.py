@@ -28,7 +28,7 @@ _NAMED: dict[str, tuple[str, ...]] = {
     "pascal_voc_split_3": ("boat", "cat", "motorbike", "sheep", "sofa"),
 }
 
-# LVIS names its categories in its own file, which also says how frequent each is; None takes all of them.
+# LVIS lists its categories in its own file, with the frequency of each; None takes all of them.
 LVIS_FREQUENCIES: dict[str, str | None] = {
     "lvis": None,
     "lvis_rare": "r",
@@ -43,5 +43,5 @@ SPLIT_NAMES: tuple[str, ...] = (*_NAMED, *LVIS_FREQUENCIES)
 
 
 def split_categories(split: str) -> tuple[str, ...]:
-    """The category names of a split other than LVIS's."""
+    """Returns the category names of a split other than LVIS's."""
     return _NAMED[split]

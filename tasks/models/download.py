@@ -52,8 +52,8 @@ def pull_weights(
 ) -> Path:
     """Downloads the published weights into a local folder, by default the weights folder; returns the file.
 
-    A file that is already there and right is kept. A download that was cut goes on where it stopped (in
-    `<file>.part`); faults of the network are retried with growing pauses; the file appears under its name only when
+    A file that is already there and right is kept. An interrupted download continues where it stopped (in
+    `<file>.part`); network errors are retried with growing pauses; the file appears under its name only when
     its size and sha256 are right. Of several processes one downloads and the others wait for it.
 
     Raises WeightsError where the download fails for good, saying what to put where.
@@ -147,7 +147,7 @@ def _opened_at(part: Path, position: int) -> BinaryIO:
 
 def _check_download(spec: ModelSpec, part: Path) -> None:
     if spec.sha256 is None:
-        _log.warning("%s: nobody has published a checksum, so only the size was checked", spec.url)
+        _log.warning("%s: no checksum is published, so only the size was checked", spec.url)
         return
     with part.open("rb") as file:
         sha256 = sha256_of(file)
@@ -185,7 +185,7 @@ def _unreachable(spec: ModelSpec, part: Path, error: Exception) -> WeightsError:
 
 
 def _no_progress(_done: int, _total: int) -> None:
-    """Nobody watches."""
+    """Reports nothing."""
 
 
 @contextmanager
@@ -195,7 +195,7 @@ def _writing(path: Path) -> Iterator[None]:
     except OSError as error:
         raise WeightsError(
             f"{path} cannot be written ({error.strerror or error}). Make room or give another folder, also as "
-            f"{FOLDER_VARIABLE}; the download will go on where it stopped."
+            f"{FOLDER_VARIABLE}; the download will continue where it stopped."
         ) from error
 
 

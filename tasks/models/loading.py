@@ -28,24 +28,24 @@ def check_memory(models: Models, labeling: LabelingSettings, batches: BatchSetti
 
 
 def num_gpus() -> int:
-    """How many GPUs this process sees."""
+    """Returns the number of GPUs that this process sees."""
     return torch.cuda.device_count()
 
 
 def load_segmenter(settings: ModelSettings, device: str) -> Segmenter:
-    """The segmenter, built at the first call with these settings. Raises WeightsError."""
+    """Returns the segmenter, built at the first call with these settings. Raises WeightsError."""
     with _building:
         return _segmenter(settings, device)
 
 
 def load_encoder(settings: ModelSettings, device: str) -> Encoder:
-    """The encoder, built at the first call with these settings. Raises WeightsError."""
+    """Returns the encoder, built at the first call with these settings. Raises WeightsError."""
     with _building:
         return _encoder(settings, device)
 
 
 def load_models(models: Models) -> None:
-    """Builds both models, for whoever wants to know early whether that can be done. Raises WeightsError."""
+    """Builds both models early, to find out whether that works. Raises WeightsError."""
     load_segmenter(models.segmenter, models.device)
     load_encoder(models.encoder, models.device)
 

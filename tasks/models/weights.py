@@ -59,7 +59,7 @@ class ListedWeights:
 
 
 def weights_folder() -> str:
-    """The folder or URI prefix where published weights are kept: REFSEG_WEIGHTS, else ~/.cache/refseg/weights."""
+    """Returns the folder or URI prefix of published weights: REFSEG_WEIGHTS, else ~/.cache/refseg/weights."""
     return os.environ.get(FOLDER_VARIABLE) or str(Path(_DEFAULT_FOLDER).expanduser())
 
 
@@ -94,7 +94,7 @@ def sha256_of_models(models: Models) -> dict[str, str]:
 
 @lru_cache(maxsize=8)
 def weights_sha256(model: str, source: str | None = None) -> str:
-    """The sha256 of the file that `load_weights` would load, found without building anything of it.
+    """Returns the sha256 of the file that `load_weights` would load, without loading it.
 
     That of a published file is known, and compared when it is loaded; any other file is read once in a process.
     Raises WeightsError where it cannot be.
@@ -111,7 +111,7 @@ def weights_sha256(model: str, source: str | None = None) -> str:
 
 
 def locate_weights(model: str, source: str | None = None) -> str:
-    """The path or URI that `load_weights` would read. Reads nothing, so that mistakes show in seconds.
+    """Returns the path or URI that `load_weights` would read. Reads nothing, so that mistakes show in seconds.
 
     Raises WeightsError where the file cannot be opened, or has not the size of the published one it stands for.
     """
@@ -128,19 +128,19 @@ def locate_weights(model: str, source: str | None = None) -> str:
 
 
 def list_weights() -> list[ListedWeights]:
-    """Every known model, in the registry's order. Raises WeightsError where the weights folder cannot be read."""
+    """Returns every known model, in the registry's order. Raises WeightsError if the weights folder cannot be read."""
     return [_listed(spec) for spec in REGISTRY.values()]
 
 
 def published_location(spec: ModelSpec) -> str:
-    """The path or URI of the published file, there or not: in the weights folder, or among refseg's own files."""
+    """Returns the path or URI of the published file, present or not, in the weights folder or among refseg's files."""
     if spec.is_packaged:
         return str(demo_weights(spec.file_name))
     return f"{weights_folder().rstrip('/')}/{spec.file_name}"
 
 
 def is_local(uri: str) -> bool:
-    """Whether it is a path or a file:// URI."""
+    """Returns whether it is a path or a file:// URI."""
     # A scheme of one letter is a drive.
     return scheme(uri) == "file" or len(scheme(uri)) < len("s3")
 
@@ -181,7 +181,7 @@ def _is_absent(error: StoreError) -> bool:
 
 
 def is_passing(error: StoreError) -> bool:
-    """Whether it may go away by itself: fsspec reports every failure of a web server as a file that is not found."""
+    """Returns whether a retry may help; fsspec reports every failure of a web server as a file that is not found."""
     root = _root_cause(error)
     status = getattr(root, "status", None)
     if status is not None:
@@ -190,7 +190,7 @@ def is_passing(error: StoreError) -> bool:
 
 
 def reason_of(error: BaseException) -> str:
-    """What failed first, in a line: the server's status, or the error below all others."""
+    """Returns the first cause in a line: the server's status, or the innermost error."""
     root = _root_cause(error)
     status = getattr(root, "status", None)
     if status is not None:
@@ -217,7 +217,7 @@ def _unreadable(spec: ModelSpec, source: str | None, error: StoreError) -> str:
 
 
 def remedies_for(spec: ModelSpec, folder: str | Path) -> str:
-    """What to put where, so that the weights are found."""
+    """Returns what to do so that the weights are found."""
     return (
         f"Run `refseg weights pull {spec.name}`, or put the file {spec.file_name} from {spec.url} "
         f"into {redact(str(folder))}, or set {spec.kind}.weights to a path or URI."
@@ -225,12 +225,12 @@ def remedies_for(spec: ModelSpec, folder: str | Path) -> str:
 
 
 def _opened(uri: str) -> BinaryIO:
-    """A local file as it is; anything else read once into memory, since it is read twice: checked, then loaded."""
+    """Opens a local file; reads anything else into memory, since it is read twice: checked, then loaded."""
     return open_uri(uri) if is_local(uri) else io.BytesIO(read_uri(uri))
 
 
 def sha256_of(file: BinaryIO) -> str:
-    """The sha256 of what is left to read of the file, in hexadecimal."""
+    """Returns the sha256 of the rest of the file, in hexadecimal."""
     digest = hashlib.sha256()
     while chunk := file.read(_CHUNK):
         digest.update(chunk)

@@ -7,7 +7,7 @@ vectors; and a layer norm is linear but for one factor per cell. After any layer
     keys[c] = scale[c] * (image[c] @ through) + rows[:, c] @ basis + bias
 
 with `through` (W x W) and `bias` (W) constants of the model, and of the prompt only `scale` (C), `rows` (how much each
-cell attended to each token, times scale; K x C) and `basis` (K x W). All that is ever asked of keys is linear in
+cell attended to each token, times scale; K x C) and `basis` (K x W). Everything that is read of keys is linear in
 them, or the length that a layer norm divides by:
 
 - what is read of `image` is projected once per image, for all prompts;

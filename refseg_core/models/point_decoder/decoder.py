@@ -51,7 +51,7 @@ class PointDecoder:
 
     @torch.no_grad()
     def prompts(self, points_N2: Tensor) -> Tensor:
-        """What one positive point per prompt is to the decoder, for any image: float32 [N, T, W].
+        """Returns the tokens of one positive point per prompt, the same for any image: float32 [N, T, W].
 
         Output tokens, the point and the padding. `points_N2`: float32, (x, y) in the segmenter frame, pixels.
         """
@@ -81,7 +81,7 @@ class PointDecoder:
         """Decodes each prompt into the best of its three masks. Method, section 6.3.
 
         Returns logits float32 [n, G, G] and predicted IoU float32 [n] in [0, 1] of the prompts whose predicted IoU
-        exceeds the threshold, in their order; without one of all, and then no GPU is waited for to say which pass.
+        exceeds the threshold, in their order; None: of all, which spares a GPU the synchronization.
         """
         if len(prompts_NTW) == 0:
             return _nothing(prompts_NTW, self.architecture.logits_size)
@@ -126,18 +126,18 @@ class PointDecoder:
         return logits_NSC.view(-1, side, side), predicted_iou_N
 
     def _best_masks(self, tokens_NTW: Tensor) -> tuple[Tensor, Tensor]:
-        """Of each prompt the highest predicted IoU [N] and which of the three masks has it [N]."""
+        """Returns each prompt's highest predicted IoU [N] and which of the three masks has it [N]."""
         predicted_iou_N4 = self._mask_decoder.iou_prediction_head(tokens_NTW[:, _IOU_TOKEN])
         predicted_iou_N, best_N = predicted_iou_N4[:, 1:].max(dim=1)
         return predicted_iou_N, best_N
 
     def _mask_vectors(self, tokens_NTW: Tensor, best_N: Tensor) -> Tensor:
-        """What the upscaled keys are multiplied with to give each prompt's mask, [N, V]."""
+        """Returns what the upscaled keys are multiplied with to give each prompt's mask, [N, V]."""
         rows = torch.arange(len(best_N), device=best_N.device)
         return self._hypernetworks(tokens_NTW[rows, _FIRST_MULTIMASK_TOKEN + best_N], best_N)
 
     def _transform(self, image: PreparedImage, prompts_NTW: Tensor) -> tuple[Tensor, Keys]:
-        """The two-way transformer: tokens [N, T, W] and keys as they leave it."""
+        """Applies the two-way transformer; returns tokens [N, T, W] and keys."""
         tokens_NTW, keys = prompts_NTW, Keys.of_image(image, prompts_NTW)
         for layer in self._layers:
             module = layer.module
@@ -167,7 +167,7 @@ class PointDecoder:
         return by_bit.permute(0, 5, 1, 3, 6, 2, 4).reshape(num_kept, 4 * side, 4 * side)
 
     def _upscale_position(self, keys: Keys, mask_nV: Tensor, position: int, fine: slice) -> Tensor:
-        """Logits at one position of the first upscaling and the given ones of the second, [n, S, C]."""
+        """Returns logits at one position of the first upscaling and the given ones of the second, [n, S, C]."""
         weights, (_, norm, first_activation, _, second_activation) = (
             self._upscaling,
             self._mask_decoder.output_upscaling,
@@ -188,7 +188,7 @@ class PointDecoder:
 
 
 def _nothing(prompts_0TW: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Logits and predicted IoU of no prompts."""
+    """Returns logits and predicted IoU of no prompts."""
     return prompts_0TW.new_empty(0, side, side), prompts_0TW.new_empty(0)
 
 

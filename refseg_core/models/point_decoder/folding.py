@@ -45,7 +45,7 @@ class Update(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """A layer of the two-way transformer: sam2's own, and what it asks of the keys and does to them."""
+    """A layer of the two-way transformer: sam2's module, and how it reads and updates the keys."""
 
     module: Any
     to_image: TokenToImage
@@ -54,7 +54,7 @@ class Layer(NamedTuple):
 
 
 class Upscaling(NamedTuple):
-    """The two transposed convolutions as products; the first one centered over its channels, as its norm will ask."""
+    """The two transposed convolutions as products; the first one centered over its channels, for its norm."""
 
     first_SUW: Tensor
     first_bias_SU1: Tensor
@@ -78,7 +78,7 @@ class Folding:
         self._image_matrices: list[Tensor] = []
 
     def layer(self, module: Any) -> Layer:
-        """Folds a layer, and goes on to the keys after it."""
+        """Folds a layer and proceeds to the keys after it."""
         return Layer(
             module,
             self.token_to_image(module.cross_attn_token_to_image),
@@ -109,7 +109,7 @@ class Folding:
         )
 
     def image_matrix(self) -> Tensor:
-        """All that is ever read of the image, [R, W]."""
+        """Returns the matrix that reads the image, [R, W]."""
         return self._single(torch.cat(self._image_matrices))
 
     def _reader(self, projection: Any, *, positional: bool) -> Reader:
@@ -141,7 +141,7 @@ class Folding:
         return update
 
     def _read_of_image(self, matrix_RW: Tensor) -> slice:
-        """Has the matrix read the image, as the layers so far left it; tells where the result will lie."""
+        """Adds rows that read the image as the layers so far left it; returns where the result will be."""
         start = sum(len(matrix) for matrix in self._image_matrices)
         self._image_matrices.append(matrix_RW @ self._through_WW.T)
         return slice(start, start + len(matrix_RW))
@@ -158,5 +158,5 @@ def _double(tensor: Tensor) -> Tensor:
 
 
 def _centering(size: int) -> Tensor:
-    """The symmetric matrix that takes a vector's mean from it."""
+    """Returns the symmetric matrix that subtracts a vector's mean."""
     return torch.eye(size, dtype=torch.float64) - 1 / size

@@ -18,7 +18,7 @@ from refseg_core.models.point_decoder.folding import Layer, Reader, TokenToImage
 class PreparedImage:
     """What all prompts on an image share.
 
-    `projected_RC`: the image through every linear map that will be asked of it. `square_lengths_C`: of the image as
+    `projected_RC`: the image through every linear map that reads it. `square_lengths_C`: of the image as
     each layer's norm finds it. `stride8_SUC`, `stride4_SXC`: what is added after each upscaling.
     """
 
@@ -40,7 +40,7 @@ class Keys:
 
     @staticmethod
     def of_image(image: PreparedImage, prompts_NTW: Tensor) -> "Keys":
-        """The keys before the first layer: the image itself."""
+        """Returns the keys before the first layer: the image itself."""
         num_prompts, _, width = prompts_NTW.shape
         num_cells = image.projected_RC.shape[1]
         return Keys(
@@ -52,13 +52,13 @@ class Keys:
         )
 
     def of_prompts(self, kept_n: Tensor) -> "Keys":
-        """The keys of some prompts, for upscaling: they cannot be updated any more."""
+        """Returns the keys of some prompts, for upscaling; they cannot be updated any more."""
         if len(kept_n) == len(self.scale_NC):
             return self
         return Keys(self.image, self.scale_NC[kept_n], self.rows_NKC[kept_n], self.basis_NKW[kept_n], ())
 
     def attended(self, attention: TokenToImage, asking_NTW: Tensor) -> Tensor:
-        """What tokens take from the keys, [N, T, W]."""
+        """Returns what tokens take from the keys, [N, T, W]."""
         module, reader = attention.module, attention.value
         num_prompts, num_cells = self.scale_NC.shape
         heads, channels, _ = reader.weight_HDW.shape
@@ -76,7 +76,7 @@ class Keys:
         return cast(Tensor, module.out_proj(joined_NTI))
 
     def updated(self, layer: Layer, asking_NTW: Tensor, tokens_NTW: Tensor) -> "Keys":
-        """The keys after they attended to the tokens and went through the layer norm."""
+        """Returns the keys after attending to the tokens and the layer norm."""
         module, update = layer.module.cross_attn_image_to_token, layer.update
         num_prompts, num_cells = self.scale_NC.shape
         heads, channels, _ = layer.query.weight_HDW.shape
