@@ -60,7 +60,7 @@ def _run_name() -> str:
 def run_pipeline(config: RunConfig) -> RunResult:
     """Makes labels and metrics from references and images."""
     with stopping_when_cancelled():
-        if _is_deployed():  # the command line has checked before Prefect was started
+        if runtime.deployment.id is not None:  # the command line has checked before Prefect was started
             check(config)
         prototypes = make_bank(config)
         plan = label_targets(config, prototypes)
@@ -85,27 +85,23 @@ def make_bank(config: RunConfig) -> Artifact:
 def find_bank(config: RunConfig) -> Artifact | None:
     """Returns the prototypes if the store has them, which needs no model."""
     try:
-        return _bank(config, Store(config.store, find_only=True))
+        return make_prototypes(config, Store(config.store, find_only=True))
     except NotMadeError:
         return None
-
-
-def make_bank_here(config: RunConfig) -> Artifact:
-    """Returns the prototypes, made in this process without Prefect unless the store has them."""
-    return _bank(config, Store(config.store))
 
 
 @flow(name="build bank", flow_run_name=_run_name, persist_result=False)
 def build_bank(config: RunConfig) -> Artifact:
     """Makes one prototype per category from annotated examples."""
     with stopping_when_cancelled(), _progress(config, ProgressStep.FILL_MEMORY_BANK):
-        prototypes = _bank(config, Store(config.store))
+        prototypes = make_prototypes(config, Store(config.store))
     if is_shown():
         publish_bank(config.store, prototypes)
     return prototypes
 
 
-def _bank(config: RunConfig, store: Store) -> Artifact:
+def make_prototypes(config: RunConfig, store: Store) -> Artifact:
+    """Makes the prototypes in this process, unless the store has them."""
     dataset = _call(index_dataset, store)(store, config.references.source)
     references = _call(sample_references, store)(
         store,
@@ -196,7 +192,3 @@ def evaluate_labels(config: RunConfig, prototypes: Artifact, plan: LabelPlan) ->
     if is_shown():
         publish_metrics(config.store, metrics)
     return metrics
-
-
-def _is_deployed() -> bool:
-    return runtime.deployment.id is not None

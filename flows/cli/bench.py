@@ -152,7 +152,7 @@ def _demo(folder: Path) -> str:
 
 def _of_run(config_file: str, device: str, num_images: int) -> "Inputs":
     from flows.config.preflight import check
-    from flows.pipeline import make_bank_here
+    from flows.pipeline import make_prototypes
     from tasks.index_dataset import index_dataset
     from tasks.models.profiling.inputs import inputs_of_run
     from tasks.store.store import Store
@@ -163,7 +163,7 @@ def _of_run(config_file: str, device: str, num_images: int) -> "Inputs":
     return inputs_of_run(
         store,
         dataset=index_dataset.fn(store, config.targets.source, conventions=config.conventions),
-        prototypes=make_bank_here(config),
+        prototypes=make_prototypes(config, store),
         spec=config.label_spec,
         num_images=num_images,
     )
