@@ -2,13 +2,12 @@
 
 from typing import Any
 
-from refseg_core.datasets.dataset import Dataset
 from refseg_core.errors import StoreError
 from refseg_core.evaluation import protocols
-from refseg_core.evaluation.diagnostics import Review
 from refseg_core.evaluation.semantic import require_masks
 from refseg_core.settings import Conventions, EvaluationSettings, ProtocolName
 from refseg_core.settings.choices import PROTOCOLS
+from refseg_core.table_schema import Table
 from refseg_core.tables import Annotations, Detections, Images
 from tasks.datasets.indexed import ground_truth, is_federated
 from tasks.runtime.retried_task import retried_task
@@ -36,14 +35,13 @@ def evaluate(
         settings={"conventions": conventions, **_decisive(dataset, settings, conventions, is_novel=is_novel)},
         inputs={"dataset": dataset.name, "labels": f"labels/{labels_key}", "prototypes": prototypes.name},
     )
-    return store.make(
-        recipe,
-        lambda: (
-            _review(
-                ground_truth(store, dataset, prototypes), store, labels_key, settings, conventions, is_novel=is_novel
-            ).tables
-        ),
-    )
+
+    def tables() -> list[Table]:
+        truth = ground_truth(store, dataset, prototypes)
+        detections = _detections(store, labels_key, truth.images)
+        return protocols.review(truth, detections, settings=settings, conventions=conventions, is_novel=is_novel).tables
+
+    return store.make(recipe, tables)
 
 
 def check_protocol(store: Store, dataset: Artifact, settings: EvaluationSettings, conventions: Conventions) -> None:
@@ -64,24 +62,6 @@ def _decisive(
     if PROTOCOLS[protocol].of_pixels:
         return {"protocol": protocol, "score_thresh": settings.semantic_score_thresh}
     return {"protocol": protocol, "score_threshes": settings.sorted_score_threshes, "is_novel": is_novel}
-
-
-def _review(
-    truth: Dataset,
-    store: Store,
-    labels_key: str,
-    settings: EvaluationSettings,
-    conventions: Conventions,
-    *,
-    is_novel: bool,
-) -> Review:
-    return protocols.review(
-        truth,
-        _detections(store, labels_key, truth.images),
-        settings=settings,
-        conventions=conventions,
-        is_novel=is_novel,
-    )
 
 
 def _detections(store: Store, labels_key: str, images: Images) -> Detections:
