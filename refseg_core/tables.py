@@ -7,6 +7,7 @@ corners; both run along pixel edges, so that a box around one pixel has width 1.
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import pyarrow as pa
 
 from refseg_core.table_schema import RLE_TYPE, VECTOR_TYPE, Array, Table, column
@@ -55,6 +56,11 @@ class Annotations(Table):
     mask_rle: Array = column(RLE_TYPE, "its mask; null where the file has only a box", nullable=True)
     is_crowd: Array = column(pa.bool_(), "whether it stands for a group; ignored in matching")
     is_impossible: Array = column(pa.bool_(), "whether the file bars it from being a reference")
+
+    @property
+    def has_mask(self) -> Array:
+        """Whether each annotation [N] has a mask."""
+        return np.array([mask is not None for mask in self.mask_rle], dtype=bool)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from refseg_core.datasets.dataset import Dataset
+from refseg_core.datasets.dataset import Dataset, is_among
 from refseg_core.masks.rle import mask_areas
 from refseg_core.table_schema import Array
 from refseg_core.tables import Annotations, Categories, Images
@@ -59,7 +59,7 @@ class Overview:
 def overview(dataset: Dataset, *, num_shots: int | None = None) -> Overview:
     """Counts a dataset and finds what is odd. `num_shots`: references wanted of each category, None for none."""
     images, annotations = dataset.images, dataset.annotations
-    has_mask = _has_mask(annotations)
+    has_mask = annotations.has_mask
     return Overview(
         num_images=len(images),
         num_masks=int((has_mask & ~annotations.is_crowd).sum()),
@@ -79,7 +79,7 @@ def find_oddities(dataset: Dataset, *, num_shots: int | None = None) -> list[Odd
     width, height = annotations.box_xywh[:, 2:].T
     found = [
         *_few(categories, annotations, num_shots),
-        _oddity("images without annotations", images.file_name[~_is_among(images.image_id, annotations.image_id)]),
+        _oddity("images without annotations", images.file_name[~is_among(images.image_id, set(annotations.image_id))]),
         _oddity("images whose size nothing declares", images.file_name[images.height * images.width == 0]),
         _of_rows("boxes that reach outside their image", annotations, _reaches_outside(images, annotations)),
         _of_rows(f"boxes with a side under {_TINY} px", annotations, np.minimum(width, height) < _TINY),
@@ -174,13 +174,9 @@ def _is_repeated(annotations: Annotations) -> npt.NDArray[np.bool_]:
 
 
 def _is_empty(annotations: Annotations) -> npt.NDArray[np.bool_]:
-    empty = _has_mask(annotations)
+    empty = annotations.has_mask
     empty[empty] = mask_areas(list(annotations.mask_rle[empty])) == 0
     return empty
-
-
-def _has_mask(annotations: Annotations) -> npt.NDArray[np.bool_]:
-    return np.array([rle is not None for rle in annotations.mask_rle], dtype=bool)
 
 
 def _similar(names: Iterable[str]) -> list[str]:
@@ -204,8 +200,3 @@ def _of_rows(what: str, annotations: Annotations, is_odd: npt.NDArray[np.bool_])
 
 def _oddity(what: str, found: Sequence[str] | Array) -> Oddity:
     return Oddity(what, len(found), tuple(map(str, found[:_EXAMPLES])))
-
-
-def _is_among(ids: Array, others: Array) -> npt.NDArray[np.bool_]:
-    known = set(others)
-    return np.array([one in known for one in ids], dtype=bool)

@@ -70,12 +70,13 @@ def select_images(dataset: Dataset, image_ids: Collection[str]) -> Dataset:
     problems.raise_if_any("The selection of images")
     labels = dataset.federated_labels
     return Dataset(
-        dataset.images[_is_among(dataset.images.image_id, wanted)],
-        dataset.annotations[_is_among(dataset.annotations.image_id, wanted)],
+        dataset.images[is_among(dataset.images.image_id, wanted)],
+        dataset.annotations[is_among(dataset.annotations.image_id, wanted)],
         dataset.categories,
-        None if labels is None else labels[_is_among(labels.image_id, wanted)],
+        None if labels is None else labels[is_among(labels.image_id, wanted)],
     )
 
 
-def _is_among(ids: npt.NDArray[Any], wanted: set[str]) -> npt.NDArray[np.bool_]:
+def is_among(ids: npt.NDArray[Any], wanted: set[str]) -> npt.NDArray[np.bool_]:
+    """Returns whether each id [N] is one of those."""
     return np.fromiter((one in wanted for one in ids), dtype=bool, count=len(ids))

@@ -55,7 +55,7 @@ class Instances:
     @property
     def have_masks(self) -> bool:
         """Whether masks can be compared."""
-        return not len(self.annotations) or any(mask is not None for mask in self.annotations.mask_rle)
+        return not len(self.annotations) or bool(self.annotations.has_mask.any())
 
     @property
     def num_instances(self) -> int:

@@ -55,7 +55,7 @@ def evaluate_semantic(
 
 def require_masks(annotations: Annotations) -> None:
     """Raises DatasetError where there are annotations and none has a mask."""
-    if len(annotations) and all(mask is None for mask in annotations.mask_rle):
+    if len(annotations) and not annotations.has_mask.any():
         raise DatasetError(
             f"The semantic evaluation compares masks, and none of the {len(annotations)} annotations has one. Give "
             "annotations with segmentation, or set evaluation.protocol to 'auto'."
