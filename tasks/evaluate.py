@@ -57,7 +57,7 @@ def _protocol(dataset: Artifact, settings: EvaluationSettings, conventions: Conv
 def _decisive(
     dataset: Artifact, settings: EvaluationSettings, conventions: Conventions, *, is_novel: bool
 ) -> dict[str, Any]:
-    """What of the settings decides the numbers."""
+    """Returns what of the settings decides the numbers."""
     protocol = _protocol(dataset, settings, conventions)
     if PROTOCOLS[protocol].of_pixels:
         return {"protocol": protocol, "score_thresh": settings.semantic_score_thresh}

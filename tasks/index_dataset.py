@@ -54,7 +54,7 @@ def index_dataset(store: Store, source: DatasetSource, *, conventions: Conventio
 
 
 def _known(store: Store, source: DatasetSource, masks: MaskFile | None, conventions: Conventions) -> Artifact | None:
-    """The dataset of a file of COCO json, where the store holds it: a large one takes a minute to parse.
+    """Returns the dataset of a file of COCO json, where the store holds it: a large one takes a minute to parse.
 
     Not where images' versions count: which images those are is only told by the content.
     """
@@ -101,7 +101,7 @@ def _mask_file(uri: str, conventions: Conventions) -> MaskFile:
 
 
 def _from_annotations(source: DatasetSource, masks: MaskFile | None) -> AnnotatedDataset:
-    """The dataset, with the versions of its images where they are wanted."""
+    """Returns the dataset, with the versions of its images where they are wanted."""
     read = read_annotations(source, masks)
     if masks is not None and read.kind != "coco":
         raise DatasetError(
@@ -116,7 +116,7 @@ def _from_annotations(source: DatasetSource, masks: MaskFile | None) -> Annotate
 
 
 def _from_listing(source: DatasetSource) -> AnnotatedDataset:
-    """The dataset of a folder's images, which have no annotations."""
+    """Returns the dataset of a folder's images, which have no annotations."""
     files = Folder(source.images).list_files(tuple(sorted(IMAGE_SUFFIXES)))
     dataset = dataset_of_files(
         [file.name for file in files], [file.size for file in files], [file.version for file in files]
@@ -129,7 +129,7 @@ def _selected(dataset: Dataset, source: DatasetSource) -> Dataset:
 
 
 def _with_versions(images: Images, source: DatasetSource) -> tuple[Images, str]:
-    """The images with the sizes and versions that a listing of their folder shows, and the listing's hash.
+    """Returns the images with the sizes and versions that a listing of their folder shows, and the listing's hash.
 
     Raises DatasetError where none of them is there: then it is the wrong folder.
     """

@@ -97,7 +97,7 @@ def _check_weights(job: LabelJob, expected: Mapping[str, str]) -> None:
 
 
 def _begun(read: Iterator[ReadImage]) -> Iterator[ReadImage]:
-    """The same images, of which the first is read by now and the next are on their way."""
+    """Returns the same images, of which the first is read by now and the next are on their way."""
     return chain(list(islice(read, 1)), read)
 
 

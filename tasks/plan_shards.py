@@ -59,7 +59,7 @@ def _version(models: Models) -> int:
 
 
 def _deciding(labeling: LabelingSettings) -> dict[str, Any]:
-    """What of the settings decides the labels; nothing for the exact path, whose labels were made before others."""
+    """Returns the settings that decide labels; without `path` for the exact one, the only one of older stores."""
     version = version_of(labeling.path)
     changed = {} if version == 1 else {"path_version": version}
     path = LABELING_PATHS[labeling.path]
@@ -81,7 +81,7 @@ def find_gone_labels(store: Store, *, dataset: Artifact, labels_key: str) -> Art
 
 
 def gone_labels(run: LabelRun, now: Images) -> GoneLabels:
-    """The planned images that are not among the given ones in their version."""
+    """Returns the planned images that are not among the given ones in their version."""
     version_of = dict(zip(now.image_id, now.version, strict=True))
     return GoneLabels.concatenate([_gone(part, version_of) for part in run.plans.parts()])
 

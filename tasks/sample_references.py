@@ -41,7 +41,7 @@ def _recipe(dataset: Artifact, settings: dict[str, object]) -> Recipe:
 
 
 def _decisive(settings: SamplingSettings, conventions: Conventions) -> dict[str, object]:
-    """What decides the references. Sampled ones go without `selection`, and so keep the keys of older stores."""
+    """Returns what decides the references: for sampled ones not `selection`, which older stores do not have."""
     if settings.selection == "sampled":
         return settings.model_dump(mode="json", exclude={"selection"})
     unused = {"seed", "num_shots"} if conventions == "corrected" else {"seed"}

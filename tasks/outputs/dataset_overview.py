@@ -37,7 +37,7 @@ def draw_overview(store: Store, artifact: Artifact, dataset: Dataset, images_uri
 
 
 def _draw(pixels: Picture, annotations: Annotations, categories: Categories) -> Picture:
-    """The image, uint8 RGB [H, W, 3], with all that is annotated in it; of masks those that have its size."""
+    """Returns the image, uint8 RGB [H, W, 3], with all that is annotated in it; of masks those that have its size."""
     name_of = dict(zip(categories.category_id.tolist(), categories.name, strict=True))
     index_of = dict(zip(categories.category_id.tolist(), categories.class_index.tolist(), strict=True))
     ids = annotations.category_id.tolist()

@@ -40,11 +40,11 @@ class Palette:
         return self._name
 
     def names(self, category_ids: npt.NDArray[np.int64]) -> list[str]:
-        """The names of categories."""
+        """Returns the names of categories."""
         return [self._name[category_id] for category_id in category_ids.tolist()]
 
     def colors(self, category_ids: npt.NDArray[np.int64]) -> list[int]:
-        """The color indices of categories."""
+        """Returns the color indices of categories."""
         return [self._color[category_id] for category_id in category_ids.tolist()]
 
 
@@ -62,7 +62,7 @@ class LabelPictures:
 
 
 def picture_name(file_name: str) -> str:
-    """Where the picture of an image goes."""
+    """Returns where the picture of an image goes."""
     name = file_name if PurePosixPath(file_name).suffix.lower() == ".jpg" else f"{file_name}.jpg"
     folder, _, last = name.rpartition("/")
     if len(last.encode()) > _LONGEST_NAME:
@@ -80,7 +80,7 @@ def check_apart(pictures: Folder, images_uri: str) -> None:
 
 
 def draw_detections(image: Picture, detections: Detections, palette: Palette, score_thresh: float) -> Picture:
-    """The image, uint8 RGB [H, W, 3], with the detections whose score is at least the threshold."""
+    """Returns the image, uint8 RGB [H, W, 3], with the detections whose score is at least the threshold."""
     shown = detections[detections.score >= score_thresh]
     return draw_instances(
         image,
@@ -93,7 +93,7 @@ def draw_detections(image: Picture, detections: Detections, palette: Palette, sc
 
 
 def draw_ground_truth(image: Picture, annotations: Annotations, palette: Palette) -> Picture:
-    """The image, uint8 RGB [H, W, 3], with its annotated instances of the prototypes' categories."""
+    """Returns the image, uint8 RGB [H, W, 3], with its annotated instances of the prototypes' categories."""
     known = np.array([category_id in palette for category_id in annotations.category_id.tolist()], dtype=bool)
     shown = annotations[known]
     corners = shown.box_xywh.copy()
@@ -110,7 +110,7 @@ def draw_ground_truth(image: Picture, annotations: Annotations, palette: Palette
 def reference_panels(
     store: Store, prototypes: Artifact, palette: Palette, *, most: int | None = None, side: int = 224
 ) -> list[Picture]:
-    """The references with their masks, those whose images can be read; of more than `most` the first shots."""
+    """Returns the references with their masks, those whose images can be read; of more than `most` the first shots."""
     dataset = reference_dataset(store, prototypes)
     manifest = store.manifest(dataset.name) or {}
     folder = Folder(manifest["settings"]["images"])
@@ -122,7 +122,7 @@ def reference_panels(
 
 
 def _reference_panel(folder: Folder, references: References, row: int, palette: Palette, side: int) -> Picture | None:
-    """One reference, or None where its image cannot be read any more."""
+    """Returns one reference, or None where its image cannot be read any more."""
     category = references.category_id[row : row + 1]
     try:
         image = decode_image(folder.read(str(references.file_name[row])), max_pixels=MAX_PIXELS)

@@ -73,7 +73,7 @@ def _labels_by_shard(run: LabelRun, limit: int | None) -> Iterator[tuple[Images,
 
 
 def _ground_truth(store: Store, prototypes: Artifact, images_uri: str) -> Annotations | None:
-    """The annotations of the last indexed dataset over the same images, or None where it is not of these categories."""
+    """Returns the annotations of the last indexed dataset of the same images, or None if it has other categories."""
     for manifest in reversed(store.manifests("dataset")):
         if manifest["settings"]["images"] == images_uri and manifest["settings"]["annotations"]:
             referenced = store.load(reference_dataset(store, prototypes), Categories)

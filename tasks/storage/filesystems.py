@@ -14,7 +14,7 @@ _CLIENT_SETTINGS: dict[str, dict[str, Any]] = {"s3": {"retries": {"total_max_att
 
 
 def resolve(uri: str) -> tuple[Any, str]:
-    """The file system and the path in it. Raises StoreError where the address is none, or means no place."""
+    """Returns the file system and the path in it. Raises StoreError where the address is none, or means no place."""
     try:
         uri.encode()
         check_address(uri)
@@ -30,7 +30,7 @@ def resolve(uri: str) -> tuple[Any, str]:
 
 
 def kind_of(uri: str) -> str:
-    """The scheme, one name for each kind of place."""
+    """Returns the scheme, one name for each kind of place."""
     name = scheme(uri)
     return "s3" if name == "s3a" else name
 
@@ -44,7 +44,7 @@ def _options(name: str) -> dict[str, Any]:
 
 
 def _misread(uri: str) -> str | None:
-    """Why fsspec would take the address for a local path that nobody meant, or None."""
+    """Returns why fsspec would take the address for a local path that nobody meant, or None."""
     if not uri or "\0" in uri:
         return "it is empty or holds a NUL character"
     if "::" in uri:
@@ -55,11 +55,11 @@ def _misread(uri: str) -> str | None:
 
 
 def _shown(uri: str) -> str:
-    """The address as a message can hold it: printable and without secrets."""
+    """Returns the address as a message can hold it: printable and without secrets."""
     return redact(uri).encode("unicode_escape" if "\0" in uri else "utf-8", "backslashreplace").decode()
 
 
 def protocols(filesystem: Any) -> set[str]:
-    """The schemes that lead to a file system."""
+    """Returns the schemes that lead to a file system."""
     named = filesystem.protocol
     return {named} if isinstance(named, str) else set(named)

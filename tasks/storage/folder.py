@@ -36,26 +36,26 @@ class Folder:
         return not {"http", "https"} & protocols(self._filesystem)
 
     def join(self, name: str) -> str:
-        """The URI of an object in the folder."""
+        """Returns the URI of an object in the folder."""
         return f"{self.uri.rstrip('/')}/{name}"
 
     def read(self, name: str) -> bytes:
-        """An object's bytes. Raises StoreError where it is absent or may not be read."""
+        """Returns an object's bytes. Raises StoreError where it is absent or may not be read."""
         return read(self._filesystem, self._at(name), self.join(name))
 
     def read_start(self, name: str, num_bytes: int) -> bytes:
-        """An object's first bytes, or all where it has no more. Raises StoreError as `read` does."""
+        """Returns an object's first bytes, or all where it has no more. Raises StoreError as `read` does."""
         return read_start(self._filesystem, self._at(name), self.join(name), num_bytes)
 
     def read_if_there(self, name: str) -> bytes | None:
-        """An object's bytes, or None where it is absent."""
+        """Returns an object's bytes, or None where it is absent."""
         try:
             return self.read(name)
         except NotFoundError:
             return None
 
     def read_many(self, names: Iterable[str]) -> Iterator[bytes | None]:
-        """The bytes of each object, or None where it is absent, in order; several are fetched at once."""
+        """Returns the bytes of each object, or None where it is absent, in order; several are fetched at once."""
         return prefetch(self.read_if_there, names, _AT_ONCE)
 
     def create(self, name: str, data: bytes) -> bool:
@@ -78,7 +78,7 @@ class Folder:
             return
 
     def overlaps(self, other: "Folder") -> bool:
-        """Whether one of the two lies in the other, or both are one."""
+        """Returns whether one of the two lies in the other, or both are one."""
         if type(self._filesystem) is not type(other._filesystem):
             return False
         own, theirs = (f"{folder._real_path()}/" for folder in (self, other))
@@ -95,13 +95,13 @@ class Folder:
             self.delete(_PROBE)
 
     def holds_files(self, suffixes: tuple[str, ...]) -> bool:
-        """Whether any file at any depth has a name that ends so; stops at the first."""
+        """Returns whether any file at any depth has a name that ends so; stops at the first."""
         self.check_readable()
         with explained(self.uri):
             return any(file.name.lower().endswith(suffixes) for file in self._walk())
 
     def list_files(self, suffixes: tuple[str, ...] = ("",)) -> list[FileInfo]:
-        """Every file at any depth whose name ends so (in lower case), by name.
+        """Returns every file at any depth whose name ends so (in lower case), by name.
 
         Raises StoreError where the folder is absent or may not be listed.
         """
@@ -112,7 +112,7 @@ class Folder:
         return sorted(found)
 
     def list_folders(self) -> list[str]:
-        """Names of the folders directly below, sorted; empty where there is nothing yet."""
+        """Returns the names of the folders directly below, sorted; empty where there is nothing yet."""
         try:
             entries = with_retries(lambda: self._filesystem.ls(self._path, detail=True), self.uri)
         except NotFoundError:

@@ -26,7 +26,7 @@ class FileInfo(NamedTuple):
 
 
 def walk(filesystem: Any, path: str, uri: str) -> Iterator[FileInfo]:
-    """Every file at any depth, page by page, in no particular order."""
+    """Yields every file at any depth, page by page, in no particular order."""
     if isinstance(filesystem, LocalFileSystem):
         return _walk_local(path)
     if "s3" in protocols(filesystem):

@@ -29,13 +29,13 @@ def open_uri(uri: str) -> BinaryIO:
 
 
 def uri_size(uri: str) -> int:
-    """Bytes of one object. Raises StoreError where it is absent or may not be read."""
+    """Returns the size of one object in bytes. Raises StoreError where it is absent or may not be read."""
     filesystem, path = resolve(uri)
     return int(with_retries(lambda: filesystem.size(path), uri))
 
 
 def read_uri(uri: str) -> bytes:
-    """The bytes of one object. Raises StoreError where it is absent or may not be read."""
+    """Returns the bytes of one object. Raises StoreError where it is absent or may not be read."""
     filesystem, path = resolve(uri)
     return read(filesystem, path, uri)
 

@@ -10,17 +10,17 @@ _SECRET_NAMES = re.compile(r"signature|^sig$|token|secret|passw|credential|acces
 
 
 def redact(uri: str) -> str:
-    """The URI without user, password, query and fragment: fit for logs and manifests."""
+    """Returns the URI without user, password, query and fragment: fit for logs and manifests."""
     return "::".join(_redact_one(part) for part in _CHAINED.split(uri))
 
 
 def redact_text(text: str) -> str:
-    """The text with every URI in it redacted: for what others wrote, such as a library's error."""
+    """Returns the text with every URI in it redacted: for what others wrote, such as a library's error."""
     return _QUERY.sub(r"\1", _USER.sub("//", text))
 
 
 def last_name(uri: str) -> str:
-    """What people call a place: the last part of its address, without secrets; '' where it has none."""
+    """Returns what people call a place: the last part of its address, without secrets; '' where it has none."""
     return redact(uri).rstrip("/").rpartition("/")[2]
 
 
@@ -32,7 +32,7 @@ def check_address(uri: str) -> None:
 
 
 def scheme(uri: str) -> str:
-    """The URI's scheme, '' for a path; also of a URI that is otherwise none."""
+    """Returns the URI's scheme, '' for a path; also of a URI that is otherwise none."""
     try:
         return urlsplit(uri).scheme
     except ValueError:
@@ -50,7 +50,7 @@ def _redact_one(uri: str) -> str:
 
 
 def holds_credentials(uri: str) -> bool:
-    """Whether the URI carries a user, a password, or the signature or token of a signed URL."""
+    """Returns whether the URI carries a user, a password, or the signature or token of a signed URL."""
     return any(_USER.search(part) or _is_signed(part) for part in _CHAINED.split(uri))
 
 

@@ -1,4 +1,4 @@
-"""Finds what nobody needs any more in a store, and removes it when told to.
+"""Finds unneeded objects of a store, and removes them.
 
     leftover   an object that no manifest names: left by a process that was killed, or that lost a race
     unused     an artifact that neither labels nor metrics were made from, such as last month's listing; the numbers of
@@ -36,7 +36,7 @@ _TURNS = ("shards/", "detections/", "labeled_images/", "plans/", "plans/parts/",
 
 @dataclass(frozen=True)
 class Garbage:
-    """An object to remove: its place below the store, its size in bytes, and why nobody needs it."""
+    """An object to remove: its place below the store, its size in bytes, and why it is not needed."""
 
     name: str
     size: int
@@ -46,7 +46,7 @@ class Garbage:
 def find_garbage(
     store: Store, *, min_age_hours: float = 24, gone: bool = False, labels: Collection[str] = ()
 ) -> list[Garbage]:
-    """What could be removed, in the order to do it. Raises StoreError where the store has no labels of a given key."""
+    """Returns what could be removed, in order. Raises StoreError if the store has no labels of a given key."""
     objects = [file for file in store.folder.list_files() if _group(file.name)]
     groups = {_group(file.name) for file in objects}
     for key in labels:
@@ -76,7 +76,7 @@ def remove(store: Store, garbage: Collection[Garbage]) -> None:
 
 
 def _turn(name: str) -> int:
-    """When to remove an object: before what decides the meaning of those that are left; of plans the last first."""
+    """Returns the turn of an object: before the objects that others need, and of plans the last first."""
     folder, _, inside = name.split("/", 2)
     if folder != FOLDER:
         return len(_TURNS) + int(inside != MANIFEST)
@@ -84,7 +84,7 @@ def _turn(name: str) -> int:
 
 
 def _group(name: str) -> str:
-    """The artifact or labels that an object belongs to, or '' where it is none of ours."""
+    """Returns the artifact or labels that an object belongs to, or '' where it is none of ours."""
     folder, _, rest = name.partition("/")
     key, _, inside = rest.partition("/")
     return f"{folder}/{key}" if folder in (*ARTIFACT_FOLDERS, FOLDER) and inside else ""
@@ -111,7 +111,7 @@ def _check_parts(store: Store, unlisted: Collection[str]) -> None:
 
 
 def _youngest(files: Collection[FileInfo]) -> dict[str, float]:
-    """When the last unneeded object of each group was written: a group is as young as that."""
+    """Returns when the last unneeded object of each group was written: a group is as young as that."""
     youngest: dict[str, float] = {}
     for file in files:
         group = _group(file.name)
@@ -120,7 +120,7 @@ def _youngest(files: Collection[FileInfo]) -> dict[str, float]:
 
 
 def _needed(store: Store, dropped: set[str], *, drop_gone: bool) -> tuple[set[str], dict[str, Why]]:
-    """The objects to keep, and why others, by name or by group, are not needed."""
+    """Returns the objects to keep, and why others, by name or by group, are not needed."""
     needed: set[str] = set()
     why: dict[str, Why] = {f"{FOLDER}/{key}": "labels" for key in dropped}
     roots: list[str] = []
@@ -154,7 +154,7 @@ def _needed(store: Store, dropped: set[str], *, drop_gone: bool) -> tuple[set[st
 
 
 def _fixed_objects(run: LabelRun) -> Iterator[str]:
-    """Everything of labels besides their shards."""
+    """Yields everything of labels besides their shards."""
     yield f"{run.root}/recipe.json"
     for number, _ in enumerate(run.requests()):
         yield numbered_name(f"{run.root}/requests", number)
@@ -164,7 +164,7 @@ def _fixed_objects(run: LabelRun) -> Iterator[str]:
 
 
 def _shard_objects(run: LabelRun) -> Iterator[tuple[str, bool]]:
-    """The objects of every labeled shard, and whether all its images are gone."""
+    """Yields the objects of every labeled shard, and whether all its images are gone."""
     wanted = Wanted(run.images())
     for part in run.plans.parts():
         is_wanted = wanted.rows_of(part.images) >= 0
@@ -177,7 +177,7 @@ def _shard_objects(run: LabelRun) -> Iterator[tuple[str, bool]]:
 
 
 def _about(store: Store, run: LabelRun, dataset: Artifact | None) -> Iterator[str]:
-    """The metrics of labels, and today's table of gone ones."""
+    """Yields the metrics of labels, and today's table of gone ones."""
     for manifest in store.manifests("metrics"):
         if manifest["inputs"]["labels"] == run.root:
             yield f"metrics/{manifest['key']}"

@@ -1,7 +1,7 @@
 """How labels lie in a store: planned once, committed shard by shard.
 
     STORE/labels/<key>/recipe.json                       what decides the labels
-                      /requests/0000.json                which datasets were asked for, in turn; the last is today's
+                      /requests/0000.json                which datasets were requested, in order; the last counts
                       /plans/0000.json                   images to label, cut into shards; new images, new plan
                       /plans/parts/<hash>.parquet        the images that plans name
                       /detections/0000-00012.parquet     one part per shard; the whole folder reads as one table
@@ -52,27 +52,27 @@ class LabelRun:
 
     @classmethod
     def open(cls, store: Store, recipe: Recipe) -> "LabelRun":
-        """The run of a recipe; the recipe is written down at the first opening."""
+        """Returns the run of a recipe; the recipe is written down at the first opening."""
         run = cls(store, recipe.key)
         if run.recipe() is None:
             store.commit(f"{run.root}/recipe.json", {**asdict(recipe), "key": recipe.key, **made_by()})
         return run
 
     def recipe(self) -> dict[str, Any] | None:
-        """What decides these labels, or None where the run does not exist."""
+        """Returns what decides these labels, or None where the run does not exist."""
         return self.store.read_recipe(f"{self.root}/recipe.json")
 
     def recipe_or_error(self) -> dict[str, Any]:
-        """What decides these labels. Raises StoreError where the run does not exist."""
+        """Returns what decides these labels. Raises StoreError where the run does not exist."""
         recipe = self.recipe()
         if recipe is None:
             raise StoreError(f"{redact(self.store.uri)}: has no labels {self.key!r}.")
         return recipe
 
-    # What is asked for.
+    # Requests.
 
     def request(self, dataset: Artifact) -> None:
-        """Notes that the labels of this dataset are wanted now, unless it was the last that was asked for."""
+        """Records that the labels of this dataset are wanted now, unless the last request was for it."""
         while True:
             requests = self.requests()
             if requests and requests[-1]["dataset"] == dataset.name:
@@ -81,18 +81,18 @@ class LabelRun:
             self.store.commit(numbered_name(f"{self.root}/requests", len(requests)), noted)
 
     def requests(self) -> list[dict[str, Any]]:
-        """Which datasets were asked for, in turn."""
+        """Returns every request for a dataset, in order."""
         return list(self.store.numbered(f"{self.root}/requests", REQUEST))
 
     def requested(self) -> Artifact | None:
-        """The dataset that was asked for last."""
+        """Returns the dataset that was requested last."""
         requests = self.requests()
         if not requests:
             return None
         return self.store.named(requests[-1]["dataset"])
 
     def images(self) -> Images:
-        """The images of the dataset that was asked for last; none where nothing was.
+        """Returns the images of the dataset that was requested last; none without a request.
 
         Raises StoreError where shards tell that a request or a plan is lost: whatever is made of the rest would be
         taken for all there is.
@@ -145,7 +145,7 @@ class LabelRun:
     # Shards.
 
     def pending(self, shards: Sequence[Shard]) -> list[Shard]:
-        """The shards that are not labeled yet, as far as can be told without asking for each.
+        """Returns the shards that are not labeled yet, as far as a listing shows.
 
         A listing says which manifests to ask for. Who labels a shard asks again, so a stale one costs a request.
         """
@@ -156,7 +156,7 @@ class LabelRun:
         return [shard for shard in shards if shard not in done]
 
     def shards_with_manifests(self, wanted: Wanted) -> Iterator[tuple[Shard, int, dict[str, Any] | None]]:
-        """Every shard that holds some of the wanted images, how many of them, and what is known of its labels."""
+        """Yields every shard that holds wanted images, how many of them, and its manifest if it is labeled."""
         shards = self.plans.shards_of(wanted)
         while some := list(islice(shards, _SHARDS_PER_LOOK)):
             manifests = self.shard_manifests([shard for shard, _ in some])
@@ -164,15 +164,15 @@ class LabelRun:
                 yield shard, num_wanted, manifest
 
     def is_labeled(self, shard: Shard) -> bool:
-        """Whether the shard is committed."""
+        """Returns whether the shard is committed."""
         return self.shard_manifest(shard) is not None
 
     def shard_manifest(self, shard: Shard) -> dict[str, Any] | None:
-        """What is known of a shard's labels, or None where it is not labeled."""
+        """Returns what is known of a shard's labels, or None where it is not labeled."""
         return self.store.read_json(self._manifest(shard), SHARD)
 
     def shard_manifests(self, shards: Sequence[Shard]) -> Iterator[dict[str, Any] | None]:
-        """What is known of each shard's labels, in order; None for each that is not labeled."""
+        """Returns what is known of each shard's labels, in order; None for each that is not labeled."""
         return self.store.read_jsons([self._manifest(shard) for shard in shards], SHARD)
 
     def commit(self, shard: Shard, detections: Detections, labeled: LabeledImages) -> None:
@@ -195,18 +195,18 @@ class LabelRun:
         self.store.commit(self._manifest(shard), manifest)
 
     def read(self, images: Images | None = None) -> Iterator[Labels]:
-        """The labels of every committed shard, or only those of the given images in their versions, shard by shard."""
+        """Yields the labels of every committed shard, or those of the given images in their versions only."""
         wanted = None if images is None else Wanted(images)
         for labels in self._of_shards(self.read_shard, wanted):
             yield labels if wanted is None else _only(labels, wanted)
 
     def read_labeled_images(self, images: Images) -> Iterator[LabeledImages]:
-        """What became of the given images in their versions, shard by shard."""
+        """Yields what became of the given images in their versions, shard by shard."""
         wanted = Wanted(images)
         yield from map(wanted.among, self._of_shards(self.read_labeled_images_of, wanted))
 
     def read_shard(self, shard: Shard) -> Labels | None:
-        """One shard's labels, or None where it is not labeled. Raises StoreError where they are damaged."""
+        """Returns one shard's labels, or None where it is not labeled. Raises StoreError where they are damaged."""
         manifest = self.shard_manifest(shard)
         if manifest is None:
             return None
@@ -217,14 +217,14 @@ class LabelRun:
         )
 
     def read_labeled_images_of(self, shard: Shard) -> LabeledImages | None:
-        """What became of one shard's images, or None where it is not labeled."""
+        """Returns what became of one shard's images, or None where it is not labeled."""
         manifest = self.shard_manifest(shard)
         if manifest is None:
             return None
         return self.store.read_part(f"{self.root}/labeled_images", manifest["tables"][1], LabeledImages)
 
     def seconds_per_image(self) -> float | None:
-        """How long the model took for an image, in one of the labeled shards; None where there is none yet."""
+        """Returns how long the model took for an image, in one of the labeled shards; None where there is none yet."""
         for name in self.store.listed(f"{self.root}/shards", ".json")[-1:]:
             manifest = self.store.read_json(f"{self.root}/shards/{name}", SHARD)
             if manifest is not None:
@@ -233,7 +233,7 @@ class LabelRun:
         return None
 
     def _of_shards(self, read: Callable[[Shard], Result | None], wanted: Wanted | None) -> Iterator[Result]:
-        """What is read of each labeled shard that holds a wanted image, a few shards ahead."""
+        """Yields what is read of each labeled shard that holds a wanted image, a few shards ahead."""
         for part in self.plans.parts():
             shards = part.shards if wanted is None else part.holding(wanted.rows_of(part.images) >= 0)
             for content in prefetch(read, shards, _SHARDS_AHEAD):
@@ -245,12 +245,12 @@ class LabelRun:
 
 
 def count_statuses(labeled: LabeledImages) -> dict[str, int]:
-    """How many images ended in each status."""
+    """Returns how many images ended in each status."""
     return {status: int((labeled.status == status).sum()) for status in STATUSES}
 
 
 def open_labels(store: Store, key: str) -> LabelRun:
-    """The labels of a key. Raises StoreError where the store has none of it."""
+    """Returns the labels of a key. Raises StoreError where the store has none of it."""
     run = LabelRun(store, key)
     if run.recipe() is None:
         known = ", ".join(recipe["key"] for recipe in store.manifests(FOLDER, "recipe.json"))
@@ -259,7 +259,7 @@ def open_labels(store: Store, key: str) -> LabelRun:
 
 
 def newest_labels(store: Store) -> tuple[LabelRun, int]:
-    """The labels that were begun last, and how many others there are. Raises StoreError where there are none."""
+    """Returns the labels begun last, and how many others there are. Raises StoreError if there are none."""
     recipes = store.manifests(FOLDER, "recipe.json")
     if not recipes:
         raise StoreError(f"{redact(store.uri)}: holds no labels. `refseg run` makes some; check the store's path.")
@@ -273,10 +273,10 @@ def _only(labels: Labels, wanted: Wanted) -> Labels:
 
 
 def _outcomes(labeled: LabeledImages) -> str:
-    """The table as text, without its times, which differ between equal attempts."""
+    """Returns the table as text, without its times, which differ between equal attempts."""
     return json.dumps(labeled.to_arrow().drop_columns(["seconds"]).to_pydict(), separators=(",", ":"))
 
 
 def _with_outcomes(labeled: LabeledImages, outcomes: str) -> LabeledImages:
-    """The table with another attempt's outcomes for the same images."""
+    """Returns the table with another attempt's outcomes for the same images."""
     return labeled.replace(**json.loads(outcomes))

@@ -10,22 +10,22 @@ from tasks.store.store import Artifact, Store
 
 
 def reference_dataset(store: Store, prototypes: Artifact) -> Artifact:
-    """The dataset that the prototypes' references were sampled from."""
+    """Returns the dataset that the prototypes' references were sampled from."""
     return _follow(store, references_of(store, prototypes), "dataset")
 
 
 def references_of(store: Store, prototypes: Artifact) -> Artifact:
-    """The references, with masks, that the prototypes were made from."""
+    """Returns the references, with masks, that the prototypes were made from."""
     return _follow(store, _follow(store, prototypes, "memory_bank"), "references")
 
 
 def input_artifact(store: Store, inputs: dict[str, str], name: str) -> Artifact:
-    """The artifact that a recipe's input names."""
+    """Returns the artifact that a recipe's input names."""
     return store.named(inputs[name])
 
 
 def reachable(roots: Collection[str], manifests: Mapping[str, Mapping[str, Any]]) -> set[str]:
-    """The artifacts that the roots were made from, there or not, and the roots themselves."""
+    """Returns the artifacts that the roots were made from, there or not, and the roots themselves."""
     reached: set[str] = set()
     pending = list(roots)
     while pending:

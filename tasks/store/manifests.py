@@ -48,7 +48,7 @@ def check_schema(manifest: Any) -> None:
 
 
 def misfit(value: Any, shape: Shape, place: str = "") -> str | None:
-    """Where and how the value has not the shape, or None."""
+    """Returns where and how the value has not the shape, or None."""
     came, kind = type(value), shape if isinstance(shape, type) else _KINDS[type(shape)]
     if came is not kind:
         return f"expected {_NAMES[kind]}{place and f' as {place}'}, got {_NAMES[came]}"
@@ -73,7 +73,7 @@ _NAMES: dict[type, str] = {
 
 
 def _parts(value: Any, shape: Shape) -> list[tuple[Any, Shape]]:
-    """The keys or indices of what must be there, each with its shape."""
+    """Returns the keys or indices of what must be there, each with its shape."""
     if isinstance(shape, Mapping):
         return [(key, shape[str]) for key in value] if str in shape else list(shape.items())
     if isinstance(shape, list):

@@ -14,7 +14,7 @@ AnyTable = TypeVar("AnyTable", bound=Table)
 
 
 def table_to_parquet(table: Table, notes: Mapping[str, str] | None = None) -> bytes:
-    """The table as a Parquet file; equal tables with equal notes give equal bytes.
+    """Returns the table as a Parquet file; equal tables with equal notes give equal bytes.
 
     `notes` go into the file's key-value metadata, beside the meaning and unit of each column.
     """
@@ -36,13 +36,13 @@ def table_from_parquet(data: bytes, table: type[AnyTable]) -> AnyTable:
 
 
 def notes_of_parquet(data: bytes) -> dict[str, str]:
-    """The notes that a Parquet file carries."""
+    """Returns the notes that a Parquet file carries."""
     metadata = pq.read_schema(io.BytesIO(data)).metadata or {}
     return {name.decode(): value.decode() for name, value in metadata.items()}
 
 
 def stream_parquet(tables: Iterable[AnyTable], kind: type[AnyTable]) -> Iterator[bytes]:
-    """One Parquet file of many tables, in pieces, one row group per table; never holds all of them."""
+    """Yields one Parquet file of many tables, in pieces, one row group per table; never holds all of them."""
     schema = kind.schema()
     sink = _Sink()
     with pq.ParquetWriter(sink, schema, **_options(schema)) as writer:
@@ -73,7 +73,7 @@ class _Sink(io.RawIOBase):
         return len(piece)
 
     def take(self) -> bytes:
-        """What was written since the last time."""
+        """Returns what was written since the last time."""
         taken = b"".join(self._pieces)
         self._pieces.clear()
         return taken

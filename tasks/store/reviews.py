@@ -7,7 +7,7 @@ from tasks.store.store import Artifact, Store, table_name
 
 
 def load_review(store: Store, metrics: Artifact) -> Review:
-    """What the evaluation made. Metrics of older versions are all there is of them."""
+    """Returns what the evaluation made. Metrics of older versions are all there is of them."""
     return Review(
         store.load(metrics, Metrics),
         store.load(metrics, Confusion) if table_name(Confusion) in metrics.num_rows else None,
@@ -16,7 +16,7 @@ def load_review(store: Store, metrics: Artifact) -> Review:
 
 
 def protocol_of(store: Store, metrics: Artifact) -> ProtocolName:
-    """The protocol that gave the metrics."""
+    """Returns the protocol that gave the metrics."""
     manifest = store.manifest(metrics.name) or {}
     protocol: ProtocolName = manifest.get("settings", {}).get("protocol", "coco")
     return protocol

@@ -50,7 +50,7 @@ class PlanPart:
     shards: list[Shard]
 
     def holding(self, is_wanted: Array) -> list[Shard]:
-        """The shards with at least one wanted image; `is_wanted` is boolean [N], by the part's rows."""
+        """Returns the shards with at least one wanted image; `is_wanted` is boolean [N], by the part's rows."""
         return [shard for shard in self.shards if is_wanted[shard.start : shard.stop].any()]
 
 
@@ -70,7 +70,7 @@ class Wanted:
         return rows
 
     def among(self, labeled: LabeledImages) -> LabeledImages:
-        """The rows of the table that are of wanted images in their version."""
+        """Returns the rows of the table that are of wanted images in their version."""
         return labeled[self.rows_of(labeled) >= 0]
 
 
@@ -83,33 +83,33 @@ class Plans:
         self._folder = f"{root}/parts"
 
     def count(self) -> int:
-        """How many plans there are."""
+        """Returns how many plans there are."""
         return sum(1 for _ in self.manifests())
 
     def parts(self) -> Iterator[PlanPart]:
-        """Every image that was ever planned, once in each of its versions, part by part."""
+        """Yields every image that was ever planned, once in each of its versions, part by part."""
         for number, manifest in enumerate(self.manifests()):
             yield from self.parts_of(number, manifest)
 
     def shards_of(self, wanted: Wanted) -> Iterator[tuple[Shard, int]]:
-        """Every shard that holds some of the wanted images, and how many of them."""
+        """Yields every shard that holds some of the wanted images, and how many of them."""
         for part in self.parts():
             is_wanted = wanted.rows_of(part.images) >= 0
             for shard in part.holding(is_wanted):
                 yield shard, int(is_wanted[shard.start : shard.stop].sum())
 
     def images_of(self, shard: Shard) -> Images:
-        """The images of one shard."""
+        """Returns the images of one shard."""
         return _cached_part(self._store.uri, f"{self._folder}/{shard.part}")[shard.start : shard.stop]
 
     def manifests(self, first: int = 0) -> Iterator[dict[str, Any]]:
-        """The plans from that number on."""
+        """Yields the plans from that number on."""
         for number, manifest in enumerate(self._store.numbered(self._root, PLAN)):
             if number >= first:
                 yield manifest
 
     def parts_of(self, plan: int, manifest: Mapping[str, Any]) -> Iterator[PlanPart]:
-        """The images of one plan, part by part."""
+        """Yields the images of one plan, part by part."""
         first, per_shard = 0, int(manifest["images_per_shard"])
         for part in manifest["tables"]:
             images = self._store.read_part(self._folder, part, Images)
@@ -141,7 +141,7 @@ class Plans:
 
 @lru_cache(maxsize=2)
 def _cached_part(uri: str, name: str) -> Images:
-    """A plan's part, which neighboring shards share; parts never change, so the last ones are kept."""
+    """Returns a plan's part, which neighboring shards share; parts never change, so the last ones are kept."""
     folder = Store(uri).folder
     data = folder.read(name)
     if not name.endswith(f"/{_content_name(data)}"):

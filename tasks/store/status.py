@@ -1,4 +1,4 @@
-"""Says what a store holds: what was made, by whom and from what, and how far each labeling is. Changes nothing."""
+"""The status of a store: what was made, by whom and from what, and how far each labeling is. Changes nothing."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -44,7 +44,7 @@ class FailedImage:
 
 @dataclass(frozen=True)
 class LabelsStatus(Provenance):
-    """How far the labels of one recipe are, for the dataset that was asked for last; `size` in bytes.
+    """How far the labels of one recipe are, for the dataset that was requested last; `size` in bytes.
 
     `num_images` counts its images, `images` those that were worked on by what became of them.
     """
@@ -105,7 +105,7 @@ def _provenance(manifest: Mapping[str, Any]) -> dict[str, Any]:
 def _labels_status(store: Store, recipe: Mapping[str, Any]) -> LabelsStatus:
     run = LabelRun(store, recipe["key"])
     dataset, images = run.requested(), run.images()
-    wanted, found = Wanted(images), _Found()
+    wanted, found = Wanted(images), _ShardCounts()
     report(ProgressStep.READ_STATUS, total=len(images))
     for shard, num_wanted, manifest in run.shards_with_manifests(wanted):
         report(ProgressStep.READ_STATUS, advanced=num_wanted)
@@ -129,8 +129,8 @@ def _labels_status(store: Store, recipe: Mapping[str, Any]) -> LabelsStatus:
 
 
 @dataclass
-class _Found:
-    """What the looked at shards hold of the wanted images."""
+class _ShardCounts:
+    """Counts of the wanted images in shards."""
 
     missing: list[str] = field(default_factory=list)
     num_done: int = 0

@@ -50,7 +50,7 @@ class Recipe:
 
     @classmethod
     def of(cls, manifest: Mapping[str, Any]) -> "Recipe":
-        """The recipe that a manifest holds. Raises KeyError where it holds none."""
+        """Returns the recipe that a manifest holds. Raises KeyError where it holds none."""
         return cls(**{name: manifest[name] for name in cls.__dataclass_fields__})
 
     @property
@@ -94,7 +94,7 @@ class Store:
         return found or self.save(recipe, compute())
 
     def find(self, recipe: Recipe) -> Artifact | None:
-        """The artifact of a recipe, or None where it does not exist yet."""
+        """Returns the artifact of a recipe, or None where it does not exist yet."""
         manifest = self.manifest(f"{recipe.folder}/{recipe.key}")
         return None if manifest is None else _artifact(recipe, manifest)
 
@@ -117,7 +117,7 @@ class Store:
         return describe_part(name, table, data)
 
     def unfinished_part(self, name: str, data: bytes, table: type[AnyTable]) -> AnyTable:
-        """A part that another writer left and no manifest names yet. Raises StoreError where it is damaged."""
+        """Returns a part that another writer left and no manifest names yet. Raises StoreError where it is damaged."""
         try:
             return table_from_parquet(data, table)
         except StoreError as error:
@@ -127,7 +127,7 @@ class Store:
             ) from error
 
     def read_part(self, folder: str, part: Mapping[str, Any], table: type[AnyTable]) -> AnyTable:
-        """A part that a manifest of the folder names. Raises StoreError where it is not what the manifest says."""
+        """Returns a part that a manifest of the folder names. Raises StoreError if it is another than it says."""
         name = f"{folder}/{part['name']}"
         try:
             data = self.folder.read(name)
@@ -144,7 +144,7 @@ class Store:
         return table_from_parquet(data, table)
 
     def commit(self, name: str, manifest: dict[str, Any]) -> dict[str, Any]:
-        """Creates a manifest; returns the one that is there now, ours or that of whoever was first."""
+        """Creates a manifest; returns the one that is there now, which another writer may have created first."""
         if self.folder.create(name, json.dumps(manifest, indent=2).encode()):
             return manifest
         committed = self._json(name, self.folder.read(name))
@@ -152,29 +152,29 @@ class Store:
         return committed
 
     def manifest(self, name: str) -> dict[str, Any] | None:
-        """The manifest of the artifact at `folder/key`, or None where there is none.
+        """Returns the manifest of the artifact at `folder/key`, or None where there is none.
 
         Raises StoreError where it does not say what a manifest says, or was altered.
         """
         return self.read_recipe(f"{name}/{MANIFEST}", ARTIFACT)
 
     def read_recipe(self, name: str, shape: Shape = RECIPE) -> dict[str, Any] | None:
-        """A json object at `folder/key/name` that holds the recipe of this key, or None where it is absent."""
+        """Returns a json object at `folder/key/name` that holds the recipe of this key, or None where it is absent."""
         return self._recipe(name, self.read_json(name, shape))
 
     def read_json(self, name: str, shape: Shape = dict) -> dict[str, Any] | None:
-        """A json object of the store, or None where it is absent. Raises StoreError where it has not the shape."""
+        """Returns a json object of the store, or None if it is absent. Raises StoreError if it has another shape."""
         return self._json(name, self.folder.read_if_there(name), shape)
 
     def read_jsons(self, names: Sequence[str], shape: Shape = dict) -> Iterator[dict[str, Any] | None]:
-        """Several json objects of the store in order, None for each that is absent; fetched many at once."""
+        """Yields several json objects of the store in order, None for each that is absent; fetched many at once."""
         for name, data in zip(names, self.folder.read_many(names), strict=True):
             yield self._json(name, data, shape)
 
     def numbered(self, folder: str, shape: Shape = dict) -> Iterator[dict[str, Any]]:
-        """The json objects 0000.json, 0001.json, ... of a folder, which are created without gaps.
+        """Yields the json objects 0000.json, 0001.json, ... of a folder, which are created without gaps.
 
-        A listing tells how many to fetch at once; where they end, asking decides. Raises StoreError where one is lost.
+        A listing says how many to read at once; reading decides where they end. Raises StoreError if one is lost.
         """
         listed = self.listed(folder, ".json")
         names = [numbered_name(folder, number) for number in range(len(listed))]
@@ -193,7 +193,7 @@ class Store:
             number += 1
 
     def listed(self, folder: str, suffix: str) -> list[str]:
-        """Names of the objects that a listing of the folder shows: a hint what to ask for, not what there is."""
+        """Returns names that a listing of the folder shows: a hint what to read, not what there is."""
         try:
             return [file.name for file in Folder(self.folder.join(folder)).list_files((suffix,))]
         except NotFoundError:
@@ -215,7 +215,7 @@ class Store:
         return content
 
     def _recipe(self, name: str, manifest: dict[str, Any] | None) -> dict[str, Any] | None:
-        """The manifest, after its recipe was compared with the key that it lies under."""
+        """Returns the manifest, after its recipe was compared with the key that it lies under."""
         if manifest is not None:
             key = name.split("/")[-2]
             if not Recipe.of(manifest).key == manifest["key"] == key:
@@ -232,7 +232,7 @@ class Store:
         )
 
     def manifests(self, folder: str, name: str = MANIFEST) -> list[dict[str, Any]]:
-        """Every manifest below a folder, oldest first: for people to choose from, not for deciding what is done."""
+        """Returns every manifest below a folder, oldest first: to choose from, not to decide what is done."""
         keys = Folder(self.folder.join(folder)).list_folders()
         names = [f"{folder}/{key}/{name}" for key in keys]
         read = self.read_jsons(names, ARTIFACT if name == MANIFEST else RECIPE)
@@ -240,7 +240,7 @@ class Store:
         return sorted((manifest for manifest in found if manifest), key=lambda manifest: str(manifest["created"]))
 
     def load(self, artifact: Artifact, table: type[AnyTable]) -> AnyTable:
-        """One table of an artifact. Raises StoreError where it is absent, or not what its manifest says."""
+        """Returns one table of an artifact. Raises StoreError where it is absent, or not what its manifest says."""
         manifest = self.manifest(artifact.name)
         parts = {} if manifest is None else {part["table"]: part for part in manifest["tables"]}
         if table_name(table) not in parts:
@@ -248,20 +248,20 @@ class Store:
         return self.read_part(artifact.name, parts[table_name(table)], table)
 
     def artifact(self, folder: str, key: str) -> Artifact:
-        """The artifact at `folder/key`. Raises StoreError where it does not exist."""
+        """Returns the artifact at `folder/key`. Raises StoreError where it does not exist."""
         manifest = self.manifest(f"{folder}/{key}")
         if manifest is None:
             raise StoreError(f"{redact(self.uri)}: has no {folder}/{key}. It was not made yet, or in another store.")
         return Artifact(folder, key, _num_rows(manifest))
 
     def named(self, name: str) -> Artifact:
-        """The artifact of the name `folder/key`. Raises StoreError where it does not exist."""
+        """Returns the artifact of the name `folder/key`. Raises StoreError where it does not exist."""
         folder, _, key = name.partition("/")
         return self.artifact(folder, key)
 
 
 def describe_part(name: str, table: Table, data: bytes) -> dict[str, Any]:
-    """What a manifest says of a part: `data` is the table as it was put."""
+    """Returns what a manifest says of a part: `data` is the table as it was put."""
     return {
         "name": name.rpartition("/")[2],
         "table": table_name(type(table)),
@@ -272,7 +272,7 @@ def describe_part(name: str, table: Table, data: bytes) -> dict[str, Any]:
 
 
 def numbered_name(folder: str, number: int) -> str:
-    """Where a folder's json object of that number lies."""
+    """Returns where a folder's json object of that number lies."""
     return f"{folder}/{number:04d}.json"
 
 
@@ -294,12 +294,12 @@ def _user() -> str:
 
 
 def table_name(table: type[Table]) -> str:
-    """A table's name in the store: LabeledImages is labeled_images."""
+    """Returns a table's name in the store: LabeledImages is labeled_images."""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", table.__name__).lower()
 
 
 def size_of(manifest: Mapping[str, Any]) -> int:
-    """Bytes of the tables that a manifest names."""
+    """Returns the size of the tables that a manifest names, in bytes."""
     return sum(part["size"] for part in manifest["tables"])
 
 

@@ -104,7 +104,7 @@ def _verify_labels(run: LabelRun, manifests: Mapping[str, Mapping[str, Any]], ve
 def _verify_recipe(
     run: LabelRun, manifests: Mapping[str, Mapping[str, Any]], verified: Verified, *, is_needed: bool
 ) -> Mapping[str, Any] | None:
-    """The recipe of labels, after it, the requests and what both name were looked for."""
+    """Returns the recipe of labels, after checking it, the requests, and the artifacts that both name."""
     name = f"{run.root}/recipe.json"
     num_faults = len(verified.faults)
     recipe: Mapping[str, Any] | None = _guarded(run.store, verified, name, run.recipe)
@@ -130,7 +130,7 @@ def _verify_recipe(
 def _numbered(
     run: LabelRun, folder: str, shape: Shape, verified: Verified
 ) -> Iterator[tuple[int, Mapping[str, Any] | None]]:
-    """The numbered json objects of a folder of labels; None, and a fault, for each that is lost or damaged."""
+    """Yields the numbered json objects of a folder of labels; None, and a fault, for each that is lost or damaged."""
     listed = [name for name in run.store.listed(f"{run.root}/{folder}", ".json") if name[:-5].isdecimal()]
     for number in range(int(max(listed)[:-5]) + 1 if listed else 0):
         name = numbered_name(f"{run.root}/{folder}", number)
@@ -184,7 +184,7 @@ def _verify_shard(run: LabelRun, planned: Images, shard: Shard) -> Verified:
 def _contradictions(
     planned: Images, manifest: Mapping[str, Any], detections: Detections, labeled: LabeledImages
 ) -> Iterator[str]:
-    """What does not fit together in a shard."""
+    """Yields what does not fit together in a shard."""
     if not _same(planned.image_id, labeled.image_id) or not _same(planned.version, labeled.version):
         yield f"labels {len(labeled)} images, not the {len(planned)} that its plan names"
     if manifest["images"] != count_statuses(labeled):
@@ -204,7 +204,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _read_part(store: Store, folder: str, part: Mapping[str, Any], verified: Verified) -> Table | None:
-    """The part, after its size, hash, table and number of rows were compared with what the manifest says."""
+    """Returns the part, after its size, hash, table and number of rows were compared with what the manifest says."""
     name = f"{folder}/{part['name']}"
     data = _guarded(store, verified, name, partial(store.folder.read, name))
     if data is None:
@@ -228,7 +228,7 @@ def _read_part(store: Store, folder: str, part: Mapping[str, Any], verified: Ver
 
 
 def _guarded(store: Store, verified: Verified, name: str, read: Callable[[], Any]) -> Any:
-    """What is read, or None after noting why it cannot be."""
+    """Returns what is read, or None after noting why it cannot be."""
     try:
         return read()
     except StoreError as error:

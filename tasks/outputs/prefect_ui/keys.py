@@ -11,7 +11,7 @@ _HASH_DIGITS = 6
 
 
 def artifact_name(store_uri: str) -> str:
-    """What the keys of a store's artifacts begin with: the last part of its address, and a hash of the whole."""
+    """Returns how keys of a store's artifacts begin: the last part of its address, and a hash of the whole."""
     address = redact(store_uri).rstrip("/\\")
     digest = hashlib.sha256(address.encode()).hexdigest()[:_HASH_DIGITS]
     last = re.split(r"[/\\]", address)[-1]
@@ -19,6 +19,6 @@ def artifact_name(store_uri: str) -> str:
 
 
 def slug(text: str) -> str:
-    """The text in lowercase letters, digits and single dashes; '' where it has none of those."""
+    """Returns the text in lowercase letters, digits and single dashes; '' where it has none of those."""
     letters = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9]+", "-", letters).strip("-")[:_LONGEST_SLUG].strip("-")

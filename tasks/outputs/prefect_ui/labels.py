@@ -135,7 +135,7 @@ def _publish_sheets(name: str, labels: _Labels) -> dict[str, UUID]:
 
 
 def _panels(labels: _Labels, detections: Detections) -> list[Picture]:
-    """The detections whose images can still be read, each in its surroundings."""
+    """Returns the detections whose images can still be read, each in its surroundings."""
     row_of = {image_id: row for row, image_id in enumerate(labels.images.image_id)}
     image_ids = list(dict.fromkeys(detections.image_id))
     images = labels.images[np.array([row_of[image_id] for image_id in image_ids], dtype=np.int64)]

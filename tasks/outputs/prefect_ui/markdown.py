@@ -8,12 +8,12 @@ _BACKTICKS = re.compile("`+")
 
 
 def escaped(text: str) -> str:
-    """The text in one line, nothing of it taken for markup."""
+    """Returns the text in one line, nothing of it taken for markup."""
     return _SPECIAL.sub(r"\\\1", _one_line(text))
 
 
 def code(text: str) -> str:
-    """The text in one line of typewriter, nothing of it taken for markup."""
+    """Returns the text in one line of typewriter, nothing of it taken for markup."""
     line = _one_line(text).replace("|", "\\|")  # these stand in tables, where even within code a bar ends a cell
     fence = "`" * (max((len(found) for found in _BACKTICKS.findall(line)), default=0) + 1)
     padding = " " if len(fence) > 1 else ""
@@ -21,13 +21,13 @@ def code(text: str) -> str:
 
 
 def listed(names: Sequence[str], most: int) -> str:
-    """The first names, escaped, and how many more there are."""
+    """Returns the first names, escaped, and how many more there are."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(map(escaped, names[:most])) + more
 
 
 def two_columns(rows: Iterable[tuple[str, str]]) -> str:
-    """A table of names and values, both Markdown already, without a header."""
+    """Returns a table of names and values, both Markdown already, without a header."""
     return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)])
 
 

@@ -27,7 +27,7 @@ _GOODBYE_SECONDS = 3.0  # and the longest that the end of the block waits for th
 
 
 def progress_key(store_uri: str, worker: str | None = None) -> str:
-    """The key of the progress of a store's runs, or of that of one worker in them."""
+    """Returns the key of the progress of a store's runs, or of that of one worker in them."""
     key = f"{artifact_name(store_uri)}-progress"
     return key if worker is None else f"{key}-{slug(worker) or 'worker'}"
 

@@ -34,12 +34,12 @@ PANEL_SIDE, _COLUMNS = 184, 3  # makes a sheet as wide as the UI shows pictures,
 
 
 def is_shown() -> bool:
-    """Whether there is a lasting server whose UI shows what is published; a temporary one ends with its run."""
+    """Returns whether there is a lasting server whose UI shows what is published; a temporary one ends with its run."""
     return bool(PREFECT_API_URL.value())
 
 
 def publishing_task(run_name: str) -> Callable[[Callable[P, None]], Task[P, None]]:
-    """A task that publishes. Where it cannot, the run's log says so and the run goes on: the store has everything."""
+    """Returns a decorator for tasks that publish; one that fails is logged, and the run continues."""
 
     def as_task(publish: Callable[P, None]) -> Task[P, None]:
         @functools.wraps(publish)
@@ -55,7 +55,7 @@ def publishing_task(run_name: str) -> Callable[[Callable[P, None]], Task[P, None
 
 
 def publish_table(key: str, rows: Sequence[Mapping[str, Cell]], description: str, *, most_rows: int = 500) -> UUID:
-    """A table that people can search; rows that are too many are left out, and the description says how many."""
+    """Publishes a table that can be searched; the description says how many rows were too many and left out."""
     shown = fitting(rows[:most_rows])
     if len(shown) < len(rows):
         description += f" The first {len(shown):,} of {len(rows):,} rows."
@@ -63,12 +63,12 @@ def publish_table(key: str, rows: Sequence[Mapping[str, Cell]], description: str
 
 
 def publish_text(key: str, markdown: str, description: str) -> UUID:
-    """A page of Markdown."""
+    """Publishes a page of Markdown."""
     return _created(MarkdownArtifact(key=key, markdown=markdown, description=description))
 
 
 def publish_sheet(key: str, panels: Sequence[Picture], heading: str, description: str) -> UUID:
-    """A sheet of panels of `PANEL_SIDE` that the browser needs nothing else to show.
+    """Publishes a sheet of panels of `PANEL_SIDE` as one page, with the picture in it.
 
     An image artifact would show it too, but beneath a picture the UI writes its address, which here is its content.
     """
@@ -83,7 +83,7 @@ def _created(artifact: Artifact) -> UUID:
 
 
 def fitting(rows: Sequence[Mapping[str, Cell]]) -> Sequence[Mapping[str, Cell]]:
-    """As many of the first rows as an artifact may hold."""
+    """Returns as many of the first rows as an artifact may hold."""
     size = 0
     for index, row in enumerate(rows):
         size += len(json.dumps(row)) + 2

@@ -28,7 +28,7 @@ class ShardRow:
 
 
 def shard_rows(shards: Sequence[ShardRow]) -> list[Row]:
-    """The shards, those that failed or are missing first, then the newest."""
+    """Returns the shards, those that failed or are missing first, then the newest."""
     open_ones = sorted(
         (shard for shard in shards if shard.manifest is None), key=lambda shard: (shard.state, shard.name)
     )
@@ -40,7 +40,7 @@ def shard_rows(shards: Sequence[ShardRow]) -> list[Row]:
 def category_rows(
     names: Mapping[int, str], statistics: Mapping[int, CategoryStatistics], certain_score: float
 ) -> list[Row]:
-    """Every category with what was found of it, the most frequent first."""
+    """Returns every category with what was found of it, the most frequent first."""
     found = [(statistics.get(category_id, CategoryStatistics()), category_id) for category_id in names]
     found.sort(key=lambda row: (-row[0].num_instances, row[1]))
     return [
@@ -62,7 +62,7 @@ def failed_rows(failed: Sequence[tuple[str, str]]) -> list[Row]:
 
 
 def text_rows(table: Sequence[Sequence[str]], corner: str) -> list[Row]:
-    """A table of text whose first row is the header; `corner` names the first column where the header does not."""
+    """Returns a table of text with its header; `corner` names the first column if the header does not."""
     header, *body = table
     names = [header[0] or corner, *header[1:]]
     return [dict(zip(names, map(_short, row), strict=True)) for row in body]

@@ -35,7 +35,7 @@ class LabelSummary:
 
 
 def summary_text(summary: LabelSummary) -> str:
-    """The page, Markdown."""
+    """Returns the page, Markdown."""
     return "\n\n".join([*_findings(summary), _pages(summary), _lineage(summary), _next(summary)])
 
 
