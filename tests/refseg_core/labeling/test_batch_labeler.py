@@ -11,12 +11,14 @@ from torch import Tensor
 from refseg_core.errors import ConfigurationError
 from refseg_core.labeling.batch_labeler import BatchLabeler, match_and_merge
 from refseg_core.labeling.batching import BatchSize
+from refseg_core.labeling.image_labels import PromptCounts
 from refseg_core.labeling.merging import Merged
-from refseg_core.labeling.proposal_source import Proposals
+from refseg_core.labeling.proposal_source import Proposals, Proposed
 from refseg_core.labeling.proposals import point_grid, propose
 from refseg_core.masks.rle import boxes_of_masks, decode_masks, mask_ious
 from refseg_core.models.dinov2 import DINOv2
 from refseg_core.models.preprocessing import resize_to_square, to_unit_range
+from refseg_core.models.protocols import ImageEmbedding
 from refseg_core.models.sam2 import SAM2
 from refseg_core.settings import BatchSettings, LabelingSettings
 from refseg_core.tables import Detections, Prototypes
@@ -275,6 +277,25 @@ def test_a_labelers_answer_is_its_steps_put_together(segmenter: SAM2, encoder: D
     np.testing.assert_allclose(detections.predicted_iou, proposals.predicted_iou_N[merged.row_n], atol=1e-5)
     masks = decode_masks(detections.mask_rle.tolist())
     assert (masks != merged.masks.unpack().numpy()).mean() < 1e-3
+
+
+class _LeftHalf:
+    """Proposes the left half of every image."""
+
+    def propose(self, embedding: ImageEmbedding, features_PC: Tensor) -> Proposed:
+        logits = torch.full((1, 16, 16), -1.0)
+        logits[..., :8] = 1
+        return Proposed(Proposals(logits, torch.tensor([0.9])), 1, PromptCounts(0, 0, 0))
+
+
+def test_another_source_of_proposals_takes_the_place_of_the_grid(
+    segmenter: SAM2, encoder: DINOv2, prototypes: Prototypes
+) -> None:
+    labeler = BatchLabeler(segmenter, encoder, prototypes, source=_LeftHalf())
+    labels = labeler.label(_image(48, 64), image_id="7")
+    assert labels.num_proposals == 1
+    assert labels.detections.box_xyxy.tolist() == [[0, 0, 32, 48]]
+    assert labels.detections.predicted_iou.tolist() == pytest.approx([0.9])
 
 
 def test_an_image_without_proposals_has_no_instances(segmenter: SAM2, encoder: DINOv2, prototypes: Prototypes) -> None:

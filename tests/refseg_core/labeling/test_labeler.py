@@ -13,9 +13,14 @@ from PIL import Image
 import refseg_core
 from refseg_core import ImageDetections, Labeler, LabelingSettings, ModelSpec
 from refseg_core.errors import ConfigurationError, ImageError, UnusableReferenceError, WeightsError
+from refseg_core.labeling.batch_labeler import BatchLabeler
 from refseg_core.masks.rle import encode_masks, mask_ious
 from refseg_core.models.architectures import EncoderArchitecture
 from refseg_core.models.registry import REGISTRY
+from refseg_core.references.memory_bank import crop_reference, encode_references
+from refseg_core.references.prototypes import postprocess_memory_bank
+from refseg_core.references.segmentation import segment_boxes
+from refseg_core.tables import MemoryBank
 from tests.demo_scenes.dataset import draw_demo_references
 from tests.support.models import tiny_encoder, tiny_segmenter
 
@@ -121,6 +126,23 @@ def test_the_demos_models_are_recognized_and_points_become_masks() -> None:
     mask = labeler.add_reference(scene.image, "it", points=[(columns[middle], rows[middle])])
     assert mask[rows[middle], columns[middle]]
     assert mask.shape == scene.image.shape[:2]
+
+
+def test_its_answer_is_the_steps_put_together() -> None:
+    image = np.random.default_rng(5).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    box = (10, 12, 50, 44)
+    segmenter, encoder, settings = tiny_segmenter(), tiny_encoder(), LabelingSettings(points_per_side=3)
+    labeler = Labeler(segmenter, encoder, settings=settings)
+    mask = labeler.add_reference(image, "thing", box=box)
+    masks, _ = segment_boxes(segmenter, image, np.array([box], dtype=np.float64))
+    np.testing.assert_array_equal(mask, masks[0])
+    crop = crop_reference(image, masks[0], np.array(box, dtype=np.float64), context_ratio=0.2, size=70)
+    (encoded,) = encode_references(encoder, [crop])
+    bank = MemoryBank.row(category_id=0, shot=0, foreground_weight=1.0, feature=encoded.feature_C)
+    steps = BatchLabeler(segmenter, encoder, postprocess_memory_bank(bank), settings).label(image, image_id="")
+    found = labeler.label(image)
+    assert len(found) > 0
+    assert found.table.equals(steps.detections)
 
 
 def test_an_image_without_instances_has_none() -> None:

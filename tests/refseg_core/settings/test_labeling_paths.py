@@ -1,6 +1,7 @@
 """Labeling paths by name, also by the name that one had before."""
 
 import logging
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -28,3 +29,9 @@ def test_forms_offer_the_paths_and_say_what_each_is_for() -> None:
     schema = LabelingSettings.model_json_schema()["properties"]["path"]
     assert schema["enum"] == list(LABELING_PATHS)
     assert all(f"'{path.name}': {path.help}" in schema["description"] for path in LABELING_PATHS.values())
+
+
+@pytest.mark.parametrize("path", LABELING_PATHS)
+def test_the_guide_to_speed_describes_every_path(path: str) -> None:
+    guide = Path(__file__).parents[3] / "deployments" / "guides" / "speed.md"
+    assert f"| `{path}` |" in guide.read_text("utf-8")
