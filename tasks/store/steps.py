@@ -23,16 +23,6 @@ FIND_GONE_LABELS = Step("find_gone_labels", "gone_labels")
 EVALUATE = Step("evaluate", "metrics")
 BENCHMARK = Step("benchmark", "benchmarks")
 
-STEPS = (
-    INDEX_DATASET,
-    SAMPLE_REFERENCES,
-    SEGMENT_REFERENCES,
-    FILL_MEMORY_BANK,
-    POSTPROCESS_MEMORY_BANK,
-    LABEL_SHARD,
-    FIND_GONE_LABELS,
-    EVALUATE,
-    BENCHMARK,
-)
+STEPS = tuple(step for step in list(globals().values()) if isinstance(step, Step))
 # Labels lie otherwise than artifacts: see `label_store.py`.
 ARTIFACT_FOLDERS = tuple(dict.fromkeys(step.folder for step in STEPS if step is not LABEL_SHARD))
