@@ -119,7 +119,7 @@ def status(store_uri: str, failed: bool, as_json: bool) -> None:
 def verify(store_uri: str) -> None:
     """Check every size, hash and row count of a store, and that every image is labeled once.
 
-    Lists all faults; exit code 1 if there are any.
+    Lists all problems; exit code 1 if there are any.
     """
     from flows.reports.store_report import report_verified
     from flows.terminal import progress_bars
@@ -131,7 +131,7 @@ def verify(store_uri: str) -> None:
     with progress_bars():
         verified = verify_store(store)
     report_verified(verified)
-    if verified.faults:
+    if verified.problems:
         click.get_current_context().exit(_FAILURE)
 
 

@@ -1,4 +1,4 @@
-"""Prints the contents of a store, its faults and its unused objects."""
+"""Prints the contents of a store, its problems and its unused objects."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,10 +34,10 @@ def report_status(store_uri: str, status: StoreStatus, *, all_failed: bool) -> N
 
 
 def report_verified(verified: Verified) -> None:
-    """Prints every fault and how much was checked."""
-    for fault in verified.faults:
-        results.print(f"{fault.name}: {fault.what}", style="red")
-    verdict = f"{len(verified.faults)} faults" if verified.faults else "no faults"
+    """Prints every problem and how much was checked."""
+    for problem in verified.problems:
+        results.print(f"{problem.name}: {problem.what}", style="red")
+    verdict = f"{len(verified.problems)} problems" if verified.problems else "no problems"
     results.print(
         f"{verified.num_manifests} manifests, {verified.num_parts} parts, {verified.num_rows} rows, "
         f"{decimal(verified.size)}: {verdict}"

@@ -32,7 +32,7 @@ _TABLES: dict[str, type[Table]] = {
 
 
 @dataclass(frozen=True)
-class Fault:
+class Problem:
     """What is wrong with an object, named by its place below the store."""
 
     name: str
@@ -47,11 +47,11 @@ class Verified:
     num_parts: int = 0
     num_rows: int = 0
     size: int = 0
-    faults: list[Fault] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
 
     def note(self, name: str, what: str) -> None:
-        """Notes a fault."""
-        self.faults.append(Fault(name, what))
+        """Adds a problem."""
+        self.problems.append(Problem(name, what))
 
 
 def verify_store(store: Store) -> Verified:
@@ -90,7 +90,7 @@ def _verify_labels(run: LabelRun, manifests: Mapping[str, Mapping[str, Any]], ve
         if plan is not None:
             parts = _guarded(run.store, verified, f"{run.root}/plans", partial(_parts, run, number, plan))
         if parts is None:
-            known.update(name for name in shards if name.startswith(f"{number:04d}-"))  # the plan is the fault
+            known.update(name for name in shards if name.startswith(f"{number:04d}-"))  # the plan is the problem
             continue
         for part in parts:
             _check_planned_once(run, part, planned, verified)
@@ -106,10 +106,10 @@ def _verify_recipe(
 ) -> Mapping[str, Any] | None:
     """Returns the recipe of labels, after checking it, the requests, and the artifacts that both name."""
     name = f"{run.root}/recipe.json"
-    num_faults = len(verified.faults)
+    num_problems = len(verified.problems)
     recipe: Mapping[str, Any] | None = _guarded(run.store, verified, name, run.recipe)
     if recipe is None:
-        if is_needed and len(verified.faults) == num_faults:
+        if is_needed and len(verified.problems) == num_problems:
             verified.note(name, "is missing")
         return None
     verified.num_manifests += 1
@@ -119,7 +119,7 @@ def _verify_recipe(
     last = [request["dataset"] for request in requests[-1:] if request]
     metrics = [name for name, manifest in manifests.items() if manifest["inputs"].get("labels") == run.root]
     metrics = [name for name in metrics if name.startswith("metrics/")]
-    noted = {fault.name for fault in verified.faults}
+    noted = {problem.name for problem in verified.problems}
     for needed in sorted({*reachable([*recipe["inputs"].values(), *last, *metrics], manifests), *last}):
         manifest = f"{needed}/{MANIFEST}"
         if needed not in manifests and manifest not in noted:
@@ -130,7 +130,7 @@ def _verify_recipe(
 def _numbered(
     run: LabelRun, folder: str, shape: Shape, verified: Verified
 ) -> Iterator[tuple[int, Mapping[str, Any] | None]]:
-    """Yields the numbered json objects of a folder of labels; None, and a fault, for each that is lost or damaged."""
+    """Yields the numbered json objects of a folder of labels; None, and a problem, for each that is lost or damaged."""
     listed = [name for name in run.store.listed(f"{run.root}/{folder}", ".json") if name[:-5].isdecimal()]
     for number in range(int(max(listed)[:-5]) + 1 if listed else 0):
         name = numbered_name(f"{run.root}/{folder}", number)
@@ -163,7 +163,7 @@ def _verify_shards(run: LabelRun, part: PlanPart, verified: Verified) -> None:
         verified.num_parts += found.num_parts
         verified.num_rows += found.num_rows
         verified.size += found.size
-        verified.faults += found.faults
+        verified.problems += found.problems
 
 
 def _verify_shard(run: LabelRun, planned: Images, shard: Shard) -> Verified:

@@ -359,7 +359,7 @@ def test_all_of_a_run_may_lie_in_a_bucket(
     assert "Wrote 6 pictures" in refseg("show", store, "--out", f"{out}/pictures", "--score", "0")
     assert len(Folder(f"{out}/pictures").list_files()) == 6
     assert "complete" in refseg("status", store)
-    assert "no faults" in refseg("verify", store)
+    assert "no problems" in refseg("verify", store)
     assert "To remove: nothing" in refseg("gc", store, "--min-age", "0")
 
 

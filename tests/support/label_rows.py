@@ -39,4 +39,4 @@ def assert_exact(store_uri: str, expected: LabelRows) -> None:
     count("S3: images lost", len(wanted - images.keys()))
     count("S3: images doubled", images.total() - len(images))
     assert found == expected
-    assert verify_store(Store(store_uri)).faults == []
+    assert verify_store(Store(store_uri)).problems == []

@@ -181,7 +181,7 @@ def test_bad_images_become_rows_and_the_others_of_their_shards_are_labeled_exact
     num_unreadable = sum(row["status"] == "unreadable" for row, _ in rows.values())
     assert f"{num_unreadable} unreadable." in said
     assert "more (status 'unreadable' in labeled_images)" in said
-    assert verify_store(Store(str(project.folder / "store"))).faults == []
+    assert verify_store(Store(str(project.folder / "store"))).problems == []
 
 
 @pytest.mark.slow
@@ -280,7 +280,7 @@ def test_listed_names_that_mean_nothing_elsewhere_are_named(name: bytes, project
     (project.folder / "targets" / os.fsdecode(name)).write_bytes(_PNG)
     message = refused(refseg("run", project.write_config(targets__annotations=None)))
     assert "file_name is not a path below the image folder" in message
-    assert verify_store(Store(str(project.folder / "store"))).faults == []
+    assert verify_store(Store(str(project.folder / "store"))).problems == []
 
 
 @pytest.mark.parametrize("place", ["", "sub", "..", "link", "../targets/"])

@@ -43,7 +43,7 @@ def _is_whole(store: Path) -> bool:
     if not store.exists():
         return True
     names = {name.rpartition("/")[0] for name in contents(store)}
-    return verify_store(Store(str(store))).faults == [] and all(
+    return verify_store(Store(str(store))).problems == [] and all(
         (store / name / "manifest.json").exists() for name in names
     )
 
@@ -350,7 +350,7 @@ def test_after_many_mistakes_a_right_run_in_the_same_store_is_exact(project: Pro
     done(refseg("run", project.write_config()))
     done(refseg("run", project.write_config(store=str(project.folder / "untouched"))))
     assert _labels(project.folder / "store") == _labels(project.folder / "untouched")
-    assert verify_store(Store(str(project.folder / "store"))).faults == []
+    assert verify_store(Store(str(project.folder / "store"))).problems == []
 
 
 # --- by the hundred --------------------------------------------------------------------------------------------------
@@ -449,7 +449,7 @@ def test_whatever_stands_in_an_annotation_file_a_run_ends_well_or_says_why_not(
         file.write_bytes(data)
         place = store()
         _ends_well_or_is_refused("run", shared_project.write_config(store=place))
-        assert not Path(place).exists() or verify_store(Store(place)).faults == []
+        assert not Path(place).exists() or verify_store(Store(place)).problems == []
 
     try:
         check_one()

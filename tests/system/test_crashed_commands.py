@@ -152,7 +152,7 @@ def _killed_removals(
         arguments = {"store": store, **options}
         (outcome,) = crashes.make(Attempt("collect", arguments, death=Death("delete", nth=number)))
         assert outcome.is_killed
-        assert verify_store(Store(store)).faults == []
+        assert verify_store(Store(store)).problems == []
         store_status(Store(store))
         yield (
             LabelStore(Store(store)),
@@ -181,7 +181,7 @@ def test_after_a_killed_removal_of_gone_labels_images_that_come_back_are_labeled
     for killed, _ in _killed_removals(labels, on_disk, gone=True):
         killed.night("a", "b", "c", "d", "f")
         assert _last_night(killed) == ["a", "b", "c", "d", "f"]
-        assert verify_store(killed.store).faults == []
+        assert verify_store(killed.store).problems == []
 
 
 def test_a_killed_removal_of_labels_is_finished_by_the_same_command(labels: LabelStore, on_disk: Crashes) -> None:
@@ -208,7 +208,7 @@ def test_after_a_killed_removal_of_labels_other_images_are_labeled_as_in_a_new_s
         assert _last_night(killed) == ["a", "b", "x", "y"]
         killed.night("x", "a", "y", "b", "c", "d")
         assert _last_night(killed) == ["a", "b", "c", "d", "x", "y"]
-        assert verify_store(killed.store).faults == []
+        assert verify_store(killed.store).problems == []
 
 
 # --- refseg weights pull ---------------------------------------------------------------------------------------------

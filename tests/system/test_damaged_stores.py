@@ -156,18 +156,18 @@ def test_whatever_is_damaged_is_named_and_no_command_makes_it_worse(of_labels: b
             before = contents(store)
             verified = verify_store(Store(str(store)))
             # An altered name or count is noted where it shows: at the part, or at the table that lacks.
-            assert verified.faults, (name, damage.name)
+            assert verified.problems, (name, damage.name)
             key = name.split("/")[1]
-            assert all(key in fault.name or "made from" in fault.what for fault in verified.faults)
+            assert all(key in problem.name or "made from" in problem.what for problem in verified.problems)
             if damage in (*_OF_ALL, *_OF_JSON, *_OF_RECIPES):
-                assert {fault.name for fault in verified.faults} == {name}, (name, damage.name, verified.faults)
+                assert {problem.name for problem in verified.problems} == {name}, (name, damage.name, verified.problems)
             reading = [*_commands(store, out), ("verify", store)]
             _is_told(store, "gc", store, "--yes", "--min-age", "0")
             _is_told(store, *reading[num_cases % len(reading)])
             assert contents(store) == before, (name, damage.name)
             num_cases += 1
         (store / name).write_bytes(data)
-        assert verify_store(Store(str(store))).faults == []
+        assert verify_store(Store(str(store))).problems == []
     assert num_cases > 100
 
 
@@ -185,7 +185,7 @@ def test_a_run_over_a_damaged_store_ends_well_or_names_the_damage_and_rewrites_n
             after = contents(store)
             assert {key: after[key] for key in before} == before, (name, damage.name)
         (store / name).write_bytes(data)
-    assert verify_store(Store(str(store))).faults == []
+    assert verify_store(Store(str(store))).problems == []
     done(refseg("run", config))
 
 
@@ -201,7 +201,7 @@ def test_whatever_is_deleted_is_named_or_made_again(finished: Project) -> None:
         data = (store / name).read_bytes()
         (store / name).unlink()
         before = contents(store)
-        faults = {fault.name for fault in verify_store(Store(str(store))).faults}
+        faults = {problem.name for problem in verify_store(Store(str(store))).problems}
         is_unused = any(kind in name for kind in _MADE_AGAIN) and name.endswith(".json")
         if not is_unused:
             # A last plan shows by its shards, a last request by the one before it, whose dataset is removed already.
@@ -217,7 +217,7 @@ def test_whatever_is_deleted_is_named_or_made_again(finished: Project) -> None:
         if not told and name in after and name.endswith(".parquet"):
             assert after[name] == data, name
         (store / name).write_bytes(data)
-        assert verify_store(Store(str(store))).faults == [], name
+        assert verify_store(Store(str(store))).problems == [], name
 
 
 @pytest.mark.slow
@@ -227,6 +227,6 @@ def test_a_removal_of_whole_labels_may_be_stopped_anywhere(finished: Project) ->
     garbage = find_garbage(store, min_age_hours=0, labels=[run.key])
     for stop in range(len(garbage)):
         remove(store, garbage[stop : stop + 1])
-        assert verify_store(store).faults == []
+        assert verify_store(store).problems == []
         find_garbage(store, min_age_hours=0)
     assert find_garbage(store, min_age_hours=0) == []

@@ -87,7 +87,7 @@ def _labels(store: Path) -> Any:
 
 def _whole(store: Path) -> dict[str, bytes]:
     """What is in the store, which is whole."""
-    assert not store.exists() or verify_store(Store(str(store))).faults == []
+    assert not store.exists() or verify_store(Store(str(store))).problems == []
     files = contents(store) if store.exists() else {}
     assert not [name for name in files if Path(name).name.startswith(".")], "half a file was left"
     return files

@@ -95,7 +95,7 @@ def _of_shard(found: Contents, shard: str) -> Contents:
 
 def _assert_sound(crashes: Crashes) -> None:
     crashes.count_images()
-    assert verify_store(Store(crashes.store)).faults == []
+    assert verify_store(Store(crashes.store)).problems == []
 
 
 @pytest.mark.parametrize("of", ["/detections/", "/labeled_images/", "/shards/"])

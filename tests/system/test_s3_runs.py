@@ -289,7 +289,7 @@ def test_who_may_only_read_looks_at_labels_and_takes_them_out_and_is_refused_a_r
     request.getfixturevalue("no_models")
     with seaweedfs.used_by(READER).in_environment():
         assert "missing  0000-00001" in _done("status", store)
-        assert "no faults" in _done("verify", store)
+        assert "no problems" in _done("verify", store)
         _done("export", store, "--format", "coco", "--out", out / "labels.json")
         _done("show", store, "--out", out / "pictures")
         started = time.monotonic()

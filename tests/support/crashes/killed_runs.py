@@ -170,7 +170,7 @@ class Crashes:
         """Whatever is there is as the undisturbed run leaves it, and whoever reads the folders sees whole images."""
         undisturbed, found = self.scene.undisturbed(), contents(self.store)
         assert {name: undisturbed.contents.get(name) for name in found} == found
-        assert verify_store(Store(self.store)).faults == []
+        assert verify_store(Store(self.store)).problems == []
         for table in TABLES:
             seen = rows_by_image(folder_as_one_table(self.store, table, self.scene.filesystem))
             assert {image: undisturbed.rows[table].get(image) for image in seen} == seen
@@ -180,7 +180,7 @@ class Crashes:
         """The store is exactly that of one undisturbed run."""
         self.count_images()
         assert contents(self.store) == self.scene.undisturbed().contents
-        assert verify_store(Store(self.store)).faults == []
+        assert verify_store(Store(self.store)).problems == []
 
     def count_images(self, *, may_lack: bool = False) -> None:
         """Counts images that were lost and that were labeled twice, and fails where there are any."""

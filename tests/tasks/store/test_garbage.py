@@ -59,7 +59,7 @@ def test_listings_of_earlier_nights_are_unused_and_todays_is_not(labels: LabelSt
     assert {name.rpartition("/")[0] for name in _names(garbage)} == {yesterday.name, gone_yesterday.name}
     assert {one.why for one in garbage} == {"unused"}
     remove(labels.store, garbage)
-    assert verify_store(labels.store).faults == []
+    assert verify_store(labels.store).problems == []
     assert _labels_of_last_night(labels) == ["a", "b", "c", "d", "e", "f"]
 
 
@@ -76,7 +76,7 @@ def test_shards_of_gone_images_are_garbage_only_when_asked_for_and_only_as_a_who
     assert len(garbage) == 3
     assert all("0000-00001" in one.name for one in garbage)
     remove(labels.store, garbage)
-    assert verify_store(labels.store).faults == []
+    assert verify_store(labels.store).problems == []
     assert _labels_of_last_night(labels) == ["b", "e"]
     assert labels.night("b", "c", "d", "e") == ["c", "d"]  # what comes back is labeled again
 
@@ -90,7 +90,7 @@ def test_whole_labels_are_garbage_only_by_their_key_with_what_only_they_were_mad
     remove(labels.store, garbage)
     assert not [name for name in labels.names() if name.startswith((other_root, other_prototypes))]
     assert [status.key for status in store_status(labels.store).labels] == [labels.run.key]
-    assert verify_store(labels.store).faults == []
+    assert verify_store(labels.store).problems == []
     assert _labels_of_last_night(labels) == ["a", "b", "c", "d", "e"]
 
 
@@ -125,7 +125,7 @@ def test_a_removal_that_was_stopped_leaves_a_whole_store_and_is_finished_by_the_
     garbage = find_garbage(labels.store, gone=True)
     for stop in range(len(garbage)):
         remove(labels.store, garbage[:stop])
-        assert verify_store(labels.store).faults == []
+        assert verify_store(labels.store).problems == []
     remove(labels.store, garbage)
     remove(labels.store, garbage)
     assert find_garbage(labels.store, min_age_hours=0, gone=True) == find_garbage(labels.store, min_age_hours=0)

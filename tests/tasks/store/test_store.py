@@ -278,8 +278,8 @@ def test_manifests_of_a_newer_schema_are_refused_whatever_they_look_like(tmp_pat
     said = r"manifest\.json: was written by refseg 9\.9 in version 2 of the store's schema; .* reads versions up to 1\."
     with pytest.raises(StoreError, match=said):
         store.find(RECIPE)
-    (fault,) = verify_store(store).faults
-    assert "Use a newer refseg" in fault.what
+    (problem,) = verify_store(store).problems
+    assert "Use a newer refseg" in problem.what
 
 
 # --- benchmarks ------------------------------------------------------------------------------------------------------
@@ -295,7 +295,7 @@ def test_the_numbers_of_a_benchmark_are_listed_verified_and_kept(tmp_path: Path)
     assert verify_store(store).num_parts == 1
     assert {one.name for one in find_garbage(store, min_age_hours=0)} == {"benchmarks/0123/benchmark_numbers.parquet"}
     store.folder.delete(f"{made.name}/benchmark_numbers.parquet")
-    assert [fault.what for fault in verify_store(store).faults] == ["is missing"]
+    assert [problem.what for problem in verify_store(store).problems] == ["is missing"]
 
 
 def test_each_step_has_a_name_of_its_own() -> None:

@@ -21,8 +21,8 @@ def labels() -> LabelStore:
     return labels
 
 
-def _faults(labels: LabelStore) -> dict[str, str]:
-    return {fault.name: fault.what for fault in verify_store(labels.store).faults}
+def _problems(labels: LabelStore) -> dict[str, str]:
+    return {problem.name: problem.what for problem in verify_store(labels.store).problems}
 
 
 def _change_json(store: Store, name: str, change: Callable[[dict[str, Any]], None]) -> None:
@@ -33,45 +33,47 @@ def _change_json(store: Store, name: str, change: Callable[[dict[str, Any]], Non
 
 def test_a_whole_store_has_no_faults_and_all_of_it_is_read(labels: LabelStore) -> None:
     verified = verify_store(labels.store)
-    assert verified.faults == []
+    assert verified.problems == []
     parts = {name for name in labels.names() if name.endswith(".parquet") and "/plans/" not in name}
     assert verified.num_parts == len(parts)
     assert verified.size == sum(len(labels.store.folder.read(name)) for name in parts)
 
 
-def test_an_empty_store_has_no_faults() -> None:
-    assert verify_store(LabelStore().store).faults == []
+def test_an_empty_store_has_no_problems() -> None:
+    assert verify_store(LabelStore().store).problems == []
 
 
 def test_every_part_that_is_lost_is_named(labels: LabelStore) -> None:
     for name in sorted(name for name in labels.names() if name.endswith(".parquet")):
         data = labels.store.folder.read(name)
         labels.store.folder.delete(name)
-        (fault,) = verify_store(labels.store).faults if "/plans/" not in name else verify_store(labels.store).faults[:1]
-        assert fault.name in (name, f"{labels.run.root}/plans")
+        (problem,) = (
+            verify_store(labels.store).problems if "/plans/" not in name else verify_store(labels.store).problems[:1]
+        )
+        assert problem.name in (name, f"{labels.run.root}/plans")
         labels.store.folder.replace(name, data)
-    assert _faults(labels) == {}
+    assert _problems(labels) == {}
 
 
 def test_every_part_of_which_a_byte_changed_is_named(labels: LabelStore) -> None:
     for name in sorted(name for name in labels.names() if name.endswith(".parquet") and "/plans/" not in name):
         data = labels.store.folder.read(name)
         labels.store.folder.replace(name, bytes([data[0] ^ 1]) + data[1:])
-        assert list(_faults(labels)) == [name]
-        assert "damaged" in _faults(labels)[name]
+        assert list(_problems(labels)) == [name]
+        assert "damaged" in _problems(labels)[name]
         labels.store.folder.replace(name, data)
 
 
 def test_a_manifest_whose_recipe_was_altered_is_named(labels: LabelStore) -> None:
     name = f"{labels.prototypes().name}/manifest.json"
     _change_json(labels.store, name, lambda manifest: manifest.update(version=9))
-    assert "was altered" in _faults(labels)[name]
+    assert "was altered" in _problems(labels)[name]
 
 
 def test_a_wrong_count_of_rows_is_named(labels: LabelStore) -> None:
     name = labels.prototypes().name
     _change_json(labels.store, f"{name}/manifest.json", lambda manifest: manifest["tables"][0].update(num_rows=7))
-    assert _faults(labels) == {f"{name}/prototypes.parquet": "has 1 rows, expected 7"}
+    assert _problems(labels) == {f"{name}/prototypes.parquet": "has 1 rows, expected 7"}
 
 
 def test_a_shard_whose_tables_tell_of_different_attempts_is_named() -> None:
@@ -79,7 +81,7 @@ def test_a_shard_whose_tables_tell_of_different_attempts_is_named() -> None:
     (shard,) = labels.begin_night("a", "b")
     images = images_table("a", "b")
     labels.run.commit(shard, labels_of(images, detections_each=2)[0], labels_of(images)[1])
-    assert _faults(labels) == {
+    assert _problems(labels) == {
         f"{labels.run.root}/shards/{shard.name}.json": "has 4 detections where its images tell of 2"
     }
 
@@ -88,17 +90,17 @@ def test_a_shard_that_labels_other_images_than_its_plan_names_is_named() -> None
     labels = LabelStore()
     (shard,) = labels.begin_night("a", "b")
     labels.run.commit(shard, *labels_of(images_table("a", "c")))
-    (what,) = _faults(labels).values()
+    (what,) = _problems(labels).values()
     assert what == "labels 2 images, not the 2 that its plan names"
 
 
 def test_shards_whose_plan_is_lost_are_named(labels: LabelStore) -> None:
     labels.store.folder.delete(f"{labels.run.root}/plans/0001.json")
-    assert set(_faults(labels).values()) == {"belongs to no plan: a plan is lost"}
+    assert set(_problems(labels).values()) == {"belongs to no plan: a plan is lost"}
 
 
 def test_what_is_not_labeled_yet_or_was_left_by_a_killed_process_is_no_fault(labels: LabelStore) -> None:
     labels.begin_night("a", "x", "y")
     labels.store.folder.create("dataset/unfinished/images.parquet", b"half")
     labels.store.folder.create(f"{labels.run.root}/detections/0002-00000.parquet", b"half")
-    assert _faults(labels) == {}
+    assert _problems(labels) == {}
