@@ -161,7 +161,7 @@ def _ended_by_a_storm(file: Path) -> int:
     result = _refseg("run", file)
     if result.exit_code:
         assert re.fullmatch(
-            r"Error: (s3://.*This may pass.*|\d of \d shards could not be labeled: .* The first: .*)",
+            r"Error: (s3://.*This may be temporary.*|\d of \d shards could not be labeled: .* The first: .*)",
             result.stderr.splitlines()[-1],
         )
     return result.exit_code
