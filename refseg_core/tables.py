@@ -146,6 +146,18 @@ class LabeledImages(Table):
     width: Array = column(pa.int32(), "columns of the labeled frame; 0 if unreadable", unit="px")
     num_proposals: Array = column(pa.int32(), "masks proposed for it")
     num_detections: Array = column(pa.int32(), "instances found in it")
+    num_prompts: Array = column(
+        pa.int32(),
+        "points that the segmenter was prompted with; null in labels of version 0.1.0",
+        nullable=True,
+        default=None,
+    )
+    max_similarity: Array = column(
+        pa.float32(),
+        "largest cosine of a patch with a prototype; null in labels of version 0.1.0, and if unreadable",
+        nullable=True,
+        default=None,
+    )
     seconds: Array = column(
         pa.float32(), "time the models took; the only column that differs between equal runs", unit="s"
     )

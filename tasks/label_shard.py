@@ -163,6 +163,8 @@ def _labeled(image_id: str, version: str, image: ReadImage, labels: ImageLabels,
         width=image.pixels.shape[1],
         num_proposals=labels.num_proposals,
         num_detections=len(labels.detections),
+        num_prompts=labels.num_prompts,
+        max_similarity=labels.max_similarity,
         seconds=seconds,
     )
 
@@ -177,5 +179,7 @@ def _unreadable(image_id: str, version: str, error: str) -> LabeledImages:
         width=0,
         num_proposals=0,
         num_detections=0,
+        num_prompts=0,
+        max_similarity=None,
         seconds=0,
     )

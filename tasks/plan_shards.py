@@ -64,7 +64,8 @@ def _deciding(labeling: LabelingSettings) -> dict[str, Any]:
     changed = {} if version == 1 else {"path_version": version}
     path = LABELING_PATHS[labeling.path]
     named = {} if path.name == "exact" else {"path": path.former_name or path.name}
-    return changed | named | labeling.model_dump(mode="json", exclude={"path"})
+    unused = set() if path.is_guided else {"guidance_thresh"}
+    return changed | named | labeling.model_dump(mode="json", exclude={"path"} | unused)
 
 
 @retried_task("find gone labels")

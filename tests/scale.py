@@ -152,6 +152,8 @@ def _found(images: Images) -> tuple[Detections, LabeledImages]:
         width=each * 200,
         num_proposals=each * 700,
         num_detections=each * _DETECTIONS_EACH,
+        num_prompts=np.full(len(images), 1024, dtype=object),
+        max_similarity=np.full(len(images), 0.75, dtype=object),
         seconds=each.astype(np.float32),
     )
     return detections, labeled

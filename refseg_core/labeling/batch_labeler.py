@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import chain
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,13 +21,14 @@ import torch
 from torch import Tensor
 
 from refseg_core.errors import ConfigurationError
-from refseg_core.labeling import matching, merging, previews, proposals
+from refseg_core.labeling import guidance, matching, merging, previews, proposals
 from refseg_core.labeling.batching import UPSAMPLED_AT_ONCE, Batches, in_batches
-from refseg_core.labeling.image_labels import FoundInstances, ImageFrame, ImageLabels
+from refseg_core.labeling.guidance import Guidance, Guide
+from refseg_core.labeling.image_labels import FoundInstances, ImageFrame, ImageLabels, PromptCounts
 from refseg_core.labeling.matching import Matches, match, match_plainly
 from refseg_core.labeling.merging import Merged, mask_boxes, merge_plainly, merge_softly, non_maximum_suppression
 from refseg_core.labeling.previews import PreviewedGrid, Previews
-from refseg_core.labeling.proposal_source import Proposals, ProposalSource
+from refseg_core.labeling.proposal_source import Proposals, ProposalSource, Proposed
 from refseg_core.labeling.proposals import PointGrid, point_grid
 from refseg_core.models import point_decoder
 from refseg_core.models.acceleration import half, tensor_cores
@@ -38,6 +40,9 @@ from refseg_core.settings.labeling_paths import LABELING_PATHS
 from refseg_core.tables import Prototypes
 from refseg_core.versions import combined
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
 Stage = Callable[[str], AbstractContextManager[object]]
 """Wraps a stage of the work, by its name, to measure how long each takes."""
 
@@ -48,7 +53,22 @@ def version_of(path: str) -> int:
     if LABELING_PATHS[path].is_plain:
         return steps
     quicker = combined(steps, point_decoder.VERSION)
+    if LABELING_PATHS[path].is_guided:
+        quicker = combined(quicker, guidance.VERSION)
     return combined(quicker, previews.VERSION) if LABELING_PATHS[path].has_previews else quicker
+
+
+class _EncodedImage(NamedTuple):
+    """An image as the encoder sees it, and where it resembles the prototypes."""
+
+    frame: ImageFrame
+    features_PC: Tensor
+    guide: Guide
+
+    @property
+    def is_prompted(self) -> bool:
+        """Whether it has a point that is worth a prompt."""
+        return len(self.guide.row_n) > 0
 
 
 class BatchLabeler:
@@ -92,13 +112,16 @@ class BatchLabeler:
         is_compiled = batches.compiled and self._path.has_previews and can_compile(segmenter.device)
         self._embed = compiled(segmenter.embed, wanted=is_compiled)
         self._encode: Callable[[Tensor], Tensor] = compiled(encoder, wanted=is_compiled)
-        self._source = source or self._grid_source(is_compiled=is_compiled)
+        size = segmenter.architecture.image_size
+        grid_N2 = point_grid(self.settings.points_per_side, size, segmenter.device)
+        thresh = self.settings.guidance_thresh if self._path.is_guided else None
+        self._guidance = Guidance(grid_N2, size, self.prototypes_KC, thresh=thresh)
+        self._source = source or self._grid_source(grid_N2, is_compiled=is_compiled)
         self._stage = stage
 
-    def _grid_source(self, *, is_compiled: bool) -> ProposalSource:
+    def _grid_source(self, grid_N2: Tensor, *, is_compiled: bool) -> ProposalSource:
         size, batch = self.segmenter.architecture.image_size, self._batches.points
         thresh = self.settings.pred_iou_thresh
-        grid_N2 = point_grid(self.settings.points_per_side, size, self.segmenter.device)
         if self._path.is_plain:
             return PointGrid(self.segmenter, grid_N2, batch=batch, pred_iou_thresh=thresh)
         decoder = self.segmenter.point_decoder(is_compiled=is_compiled)
@@ -131,35 +154,54 @@ class BatchLabeler:
 
     @torch.inference_mode()
     def find(self, images: Sequence[ImageFrame]) -> list[FoundInstances]:
-        """Finds the instances of images, of which `images_per_batch` go through both encoders together."""
-        if not images:
-            return []
-        found = in_batches(
-            torch.arange(len(images)),
-            self._batches.images,
-            lambda rows: self._find_batch([images[row] for row in rows]),
-        )
-        return list(chain.from_iterable(found))
+        """Finds the instances of images, of which `images_per_batch` go through each encoder together.
 
-    def _find_batch(self, images: Sequence[ImageFrame]) -> list[FoundInstances]:
-        frames_B3SS = torch.stack([to_unit_range(image.pixels_SS3) for image in images]).to(self.segmenter.device)
-        with self._stage("segmenter"), self._half():
-            embedding = self._embed(frames_B3SS).float()
+        An image without a point that is worth a prompt does not reach the segmenter.
+        """
+        seen = self._in_batches(images, self._encode_images)
+        segmented = iter(self._in_batches([image for image in seen if image.is_prompted], self._segment))
+        return [next(segmented) if image.is_prompted else self._merge(image, self._nothing()) for image in seen]
+
+    def _in_batches(self, items: Sequence[Item], work: Callable[[Sequence[Item]], list[Result]]) -> list[Result]:
+        if not items:
+            return []
+        rows = torch.arange(len(items))
+        parts = in_batches(rows, self._batches.images, lambda batch: work([items[row] for row in batch]))
+        return list(chain.from_iterable(parts))
+
+    def _encode_images(self, images: Sequence[ImageFrame]) -> list[_EncodedImage]:
         with self._stage("encoder"), self._half():
-            features_BPC = self._encode(frames_B3SS).float()
-        return [self._find(image, embedding[index], features_BPC[index]) for index, image in enumerate(images)]
+            features_BPC = self._encode(self._pixels(images)).float()
+        return [
+            _EncodedImage(image, features_PC, self._guidance(features_PC))
+            for image, features_PC in zip(images, features_BPC, strict=True)
+        ]
+
+    def _segment(self, images: Sequence[_EncodedImage]) -> list[FoundInstances]:
+        with self._stage("segmenter"), self._half():
+            embedding = self._embed(self._pixels([image.frame for image in images])).float()
+        return [self._merge(image, self._propose(image, embedding[index])) for index, image in enumerate(images)]
+
+    def _pixels(self, images: Sequence[ImageFrame]) -> Tensor:
+        return torch.stack([to_unit_range(image.pixels_SS3) for image in images]).to(self.segmenter.device)
+
+    def _propose(self, image: _EncodedImage, embedding: ImageEmbedding) -> Proposed:
+        with self._stage("decoder"), tensor_cores(self.segmenter.device, wanted=self._path.is_half):
+            return self._source.propose(embedding, image.features_PC, image.guide.row_n)
+
+    def _nothing(self) -> Proposed:
+        side = self.segmenter.architecture.logits_size
+        return Proposed(Proposals.none(side, self.segmenter.device), 0, PromptCounts(0, 0, 0, 0))
 
     def _half(self) -> AbstractContextManager[None]:
         return half(self.segmenter.device, wanted=self._path.is_half)
 
-    def _find(self, image: ImageFrame, embedding: ImageEmbedding, features_PC: Tensor) -> FoundInstances:
-        with self._stage("decoder"), tensor_cores(self.segmenter.device, wanted=self._path.is_half):
-            proposed = self._source.propose(embedding, features_PC)
+    def _merge(self, image: _EncodedImage, proposed: Proposed) -> FoundInstances:
         merged, class_index_n = match_and_merge(
             proposed.proposals,
-            features_PC,
+            image.features_PC,
             self.prototypes_KC,
-            size=image.size,
+            size=image.frame.size,
             settings=self.settings,
             pixels_at_once=self._batches.pixels,
             stage=self._stage,
@@ -172,6 +214,7 @@ class BatchLabeler:
             proposed.proposals.predicted_iou_N[merged.row_n],
             proposed.num_proposals,
             proposed.prompts,
+            image.guide.similarity_K,
         )
 
     def _distinct(self, previews: Previews, features_PC: Tensor) -> Tensor:

@@ -13,17 +13,25 @@ from refseg_core.tables import Detections
 
 
 class ImageLabels(NamedTuple):
-    """An image's instances, by falling score, and how many masks were proposed for it."""
+    """An image's instances, by falling score, and what was computed for them.
+
+    `num_proposals`: masks to choose from. `num_prompts`: points that the segmenter was prompted with. `max_similarity`:
+    the largest cosine of any patch with any prototype, in [-1, 1].
+    """
 
     detections: Detections
     num_proposals: int
+    num_prompts: int
+    max_similarity: float
 
 
 class PromptCounts(NamedTuple):
     """Prompts of an image by what was computed of them: the transformer, a small preview, and a mask in full.
 
-    One that is previewed and then decoded went through the transformer twice.
+    One that is previewed and then decoded went through the transformer twice. `points`: how many there were of them.
     """
+
+    points: int
 
     transformed: int
     previewed: int
@@ -48,6 +56,7 @@ class FoundInstances:
     predicted_iou_n: Tensor
     num_proposals: int
     prompts: PromptCounts
+    similarity_K: Tensor
 
     def labels(self, image_id: str) -> ImageLabels:
         """Returns the instances with boxes and masks in the image's own frame, pixels."""
@@ -63,4 +72,4 @@ class FoundInstances:
             box_xyxy=boxes,
             mask_rle=np.fromiter(rles, dtype=object, count=len(boxes)),
         )
-        return ImageLabels(detections, self.num_proposals)
+        return ImageLabels(detections, self.num_proposals, self.prompts.points, float(self.similarity_K.max()))

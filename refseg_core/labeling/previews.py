@@ -124,19 +124,21 @@ class PreviewedGrid:
         self._image_size, self._is_sparse = image_size, is_sparse
         self._prompts = decoder.prompts(grid_N2)
 
-    def propose(self, embedding: ImageEmbedding, features_PC: Tensor) -> Proposed:
-        """Previews points, and decodes those in full whose previews are distinct."""
+    def propose(self, embedding: ImageEmbedding, features_PC: Tensor, row_n: Tensor) -> Proposed:
+        """Previews these points, or those that a sparse search takes; decodes those in full that are distinct."""
         image = self._decoder.prepare(embedding)
-        previews = self._preview(image, features_PC)
-        row_n = previews.row_n[self._distinct(previews, features_PC)].sort().values
+        previews = self._preview(image, features_PC, row_n)
+        distinct_n = previews.row_n[self._distinct(previews, features_PC)].sort().values
         # That their predicted IoU passes is known from the previews.
         decode = partial(self._decoder.decode_points, image, pred_iou_thresh=None)
-        proposals = Proposals.joined(in_batches(self._prompts[row_n], self._batch, decode))
-        prompts = PromptCounts(previews.num_previewed + len(row_n), previews.num_previewed, len(row_n))
+        proposals = Proposals.joined(in_batches(self._prompts[distinct_n], self._batch, decode))
+        prompts = PromptCounts(
+            previews.num_previewed, previews.num_previewed + len(distinct_n), previews.num_previewed, len(distinct_n)
+        )
         return Proposed(proposals, len(previews), prompts)
 
-    def _preview(self, image: Any, features_PC: Tensor) -> Previews:
-        """Returns previews of all points, or of those of a sparse search."""
+    def _preview(self, image: Any, features_PC: Tensor, row_n: Tensor) -> Previews:
+        """Returns previews of these points, or of those that a sparse search takes of all."""
         preview = partial(
             preview_points,
             partial(self._decoder.preview_points, image),
@@ -145,7 +147,7 @@ class PreviewedGrid:
             pred_iou_thresh=self._pred_iou_thresh,
         )
         if not self._is_sparse:
-            return preview(torch.arange(len(self._grid_N2), device=self._grid_N2.device))
+            return preview(row_n)
         search = SparseSearch(self._grid_N2, self._image_size)
         previews = preview(search.every_other())
         previews = previews.joined(preview(search.uncovered(previews)))

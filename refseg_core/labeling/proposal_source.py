@@ -29,6 +29,11 @@ class Proposals:
         """Returns the proposals of several batches, one after the other."""
         return cls(torch.cat([logits for logits, _ in parts]), torch.cat([iou for _, iou in parts]))
 
+    @classmethod
+    def none(cls, logits_size: int, device: torch.device) -> "Proposals":
+        """No proposals, with logits of that side."""
+        return cls(torch.empty(0, logits_size, logits_size, device=device), torch.empty(0, device=device))
+
     def __len__(self) -> int:
         return len(self.predicted_iou_N)
 
@@ -44,5 +49,5 @@ class Proposed(NamedTuple):
 class ProposalSource(Protocol):
     """Where proposals come from."""
 
-    def propose(self, embedding: ImageEmbedding, features_PC: Tensor) -> Proposed:
-        """Proposes masks for one image; `features_PC`: its patch features."""
+    def propose(self, embedding: ImageEmbedding, features_PC: Tensor, row_n: Tensor) -> Proposed:
+        """Proposes masks for one image; `features_PC`: its patch features; `row_n`: which points of the grid to use."""

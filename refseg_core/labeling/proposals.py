@@ -47,8 +47,8 @@ class PointGrid:
         self._decoder, self._batch, self._pred_iou_thresh = decoder, batch, pred_iou_thresh
         self._prompts = decoder.prompts(grid_N2)
 
-    def propose(self, embedding: ImageEmbedding, features_PC: Tensor) -> Proposed:
-        """Decodes all points; the features play no role."""
+    def propose(self, embedding: ImageEmbedding, features_PC: Tensor, row_n: Tensor) -> Proposed:
+        """Decodes these points; the features play no role."""
         image, thresh = self._decoder.prepare(embedding), self._pred_iou_thresh
-        proposals = propose(self._decoder, image, self._prompts, batch=self._batch, pred_iou_thresh=thresh)
-        return Proposed(proposals, len(proposals), PromptCounts(len(self._prompts), 0, len(proposals)))
+        proposals = propose(self._decoder, image, self._prompts[row_n], batch=self._batch, pred_iou_thresh=thresh)
+        return Proposed(proposals, len(proposals), PromptCounts(len(row_n), len(row_n), 0, len(proposals)))

@@ -14,6 +14,8 @@ class LabelingPath:
     """A path. `is_plain`: step by step as published; `is_half`: encoders in half precision on GPUs; `has_previews`:
     small previews choose which masks are decoded in full; `is_sparse`: and which points get a preview.
 
+    `is_guided`: only points where the image resembles a prototype are prompted.
+
     `former_name` is what the path was once called, and still is in the keys of stored labels.
     """
 
@@ -23,6 +25,7 @@ class LabelingPath:
     is_half: bool = False
     has_previews: bool = False
     is_sparse: bool = False
+    is_guided: bool = False
     former_name: str | None = None
 
 
@@ -39,6 +42,11 @@ LABELING_PATHS = {
             has_previews=True,
         ),
         LabelingPath("turbo", "as 'fast', from fewer points", is_half=True, has_previews=True, is_sparse=True),
+        LabelingPath(
+            "guided",
+            "as 'exact', from points where the image resembles a reference; an image without any is not segmented",
+            is_guided=True,
+        ),
     )
 }
 

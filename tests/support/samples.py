@@ -48,6 +48,8 @@ def labels_of(images: Images, *, detections_each: int = 1, seconds: float = 0.5)
             width=4,
             num_proposals=9,
             num_detections=detections_each,
+            num_prompts=16,
+            max_similarity=0.75,
             seconds=seconds,
         )
         for image_id, version in zip(images.image_id, images.version, strict=True)

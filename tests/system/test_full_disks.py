@@ -203,7 +203,7 @@ def test_weights_that_do_not_fit_go_on_once_there_is_room(disk: Disk, monkeypatc
         disk.fill(free=64)
         message = refused(refseg("weights", "pull", MODEL, "--to", disk.place))
         assert "No space left on device" in message
-        assert "the download will go on where it stopped" in message
+        assert "the download will continue where it stopped" in message
         assert not (disk.place / FILE).exists()
         disk.make_room()
         done(refseg("weights", "pull", MODEL, "--to", disk.place))

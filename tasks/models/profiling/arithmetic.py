@@ -38,7 +38,7 @@ class Arithmetic:
 
     def per_image(self, prompts: Sequence[PromptCounts], *, is_plain: bool) -> dict[str, int]:
         """Of each stage, the mean over images that had so many prompts; one image at least."""
-        transformed, previewed, upscaled = (sum(counts) for counts in zip(*prompts, strict=True))
+        _, transformed, previewed, upscaled = (sum(counts) for counts in zip(*prompts, strict=True))
         if is_plain:
             of_prompts, before = transformed * self.plain, 0
         else:

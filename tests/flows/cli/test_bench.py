@@ -72,7 +72,7 @@ def test_growth_is_measured(tmp_path: Path) -> None:
     ("arguments", "expected"),
     [
         (["--device", "cpu", "scale"], "--device: flags of scale belong after it"),
-        (["--paths", "quick"], "expected one of plain, exact, fast, turbo"),
+        (["--paths", "quick"], "expected one of plain, exact, fast, turbo, guided"),
         (["--paths", "fast,fast"], "each once"),
         (["--paths", "reference,plain"], "each once"),  # the former name, and the current one
         (["--random", "sam3,dinov2_demo"], "'sam3' is not known"),

@@ -269,7 +269,7 @@ def test_bounds_hold_up_to_the_last_value(key: Key, kind: str, bound: float) -> 
 
 
 def test_there_are_bounds_on_every_number() -> None:
-    numbers = {key.name for key in keys() if key.field.annotation in (int, float, int | None)}
+    numbers = {key.name for key in keys() if key.field.annotation in (int, float, int | None, float | None)}
     assert numbers == {key.name for key, kind, _ in _bounded() if kind == "ge"}
 
 

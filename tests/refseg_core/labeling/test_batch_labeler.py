@@ -282,10 +282,10 @@ def test_a_labelers_answer_is_its_steps_put_together(segmenter: SAM2, encoder: D
 class _LeftHalf:
     """Proposes the left half of every image."""
 
-    def propose(self, embedding: ImageEmbedding, features_PC: Tensor) -> Proposed:
+    def propose(self, embedding: ImageEmbedding, features_PC: Tensor, row_n: Tensor) -> Proposed:
         logits = torch.full((1, 16, 16), -1.0)
         logits[..., :8] = 1
-        return Proposed(Proposals(logits, torch.tensor([0.9])), 1, PromptCounts(0, 0, 0))
+        return Proposed(Proposals(logits, torch.tensor([0.9])), 1, PromptCounts(0, 0, 0, 0))
 
 
 def test_another_source_of_proposals_takes_the_place_of_the_grid(

@@ -21,7 +21,7 @@ def test_a_former_name_stands_for_the_path_and_a_line_says_so(caplog: pytest.Log
 
 @pytest.mark.parametrize("name", ["quick", "", None, 3, ["exact"]])
 def test_an_unknown_path_is_refused_with_all_that_there_are(name: object) -> None:
-    with pytest.raises(ValidationError, match="expected one of plain, exact, fast, turbo"):
+    with pytest.raises(ValidationError, match="expected one of plain, exact, fast, turbo, guided"):
         LabelingSettings.model_validate({"path": name})
 
 

@@ -211,7 +211,7 @@ def _find_less() -> None:
     def less(found: FoundInstances, image_id: str) -> ImageLabels:
         all_of_them = labels(found, image_id)
         detections = all_of_them.detections[1:]
-        return ImageLabels(detections.replace(score=detections.score * 0.9), all_of_them.num_proposals)
+        return all_of_them._replace(detections=detections.replace(score=detections.score * 0.9))
 
     FoundInstances.labels = less  # type: ignore[method-assign]
 

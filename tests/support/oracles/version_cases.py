@@ -21,6 +21,7 @@ from refseg_core.datasets.coco.parser import parse_coco
 from refseg_core.datasets.dataset import Dataset, dataset_of_files
 from refseg_core.evaluation.protocols import evaluate
 from refseg_core.labeling.batching import BatchSize
+from refseg_core.labeling.guidance import Guidance
 from refseg_core.labeling.matching import match, match_plainly
 from refseg_core.labeling.merging import mask_boxes, merge_plainly, merge_softly, non_maximum_suppression
 from refseg_core.labeling.previews import Previews, SparseSearch
@@ -167,8 +168,14 @@ def _point_decoder() -> list[float]:
 def _proposals() -> list[float]:
     segmenter = _segmenter()
     grid = PointGrid(segmenter, point_grid(3, 64, torch.device("cpu")), batch=BatchSize(4), pred_iou_thresh=0.0)
-    proposed = grid.propose(segmenter.embed(_frame()[None]), _values(25, 8))
+    proposed = grid.propose(segmenter.embed(_frame()[None]), _values(25, 8), torch.arange(9))
     return [*_positions(_GRID.flatten().tolist()), *_moments(proposed.proposals.logits_NGG)]
+
+
+def _guidance() -> list[float]:
+    prototypes = nn.functional.normalize(_values(3, 8, seed=2), dim=1)
+    guide = Guidance(point_grid(8, 64, torch.device("cpu")), 64, prototypes, thresh=0.4)(_values(25, 8))
+    return [*_positions(guide.row_n.tolist()), *guide.similarity_K.tolist()]
 
 
 def _matching() -> list[float]:
@@ -277,6 +284,7 @@ CASES: dict[str, Callable[[], list[float]]] = {
     "datasets.dataset": _tables,
     "evaluation.protocols": _evaluation,
     "images": _images,
+    "labeling.guidance": _guidance,
     "labeling.matching": _matching,
     "labeling.merging": _merging,
     "labeling.previews": _previews,

@@ -46,7 +46,7 @@ class SleepingLabeler:
         return images
 
     def labels(self, image_id: str) -> ImageLabels:
-        return ImageLabels(Detections.empty(), 0)
+        return ImageLabels(Detections.empty(), 0, 0, 0.0)
 
 
 @contextmanager

@@ -27,6 +27,8 @@ def _labeled(image_ids: list[str]) -> LabeledImages:
                 width=0,
                 num_proposals=0,
                 num_detections=0,
+                num_prompts=0,
+                max_similarity=None,
                 seconds=0,
             )
             for image_id in image_ids

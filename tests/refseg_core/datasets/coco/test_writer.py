@@ -44,6 +44,8 @@ def the_labeled(**sizes: tuple[int, int]) -> LabeledImages:
         width=np.array(width),
         num_proposals=zeros,
         num_detections=zeros,
+        num_prompts=np.array([0] * len(sizes), dtype=object),
+        max_similarity=np.array([0.5] * len(sizes), dtype=object),
         seconds=zeros,
     )
 
