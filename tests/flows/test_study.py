@@ -103,7 +103,7 @@ def test_a_study_prints_the_spread_and_an_answer_and_writes_files(plain: Project
     again = done(refseg("study", plain.write_config(), "--seeds", "1,2", "--shots", "1,2", "--out", out))
     assert names_in(plain.config.store) == before, "what is done is not done again"
     assert content["answer"] in again
-    assert "s an image, as the newest labels took" in again
+    assert "s per image, as for the newest labels" in again
 
 
 @pytest.mark.parametrize(
