@@ -7,13 +7,14 @@ import errno
 import io
 import logging
 import os
-import random
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from tenacity import RetryCallState, Retrying, retry_if_exception
 
 from refseg_core.errors import StoreError, WeightsError
 from refseg_core.models.registry import ModelSpec, model_spec
@@ -28,6 +29,7 @@ from tasks.models.weights import (
     weights_folder,
 )
 from tasks.storage.objects import open_uri, read_uri, uri_size
+from tasks.storage.retry import error_of, pause_seconds
 from tasks.storage.uris import redact
 
 if sys.platform != "win32":
@@ -37,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20  # bytes written, and reported, at once
 _ATTEMPTS = 5  # in a row without a single new byte
-_FIRST_PAUSE_SECONDS = 0.5
+_FIRST_PAUSE_SECONDS = 0.4
 
 Progress = Callable[[int, int], None]
 """Called with the bytes that are there and the bytes there will be."""
@@ -84,21 +86,46 @@ def _local_folder(folder: str | Path | None) -> Path:
 
 def _download(spec: ModelSpec, part: Path, progress: Progress, pause: Callable[[float], None]) -> None:
     """Completes `part` and checks it. Raises WeightsError."""
-    failures = 0
-    while True:
-        before = _length(part)
-        try:
-            _fetch(spec, part, progress)
-            break
-        except WeightsError:
-            raise
-        except Exception as error:  # libraries have no common class for faults of the network
-            failures = 1 if _length(part) > before else failures + 1
-            if failures == _ATTEMPTS or (isinstance(error, StoreError) and not is_passing(error)):
-                raise _unreachable(spec, part, error) from error
-            _log.warning("%s: stopped at byte %d (%s), trying again", spec.url, _length(part), reason_of(error))
-            pause(_FIRST_PAUSE_SECONDS * 2 ** (failures - 1) * random.uniform(0.5, 1))
+    stalls = _Stalls(part)
+
+    def log_error(state: RetryCallState) -> None:
+        reason = reason_of(error_of(state))
+        _log.warning("%s: stopped at byte %d (%s), trying again", spec.url, _length(part), reason)
+
+    retrying = Retrying(
+        wait=lambda _: pause_seconds(stalls.failures, first=_FIRST_PAUSE_SECONDS),
+        retry=retry_if_exception(stalls.should_retry),
+        before_sleep=log_error,
+        sleep=pause,
+        reraise=True,
+    )
+    try:
+        retrying(_fetch, spec, part, progress)
+    except WeightsError:
+        raise
+    except Exception as error:  # libraries have no common class for faults of the network
+        raise _unreachable(spec, part, error) from error
     _check_download(spec, part)
+
+
+class _Stalls:
+    """Counts failures in a row that brought not a single new byte."""
+
+    def __init__(self, part: Path) -> None:
+        self._part, self._length = part, _length(part)
+        self.failures = 0
+
+    def should_retry(self, error: BaseException) -> bool:
+        """Counts a failure, and returns whether it may be otherwise the next time."""
+        before, self._length = self._length, _length(self._part)
+        self.failures = 1 if self._length > before else self.failures + 1
+        return self.failures < _ATTEMPTS and _may_pass(error)
+
+
+def _may_pass(error: BaseException) -> bool:
+    if isinstance(error, StoreError):
+        return is_passing(error)
+    return isinstance(error, Exception) and not isinstance(error, WeightsError)
 
 
 def _fetch(spec: ModelSpec, part: Path, progress: Progress) -> None:

@@ -1,4 +1,4 @@
-"""Retries calls to file systems and object stores: the only retries outside of Prefect's but those of downloads.
+"""Retries calls to file systems, object stores and sites: the only retries outside of Prefect's.
 
 A transient error is retried, with pauses that grow; any other becomes an error that says what to do. Not here: opening
 anything (`tasks/storage/`), and retrying whole steps (`tasks/runtime/retried_task.py`).
@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from refseg_core.errors import ConfigurationError, NotFoundError, RefsegError, StoreError
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
+
+from refseg_core.errors import ConfigurationError, NotFoundError, StoreError
 from tasks.storage.uris import redact, redact_text
 
 log = logging.getLogger(__name__)
@@ -48,22 +50,37 @@ def with_retries(action: Callable[[], Result], uri: str, *, pause: Callable[[flo
     Only for actions that may be repeated after they have worked, since a lost reply looks like a failure. Raises
     StoreError for any other error of the place at once, and the last transient error unchanged.
     """
-    attempts = _attempts()
-    for attempt in range(attempts):
-        try:
-            return action()
-        except Exception as error:
-            explained = explain(error, uri)
-            if isinstance(explained, RefsegError):
-                raise explained from error
-            if not is_transient_error(error):
-                raise
-            if attempt + 1 == attempts:
-                error.add_note(redact(uri))
-                raise
-            log.info("%s: %s; trying again", redact(uri), reason(error))
-            pause(min(_FIRST_PAUSE_SECONDS * 2**attempt, _LONGEST_PAUSE_SECONDS) * random.uniform(0.75, 1.25))
-    raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def log_error(state: RetryCallState) -> None:
+        log.info("%s: %s; trying again", redact(uri), reason(error_of(state)))
+
+    retrying = Retrying(
+        stop=stop_after_attempt(_attempts()),
+        wait=lambda state: pause_seconds(state.attempt_number),
+        retry=retry_if_exception(is_transient_error),
+        before_sleep=log_error,
+        sleep=pause,
+        reraise=True,
+    )
+    try:
+        return retrying(explained(uri)(action))
+    except Exception as error:
+        if is_transient_error(error):
+            error.add_note(redact(uri))
+        raise
+
+
+def pause_seconds(failures: int, *, first: float = _FIRST_PAUSE_SECONDS) -> float:
+    """Returns how long to wait after so many failures in a row: ever longer, up to a limit, give or take a quarter."""
+    longer: float = first * 2 ** (failures - 1)
+    return min(longer, _LONGEST_PAUSE_SECONDS) * random.uniform(0.75, 1.25)
+
+
+def error_of(state: RetryCallState) -> BaseException:
+    """Returns the error that an attempt ended with."""
+    error = state.outcome.exception() if state.outcome else None
+    assert error is not None, "only attempts that failed are retried"
+    return error
 
 
 @contextmanager
