@@ -12,7 +12,7 @@ from refseg_core.tables import Annotations, Detections, Images
 from tasks.datasets.indexed import ground_truth, is_federated
 from tasks.runtime.retried_task import retried_task
 from tasks.storage.uris import redact
-from tasks.store.label_store import LabelRun
+from tasks.store.label_store import StoredLabels
 from tasks.store.steps import EVALUATE
 from tasks.store.store import Artifact, Recipe, Store
 
@@ -66,7 +66,7 @@ def _decisive(
 
 def _detections(store: Store, labels_key: str, images: Images) -> Detections:
     detections, num_labeled = [Detections.empty()], 0
-    for part, labeled in LabelRun(store, labels_key).read(images):
+    for part, labeled in StoredLabels(store, labels_key).read(images):
         detections.append(part)
         num_labeled += len(labeled)
     if num_labeled < len(images):

@@ -75,7 +75,7 @@ def _recipe(
 ) -> Recipe:
     return Recipe(
         *INDEX_DATASET,
-        version=FEDERATED_VERSION if federated else VERSION,  # only what has the labels is made anew
+        version=FEDERATED_VERSION if federated else VERSION,  # only what has the labels is made again
         settings={
             "images": redact(source.images),
             "annotations": redact(source.annotations) if source.annotations else None,

@@ -25,7 +25,7 @@ from tasks.runtime.retried_task import retried_task
 from tasks.specs import LabelJob
 from tasks.storage.folder import Folder
 from tasks.storage.prefetch import prefetch
-from tasks.store.label_store import LabelRun
+from tasks.store.label_store import StoredLabels
 from tasks.store.shard_plans import Shard
 from tasks.store.store import Store
 
@@ -49,7 +49,7 @@ def label_shard(job: LabelJob, shard: Shard) -> ShardSummary:
     Several may be at work in a process: while one has the model, others read their first images and write labels.
     """
     store = Store(job.store)
-    run = LabelRun(store, job.key)
+    run = StoredLabels(store, job.key)
     if run.is_labeled(shard):
         return ShardSummary(len(shard), 0, 0)
     images = run.plans.images_of(shard)
@@ -80,7 +80,7 @@ def borrowed_labeler(job: LabelJob) -> Iterator[BatchLabeler]:
 @lru_cache(maxsize=1)
 def _labeler(job: LabelJob) -> BatchLabeler:
     store = Store(job.store)
-    _check_weights(job, LabelRun(store, job.key).recipe_or_error()["weights"])
+    _check_weights(job, StoredLabels(store, job.key).recipe_or_error()["weights"])
     segmenter, encoder = load_segmenter(job.segmenter, job.device), load_encoder(job.encoder, job.device)
     prototypes = store.load(store.named(job.prototypes), Prototypes)
     return BatchLabeler(segmenter, encoder, prototypes, job.labeling, job.batches)

@@ -21,7 +21,7 @@ from tasks.runtime.progress import ProgressStep, report
 from tasks.runtime.retried_task import retried_task
 from tasks.specs import LabelSpec, Models
 from tasks.storage.uris import redact
-from tasks.store.label_store import LabelRun
+from tasks.store.label_store import StoredLabels
 from tasks.store.shard_plans import LabelPlan, PlanPart
 from tasks.store.steps import FIND_GONE_LABELS, LABEL_SHARD
 from tasks.store.store import Artifact, Recipe, Store
@@ -45,7 +45,7 @@ def plan_shards(
         inputs={"prototypes": prototypes.name},
         weights=sha256_of_models(spec),
     )
-    run = LabelRun.open(store, recipe)
+    run = StoredLabels.open(store, recipe)
     run.request(dataset)
     pending = tuple(run.pending(run.plan(store.load(dataset, Images), spec.batches.images_per_shard)))
     report(ProgressStep.LABEL, total=int(np.sum([len(shard) for shard in pending])))
@@ -71,7 +71,7 @@ def _deciding(labeling: LabelingSettings) -> dict[str, Any]:
 @retried_task("find gone labels")
 def find_gone_labels(store: Store, *, dataset: Artifact, labels_key: str) -> Artifact:
     """Compares everything that was ever planned with the dataset as it is now; deletes nothing."""
-    run = LabelRun(store, labels_key)
+    run = StoredLabels(store, labels_key)
     recipe = Recipe(
         *FIND_GONE_LABELS,
         version=_GONE_VERSION,
@@ -81,7 +81,7 @@ def find_gone_labels(store: Store, *, dataset: Artifact, labels_key: str) -> Art
     return store.make(recipe, lambda: [gone_labels(run, store.load(dataset, Images))])
 
 
-def gone_labels(run: LabelRun, now: Images) -> GoneLabels:
+def gone_labels(run: StoredLabels, now: Images) -> GoneLabels:
     """Returns the planned images that are not among the given ones in their version."""
     version_of = dict(zip(now.image_id, now.version, strict=True))
     return GoneLabels.concatenate([_gone(part, version_of) for part in run.plans.parts()])

@@ -24,7 +24,7 @@ from PIL import Image
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from tasks.specs import LabelJob, ModelSettings
-from tasks.store.label_store import LabelRun
+from tasks.store.label_store import StoredLabels
 from tasks.store.shard_plans import Shard
 from tasks.store.store import Recipe, Store
 from tests.support.projects.sleeping import SECONDS_VARIABLE, SleepingLabeler, label_shards
@@ -172,7 +172,7 @@ def _work(folder: Path, num_shards: int, images_per_shard: int) -> tuple[LabelJo
     for name in names:
         Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)).save(folder / "images" / name)
     images = images_table(*names)
-    run = LabelRun.open(Store(str(folder / "store")), Recipe("label_shard", "labels", version=1))
+    run = StoredLabels.open(Store(str(folder / "store")), Recipe("label_shard", "labels", version=1))
     model = ModelSettings(model="sleeping")
     job = LabelJob(
         store=str(folder / "store"),

@@ -35,7 +35,7 @@ from tasks.sample_references import sample_references
 from tasks.specs import DatasetSource
 from tasks.storage.folder import Folder
 from tasks.storage.listing import FileInfo
-from tasks.store.label_store import LabelRun
+from tasks.store.label_store import StoredLabels
 from tasks.store.store import Recipe, Store
 from tests.support.oracles.coco import coco_numbers
 from tests.support.oracles.evaluation_cases import Document, dataset_of, detections_of
@@ -56,7 +56,7 @@ def plan(folder: Path) -> None:
     (folder / "images").mkdir()
     source = DatasetSource(images=str(folder / "images"))
     store = Store(str(folder / "store"))
-    run = LabelRun.open(store, _RECIPE)
+    run = StoredLabels.open(store, _RECIPE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Folder, "_walk", _listing)
         with _measured("index a million listed images"):
@@ -116,7 +116,7 @@ def labels(folder: Path) -> None:
     store = Store(str(folder / "store"))
     images = images_table(*(f"{number:012d}.jpg" for number in range(_NUM_LABELED)))
     dataset = store.make(Recipe("index_dataset", "dataset", version=1), lambda: [images])
-    run = LabelRun.open(store, _RECIPE)
+    run = StoredLabels.open(store, _RECIPE)
     run.request(dataset)
     with _measured("commit a million detections in 100 shards"):
         for shard in run.plan(images, _IMAGES_PER_SHARD):

@@ -18,7 +18,7 @@ from refseg_core.tables import Images, Metrics
 from tasks.outputs.prefect_ui.benchmark import publish_benchmark
 from tasks.outputs.prefect_ui.publishing import is_shown
 from tasks.runtime.progress import ProgressStep, report
-from tasks.store.label_store import LabelRun
+from tasks.store.label_store import StoredLabels
 from tasks.store.shard_plans import LabelPlan
 from tasks.store.steps import BENCHMARK
 from tasks.store.store import Artifact, Recipe, Store
@@ -110,6 +110,6 @@ def run_plan(plan: Plan) -> Artifact:
 
 def _seconds_per_image(store: Store, plan: LabelPlan) -> float:
     """Returns the mean seconds of the models per readable image."""
-    rows = LabelRun(store, plan.key).read_labeled_images(store.load(plan.dataset, Images))
+    rows = StoredLabels(store, plan.key).read_labeled_images(store.load(plan.dataset, Images))
     seconds = np.concatenate([labeled.seconds[labeled.status != "unreadable"] for labeled in rows])
     return float(seconds.mean()) if len(seconds) else 0.0

@@ -14,13 +14,13 @@ from tasks.outputs.exports.formats import EXPORT_FORMATS
 from tasks.storage.uris import redact
 
 if TYPE_CHECKING:
-    from tasks.store.label_store import LabelRun
+    from tasks.store.label_store import StoredLabels
     from tasks.store.store import Store
 
 _FAILURE = 1
 
 
-def _choose_labels(store: "Store", key: str | None) -> "LabelRun":
+def _choose_labels(store: "Store", key: str | None) -> "StoredLabels":
     """Returns the labels of the given key, else the newest. Raises StoreError if there are none."""
     from tasks.store.label_store import newest_labels, open_labels
 

@@ -15,7 +15,7 @@ from flows.execution.scheduler import Scheduler
 from refseg_core.errors import ConfigurationError
 from tasks.models.loading import num_gpus
 from tasks.specs import LabelJob
-from tasks.store.label_store import LabelRun
+from tasks.store.label_store import StoredLabels
 from tasks.store.shard_plans import Shard
 from tasks.store.store import Store
 
@@ -35,7 +35,7 @@ def label_with(execution: ExecutionConfig, job: LabelJob, shards: Sequence[Shard
 
 
 def _label_with_workers(execution: ExecutionConfig, job: LabelJob, shards: Sequence[Shard]) -> None:
-    labels = LabelRun(Store(job.store), job.key)
+    labels = StoredLabels(Store(job.store), job.key)
     with get_client(sync_client=True) as client:
         Scheduler(job, labels, GpuPool(client), execution, labels.seconds_per_image()).label(shards)
 

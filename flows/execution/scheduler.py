@@ -17,7 +17,7 @@ from flows.execution.names import group_name
 from flows.execution.run_monitor import POLL_SECONDS, UNKNOWN, Outage, RunStatus, RunWatch, Workers, cancelled_on_error
 from tasks.runtime.progress import ProgressStep, report
 from tasks.specs import LabelJob
-from tasks.store.label_store import LabelRun
+from tasks.store.label_store import StoredLabels
 from tasks.store.shard_plans import Shard
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Scheduler:
     """Labels the shards of one job on workers."""
 
     job: LabelJob
-    labels: LabelRun
+    labels: StoredLabels
     workers: Workers
     settings: ExecutionConfig
     seconds_per_image: float | None = None

@@ -26,7 +26,7 @@ from tasks.models.weights import list_weights
 from tasks.outputs.dataset_overview import draw_overview
 from tasks.specs import DatasetSource
 from tasks.storage.uris import redact
-from tasks.store.label_store import LabelRun
+from tasks.store.label_store import StoredLabels
 from tasks.store.reviews import load_review, protocol_of
 from tasks.store.shard_plans import LabelPlan
 from tasks.store.store import Artifact, Store
@@ -51,7 +51,7 @@ def report_labels(store_uri: str, plan: LabelPlan) -> None:
     store, shown = Store(store_uri), redact(store_uri)
     counts: Counter[str] = Counter()
     unreadable: list[str] = []
-    for labeled in LabelRun(store, plan.key).read_labeled_images(store.load(plan.dataset, Images)):
+    for labeled in StoredLabels(store, plan.key).read_labeled_images(store.load(plan.dataset, Images)):
         counts.update(labeled.status.tolist())
         counts["instances"] += int(labeled.num_detections.sum())
         failed = labeled[labeled.status == "unreadable"]

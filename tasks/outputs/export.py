@@ -4,11 +4,11 @@ from refseg_core.settings import Conventions
 from tasks.outputs.exports.formats import EXPORT_FORMATS
 from tasks.outputs.exports.labels import ExportedLabels
 from tasks.storage.objects import write_uri
-from tasks.store.label_store import LabelRun
+from tasks.store.label_store import StoredLabels
 
 
 def export_labels(
-    run: LabelRun, out: str, *, form: str, polygons: bool, min_score: float, conventions: Conventions
+    run: StoredLabels, out: str, *, form: str, polygons: bool, min_score: float, conventions: Conventions
 ) -> None:
     """Writes the labels of the images that were labeled last to a file or URI, whole or not at all."""
     labels = ExportedLabels(run, run.images(), polygons, min_score, conventions)

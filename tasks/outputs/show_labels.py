@@ -21,7 +21,7 @@ from tasks.outputs.pictures import (
 )
 from tasks.runtime.progress import ProgressStep, report
 from tasks.storage.folder import Folder
-from tasks.store.label_store import LabelRun
+from tasks.store.label_store import StoredLabels
 from tasks.store.lineage import input_artifact, reference_dataset
 from tasks.store.store import Artifact, Store
 
@@ -32,7 +32,7 @@ def show_labels(store_uri: str, labels_key: str, out_uri: str, *, score_thresh: 
     Returns the number of pictures written.
     """
     store, out = Store(store_uri), Folder(out_uri)
-    run = LabelRun(store, labels_key)
+    run = StoredLabels(store, labels_key)
     recipe = run.recipe_or_error()
     check_apart(Folder(out.join("images")), recipe["settings"]["images"])
     prototypes = input_artifact(store, recipe["inputs"], "prototypes")
@@ -60,7 +60,7 @@ def show_labels(store_uri: str, labels_key: str, out_uri: str, *, score_thresh: 
     return num_pictures
 
 
-def _labels_by_shard(run: LabelRun, limit: int | None) -> Iterator[tuple[Images, Detections]]:
+def _labels_by_shard(run: StoredLabels, limit: int | None) -> Iterator[tuple[Images, Detections]]:
     left, images = limit, run.images()
     row_of = {image_id: row for row, image_id in enumerate(images.image_id)}
     for detections, labeled in run.read(images):

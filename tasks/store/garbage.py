@@ -6,10 +6,10 @@
     gone       a shard all of whose images were removed or changed since; only when asked for
     labels     whole labels by key; only when asked for. What only they were made from is unused then
 
-Leftovers and unused artifacts that are younger than a day may belong to a run that is at work, and stay. Manifests
-are removed before the parts that they name, and what needs others before these, so that whoever reads meanwhile, or
-goes on after a kill, finds whole artifacts only. Where a manifest is lost or damaged nobody can tell what it names, and
-nothing is removed. Objects outside the folders of steps are nobody's garbage.
+Leftovers and unused artifacts younger than a day may belong to a run in progress, and stay. Manifests are removed
+before the parts that they name, and artifacts before those that they were made from, so that a reader in the meantime,
+and a removal that resumes after a kill, find whole artifacts only. Where a manifest is lost or damaged, what it
+names is unknown, and nothing is removed. Objects outside the folders of steps are never garbage.
 """
 
 import time
@@ -21,7 +21,7 @@ from refseg_core.errors import StoreError
 from tasks.runtime.progress import ProgressStep, report
 from tasks.storage.listing import FileInfo
 from tasks.storage.uris import redact
-from tasks.store.label_store import FOLDER, LabelRun, open_labels
+from tasks.store.label_store import FOLDER, StoredLabels, open_labels
 from tasks.store.lineage import reachable
 from tasks.store.shard_plans import Wanted
 from tasks.store.steps import ARTIFACT_FOLDERS, BENCHMARK
@@ -29,8 +29,8 @@ from tasks.store.store import MANIFEST, Artifact, Store, numbered_name
 
 Why = Literal["leftover", "unused", "gone", "labels"]
 # How the names of labels' objects begin, in the order of removal; artifacts follow. Parts of shards go before plans:
-# whoever plans other images into shards of those names would take them for its own. The recipe goes before requests, of
-# which the last but one may name a listing that was removed long ago.
+# a later plan with other images in shards of those names would take them for its own. The recipe goes before requests,
+# of which the last but one may name a listing that was removed long ago.
 _TURNS = ("shards/", "detections/", "labeled_images/", "plans/", "plans/parts/", "recipe.json", "requests/")
 
 
@@ -126,7 +126,7 @@ def _needed(store: Store, dropped: set[str], *, drop_gone: bool) -> tuple[set[st
     roots: list[str] = []
     for recipe in store.manifests(FOLDER, "recipe.json"):
         if recipe["key"] not in dropped:
-            run = LabelRun(store, recipe["key"])
+            run = StoredLabels(store, recipe["key"])
             dataset = run.requested()
             roots += [*recipe["inputs"].values(), *([dataset.name] if dataset else [])]
             needed.update(_fixed_objects(run))
@@ -153,7 +153,7 @@ def _needed(store: Store, dropped: set[str], *, drop_gone: bool) -> tuple[set[st
     return needed, why
 
 
-def _fixed_objects(run: LabelRun) -> Iterator[str]:
+def _fixed_objects(run: StoredLabels) -> Iterator[str]:
     """Yields everything of labels besides their shards."""
     yield f"{run.root}/recipe.json"
     for number, _ in enumerate(run.requests()):
@@ -163,7 +163,7 @@ def _fixed_objects(run: LabelRun) -> Iterator[str]:
         yield from (f"{run.root}/plans/parts/{part['name']}" for part in plan["tables"])
 
 
-def _shard_objects(run: LabelRun) -> Iterator[tuple[str, bool]]:
+def _shard_objects(run: StoredLabels) -> Iterator[tuple[str, bool]]:
     """Yields the objects of every labeled shard, and whether all its images are gone."""
     wanted = Wanted(run.images())
     for part in run.plans.parts():
@@ -176,7 +176,7 @@ def _shard_objects(run: LabelRun) -> Iterator[tuple[str, bool]]:
                     yield f"{run.root}/{table['table']}/{table['name']}", is_gone
 
 
-def _about(store: Store, run: LabelRun, dataset: Artifact | None) -> Iterator[str]:
+def _about(store: Store, run: StoredLabels, dataset: Artifact | None) -> Iterator[str]:
     """Yields the metrics of labels, and today's table of gone ones."""
     for manifest in store.manifests("metrics"):
         if manifest["inputs"]["labels"] == run.root:

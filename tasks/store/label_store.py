@@ -8,9 +8,9 @@
                       /labeled_images/0000-00012.parquet
                       /shards/0000-00012.json            a shard's manifest: the shard is labeled when it exists
 
-A plan is never changed, so whoever resumes finds the same shards. What exists is found by asking for it by name;
+A plan is never changed, so a run that resumes finds the same shards. What exists is found by asking for it by name;
 listings only tell what to ask for. Every image lies in one shard in each of its versions, so that no image is lost and
-none is labeled twice, whoever plans and labels at the same time.
+none is labeled twice, however many plan and label at the same time.
 """
 
 import json
@@ -41,7 +41,7 @@ Labels = tuple[Detections, LabeledImages]
 Result = TypeVar("Result")
 
 
-class LabelRun:
+class StoredLabels:
     """The labels of one recipe: same weights, prototypes, settings and image folder."""
 
     def __init__(self, store: Store, key: str) -> None:
@@ -51,7 +51,7 @@ class LabelRun:
         self.plans = Plans(store, f"{self.root}/plans")
 
     @classmethod
-    def open(cls, store: Store, recipe: Recipe) -> "LabelRun":
+    def open(cls, store: Store, recipe: Recipe) -> "StoredLabels":
         """Returns the run of a recipe; the recipe is written down at the first opening."""
         run = cls(store, recipe.key)
         if run.recipe() is None:
@@ -123,7 +123,7 @@ class LabelRun:
     def plan(self, images: Images, images_per_shard: int) -> list[Shard]:
         """Plans the images that no plan holds in their version yet; returns every shard that holds one of `images`.
 
-        Safe to call from several processes at once: plans are created exclusively, and whoever loses looks again.
+        Safe to call from several processes at once: plans are created exclusively, and the loser reads again.
         """
         wanted = Wanted(images)
         is_planned = np.zeros(len(images), dtype=bool)
@@ -178,8 +178,8 @@ class LabelRun:
     def commit(self, shard: Shard, detections: Detections, labeled: LabeledImages) -> None:
         """Puts the shard's parts, then its manifest.
 
-        The part of detections decides. It also carries what became of each image, so that whoever finds another
-        writer's part in its place completes that writer's work, and the two tables always tell of one attempt.
+        The part of detections decides. It also carries what became of each image, so that a writer that finds
+        another's part in its place completes that one's work, and the two tables always come from one attempt.
         """
         name = f"{self.root}/detections/{shard.name}.parquet"
         data = table_to_parquet(detections, {_OUTCOMES: _outcomes(labeled)})
@@ -249,21 +249,21 @@ def count_statuses(labeled: LabeledImages) -> dict[str, int]:
     return {status: int((labeled.status == status).sum()) for status in STATUSES}
 
 
-def open_labels(store: Store, key: str) -> LabelRun:
+def open_labels(store: Store, key: str) -> StoredLabels:
     """Returns the labels of a key. Raises StoreError where the store has none of it."""
-    run = LabelRun(store, key)
+    run = StoredLabels(store, key)
     if run.recipe() is None:
         known = ", ".join(recipe["key"] for recipe in store.manifests(FOLDER, "recipe.json"))
         raise StoreError(f"{redact(store.uri)}: has no labels {key!r}; it has {known or 'none'}.")
     return run
 
 
-def newest_labels(store: Store) -> tuple[LabelRun, int]:
+def newest_labels(store: Store) -> tuple[StoredLabels, int]:
     """Returns the labels begun last, and how many others there are. Raises StoreError if there are none."""
     recipes = store.manifests(FOLDER, "recipe.json")
     if not recipes:
         raise StoreError(f"{redact(store.uri)}: holds no labels. `refseg run` makes some; check the store's path.")
-    return LabelRun(store, recipes[-1]["key"]), len(recipes) - 1
+    return StoredLabels(store, recipes[-1]["key"]), len(recipes) - 1
 
 
 def _only(labels: Labels, wanted: Wanted) -> Labels:

@@ -47,7 +47,7 @@ def check_schema(manifest: Any) -> None:
         )
 
 
-def misfit(value: Any, shape: Shape, place: str = "") -> str | None:
+def validate(value: Any, shape: Shape, place: str = "") -> str | None:
     """Returns where and how the value has not the shape, or None."""
     came, kind = type(value), shape if isinstance(shape, type) else _KINDS[type(shape)]
     if came is not kind:
@@ -60,7 +60,7 @@ def misfit(value: Any, shape: Shape, place: str = "") -> str | None:
     for key, part in _parts(value, shape):
         if isinstance(value, Mapping) and key not in value:
             return f"expected {inner}{key}"
-        if found := misfit(value[key], part, f"{inner}{key}"):
+        if found := validate(value[key], part, f"{inner}{key}"):
             return found
     return None
 

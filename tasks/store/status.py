@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from tasks.runtime.progress import ProgressStep, report
-from tasks.store.label_store import FOLDER, STATUSES, LabelRun, count_statuses
+from tasks.store.label_store import FOLDER, STATUSES, StoredLabels, count_statuses
 from tasks.store.shard_plans import Shard, Wanted
 from tasks.store.steps import ARTIFACT_FOLDERS
 from tasks.store.store import Store, size_of
@@ -103,7 +103,7 @@ def _provenance(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _labels_status(store: Store, recipe: Mapping[str, Any]) -> LabelsStatus:
-    run = LabelRun(store, recipe["key"])
+    run = StoredLabels(store, recipe["key"])
     dataset, images = run.requested(), run.images()
     wanted, found = Wanted(images), _ShardCounts()
     report(ProgressStep.READ_STATUS, total=len(images))
@@ -140,7 +140,7 @@ class _ShardCounts:
     last_commit: str | None = None
     failed: list[FailedImage] = field(default_factory=list)
 
-    def add(self, run: LabelRun, shard: Shard, manifest: Mapping[str, Any], wanted: Wanted | None) -> None:
+    def add(self, run: StoredLabels, shard: Shard, manifest: Mapping[str, Any], wanted: Wanted | None) -> None:
         """Counts a labeled shard; where only some of its images are wanted, `wanted` says which."""
         self.num_done += 1
         self.size += size_of(manifest)

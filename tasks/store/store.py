@@ -25,7 +25,7 @@ from refseg_core.errors import NotFoundError, StoreError
 from refseg_core.table_schema import Table
 from tasks.storage.folder import Folder
 from tasks.storage.uris import redact
-from tasks.store.manifests import ARTIFACT, RECIPE, SCHEMA_VERSION, Shape, check_schema, misfit
+from tasks.store.manifests import ARTIFACT, RECIPE, SCHEMA_VERSION, Shape, check_schema, validate
 from tasks.store.parquet import AnyTable, table_from_parquet, table_to_parquet
 
 log = logging.getLogger(__name__)
@@ -210,7 +210,7 @@ class Store:
             check_schema(content)
         except ValueError as error:
             raise StoreError(f"{redact(self.folder.join(name))}: {error}") from error
-        if found := misfit(content, shape):
+        if found := validate(content, shape):
             raise self._damaged(name, found)
         return content
 

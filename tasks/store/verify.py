@@ -17,7 +17,7 @@ from tasks.runtime.progress import ProgressStep, report
 from tasks.storage.folder import Folder
 from tasks.storage.prefetch import prefetch
 from tasks.storage.uris import redact
-from tasks.store.label_store import FOLDER, LabelRun, count_statuses
+from tasks.store.label_store import FOLDER, StoredLabels, count_statuses
 from tasks.store.lineage import reachable
 from tasks.store.manifests import PLAN, REQUEST, Shape
 from tasks.store.parquet import table_from_parquet
@@ -64,7 +64,7 @@ def verify_store(store: Store) -> Verified:
             if (manifest := _verify_artifact(store, name, verified)) is not None:
                 manifests[name] = manifest
     for key in Folder(store.folder.join(FOLDER)).list_folders():
-        _verify_labels(LabelRun(store, key), manifests, verified)
+        _verify_labels(StoredLabels(store, key), manifests, verified)
     return verified
 
 
@@ -78,7 +78,7 @@ def _verify_artifact(store: Store, name: str, verified: Verified) -> Mapping[str
     return manifest
 
 
-def _verify_labels(run: LabelRun, manifests: Mapping[str, Mapping[str, Any]], verified: Verified) -> None:
+def _verify_labels(run: StoredLabels, manifests: Mapping[str, Mapping[str, Any]], verified: Verified) -> None:
     shards = run.store.listed(f"{run.root}/shards", ".json")
     recipe = _verify_recipe(run, manifests, verified, is_needed=bool(shards))
     if recipe is None and not shards:
@@ -102,7 +102,7 @@ def _verify_labels(run: LabelRun, manifests: Mapping[str, Mapping[str, Any]], ve
 
 
 def _verify_recipe(
-    run: LabelRun, manifests: Mapping[str, Mapping[str, Any]], verified: Verified, *, is_needed: bool
+    run: StoredLabels, manifests: Mapping[str, Mapping[str, Any]], verified: Verified, *, is_needed: bool
 ) -> Mapping[str, Any] | None:
     """Returns the recipe of labels, after checking it, the requests, and the artifacts that both name."""
     name = f"{run.root}/recipe.json"
@@ -128,7 +128,7 @@ def _verify_recipe(
 
 
 def _numbered(
-    run: LabelRun, folder: str, shape: Shape, verified: Verified
+    run: StoredLabels, folder: str, shape: Shape, verified: Verified
 ) -> Iterator[tuple[int, Mapping[str, Any] | None]]:
     """Yields the numbered json objects of a folder of labels; None, and a problem, for each that is lost or damaged."""
     listed = [name for name in run.store.listed(f"{run.root}/{folder}", ".json") if name[:-5].isdecimal()]
@@ -141,11 +141,11 @@ def _numbered(
             yield number, None
 
 
-def _parts(run: LabelRun, number: int, plan: Mapping[str, Any]) -> list[PlanPart]:
+def _parts(run: StoredLabels, number: int, plan: Mapping[str, Any]) -> list[PlanPart]:
     return list(run.plans.parts_of(number, plan))
 
 
-def _check_planned_once(run: LabelRun, part: PlanPart, planned: set[tuple[str, str]], verified: Verified) -> None:
+def _check_planned_once(run: StoredLabels, part: PlanPart, planned: set[tuple[str, str]], verified: Verified) -> None:
     identities = set(zip(part.images.image_id, part.images.version, strict=True))
     twice = identities & planned
     if twice or len(identities) < len(part.images):
@@ -154,7 +154,7 @@ def _check_planned_once(run: LabelRun, part: PlanPart, planned: set[tuple[str, s
     planned |= identities
 
 
-def _verify_shards(run: LabelRun, part: PlanPart, verified: Verified) -> None:
+def _verify_shards(run: StoredLabels, part: PlanPart, verified: Verified) -> None:
     report(ProgressStep.VERIFY, total=len(part.shards))
     check = partial(_verify_shard, run, part.images)
     for found in prefetch(check, part.shards, _AT_ONCE):
@@ -166,7 +166,7 @@ def _verify_shards(run: LabelRun, part: PlanPart, verified: Verified) -> None:
         verified.problems += found.problems
 
 
-def _verify_shard(run: LabelRun, planned: Images, shard: Shard) -> Verified:
+def _verify_shard(run: StoredLabels, planned: Images, shard: Shard) -> Verified:
     verified = Verified()
     name = f"{run.root}/shards/{shard.name}.json"
     manifest = _guarded(run.store, verified, name, partial(run.shard_manifest, shard))

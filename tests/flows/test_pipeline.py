@@ -23,7 +23,7 @@ from tasks import label_shard as label_module
 from tasks.datasets.image_reader import ReadImage, read_images
 from tasks.label_shard import label_shard
 from tasks.storage.folder import Folder
-from tasks.store.label_store import LabelRun
+from tasks.store.label_store import StoredLabels
 from tasks.store.lineage import references_of
 from tasks.store.store import Store
 from tests.support.label_rows import assert_exact, read_label_rows
@@ -47,7 +47,7 @@ def prefect() -> Iterator[None]:
 
 
 def _labels(config: RunConfig, result: RunResult) -> tuple[Detections, LabeledImages]:
-    parts = list(LabelRun(Store(config.store), result.plan.key).read())
+    parts = list(StoredLabels(Store(config.store), result.plan.key).read())
     return Detections.concatenate([part for part, _ in parts]), LabeledImages.concatenate([part for _, part in parts])
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from refseg_core.tables import Detections, Images, LabeledImages, Prototypes
 from tasks.plan_shards import find_gone_labels
-from tasks.store.label_store import LabelRun
+from tasks.store.label_store import StoredLabels
 from tasks.store.shard_plans import Shard
 from tasks.store.store import Artifact, Recipe, Store
 from tests.support.samples import images_table, labels_of
@@ -23,7 +23,7 @@ class LabelStore:
     recipe_version: int = 1
 
     @property
-    def run(self) -> LabelRun:
+    def run(self) -> StoredLabels:
         """The labels, whose recipe names prototypes that exist."""
         recipe = Recipe(
             "label_shard",
@@ -33,7 +33,7 @@ class LabelStore:
             inputs={"prototypes": self.prototypes().name},
             weights={"segmenter": "0" * 64, "encoder": "1" * 64},
         )
-        return LabelRun.open(self.store, recipe)
+        return StoredLabels.open(self.store, recipe)
 
     def prototypes(self) -> Artifact:
         """Prototypes of one category, and a bank that they say they were made from."""

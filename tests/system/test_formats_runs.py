@@ -9,7 +9,7 @@ import pytest
 from flows.config.loading import parse_config
 from flows.pipeline import run_pipeline
 from refseg_core.tables import Detections, Metrics
-from tasks.store.label_store import LabelRun
+from tasks.store.label_store import StoredLabels
 from tasks.store.store import Store
 from tests.support.annotation_files import (
     Instance,
@@ -64,7 +64,7 @@ def _run(folder: Path, weights: Path, store: str, annotations: Path) -> tuple[li
     }
     config = parse_config(content, source="run.yaml")
     result = run_pipeline(config)
-    parts = [part for part, _ in LabelRun(Store(config.store), result.plan.key).read()]
+    parts = [part for part, _ in StoredLabels(Store(config.store), result.plan.key).read()]
     assert result.metrics is not None
     return table_rows(Detections.concatenate(parts)), table_rows(Store(config.store).load(result.metrics, Metrics))
 

@@ -5,7 +5,7 @@ import pytest
 from refseg_core.settings import BatchSettings, LabelingSettings
 from tasks.postprocess_memory_bank import postprocess_memory_bank
 from tasks.runtime.progress import Progress, listening
-from tasks.store.label_store import LabelRun
+from tasks.store.label_store import StoredLabels
 from tests.support.projects.steps import Steps
 
 pytest_plugins = ["tests.support.projects.tiny_project"]
@@ -47,5 +47,5 @@ def test_keys_of_labels_stay_those_of_stores_that_there_are(
 ) -> None:
     """Labels of the plain path were stored while it was called 'reference', those of the exact one before any other."""
     plan = steps.plan(steps.prototypes(), labeling=LabelingSettings(path=path))
-    stored = LabelRun(steps.store, plan.key).recipe_or_error()["settings"]
+    stored = StoredLabels(steps.store, plan.key).recipe_or_error()["settings"]
     assert {name: stored[name] for name in stored if name.startswith("path")} == expected

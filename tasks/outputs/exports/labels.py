@@ -7,7 +7,7 @@ import numpy as np
 
 from refseg_core.settings import Conventions
 from refseg_core.tables import Categories, Detections, Images, LabeledImages, Prototypes
-from tasks.store.label_store import LabelRun
+from tasks.store.label_store import StoredLabels
 from tasks.store.lineage import input_artifact, reference_dataset
 
 
@@ -20,7 +20,7 @@ class ExportedLabels:
     "original" writes boxes as the published code does.
     """
 
-    run: LabelRun
+    run: StoredLabels
     images: Images
     polygons: bool
     min_score: float

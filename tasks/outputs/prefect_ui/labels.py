@@ -20,7 +20,7 @@ from tasks.outputs.prefect_ui.rows import ShardRow, category_rows, failed_rows, 
 from tasks.outputs.prefect_ui.summary import LabelSummary, headline, summary_text
 from tasks.storage.folder import Folder
 from tasks.storage.uris import redact
-from tasks.store.label_store import LabelRun
+from tasks.store.label_store import StoredLabels
 from tasks.store.lineage import input_artifact
 from tasks.store.shard_plans import LabelPlan, Wanted
 from tasks.store.store import Store
@@ -34,7 +34,7 @@ _MOST_CATEGORIES = 2000
 class _Labels:
     """The labels that are shown, as they were found."""
 
-    run: LabelRun
+    run: StoredLabels
     images: Images
     palette: Palette
     shards: list[ShardRow]
@@ -58,7 +58,7 @@ def publish_labels(store_uri: str, plan: LabelPlan, errors: Mapping[str, str] | 
 
 
 def _look(store: Store, plan: LabelPlan, errors: Mapping[str, str]) -> _Labels:
-    run = LabelRun(store, plan.key)
+    run = StoredLabels(store, plan.key)
     prototypes = input_artifact(store, run.recipe_or_error()["inputs"], "prototypes")
     images = store.load(plan.dataset, Images)
     statistics = LabelStatistics(SCORE_THRESH, most_failed=_MOST_FAILED, most_shown=_MOST_SHOWN)
@@ -67,7 +67,7 @@ def _look(store: Store, plan: LabelPlan, errors: Mapping[str, str]) -> _Labels:
     return _Labels(run, images, Palette(store, prototypes), list(_shards(run, images, errors)), statistics)
 
 
-def _shards(run: LabelRun, images: Images, errors: Mapping[str, str]) -> Iterator[ShardRow]:
+def _shards(run: StoredLabels, images: Images, errors: Mapping[str, str]) -> Iterator[ShardRow]:
     for shard, _, manifest in run.shards_with_manifests(Wanted(images)):
         yield ShardRow(shard.name, len(shard), manifest, None if manifest else errors.get(shard.name))
 

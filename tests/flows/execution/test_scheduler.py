@@ -19,7 +19,7 @@ from flows.execution.run_monitor import MAX_OUTAGE_SECONDS, RunStatus, RunWatch
 from flows.execution.scheduler import Scheduler
 from tasks.runtime import progress
 from tasks.specs import LabelJob, ModelSettings
-from tasks.store.label_store import LabelRun
+from tasks.store.label_store import StoredLabels
 from tasks.store.shard_plans import Shard
 
 _IMAGES_PER_SHARD = 10
@@ -152,7 +152,8 @@ class Simulation:
     def label(self, number: int, **execution: Any) -> list[Shard]:
         shards = _shards(number)
         settings = ExecutionConfig(**{"minutes_per_group": 1, "lost_after_seconds": 30, **execution})
-        Scheduler(_job(), cast(LabelRun, self), self, settings, now=lambda: self.time, pause=self.pause).label(shards)
+        labels = cast(StoredLabels, self)
+        Scheduler(_job(), labels, self, settings, now=lambda: self.time, pause=self.pause).label(shards)
         return shards
 
 

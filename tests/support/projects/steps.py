@@ -17,7 +17,7 @@ from tasks.postprocess_memory_bank import postprocess_memory_bank
 from tasks.sample_references import sample_references
 from tasks.segment_references import segment_references
 from tasks.specs import DatasetSource, LabelJob
-from tasks.store.label_store import LabelRun
+from tasks.store.label_store import StoredLabels
 from tasks.store.shard_plans import LabelPlan
 from tasks.store.store import Artifact, Store
 from tests.support.projects.project import Project, read_coco
@@ -97,7 +97,7 @@ class Steps:
         return [label_shard.fn(job, shard) for shard in plan.pending]
 
     def labels(self, plan: LabelPlan) -> tuple[Detections, LabeledImages]:
-        parts = list(LabelRun(self.store, plan.key).read())
+        parts = list(StoredLabels(self.store, plan.key).read())
         return Detections.concatenate([part for part, _ in parts]), LabeledImages.concatenate([p for _, p in parts])
 
     def evaluate(

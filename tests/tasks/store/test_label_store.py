@@ -14,7 +14,7 @@ from refseg_core.errors import StoreError
 from refseg_core.tables import Detections, Images, LabeledImages
 from tasks.store import label_store as labels_module
 from tasks.store import shard_plans as plans_module
-from tasks.store.label_store import LabelRun, newest_labels, open_labels
+from tasks.store.label_store import StoredLabels, newest_labels, open_labels
 from tasks.store.shard_plans import Shard
 from tasks.store.store import Artifact, Recipe, Store, made_by
 from tests.support.samples import images_table, labels_of, table_rows
@@ -29,24 +29,24 @@ anywhere = pytest.mark.parametrize("empty_uri", ["path", pytest.param("s3", mark
 
 
 @pytest.fixture
-def run() -> LabelRun:
+def run() -> StoredLabels:
     return _new_run()
 
 
 @pytest.fixture
-def run_anywhere(empty_uri: str) -> LabelRun:
-    return LabelRun.open(Store(empty_uri), RECIPE)
+def run_anywhere(empty_uri: str) -> StoredLabels:
+    return StoredLabels.open(Store(empty_uri), RECIPE)
 
 
-def _new_run() -> LabelRun:
-    return LabelRun.open(Store(f"memory://{uuid.uuid4().hex}"), RECIPE)
+def _new_run() -> StoredLabels:
+    return StoredLabels.open(Store(f"memory://{uuid.uuid4().hex}"), RECIPE)
 
 
 def _identities(images: Images | LabeledImages) -> list[tuple[str, str]]:
     return list(zip(images.image_id, images.version, strict=True))
 
 
-def _planned(run: LabelRun) -> list[list[tuple[str, str]]]:
+def _planned(run: StoredLabels) -> list[list[tuple[str, str]]]:
     """The images of each plan."""
     plans: dict[int, list[tuple[str, str]]] = {}
     for part in run.plans.parts():
@@ -54,15 +54,15 @@ def _planned(run: LabelRun) -> list[list[tuple[str, str]]]:
     return list(plans.values())
 
 
-def _contents(run: LabelRun, shards: list[Shard]) -> list[list[str]]:
+def _contents(run: StoredLabels, shards: list[Shard]) -> list[list[str]]:
     return [list(run.plans.images_of(shard).image_id) for shard in shards]
 
 
-def _label(run: LabelRun, shard: Shard, *, seconds: float = 0.5) -> None:
+def _label(run: StoredLabels, shard: Shard, *, seconds: float = 0.5) -> None:
     run.commit(shard, *labels_of(run.plans.images_of(shard), seconds=seconds))
 
 
-def _read(run: LabelRun, images: Images | None = None) -> tuple[Detections, LabeledImages]:
+def _read(run: StoredLabels, images: Images | None = None) -> tuple[Detections, LabeledImages]:
     parts = list(run.read(images))
     return Detections.concatenate([part for part, _ in parts]), LabeledImages.concatenate([part for _, part in parts])
 
@@ -71,7 +71,7 @@ def _read(run: LabelRun, images: Images | None = None) -> tuple[Detections, Labe
 
 
 @anywhere
-def test_a_plan_cuts_the_images_into_shards_in_their_order(run_anywhere: LabelRun) -> None:
+def test_a_plan_cuts_the_images_into_shards_in_their_order(run_anywhere: StoredLabels) -> None:
     shards = run_anywhere.plan(images_table(*NAMES), 3)
     assert _contents(run_anywhere, shards) == [["a", "b", "c"], ["d", "e", "f"], ["g"]]
     assert [shard.name for shard in shards] == ["0000-00000", "0000-00001", "0000-00002"]
@@ -79,20 +79,20 @@ def test_a_plan_cuts_the_images_into_shards_in_their_order(run_anywhere: LabelRu
 
 
 @anywhere
-def test_planning_again_gives_the_same_shards(run_anywhere: LabelRun) -> None:
+def test_planning_again_gives_the_same_shards(run_anywhere: StoredLabels) -> None:
     shards = run_anywhere.plan(images_table(*NAMES), 3)
     before = run_anywhere.store.folder.list_files()
-    again = LabelRun.open(Store(run_anywhere.store.uri), RECIPE)
+    again = StoredLabels.open(Store(run_anywhere.store.uri), RECIPE)
     assert again.plan(images_table(*NAMES), 3) == shards
     assert again.store.folder.list_files() == before
 
 
-def test_planning_nothing_plans_nothing(run: LabelRun) -> None:
+def test_planning_nothing_plans_nothing(run: StoredLabels) -> None:
     assert run.plan(Images.empty(), 3) == []
     assert _planned(run) == []
 
 
-def test_new_images_make_a_new_plan_with_only_them(run: LabelRun) -> None:
+def test_new_images_make_a_new_plan_with_only_them(run: StoredLabels) -> None:
     first = run.plan(images_table("b", "d"), 2)
     both = run.plan(images_table("a", "b", "c", "d", "e"), 2)
     assert both[: len(first)] == first
@@ -100,20 +100,20 @@ def test_new_images_make_a_new_plan_with_only_them(run: LabelRun) -> None:
     assert [shard.plan for shard in both] == [0, 1, 1]
 
 
-def test_an_image_whose_version_changed_is_planned_again(run: LabelRun) -> None:
+def test_an_image_whose_version_changed_is_planned_again(run: StoredLabels) -> None:
     run.plan(images_table("a", "b", "c"), 1)
     shards = run.plan(images_table("a", "b", "c", b="2"), 1)
     assert _contents(run, shards) == [["a"], ["c"], ["b"]]
     assert [list(run.plans.images_of(shard).version) for shard in shards] == [["1"], ["1"], ["2"]]
 
 
-def test_shards_of_images_that_nobody_asks_for_are_left_out(run: LabelRun) -> None:
+def test_shards_of_images_that_nobody_asks_for_are_left_out(run: StoredLabels) -> None:
     run.plan(images_table(*NAMES), 2)
     shards = run.plan(images_table("c", "g"), 2)
     assert _contents(run, shards) == [["c", "d"], ["g"]]
 
 
-def test_another_number_of_images_per_shard_changes_no_old_plan(run: LabelRun) -> None:
+def test_another_number_of_images_per_shard_changes_no_old_plan(run: StoredLabels) -> None:
     shards = run.plan(images_table(*NAMES), 3)
     assert run.plan(images_table(*NAMES), 1) == shards
     later = run.plan(images_table(*NAMES, "h", "i"), 1)
@@ -122,7 +122,7 @@ def test_another_number_of_images_per_shard_changes_no_old_plan(run: LabelRun) -
 
 
 @anywhere
-def test_a_plan_that_a_killed_planner_left_half_written_is_no_plan(run_anywhere: LabelRun) -> None:
+def test_a_plan_that_a_killed_planner_left_half_written_is_no_plan(run_anywhere: StoredLabels) -> None:
     run_anywhere.plans.put_part(images_table("a", "b", "gone"))
     assert _planned(run_anywhere) == []
     shards = run_anywhere.plan(images_table("a", "b", "new"), 2)
@@ -130,7 +130,7 @@ def test_a_plan_that_a_killed_planner_left_half_written_is_no_plan(run_anywhere:
 
 
 def test_a_plan_of_many_images_is_cut_into_parts_that_shards_do_not_cross(
-    run: LabelRun, monkeypatch: pytest.MonkeyPatch
+    run: StoredLabels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that a worker holds a part of the plan, however many images there are."""
     monkeypatch.setattr(plans_module, "_IMAGES_PER_PART", 5)
@@ -147,13 +147,13 @@ def test_racing_planners_plan_each_image_once_and_agree(empty_uri: str) -> None:
     barrier = threading.Barrier(_PLANNERS)
 
     def plan(number: int) -> list[Shard]:
-        run = LabelRun.open(Store(empty_uri), RECIPE)
+        run = StoredLabels.open(Store(empty_uri), RECIPE)
         barrier.wait()
         return run.plan(wanted[number], number + 1)
 
     with ThreadPoolExecutor(_PLANNERS) as planners:
         planned = list(planners.map(plan, range(_PLANNERS)))
-    run = LabelRun.open(Store(empty_uri), RECIPE)
+    run = StoredLabels.open(Store(empty_uri), RECIPE)
     assert sorted(name for plan in _planned(run) for name, _ in plan) == sorted(NAMES)
     for images, shards in zip(wanted, planned, strict=True):
         assert {name for content in _contents(run, shards) for name in content} >= set(images.image_id)
@@ -183,7 +183,7 @@ def test_every_image_lies_in_exactly_one_shard_in_each_of_its_versions(calls: li
 
 
 @anywhere
-def test_a_shard_is_labeled_when_it_is_committed(run_anywhere: LabelRun) -> None:
+def test_a_shard_is_labeled_when_it_is_committed(run_anywhere: StoredLabels) -> None:
     first, second = run_anywhere.plan(images_table("a", "b", "c"), 2)
     assert not run_anywhere.is_labeled(first)
     _label(run_anywhere, first)
@@ -195,12 +195,12 @@ def test_a_shard_is_labeled_when_it_is_committed(run_anywhere: LabelRun) -> None
     assert labeled.equals(expected[1])
 
 
-def test_a_run_that_was_never_planned_has_no_labels(run: LabelRun) -> None:
+def test_a_run_that_was_never_planned_has_no_labels(run: StoredLabels) -> None:
     assert list(run.read()) == []
     assert list(run.read(images_table("a"))) == []
 
 
-def _put_detections(run: LabelRun, shard: Shard, detections: Detections, labeled: LabeledImages) -> None:
+def _put_detections(run: StoredLabels, shard: Shard, detections: Detections, labeled: LabeledImages) -> None:
     """What a writer leaves that is killed after its first part."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Store, "put_table", _killed)
@@ -211,7 +211,7 @@ def _killed(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_parts_without_manifest_are_not_labels_and_are_completed(run: LabelRun) -> None:
+def test_parts_without_manifest_are_not_labels_and_are_completed(run: StoredLabels) -> None:
     (shard,) = run.plan(images_table("a", "b"), 2)
     _put_detections(run, shard, *labels_of(images_table("a", "b"), seconds=1))
     assert not run.is_labeled(shard)
@@ -224,7 +224,7 @@ def test_parts_without_manifest_are_not_labels_and_are_completed(run: LabelRun) 
     assert labeled.equals(expected[1])
 
 
-def test_where_another_attempt_left_other_detections_both_tables_tell_of_that_attempt(run: LabelRun) -> None:
+def test_where_another_attempt_left_other_detections_both_tables_tell_of_that_attempt(run: StoredLabels) -> None:
     """Another device may find something else in the same images."""
     images = images_table("a", "b")
     (shard,) = run.plan(images, 2)
@@ -240,7 +240,7 @@ def test_where_another_attempt_left_other_detections_both_tables_tell_of_that_at
 
 
 @anywhere
-def test_committing_a_shard_again_changes_nothing(run_anywhere: LabelRun) -> None:
+def test_committing_a_shard_again_changes_nothing(run_anywhere: StoredLabels) -> None:
     (shard,) = run_anywhere.plan(images_table("a", "b"), 2)
     _label(run_anywhere, shard, seconds=1)
     before = {file.name: run_anywhere.store.folder.read(file.name) for file in run_anywhere.store.folder.list_files()}
@@ -250,7 +250,7 @@ def test_committing_a_shard_again_changes_nothing(run_anywhere: LabelRun) -> Non
     }
 
 
-def test_a_shard_without_detections_is_labeled_too(run: LabelRun) -> None:
+def test_a_shard_without_detections_is_labeled_too(run: StoredLabels) -> None:
     (shard,) = run.plan(images_table("a", "b"), 2)
     run.commit(shard, *labels_of(images_table("a", "b"), detections_each=0))
     detections, labeled = _read(run, images_table("b"))
@@ -258,7 +258,7 @@ def test_a_shard_without_detections_is_labeled_too(run: LabelRun) -> None:
     assert labeled.image_id.tolist() == ["b"]
 
 
-def test_the_parts_of_a_table_lie_in_one_folder_that_reads_as_one_table(run: LabelRun) -> None:
+def test_the_parts_of_a_table_lie_in_one_folder_that_reads_as_one_table(run: StoredLabels) -> None:
     for shard in run.plan(images_table(*NAMES), 2):
         _label(run, shard)
     names = [file.name for file in run.store.folder.list_files()]
@@ -271,7 +271,7 @@ def test_the_parts_of_a_table_lie_in_one_folder_that_reads_as_one_table(run: Lab
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def test_labels_are_read_for_the_given_images_only(run: LabelRun) -> None:
+def test_labels_are_read_for_the_given_images_only(run: StoredLabels) -> None:
     for shard in run.plan(images_table(*NAMES), 3):
         _label(run, shard)
     detections, labeled = _read(run, images_table("b", "g", "unknown"))
@@ -279,7 +279,7 @@ def test_labels_are_read_for_the_given_images_only(run: LabelRun) -> None:
     assert detections.image_id.tolist() == ["b", "g"]
 
 
-def test_labels_are_read_for_the_given_versions_only(run: LabelRun) -> None:
+def test_labels_are_read_for_the_given_versions_only(run: StoredLabels) -> None:
     old, new = images_table("a", "b"), images_table("a", "b", b="2")
     for images in (old, new):
         for shard in run.plan(images, 2):
@@ -291,7 +291,7 @@ def test_labels_are_read_for_the_given_versions_only(run: LabelRun) -> None:
     assert len(_read(run)[1]) == 3
 
 
-def test_each_shard_is_read_on_its_own_in_order(run: LabelRun) -> None:
+def test_each_shard_is_read_on_its_own_in_order(run: StoredLabels) -> None:
     for shard in run.plan(images_table(*NAMES), 3):
         _label(run, shard)
     assert [labeled.image_id.tolist() for _, labeled in run.read()] == [["a", "b", "c"], ["d", "e", "f"], ["g"]]
@@ -317,22 +317,22 @@ def test_what_is_read_is_what_was_committed_of_what_is_asked_for(
 # --- runs ------------------------------------------------------------------------------------------------------------
 
 
-def test_runs_of_other_recipes_share_nothing(run: LabelRun) -> None:
-    other = LabelRun.open(run.store, Recipe("label_shard", "labels", version=2))
+def test_runs_of_other_recipes_share_nothing(run: StoredLabels) -> None:
+    other = StoredLabels.open(run.store, Recipe("label_shard", "labels", version=2))
     run.plan(images_table("a"), 1)
     assert other.key != run.key
     assert _planned(other) == []
 
 
-def test_a_run_remembers_what_decides_its_labels(run: LabelRun) -> None:
+def test_a_run_remembers_what_decides_its_labels(run: StoredLabels) -> None:
     recipe = open_labels(run.store, run.key).recipe()
     assert recipe is not None
     assert recipe["settings"] == RECIPE.settings
     assert recipe["key"] == RECIPE.key
-    assert LabelRun.open(run.store, RECIPE).recipe() == recipe
+    assert StoredLabels.open(run.store, RECIPE).recipe() == recipe
 
 
-def test_labels_that_do_not_exist_are_an_error_that_names_those_that_do(run: LabelRun) -> None:
+def test_labels_that_do_not_exist_are_an_error_that_names_those_that_do(run: StoredLabels) -> None:
     with pytest.raises(StoreError, match=rf"has no labels 'unknown'; it has {RECIPE.key}"):
         open_labels(run.store, "unknown")
     with pytest.raises(StoreError, match="it has none"):
@@ -347,7 +347,7 @@ def test_the_newest_labels_are_those_begun_last(monkeypatch: pytest.MonkeyPatch)
     runs = {}
     for version, created in times.items():
         monkeypatch.setattr(labels_module, "made_by", lambda created=created: made_by() | {"created": created})
-        runs[version] = LabelRun.open(store, Recipe("label_shard", "labels", version=version))
+        runs[version] = StoredLabels.open(store, Recipe("label_shard", "labels", version=version))
     newest, others = newest_labels(store)
     assert newest.key == runs[2].key
     assert others == 2
@@ -358,7 +358,7 @@ def test_the_newest_labels_are_those_begun_last(monkeypatch: pytest.MonkeyPatch)
     [
         lambda store: open_labels(store, "unknown"),
         newest_labels,
-        lambda store: LabelRun(store, "unknown").recipe_or_error(),
+        lambda store: StoredLabels(store, "unknown").recipe_or_error(),
     ],
     ids=["open_labels", "newest_labels", "recipe_or_error"],
 )
@@ -371,12 +371,12 @@ def test_messages_show_no_secret(ask: Callable[[Store], object]) -> None:
 # --- requests --------------------------------------------------------------------------------------------------------
 
 
-def _dataset(run: LabelRun, images: Images) -> Artifact:
+def _dataset(run: StoredLabels, images: Images) -> Artifact:
     recipe = Recipe("index_dataset", "dataset", version=1, inputs={"content": str(_identities(images))})
     return run.store.make(recipe, lambda: [images])
 
 
-def test_the_images_of_a_run_are_those_of_the_dataset_that_was_asked_for_last(run: LabelRun) -> None:
+def test_the_images_of_a_run_are_those_of_the_dataset_that_was_asked_for_last(run: StoredLabels) -> None:
     assert len(run.images()) == 0
     first, second = images_table("c", "a"), images_table("a", "b", a="2")
     for images in (first, second, second, first):
@@ -389,14 +389,14 @@ def test_the_images_of_a_run_are_those_of_the_dataset_that_was_asked_for_last(ru
 
 
 @anywhere
-def test_shards_are_pending_until_they_are_committed(run_anywhere: LabelRun) -> None:
+def test_shards_are_pending_until_they_are_committed(run_anywhere: StoredLabels) -> None:
     shards = run_anywhere.plan(images_table("a", "b", "c"), 1)
     assert run_anywhere.pending(shards) == shards
     _label(run_anywhere, shards[1])
     assert run_anywhere.pending(shards) == [shards[0], shards[2]]
 
 
-def test_a_listing_does_not_decide_what_is_labeled(run: LabelRun, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_listing_does_not_decide_what_is_labeled(run: StoredLabels, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stale one may show what was removed, and miss what was committed; then it is asked for again later."""
     first, second = run.plan(images_table("a", "b"), 1)
     _label(run, second)
