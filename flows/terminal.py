@@ -71,9 +71,9 @@ def progress_lines(show: Callable[[str], None], *, seconds: float = _SECONDS_BET
 
     def show_periodically() -> None:
         while not ended.wait(seconds):
-            if latest:
-                show(str(list(latest.values())[-1]))
+            show(str(list(latest.values())[-1]) if latest else f"working for {time.monotonic() - began:.0f} s")
 
+    began = time.monotonic()
     ended = threading.Event()
     thread = threading.Thread(target=show_periodically, name="progress lines", daemon=True)
     with progress.listening(listen):

@@ -23,7 +23,9 @@ def report_comparison(comparison: Comparison, folder: Path) -> None:
     """Prints and stores the comparison of paths."""
     ceilings = comparison.ceilings
     compiled = "; fast and turbo compiled" if comparison.is_compiled else ""
-    results.print(f"{ceilings.machine}; {comparison.num_images} images, {comparison.num_points} points{compiled}")
+    results.print(
+        f"{ceilings.machine}; {_counted(comparison.num_images, 'image')}, {comparison.num_points} points{compiled}"
+    )
     results.print(f"Ceilings: {describe_ceilings(ceilings)}")
     results.print(_times(comparison))
     results.print(_summary(comparison))
@@ -50,10 +52,14 @@ def report_growth(growth: Sequence[Growth], folder: Path) -> None:
     results.print(f"{folder / 'scale.json'}, {folder / 'scale.png'}")
 
 
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def describe_ceilings(ceilings: Ceilings) -> str:
     """Returns the machine's measured limits, and what was not measured, in a line."""
     products = [f"{flops / 1e9:,.0f} GFLOP/s {name}" for name, flops in ceilings.product_flops.items()]
-    left_out = [f"{name} not measured: this processor emulates it" for name in ceilings.emulated]
+    left_out = [f"{name} not measured, since it is emulated here" for name in ceilings.emulated]
     return ", ".join([*products, f"{ceilings.copied_bytes / 1e9:,.0f} GB/s copied", *left_out])
 
 

@@ -26,13 +26,13 @@ class ImageLabels(NamedTuple):
 
 
 class PromptCounts(NamedTuple):
-    """Prompts of an image by what was computed of them: the transformer, a small preview, and a mask in full.
+    """How many points an image was prompted with, and what was computed of them.
 
-    One that is previewed and then decoded went through the transformer twice. `points`: how many there were of them.
+    `transformed`: passes through the transformer, two for a point that is previewed and then decoded. `previewed`:
+    small previews. `upscaled`: masks in full.
     """
 
     points: int
-
     transformed: int
     previewed: int
     upscaled: int

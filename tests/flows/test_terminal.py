@@ -94,9 +94,23 @@ def test_a_step_of_unknown_length_says_how_much_is_done() -> None:
 
     def show(line: str) -> None:
         shown.append(line)
-        seen.set()
+        if "index" in line:  # the first one may come before the report
+            seen.set()
 
     with progress_lines(show, seconds=0.01):
         report("index", advanced=7)
         assert seen.wait(60)
-    assert shown[0] == "index: 7 after 0 s"
+    assert shown[-1] == "index: 7 after 0 s"
+
+
+def test_before_the_first_report_a_line_says_that_work_is_going_on() -> None:
+    shown: list[str] = []
+    seen = threading.Event()
+
+    def show(line: str) -> None:
+        shown.append(line)
+        seen.set()
+
+    with progress_lines(show, seconds=0.01):
+        assert seen.wait(60)
+    assert shown[0] == "working for 0 s"

@@ -155,7 +155,7 @@ def test_emulated_precisions_are_left_out_and_named(monkeypatch: pytest.MonkeyPa
     ceilings = measure_ceilings(torch.device("cpu"), seconds=0)
     assert list(ceilings.product_flops) == ["float32"]
     assert ceilings.emulated == ("bfloat16", "float16")
-    assert "bfloat16 not measured: this processor emulates it" in describe_ceilings(ceilings)
+    assert "bfloat16 not measured, since it is emulated here" in describe_ceilings(ceilings)
 
 
 def test_a_ceiling_whose_time_is_up_is_that_of_the_smallest_size(monkeypatch: pytest.MonkeyPatch) -> None:
