@@ -1,6 +1,7 @@
 """The output in the terminal: evaluations of every protocol, errors and progress."""
 
 import logging
+import re
 import threading
 
 import numpy as np
@@ -73,7 +74,7 @@ def test_where_no_terminal_is_the_step_at_work_has_a_line_now_and_again() -> Non
 
     def show(line: str) -> None:
         shown.append(line)
-        if len(shown) == 3:
+        if [each[:8] for each in shown].count("label: 1") == 3:
             several.set()
 
     with progress_lines(show, seconds=0.01):
@@ -81,8 +82,7 @@ def test_where_no_terminal_is_the_step_at_work_has_a_line_now_and_again() -> Non
         report("label", total=4, doing="waiting for images")
         report("label", advanced=1)
         assert several.wait(60), "lines come by themselves, though nothing more is reported"
-    assert shown[-1].startswith("label: 1 of 4 after 0 s; ")
-    assert " s left; waiting for images for 0 s" in shown[-1]
+    assert re.fullmatch(r"label: 1 of 4 after \d+ s; .+/s, \d+ s left; waiting for images for \d+ s", shown[-1])
     number = len(shown)
     report("label", advanced=1)
     assert len(shown) == number
@@ -100,7 +100,7 @@ def test_a_step_of_unknown_length_says_how_much_is_done() -> None:
     with progress_lines(show, seconds=0.01):
         report("index", advanced=7)
         assert seen.wait(60)
-    assert shown[-1] == "index: 7 after 0 s"
+    assert re.fullmatch(r"index: 7 after \d+ s", shown[-1])
 
 
 def test_before_the_first_report_a_line_says_that_work_is_going_on() -> None:
@@ -113,4 +113,4 @@ def test_before_the_first_report_a_line_says_that_work_is_going_on() -> None:
 
     with progress_lines(show, seconds=0.01):
         assert seen.wait(60)
-    assert shown[0] == "working for 0 s"
+    assert re.fullmatch(r"working for \d+ s", shown[0])
