@@ -78,10 +78,20 @@ def bench(context: click.Context, /, *, paths: str, num_images: int, out: str, *
     from flows.terminal import progress_bars
     from tasks.models.profiling.compare_paths import compare_paths
 
-    chosen = _chosen(paths)
+    chosen, folder = _chosen(paths), _made(out)
     with progress_bars(), _inputs(**what, num_images=num_images) as inputs:
         comparison = compare_paths(inputs, chosen)
-    report_comparison(comparison, Path(out))
+    report_comparison(comparison, folder)
+
+
+def _made(out: str) -> Path:
+    """Returns the folder, which is there before minutes are spent on what it will hold."""
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"--out: {out} cannot be used ({error.strerror}). Give another folder.") from error
+    return folder
 
 
 def _refuse_misplaced_flags(context: click.Context) -> None:
@@ -104,9 +114,10 @@ def scale(*, out: str, **what: Any) -> None:
     from flows.terminal import progress_bars
     from tasks.models.profiling.scaling import measure_growth
 
+    folder = _made(out)
     with progress_bars(), _inputs(**what, num_images=1) as inputs:
         growth = measure_growth(inputs)
-    report_growth(growth, Path(out))
+    report_growth(growth, folder)
 
 
 def _chosen(paths: str) -> list[str]:

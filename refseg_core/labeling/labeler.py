@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from refseg_core.errors import ConfigurationError, ImageError, UnusableReferenceError
+from refseg_core.errors import ConfigurationError, ImageError, UnusableReferenceError, WeightsError
 from refseg_core.labeling.batch_labeler import BatchLabeler
 from refseg_core.labeling.image_detections import ImageDetections
 from refseg_core.masks.rle import Masks, boxes_of_masks
@@ -96,6 +96,8 @@ class Labeler:
         From the latter two the segmenter makes a mask. All in pixels of the image. A category may have any number of
         references. Raises UnusableReferenceError where they cover nothing of the image.
         """
+        if not isinstance(category, str) or not category.strip():
+            raise ConfigurationError(f"A category is named by a word, got {category!r}.")
         pixels = _pixels(image)
         mask_HW, box_xyxy = self._mask_and_box(pixels, mask, box, points)
         encoded = self._encode(pixels, mask_HW, box_xyxy)
@@ -127,7 +129,8 @@ class Labeler:
             masks, _ = segment_boxes(self._segmenter, pixels, box_xyxy[None])
             return masks[0], box_xyxy
         if points is not None:
-            points_K2 = _numbers(points, (len(points), 2), "points", "[(x, y), ...]")
+            number = len(points) if hasattr(points, "__len__") else 1
+            points_K2 = _numbers(points, (number, 2), "points", "[(x, y), ...]")
             mask_HW, _ = segment_points(self._segmenter, pixels, points_K2)
         else:
             mask_HW = _as_mask(mask)
@@ -162,6 +165,8 @@ class Labeler:
 
 
 def _read(path: str | _Path) -> dict[str, torch.Tensor]:
+    if not isinstance(path, str) and not hasattr(path, "__fspath__"):
+        raise WeightsError(f"Weights are a file, given by its path; got {path!r}.")
     name = path if isinstance(path, str) else path.__fspath__()
     return read_state(name, name=name)
 
@@ -192,6 +197,9 @@ def _numbers(values: Any, shape: tuple[int, ...], name: str, expected: str) -> n
 
 def _as_mask(mask: npt.ArrayLike | None) -> Masks:
     values = np.asarray(mask)
-    if values.dtype.kind == "f" and np.isnan(values).any():
-        raise UnusableReferenceError("The reference's mask holds NaN. Give booleans, or numbers that are 0 outside.")
+    if values.dtype.kind not in "biuf" or not np.isfinite(values).all():
+        raise UnusableReferenceError(
+            f"The reference's mask holds NaN, infinity or no numbers ({values.dtype}). Give booleans, or numbers that "
+            "are 0 outside the instance."
+        )
     return np.asarray(values != 0)

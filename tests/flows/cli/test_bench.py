@@ -86,6 +86,18 @@ def test_what_cannot_be_measured_is_refused(arguments: list[str], expected: str)
     assert expected in told.output
 
 
+@pytest.mark.parametrize("command", [["bench"], ["bench", "scale"]])
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_measured(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("flows.cli.bench._inputs", None)  # nothing is read
+    ran = CliRunner().invoke(main, [*command, "--out", str(tmp_path / "file" / "out")])
+    assert ran.exit_code == 2
+    assert "--out: " in ran.output
+    assert "cannot be used (Not a directory)" in ran.output
+
+
 def test_a_stopwatch_adds_up_what_happens_in_a_stage_and_shares_it_among_images() -> None:
     watch = Stopwatch(torch.device("cpu"))
     for _ in range(3):

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -171,6 +172,10 @@ def test_a_reference_more_changes_what_is_found_next() -> None:
         ({"mask": np.zeros((192, 256))}, "mask covers nothing"),
         ({"mask": np.ones((10, 10))}, r"shape \[10, 10\]; expected the image's, \[192, 256\]"),
         ({"mask": np.full((192, 256), np.nan)}, "holds NaN"),
+        ({"mask": np.full((192, 256), np.inf)}, "infinity"),
+        ({"mask": np.full((192, 256), "False")}, "no numbers"),
+        ({"mask": np.full((192, 256), None)}, r"no numbers \(object\)"),
+        ({"points": 5}, r"expected \[\(x, y\), ...\]"),
         ({"mask": _mask((100, 20, 101, 170))}, "too thin"),
         ({"box": (300, 10, 340, 40)}, "misses the image"),
         ({"box": (20, 10, 20, 40)}, "has no area"),
@@ -194,6 +199,12 @@ def test_a_reference_is_given_in_one_way(given: dict[str, object]) -> None:
         _tiny().add_reference(_scene(), "thing", **given)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", ["", "  ", None, 5, b"boat", ["boat"]])
+def test_a_category_is_named_by_a_word(name: Any) -> None:
+    with pytest.raises(ConfigurationError, match="named by a word, got"):
+        _tiny().add_reference(_scene(), name, box=(40, 20, 80, 60))
+
+
 def test_labeling_needs_a_reference_and_an_image() -> None:
     labeler = _tiny()
     with pytest.raises(ConfigurationError, match="no reference yet"):
@@ -206,6 +217,8 @@ def test_labeling_needs_a_reference_and_an_image() -> None:
 def test_wrong_weights_and_settings_are_refused(tmp_path: Path) -> None:
     torch.save({"a.weight": torch.zeros(2)}, tmp_path / "a.pt")
     demo = {"segmenter": str(_WEIGHTS / "sam2_demo.pt"), "encoder": str(_WEIGHTS / "dinov2_demo.pt")}
+    with pytest.raises(WeightsError, match="given by its path; got None"):
+        Labeler.from_weights(segmenter=None, encoder="a.pth")  # type: ignore[arg-type]
     with pytest.raises(WeightsError, match="not those of a known encoder"):
         Labeler.from_weights(**demo | {"encoder": tmp_path / "a.pt"})
     with pytest.raises(WeightsError, match=r"missing\.pt does not exist"):
