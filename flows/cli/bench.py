@@ -74,13 +74,15 @@ def bench(context: click.Context, /, *, paths: str, num_images: int, out: str, *
     if context.invoked_subcommand is not None:
         _refuse_misplaced_flags(context)
         return
-    from flows.reports.speed_report import report_comparison
     from flows.terminal import progress_bars
-    from tasks.models.profiling.compare_paths import compare_paths
 
     chosen, folder = _chosen(paths), _made(out)
     with progress_bars(), _inputs(**what, num_images=num_images) as inputs:
+        from tasks.models.profiling.compare_paths import compare_paths
+
         comparison = compare_paths(inputs, chosen)
+    from flows.reports.speed_report import report_comparison
+
     report_comparison(comparison, folder)
 
 
@@ -110,13 +112,15 @@ def _refuse_misplaced_flags(context: click.Context) -> None:
 @_bench_options
 def scale(*, out: str, **what: Any) -> None:
     """Measure how cost grows with points, categories (20, 80, 1203), image size, references and images."""
-    from flows.reports.speed_report import report_growth
     from flows.terminal import progress_bars
-    from tasks.models.profiling.scaling import measure_growth
 
     folder = _made(out)
     with progress_bars(), _inputs(**what, num_images=1) as inputs:
+        from tasks.models.profiling.scaling import measure_growth
+
         growth = measure_growth(inputs)
+    from flows.reports.speed_report import report_growth
+
     report_growth(growth, folder)
 
 
