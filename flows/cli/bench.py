@@ -42,7 +42,7 @@ def _bench_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--compiled",
             is_flag=True,
-            help="Compile fast and turbo for this machine (batches.compiled), for GPUs.",
+            help="Compile the path fast for this machine (batches.compiled), for GPUs.",
         ),
         click.option(
             "--config",
@@ -69,7 +69,7 @@ def bench(context: click.Context, /, *, paths: str, num_images: int, out: str, *
     """Compare the labeling paths: time of every stage, memory, agreement, share of the machine's speed.
 
     Each image is labeled on every path in turn, in one process. On two CPU cores the path `plain` takes two minutes
-    per image with SAM2 tiny; `--paths exact,fast,turbo` leaves it out.
+    per image with SAM2 tiny; `--paths exact,fast,guided` leaves it out.
     """
     if context.invoked_subcommand is not None:
         _refuse_misplaced_flags(context)

@@ -22,7 +22,7 @@ _DIFFERENCES_SHOWN = 10
 def report_comparison(comparison: Comparison, folder: Path) -> None:
     """Prints and stores the comparison of paths."""
     ceilings = comparison.ceilings
-    compiled = "; fast and turbo compiled" if comparison.is_compiled else ""
+    compiled = "; fast compiled" if comparison.is_compiled else ""
     results.print(
         f"{ceilings.machine}; {_counted(comparison.num_images, 'image')}, {comparison.num_points} points{compiled}"
     )

@@ -120,8 +120,7 @@ class BatchLabeler:
         self._stage = stage
 
     def _grid_source(self, grid_N2: Tensor, *, is_compiled: bool) -> ProposalSource:
-        size, batch = self.segmenter.architecture.image_size, self._batches.points
-        thresh = self.settings.pred_iou_thresh
+        batch, thresh = self._batches.points, self.settings.pred_iou_thresh
         if self._path.is_plain:
             return PointGrid(self.segmenter, grid_N2, batch=batch, pred_iou_thresh=thresh)
         decoder = self.segmenter.point_decoder(is_compiled=is_compiled)
@@ -133,8 +132,6 @@ class BatchLabeler:
             self._distinct,
             batch=batch,
             pred_iou_thresh=thresh,
-            image_size=size,
-            is_sparse=self._path.is_sparse,
         )
 
     @property

@@ -119,7 +119,7 @@ class BatchSettings(Settings):
     )
     compiled: bool = Field(
         False,
-        description="Whether the paths 'fast' and 'turbo' compile their encoders and previews for this machine: a "
+        description="Whether the path 'fast' compiles its encoders and previews for this machine: a "
         "minute or two when it begins, less once it did. For GPUs; on CPUs it gains little.",
     )
     images_per_shard: int = Field(64, ge=1, le=100_000, description="Images per shard, the unit of retry and resume.")

@@ -12,11 +12,11 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class LabelingPath:
     """A path. `is_plain`: step by step as published; `is_half`: encoders in half precision on GPUs; `has_previews`:
-    small previews choose which masks are decoded in full; `is_sparse`: and which points get a preview.
+    small previews choose which masks are decoded in full; `is_guided`: only points where the image resembles a
+    prototype are prompted.
 
-    `is_guided`: only points where the image resembles a prototype are prompted.
-
-    `former_name` is what the path was once called, and still is in the keys of stored labels.
+    `former_name` is what the path was once called, and still is in the keys of stored labels. `replaces` is a path that
+    is gone, in whose place this one computes.
     """
 
     name: str
@@ -24,9 +24,9 @@ class LabelingPath:
     is_plain: bool = False
     is_half: bool = False
     has_previews: bool = False
-    is_sparse: bool = False
     is_guided: bool = False
     former_name: str | None = None
+    replaces: str | None = None
 
 
 LABELING_PATHS = {
@@ -41,11 +41,11 @@ LABELING_PATHS = {
             is_half=True,
             has_previews=True,
         ),
-        LabelingPath("turbo", "as 'fast', from fewer points", is_half=True, has_previews=True, is_sparse=True),
         LabelingPath(
             "guided",
             "as 'exact', from points where the image resembles a reference; an image without any is not segmented",
             is_guided=True,
+            replaces="turbo",
         ),
     )
 }
@@ -54,11 +54,17 @@ DESCRIPTION = "; ".join(f"'{path.name}': {path.help}" for path in LABELING_PATHS
 
 
 def current_name(name: object) -> str:
-    """Returns the name of a path, by which it may also be called by its former one. Raises ValueError for others."""
+    """Returns the name of a path, given that or its former one or that of a path it replaces.
+
+    Raises ValueError for others.
+    """
     for path in LABELING_PATHS.values():
         if name == path.name:
             return path.name
         if path.former_name is not None and name == path.former_name:
             log.warning("The labeling path %r is now called %r; its labels are the same.", name, path.name)
+            return path.name
+        if path.replaces is not None and name == path.replaces:
+            log.warning("The labeling path %r is replaced by %r, whose labels are its own.", name, path.name)
             return path.name
     raise ValueError(f"{name!r} is not a labeling path; expected one of {', '.join(LABELING_PATHS)}")

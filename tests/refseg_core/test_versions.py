@@ -32,7 +32,7 @@ def test_a_change_of_merging_changes_the_labels_of_every_path(path: str, monkeyp
 def test_a_change_of_previews_changes_only_the_labels_of_paths_that_preview(monkeypatch: pytest.MonkeyPatch) -> None:
     before = {path: version_of(path) for path in LABELING_PATHS}
     monkeypatch.setattr(previews, "VERSION", previews.VERSION + 1)
-    assert [path for path in before if version_of(path) != before[path]] == ["fast", "turbo"]
+    assert [path for path in before if version_of(path) != before[path]] == ["fast"]
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -39,7 +39,6 @@ def test_what_matters_makes_new_labels_and_what_does_not_makes_none(steps: Steps
         ("plain", {"path": "reference"}),
         ("exact", {}),
         ("fast", {"path": "fast", "path_version": 2}),
-        ("turbo", {"path": "turbo", "path_version": 2}),
     ],
 )
 def test_keys_of_labels_stay_those_of_stores_that_there_are(

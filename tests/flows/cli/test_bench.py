@@ -32,16 +32,16 @@ _SMALL = ["--random", "sam2_demo,dinov2_demo", "--images", "2"]
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_paths_are_compared_on_the_demos_images(tmp_path: Path) -> None:
-    told = CliRunner().invoke(main, ["bench", "--images", "2", "--out", str(tmp_path), "--paths", "exact,turbo"])
+    told = CliRunner().invoke(main, ["bench", "--images", "2", "--out", str(tmp_path), "--paths", "exact,fast"])
     assert told.exit_code == 0, told.output
     assert "times as fast as exact" in told.output
     found = json.loads((tmp_path / "bench.json").read_text())
-    exact, turbo = found["results"]
-    assert (exact["path"], turbo["path"], found["num_images"]) == ("exact", "turbo", 2)
+    exact, fast = found["results"]
+    assert (exact["path"], fast["path"], found["num_images"]) == ("exact", "fast", 2)
     assert all(len(seconds) == 2 for seconds in exact["seconds"].values())
     assert exact["agreement"]["num_same"] == exact["agreement"]["num_found"] > 0
     assert 0 < exact["average_precision"]["segm"] <= 1
-    assert min(turbo["flops"].values()) > 1e6
+    assert min(fast["flops"].values()) > 1e6
     with Image.open(tmp_path / "bench.png") as chart:
         assert chart.width > 500
 
@@ -72,9 +72,10 @@ def test_growth_is_measured(tmp_path: Path) -> None:
     ("arguments", "expected"),
     [
         (["--device", "cpu", "scale"], "--device: flags of scale belong after it"),
-        (["--paths", "quick"], "expected one of plain, exact, fast, turbo, guided"),
+        (["--paths", "quick"], "expected one of plain, exact, fast, guided"),
         (["--paths", "fast,fast"], "each once"),
         (["--paths", "reference,plain"], "each once"),  # the former name, and the current one
+        (["--paths", "turbo,guided"], "each once"),  # replaced, and what replaces it
         (["--random", "sam3,dinov2_demo"], "'sam3' is not known"),
         (["--random", "sam2_demo"], "'' is not known"),
         (["--random", "sam2_demo,dinov2_demo", "--config", "run.yaml"], "choose one of the two"),
@@ -121,7 +122,7 @@ def test_operations_are_those_of_an_image_that_is_labeled(path: str) -> None:
     segmenter, encoder = tiny_segmenter(), tiny_encoder()
     settings = LabelingSettings(path=path, points_per_side=6, pred_iou_thresh=0.4)
     prototypes = random_prototypes(3, encoder.architecture.embed_dim)
-    # Batches of one prompt: with more, sparse searches and thresholds leave products of other shapes.
+    # Batches of one prompt: with more, thresholds leave products of other shapes.
     labeler = BatchLabeler(segmenter, encoder, prototypes, settings, BatchSettings(points_per_batch=1), stage=stage)
     image = np.random.default_rng(1).integers(0, 256, (48, 80, 3), dtype=np.uint8)
     (found,) = labeler.find([labeler.to_frame(image)])

@@ -79,7 +79,7 @@ def test_a_path_that_is_compiled_finds_the_same(monkeypatch: pytest.MonkeyPatch)
 
     compile_with = torch.compile
     monkeypatch.setattr(torch, "compile", trace)
-    settings = LabelingSettings(path="turbo", points_per_side=6, pred_iou_thresh=0, box_nms_thresh=1.0)
+    settings = LabelingSettings(path="fast", points_per_side=6, pred_iou_thresh=0, box_nms_thresh=1.0)
     prototypes = np.random.default_rng(0).normal(size=(2, TINY_ENCODER.embed_dim))
     table = Prototypes(
         category_id=np.array([5, 2]),

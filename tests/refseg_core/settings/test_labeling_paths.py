@@ -19,9 +19,18 @@ def test_a_former_name_stands_for_the_path_and_a_line_says_so(caplog: pytest.Log
     ]
 
 
+def test_turbo_stands_for_guided_which_replaces_it_and_a_line_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        settings = LabelingSettings.model_validate({"path": "turbo"})
+    assert settings == LabelingSettings(path="guided")
+    assert [record.message for record in caplog.records] == [
+        "The labeling path 'turbo' is replaced by 'guided', whose labels are its own."
+    ]
+
+
 @pytest.mark.parametrize("name", ["quick", "", None, 3, ["exact"]])
 def test_an_unknown_path_is_refused_with_all_that_there_are(name: object) -> None:
-    with pytest.raises(ValidationError, match="expected one of plain, exact, fast, turbo, guided"):
+    with pytest.raises(ValidationError, match="expected one of plain, exact, fast, guided"):
         LabelingSettings.model_validate({"path": name})
 
 

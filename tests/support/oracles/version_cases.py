@@ -24,7 +24,7 @@ from refseg_core.labeling.batching import BatchSize
 from refseg_core.labeling.guidance import Guidance
 from refseg_core.labeling.matching import match, match_plainly
 from refseg_core.labeling.merging import mask_boxes, merge_plainly, merge_softly, non_maximum_suppression
-from refseg_core.labeling.previews import Previews, SparseSearch
+from refseg_core.labeling.previews import preview_points
 from refseg_core.labeling.proposals import PointGrid, point_grid
 from refseg_core.models.dinov2 import DINOv2
 from refseg_core.models.point_decoder import PointDecoder
@@ -207,12 +207,15 @@ def _merging() -> list[float]:
 
 
 def _previews() -> list[float]:
-    search = SparseSearch(point_grid(8, 64, torch.device("cpu")), 64)
-    masks = torch.zeros(2, 16, 16, dtype=torch.bool)
-    masks[0, :8, :8] = masks[1, 8:, 4:] = True
-    seen = Previews(torch.tensor([3, 40]), masks, torch.tensor([0.96, 0.94]), 2)
-    asked = [search.every_other(), search.uncovered(seen), search.neighbors(torch.tensor([9, 62]))]
-    return [number for rows in asked for number in _positions(rows.tolist())]
+    masks, predicted_iou = _values(6, 16, 16), _values(6, seed=1)
+    chosen = preview_points(
+        lambda rows: (masks[rows], predicted_iou[rows]),
+        torch.arange(6),
+        torch.tensor([0, 2, 3, 5]),
+        batch=BatchSize(3),
+        pred_iou_thresh=0.0,
+    )
+    return [*_positions(chosen.row_n.tolist()), *_moments(chosen.masks_nhh.float(), chosen.predicted_iou_n)]
 
 
 def _sampling() -> list[float]:
