@@ -142,7 +142,7 @@ def label_targets(config: RunConfig, prototypes: Artifact) -> LabelPlan:
     plan = plan_labels(config, prototypes)
     try:
         with _progress(config, ProgressStep.LABEL, total=sum(len(shard) for shard in plan.pending)):
-            label_with(config.execution, _job(config, prototypes, plan), plan.pending)
+            label_with(config.execution, label_job(config, prototypes, plan), plan.pending)
     except ShardsFailedError as error:
         _publish(config, plan, error.reason_of)
         raise
@@ -162,7 +162,8 @@ def _progress(config: RunConfig, step: ProgressStep, total: int | None = None) -
     return ProgressArtifact(config.store, step=step, total=total) if is_shown() else nullcontext()
 
 
-def _job(config: RunConfig, prototypes: Artifact, plan: LabelPlan) -> LabelJob:
+def label_job(config: RunConfig, prototypes: Artifact, plan: LabelPlan) -> LabelJob:
+    """Returns what the labeling of each shard has in common."""
     return LabelJob(**dict(config.label_spec), store=config.store, key=plan.key, prototypes=prototypes.name)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, pstdev
 
-from flows.benchmarks.spec import Benchmark, Point, Published, case_name
+from flows.benchmarks.spec import Benchmark, Point, case_name
 from refseg_core.tables import BenchmarkNumbers
 
 
@@ -46,7 +46,8 @@ def _row(
     benchmark: Benchmark, name: str, iou_type: str, pairs: Sequence[tuple[float, float]], where: Point
 ) -> dict[str, object]:
     """`pairs`: the metric and the seconds per image of each run."""
-    published = _published(benchmark.published, iou_type, where)
+    known = (number for number in benchmark.published if number.iou_type == iou_type and number.where == where)
+    published = next(known, None)
     values, seconds = zip(*pairs, strict=True)
     return {
         "case": name,
@@ -58,10 +59,6 @@ def _row(
         "published": published.mean if published else None,
         "published_deviation": published.deviation if published else None,
     }
-
-
-def _published(known: Sequence[Published], iou_type: str, where: Point) -> Published | None:
-    return next((number for number in known if number.iou_type == iou_type and number.where == where), None)
 
 
 def as_text(numbers: BenchmarkNumbers) -> list[tuple[str, ...]]:

@@ -5,7 +5,6 @@ Commands import heavy modules when they run, so that `refseg --help` stays quick
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 import yaml
@@ -13,9 +12,6 @@ import yaml
 from flows.prefect_session import prefect_session, set_prefect_defaults
 from refseg_core.errors import ConfigurationError
 from tasks.storage.uris import scheme
-
-if TYPE_CHECKING:
-    from flows.benchmarks.spec import Value
 
 
 def _complete_name(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
@@ -55,9 +51,12 @@ def benchmark(
         return
     if data is None:
         raise click.UsageError("--data is missing: the folder that holds the benchmark's data.")
-    chosen = {axis: tuple(_value(part) for part in values.split(",")) for axis, values in map(_pair, only)}
+    chosen = {
+        axis: tuple(int(part) if part.lstrip("-").isdigit() else part for part in values.split(","))
+        for axis, values in map(_pair, only)
+    }
     given = {key: yaml.safe_load(value) for key, value in map(_pair, changes)}
-    store = _absolute(out).rstrip("/") + f"/{name}"
+    store = (out if scheme(out) else str(Path(out).absolute())).rstrip("/") + f"/{name}"
     set_prefect_defaults()
     from flows.benchmarks.run import plan_benchmark, run_plan
 
@@ -74,11 +73,3 @@ def _pair(text: str) -> tuple[str, str]:
     if not sign or not left or not right:
         raise ConfigurationError(f"{text!r}: expected NAME=VALUE.")
     return left, right
-
-
-def _value(text: str) -> "Value":
-    return int(text) if text.lstrip("-").isdigit() else text
-
-
-def _absolute(out: str) -> str:
-    return out if scheme(out) else str(Path(out).absolute())

@@ -70,7 +70,10 @@ def parse_config(content: Mapping[str, Any], *, source: str) -> RunConfig:
 def _describe(problem: Any) -> str:
     name = ".".join(str(part) for part in problem["loc"] if not str(part).startswith(("tuple", "function")))
     if problem["type"] == "extra_forbidden":
-        return f"{name}: no such key. {_nearest(name)}"
+        known = [*(key.name for key in keys()), *RunConfig.model_fields]
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"Did you mean {close[0]}?" if close else f"Known are {', '.join(RunConfig.model_fields)}."
+        return f"{name}: no such key. {hint}"
     if problem["type"] == "missing":
         return f"{name}: is missing and has no default."
     return f"{name}: {problem['msg']}, got {_brief(problem['input'])}."
@@ -79,12 +82,6 @@ def _describe(problem: Any) -> str:
 def _brief(value: Any) -> str:
     """Returns a value for a message: short, whatever YAML's references expand to, and without secrets."""
     return redact_text(_BRIEF.repr(value))
-
-
-def _nearest(name: str) -> str:
-    known = [key.name for key in keys()] + list(RunConfig.model_fields)
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"Did you mean {close[0]}?" if close else f"Known are {', '.join(RunConfig.model_fields)}."
 
 
 def _override(content: dict[str, Any], name: str, value: Any) -> None:

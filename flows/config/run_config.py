@@ -30,12 +30,7 @@ from refseg_core.settings.splits import NOVEL_SPLITS
 from tasks.specs import DatasetSource, LabelSpec, Models, ModelSettings
 from tasks.storage.uris import holds_credentials
 
-
-def _as_text(value: Any) -> Any:
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-DatasetId = Annotated[str, BeforeValidator(_as_text)]
+DatasetId = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
 """An id as a dataset writes it, number or text."""
 
 
@@ -239,7 +234,7 @@ def keys(model: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[Key]:
 
 def check_config(config: RunConfig, *, source: str) -> None:
     """Checks several keys together. Raises ConfigurationError naming all problems."""
-    problems = [*_unknown_models(config), *_masks_of_nothing(config), *_unfit_places(config)]
+    problems = [*_unknown_models(config), *_unfit_places(config)]
     if problems:
         raise ConfigurationError("\n".join([f"{source}: {len(problems)} wrong:", *problems]))
 
@@ -253,13 +248,10 @@ def _unknown_models(config: RunConfig) -> Iterator[str]:
             yield f"  {name}: {model!r} is not known; expected one of {', '.join(known)}."
 
 
-def _masks_of_nothing(config: RunConfig) -> Iterator[str]:
-    if config.targets.masks_from is not None and config.targets.annotations is None:
-        yield "  targets.masks_from: completes targets.annotations, which is null. Set both or neither."
-
-
 def _unfit_places(config: RunConfig) -> Iterator[str]:
     """Prefect stores and shows a run's parameters, so no place may contain a password."""
+    if config.targets.masks_from is not None and config.targets.annotations is None:
+        yield "  targets.masks_from: completes targets.annotations, which is null. Set both or neither."
     for name in PATHS:
         value: Any = config
         for part in name.split("."):

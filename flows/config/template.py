@@ -2,7 +2,6 @@
 
 import textwrap
 from collections.abc import Iterator
-from typing import Any
 
 import yaml
 from pydantic import BaseModel
@@ -32,20 +31,15 @@ def _lines(model: type[BaseModel], defaults: BaseModel | None, indent: int = 0, 
     for name, field in model.model_fields.items():
         section, dotted = section_of(field), f"{prefix}{name}"
         default = field.default if defaults is None else getattr(defaults, name)
-        if section is None:
-            yield from _key_lines(dotted, field, default, " " * indent)
-            continue
-        if indent == 0:
+        if section is not None and indent == 0:
             yield ""
-        yield from _comment(str(field.description), " " * indent)
-        yield f"{' ' * indent}{name}:"
-        yield from _lines(section, default if isinstance(default, BaseModel) else None, indent + 2, f"{dotted}.")
-
-
-def _key_lines(name: str, field: FieldInfo, default: Any, space: str) -> Iterator[str]:
-    yield from _comment(f"{field.description}{_bounds(field)}", space)
-    written = yaml.safe_dump(_EXAMPLES.get(name, default), default_flow_style=True).removesuffix("...\n").strip()
-    yield f"{space}{name.rpartition('.')[2]}: {written}"
+        yield from _comment(f"{field.description}{_bounds(field)}", " " * indent)
+        if section is None:
+            written = yaml.safe_dump(_EXAMPLES.get(dotted, default), default_flow_style=True).removesuffix("...\n")
+            yield f"{' ' * indent}{name}: {written.strip()}"
+        else:
+            yield f"{' ' * indent}{name}:"
+            yield from _lines(section, default if isinstance(default, BaseModel) else None, indent + 2, f"{dotted}.")
 
 
 def _comment(text: str, space: str) -> list[str]:

@@ -6,7 +6,7 @@ shard. Its own client also fails if the first request is not answered, which fai
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from prefect import runtime
@@ -33,40 +33,25 @@ def holding_tag_slots() -> Iterator[None]:
     if runtime.deployment.id is None:
         yield
         return
-    held = _taken()
+    held = until_answered(_take_slots, Outage(time.monotonic), time.sleep)
     try:
         yield
     finally:
-        _give_back(held)
+        try:
+            with server_call():
+                held.close()
+        except ServerGoneError as error:
+            log.warning("The Prefect server does not answer (%s); slots come free in %d s.", error, _LEASE_SECONDS)
 
 
-def _taken() -> ExitStack:
-    def take() -> ExitStack:
-        with server_call():
-            return _take(_limited_tags())
-
-    return until_answered(take, Outage(time.monotonic), time.sleep)
-
-
-def _limited_tags() -> list[str]:
+@server_call()
+def _take_slots() -> ExitStack:
     with get_client(sync_client=True) as client:
         limited = {limit.name for limit in client.read_global_concurrency_limits(limit=_LIMITS_READ)}
-    return [name for tag in runtime.flow_run.tags if (name := f"tag:{tag}") in limited]
-
-
-def _take(names: Sequence[str]) -> ExitStack:
+    names = [name for tag in runtime.flow_run.tags if (name := f"tag:{tag}") in limited]
     held = ExitStack()
-    slots = concurrency(list(names), lease_duration=_LEASE_SECONDS, raise_on_lease_renewal_failure=False)
     try:
-        held.enter_context(slots)
+        held.enter_context(concurrency(names, lease_duration=_LEASE_SECONDS, raise_on_lease_renewal_failure=False))
     except ConcurrencySlotAcquisitionError as error:
         raise (error.__cause__ or error) from None
     return held
-
-
-def _give_back(held: ExitStack) -> None:
-    try:
-        with server_call():
-            held.close()
-    except ServerGoneError as error:
-        log.warning("The Prefect server does not answer (%s); slots come free in %d s.", error, _LEASE_SECONDS)

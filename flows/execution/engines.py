@@ -27,17 +27,13 @@ def label_with(execution: ExecutionConfig, job: LabelJob, shards: Sequence[Shard
     if not shards:
         return
     if execution.engine == "workers":
-        _label_with_workers(execution, job, shards)
+        labels = StoredLabels(Store(job.store), job.key)
+        with get_client(sync_client=True) as client:
+            Scheduler(job, labels, GpuPool(client), execution, labels.seconds_per_image()).label(shards)
     elif execution.engine == "dask":
         _label_with_dask(execution, job, shards)
     else:
         label_shards(job, list(shards))
-
-
-def _label_with_workers(execution: ExecutionConfig, job: LabelJob, shards: Sequence[Shard]) -> None:
-    labels = StoredLabels(Store(job.store), job.key)
-    with get_client(sync_client=True) as client:
-        Scheduler(job, labels, GpuPool(client), execution, labels.seconds_per_image()).label(shards)
 
 
 def _label_with_dask(execution: ExecutionConfig, job: LabelJob, shards: Sequence[Shard]) -> None:

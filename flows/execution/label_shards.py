@@ -4,7 +4,7 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, cast
+from typing import cast
 
 from prefect import flow, runtime
 from prefect.futures import PrefectFuture
@@ -29,11 +29,8 @@ _AT_ONCE = 2  # while the model works on one shard, the next is read and the las
 
 def _run_name() -> str:
     job, shards = runtime.flow_run.parameters["job"], runtime.flow_run.parameters["shards"]
-    return group_name(LabelJob.model_validate(job).images, [_shard(shard).name for shard in shards])
-
-
-def _shard(value: Any) -> Shard:
-    return value if isinstance(value, Shard) else Shard(**value)
+    names = [(shard if isinstance(shard, Shard) else Shard(**shard)).name for shard in shards]
+    return group_name(LabelJob.model_validate(job).images, names)
 
 
 @flow(

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from flows.execution.names import CPU_POOL, GPU_POOL
 from flows.local_stack import seaweedfs
 from flows.local_stack.processes import is_port_free, kill_marked
-from flows.local_stack.programs import Part, gpu_settings, host_name, server_part, visible_gpus, worker_part
+from flows.local_stack.programs import Part, host_name, server_part, visible_gpus, worker_part
 from flows.local_stack.state_folder import ServiceFolder
 from flows.service.api import ui_address
 from refseg_core.errors import ConfigurationError
@@ -77,6 +77,8 @@ def prepare(folder: ServiceFolder, options: StackOptions) -> seaweedfs.ObjectSto
 
 def parts_of(folder: ServiceFolder, options: StackOptions, store: seaweedfs.ObjectStore | None) -> list[Part]:
     """Returns the programs to run: servers first, then workers."""
+    from tasks.models.loading import num_gpus
+
     server = server_part(
         host=options.host,
         port=options.port,
@@ -91,25 +93,14 @@ def parts_of(folder: ServiceFolder, options: StackOptions, store: seaweedfs.Obje
         environment |= {"AWS_PROFILE": None, "AWS_SESSION_TOKEN": None}
 
     def worker(name: str, pool: str, gpu: str | None = None) -> Part:
-        return worker_part(
-            name,
-            pool,
-            environment={**environment, **gpu_settings(gpu)},
-            log=folder.log_of(name),
-            waits_for=str(folder.pools_made),
-        )
+        log, gate = folder.log_of(name), str(folder.pools_made)
+        return worker_part(name, pool, gpu=gpu, environment=environment, log=log, waits_for=gate)
 
-    gpus = _gpus()
+    gpus = visible_gpus(os.environ, num_gpus())
     number = max(1, len(gpus)) if options.gpu_workers is None else options.gpu_workers
     parts.append(worker("cpu0", CPU_POOL))
     parts += [worker(f"gpu{index}", GPU_POOL, gpus[index % len(gpus)] if gpus else None) for index in range(number)]
     return parts
-
-
-def _gpus() -> list[str]:
-    from tasks.models.loading import num_gpus
-
-    return visible_gpus(os.environ, num_gpus())
 
 
 def own_variables(folder: ServiceFolder, options: StackOptions, store: seaweedfs.ObjectStore | None) -> dict[str, str]:

@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import time
-from contextlib import suppress
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 
 from flows.local_stack.programs import Part
@@ -24,8 +24,7 @@ def start(part: Part, owner: str) -> subprocess.Popen[bytes]:
     for file in part.leaves:
         Path(file).unlink(missing_ok=True)
     environment = {**os.environ, **part.environment, _MARK: f"{owner}#{part.name}#"}
-    output = None if part.log is None else Path(part.log).open("ab")  # noqa: SIM115
-    try:
+    with nullcontext() if part.log is None else Path(part.log).open("ab") as output:
         return subprocess.Popen(
             part.command,
             stdin=subprocess.DEVNULL,
@@ -35,26 +34,17 @@ def start(part: Part, owner: str) -> subprocess.Popen[bytes]:
             env={name: value for name, value in environment.items() if value is not None},
             start_new_session=True,
         )
-    finally:
-        if output is not None:
-            output.close()
 
 
 def of_part(owner: str, name: str | None = None) -> list[int]:
     """Returns the processes of a part, or of all parts, and their descendants."""
     begin = f"{_MARK}={owner}#" if name is None else f"{_MARK}={owner}#{name}#"
-    return [pid for pid in _pids() if _carries(pid, begin.encode())]
+    return [int(process.name) for process in _PROCESSES.glob("[0-9]*") if _carries(process, begin.encode())]
 
 
-def _pids() -> list[int]:
-    if not _PROCESSES.is_dir():
-        return []
-    return [int(entry.name) for entry in _PROCESSES.iterdir() if entry.name.isdigit()]
-
-
-def _carries(pid: int, begin: bytes) -> bool:
+def _carries(process: Path, begin: bytes) -> bool:
     try:
-        variables = (_PROCESSES / str(pid) / "environ").read_bytes()
+        variables = (process / "environ").read_bytes()
     except OSError:  # it has ended, or belongs to another user
         return False
     return any(variable.startswith(begin) for variable in variables.split(b"\0"))
@@ -99,9 +89,6 @@ def is_port_free(host: str, port: int) -> bool:
 
 def free_ports(names: list[str]) -> dict[str, int]:
     """Returns a free port of this machine for each name."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in names]
-    try:
-        return {name: opened.getsockname()[1] for name, opened in zip(names, sockets, strict=True)}
-    finally:
-        for opened in sockets:
-            opened.close()
+    with ExitStack() as opened:
+        sockets = {name: opened.enter_context(socket.create_server(("127.0.0.1", 0))) for name in names}
+        return {name: one.getsockname()[1] for name, one in sockets.items()}

@@ -80,32 +80,31 @@ def worker_part(
     name: str,
     pool: str,
     *,
-    environment: Mapping[str, str | None],
+    gpu: str | None = None,
+    environment: Mapping[str, str | None] | None = None,
     worker_name: str | None = None,
     log: str | None = None,
     waits_for: str | None = None,
 ) -> Part:
-    """Returns a process worker; one of the GPU pool runs one flow at a time, which fills its GPU."""
+    """Returns a process worker; one of the GPU pool runs one flow at a time, which fills its GPU.
+
+    `gpu` is the only one that its runs see; None: all that the supervisor sees.
+    """
     limit = _RUNS_AT_ONCE if pool == CPU_POOL else 1
     options = ("--pool", pool, "--name", worker_name or f"{host_name()}-{name}", "--limit", str(limit))
     return Part(
         name=name,
         command=(sys.executable, "-m", "prefect", "worker", "start", "--type", "process", *options),
-        environment={**worker_settings(), **environment},
+        environment={
+            # Values that the user has set have precedence.
+            **{setting: os.environ.get(setting, value) for setting, value in _WORKER_SETTINGS.items()},
+            **(environment or {}),
+            **({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}),
+        },
         log=log,
         waits_for=waits_for,
         ends_first=True,
     )
-
-
-def worker_settings() -> dict[str, str | None]:
-    """Returns Prefect's settings for workers and their runs; values in the environment have precedence."""
-    return {name: os.environ.get(name, value) for name, value in _WORKER_SETTINGS.items()}
-
-
-def gpu_settings(gpu: str | None) -> dict[str, str | None]:
-    """Returns the environment that shows a process one GPU only; None: all that the supervisor sees."""
-    return {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
 
 
 def visible_gpus(environment: Mapping[str, str], count: int) -> list[str]:

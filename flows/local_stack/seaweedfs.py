@@ -22,26 +22,18 @@ _SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Account:
-    """The server's only account."""
-
-    key: str
-    secret: str
-
-
-@dataclass(frozen=True)
 class ObjectStore:
-    """The account, ports and host of a server."""
+    """The only account (key, secret), the ports and the host of a server."""
 
-    account: Account
+    account: dict[str, str]
     ports: dict[str, int]
     host: str
 
     def environment(self, host: str) -> dict[str, str]:
         """Returns the environment in which a program uses this server at `host`."""
         return {
-            "AWS_ACCESS_KEY_ID": self.account.key,
-            "AWS_SECRET_ACCESS_KEY": self.account.secret,
+            "AWS_ACCESS_KEY_ID": self.account["key"],
+            "AWS_SECRET_ACCESS_KEY": self.account["secret"],
             "AWS_DEFAULT_REGION": _REGION,
             "AWS_ENDPOINT_URL": f"http://{host}:{self.ports['s3.port']}",
         }
@@ -74,7 +66,7 @@ def prepare(folder: ServiceFolder, *, host: str, port: int) -> ObjectStore:
     if not account_file.exists():
         new = {"key": secrets.token_hex(10), "secret": secrets.token_urlsafe(30)}
         folder.write_private(account_file, json.dumps(new))
-    account = Account(**json.loads(account_file.read_text()))
+    account = json.loads(account_file.read_text())
     inner = [f"{part}.port{suffix}" for part in _PARTS for suffix in ("", ".grpc") if (part, suffix) != ("s3", "")]
     ports = json.loads(ports_file.read_text()) if ports_file.exists() else {}
     if set(ports) != set(inner) or not all(is_port_free("127.0.0.1", taken) for taken in ports.values()):
@@ -87,7 +79,7 @@ def s3_part(store: ObjectStore, folder: ServiceFolder, program: str) -> Part:
     """Returns the program. Only its S3 port, which requires credentials, is reachable from other machines."""
     identity = {
         "name": BUCKET,
-        "credentials": [{"accessKey": store.account.key, "secretKey": store.account.secret}],
+        "credentials": [{"accessKey": store.account["key"], "secretKey": store.account["secret"]}],
         "actions": ["Admin", "Read", "List", "Tagging", "Write"],
     }
     folder.write_private(folder.s3 / "accounts.json", json.dumps({"identities": [identity]}))

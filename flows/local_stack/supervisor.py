@@ -58,11 +58,9 @@ class PartRunner:
             self.kill()  # its descendants must not continue unsupervised
             cause = f"signal {-code}" if code < 0 else f"code {code}"
             self._restart_later(now, now - self._started_at, f"ended ({cause})")
-        if self.process is None and now >= self._starts_at and self._may_start():
+        gate = self.part.waits_for
+        if self.process is None and now >= self._starts_at and (gate is None or Path(gate).exists()):
             self._start(now)
-
-    def _may_start(self) -> bool:
-        return self.part.waits_for is None or Path(self.part.waits_for).exists()
 
     def _start(self, now: float) -> None:
         try:
@@ -132,8 +130,12 @@ class Supervisor:
 
     def run(self) -> None:
         """Supervises until SIGTERM, SIGINT or SIGHUP, then ends all parts."""
+
+        def end(number: int, frame: FrameType | None) -> None:
+            self.is_ending = True
+
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self._end_at_signal)
+            signal.signal(number, end)
         trimmed_at = time.monotonic()
         try:
             while not self.is_ending:
@@ -146,9 +148,6 @@ class Supervisor:
         finally:
             self.stop()
 
-    def _end_at_signal(self, number: int, frame: FrameType | None) -> None:
-        self.is_ending = True
-
     def step(self, now: float) -> None:
         """Checks every part once."""
         for runner in self.runners:
@@ -159,8 +158,7 @@ class Supervisor:
         """Ends all parts: workers first, so that their runs can still report it to the server."""
         log.info("ending")
         for first in (True, False):
-            runners = [runner for runner in self.runners if runner.part.ends_first is first]
-            _end(runners)
+            _end([runner for runner in self.runners if runner.part.ends_first is first])
             self._report()
         log.info("ended")
 

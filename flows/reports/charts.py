@@ -8,7 +8,6 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from refseg_core.analysis.reference_study import Spread
@@ -74,18 +73,13 @@ def draw_benchmark(numbers: BenchmarkNumbers) -> bytes:
             axes.errorbar(published, places[is_known] + 0.12, xerr=spread, fmt="s", capsize=3, label="published")
             axes.set_yticks(places, own.case)
             axes.set_xlabel(f"{own.metric[0]} of {kind}, percent")
-            axes.set_xlim(0, _room(axes))
+            axes.set_xlim(0, min(100.0, 1.02 * axes.get_xlim()[1]))
             axes.grid(axis="x", alpha=0.3)
         panels[0].set_ylim(num_cases - 0.5, -0.5)  # the first on top
         figure.legend(*panels[0].get_legend_handles_labels(), frameon=False, loc="outside upper center", ncols=2)
         image = io.BytesIO()
         figure.savefig(image, dpi=110, format="png")
         return image.getvalue()
-
-
-def _room(axes: Axes) -> float:
-    """Returns the end of an axis of percentages that starts at 0."""
-    return min(100.0, 1.02 * axes.get_xlim()[1])
 
 
 def draw_study(by_metric: Mapping[str, Sequence[Spread]], path: Path) -> None:

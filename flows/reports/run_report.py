@@ -93,8 +93,9 @@ def report_dataset(
     seen = overview(dataset, num_shots=num_shots)
     results.print(f"{title}: {seen.num_images} images{_sizes(seen)}")
     if len(dataset.annotations):
+        form = (store.manifest(artifact.name) or {}).get("settings", {}).get("format", "coco")
         results.print(
-            f"{len(dataset.annotations)} annotations, read as {_format(store, artifact)}: {seen.num_masks} with mask, "
+            f"{len(dataset.annotations)} annotations, read as {form}: {seen.num_masks} with mask, "
             f"{seen.num_boxes_only} box only, {seen.num_crowds} crowds"
         )
         results.print(_category_table(seen))
@@ -111,11 +112,6 @@ def _print_oddities(oddities: Sequence[Oddity]) -> None:
             results.print(f"  {example}")
         if oddity.count > len(oddity.examples):
             results.print(f"  and {oddity.count - len(oddity.examples)} more")
-
-
-def _format(store: Store, artifact: Artifact) -> str:
-    manifest = store.manifest(artifact.name) or {}
-    return str(manifest.get("settings", {}).get("format", "coco"))
 
 
 def _sizes(seen: Overview) -> str:

@@ -24,17 +24,19 @@ def report_study(runs: Sequence[StudyRun], folder: Path) -> None:
     content = {
         "made_by": made_by(),
         "runs": [asdict(run) for run in runs],
-        "spreads": {name: [_summary(one) for one in of_metric] for name, of_metric in by_metric.items()},
+        "spreads": {
+            name: [
+                {"shots": one.shots, "seeds": len(one.values), "mean": one.mean, "deviation": one.deviation}
+                for one in of_metric
+            ]
+            for name, of_metric in by_metric.items()
+        },
         "enough": {name: enough(of_metric).shots for name, of_metric in by_metric.items()},
         "answer": answer(metric, spread),
     }
     (folder / "study.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
     draw_study(by_metric, folder / "study.png")
     results.print(f"{folder / 'study.json'}, {folder / 'study.png'}")
-
-
-def _summary(spread: Spread) -> dict[str, float]:
-    return {"shots": spread.shots, "seeds": len(spread.values), "mean": spread.mean, "deviation": spread.deviation}
 
 
 def _table(by_metric: Mapping[str, Sequence[Spread]]) -> TextTable:

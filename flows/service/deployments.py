@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from flows.execution.names import CPU_POOL, GPU_POOL
 from refseg_core.errors import ConfigurationError
 
 NOTIFY_BLOCK = "refseg-notify"
-_POOL_TYPE = "process"
 _DESCRIPTIONS = {
     CPU_POOL: "Whole runs, which plan, submit and evaluate.",
     GPU_POOL: "Groups of shards and memory banks, one at a time for each GPU.",
@@ -39,21 +38,16 @@ class Deployed:
 
 def make_pools() -> None:
     """Creates the work pools that are missing."""
+    from prefect.workers.process import ProcessWorker
+
+    template = ProcessWorker.get_default_base_job_template()
     with get_client(sync_client=True) as client:
         for name, description in _DESCRIPTIONS.items():
             try:
                 client.read_work_pool(name)
             except ObjectNotFound:
-                pool = WorkPoolCreate(
-                    name=name, type=_POOL_TYPE, description=description, base_job_template=_template()
-                )
+                pool = WorkPoolCreate(name=name, type="process", description=description, base_job_template=template)
                 client.create_work_pool(pool)
-
-
-def _template() -> dict[str, Any]:
-    from prefect.workers.process import ProcessWorker
-
-    return ProcessWorker.get_default_base_job_template()
 
 
 def deploy(notify: str | None = None) -> Deployed:
@@ -63,10 +57,7 @@ def deploy(notify: str | None = None) -> Deployed:
         _make_notification_block(notify)
     folder = deployment_files()
     names = _deploy_flows(folder / "prefect.yaml")
-    file = folder / "automations.yaml"
-    automations = yaml.safe_load(file.read_text()) if file.exists() else []
-    made, left_out = deploy_automations(automations or [])
-    return Deployed(names, made, left_out)
+    return Deployed(names, *deploy_automations(yaml.safe_load((folder / "automations.yaml").read_text())))
 
 
 def _deploy_flows(file: Path) -> list[str]:
@@ -87,14 +78,12 @@ def _deploy_flows(file: Path) -> list[str]:
     return [str(entry["name"]) for entry in content["deployments"]]
 
 
-def deploy_automations(entries: Any) -> tuple[list[str], list[str]]:
+def deploy_automations(entries: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[str]]:
     """Creates or replaces automations by name; returns the names, and those left out with the reason.
 
     `block_document_id: refseg-notify` stands for the URL of `--notify`, `deployment_id: flow/name` for that
     deployment. Actions whose block does not exist are left out, and automations without any action left.
     """
-    if isinstance(entries, Mapping):
-        entries = entries.get("automations", [])
     made, left_out = [], []
     with get_client(sync_client=True) as client:
         block_id = _notification_block_id(client)

@@ -28,7 +28,7 @@ def schedule(config: RunConfig, *, cron: str, timezone: str, name: str | None) -
 
 def nightly(config: RunConfig, *, cron: str, timezone: str, name: str | None) -> RunnerDeployment:
     """Returns the deployment, not yet on a server. Raises ConfigurationError for an invalid schedule."""
-    name = name or _place(config)
+    name = name or re.sub(r"[^\w.-]+", "-", last_name(config.targets.images)).strip("-") or "images"
     try:
         return RunnerDeployment.from_flow(
             run_pipeline,
@@ -44,7 +44,3 @@ def nightly(config: RunConfig, *, cron: str, timezone: str, name: str | None) ->
     except ValueError as error:
         problem = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise ConfigurationError(f"--cron {cron!r}, --timezone {timezone!r}: {problem}") from error
-
-
-def _place(config: RunConfig) -> str:
-    return re.sub(r"[^\w.-]+", "-", last_name(config.targets.images)).strip("-") or "images"

@@ -1,7 +1,6 @@
 """Prints the workers and the latest runs that a Prefect server knows."""
 
 from datetime import UTC, datetime
-from typing import NamedTuple
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
@@ -9,7 +8,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterExpectedStartTime,
     FlowRunFilterParentTaskRunId,
 )
-from prefect.client.schemas.objects import WorkerStatus
+from prefect.client.schemas.objects import FlowRun, WorkerStatus
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from rich.table import Table
@@ -18,14 +17,6 @@ from flows.execution.names import CPU_POOL, GPU_POOL
 from flows.terminal import results
 
 _RUNS_SHOWN = 8
-
-
-class Run(NamedTuple):
-    """A line of the table."""
-
-    name: str
-    state: str
-    started: str
 
 
 def workers_online() -> dict[str, int]:
@@ -41,35 +32,27 @@ def workers_online() -> dict[str, int]:
     return online
 
 
-def latest_runs() -> list[Run]:
+def print_server() -> None:
+    """Prints the workers and the latest runs."""
+    for pool, number in workers_online().items():
+        results.print(f"{pool}: {number} worker{'' if number == 1 else 's'} online")
+    if not (runs := _latest_runs()):
+        results.print("No runs yet.")
+        return
+    table = Table("latest runs", "state", "started")
+    for run in runs:
+        started = "not started" if run.start_time is None else f"{run.start_time:%Y-%m-%d %H:%M} UTC"
+        table.add_row(run.name, run.state_name or "unknown", started)
+    results.print(table)
+
+
+def _latest_runs() -> list[FlowRun]:
     """Returns the newest runs, without child runs and runs scheduled for later."""
     wanted = FlowRunFilter(
         parent_task_run_id=FlowRunFilterParentTaskRunId(is_null_=True),
         expected_start_time=FlowRunFilterExpectedStartTime(before_=datetime.now(UTC)),
     )
     with get_client(sync_client=True) as client:
-        found = client.read_flow_runs(
+        return client.read_flow_runs(
             flow_run_filter=wanted, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=_RUNS_SHOWN
         )
-    return [
-        Run(
-            run.name,
-            run.state_name or "unknown",
-            f"{run.start_time:%Y-%m-%d %H:%M} UTC" if run.start_time is not None else "not started",
-        )
-        for run in found
-    ]
-
-
-def print_server() -> None:
-    """Prints the workers and the latest runs."""
-    for pool, number in workers_online().items():
-        results.print(f"{pool}: {number} worker{'' if number == 1 else 's'} online")
-    runs = latest_runs()
-    if not runs:
-        results.print("No runs yet.")
-        return
-    table = Table("latest runs", "state", "started")
-    for run in runs:
-        table.add_row(*run)
-    results.print(table)

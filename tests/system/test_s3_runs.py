@@ -250,7 +250,7 @@ def test_a_shard_costs_two_small_requests_its_two_parts_and_its_images(
     load_models(config.models)
     fault_proxy.forget_requests()
     for shard in plan.pending:
-        label_shard.fn(pipeline._job(config, prototypes, plan), shard)
+        label_shard.fn(pipeline.label_job(config, prototypes, plan), shard)
     assert fault_proxy.request_counts == {
         ("GET", "/*/store/labels/*/shards/*.json"): num_shards,  # is it labeled?
         ("PUT", "/*/store/labels/*/shards/*.json"): num_shards,  # now it is

@@ -19,7 +19,6 @@ from flows.local_stack.programs import (
     Part,
     choose_gpus,
     from_json,
-    gpu_settings,
     server_part,
     to_json,
     visible_gpus,
@@ -249,7 +248,7 @@ def test_down_ends_what_a_killed_supervisor_left(tmp_path: Path) -> None:
 def test_parts_survive_being_written() -> None:
     parts = [
         Part("a", ("b", "c"), {"D": "e", "F": None}, port=1, leaves=("g",)),
-        worker_part("cpu0", "refseg-cpu", environment={}),
+        worker_part("cpu0", "refseg-cpu"),
     ]
     assert from_json(to_json(parts)) == parts
 
@@ -263,7 +262,7 @@ def test_the_ui_asks_the_port_that_the_server_has_and_passwords_stay_out_of_the_
 
 
 def test_a_gpu_worker_does_one_run_at_a_time_on_its_own_gpu() -> None:
-    part = worker_part("gpu1", "refseg-gpu", environment=gpu_settings("1"))
+    part = worker_part("gpu1", "refseg-gpu", gpu="1")
     assert part.environment["CUDA_VISIBLE_DEVICES"] == "1"
     assert part.environment["PREFECT_WORKER_HEARTBEAT_SECONDS"] == "10"
     assert part.command[-2:] == ("--limit", "1")
@@ -272,7 +271,7 @@ def test_a_gpu_worker_does_one_run_at_a_time_on_its_own_gpu() -> None:
 
 def test_what_the_user_has_set_of_prefect_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_WORKER_QUERY_SECONDS", "30")
-    assert worker_part("gpu0", "refseg-gpu", environment={}).environment["PREFECT_WORKER_QUERY_SECONDS"] == "30"
+    assert worker_part("gpu0", "refseg-gpu").environment["PREFECT_WORKER_QUERY_SECONDS"] == "30"
 
 
 def test_gpus_keep_the_numbers_that_the_machine_gives_them() -> None:
@@ -299,7 +298,7 @@ def test_credentials_are_made_once_and_for_the_owner_only(tmp_path: Path) -> Non
     assert first.account == second.account
     assert {name: port for name, port in first.ports.items() if name != "s3.port"}.items() <= second.ports.items()
     part = seaweedfs.s3_part(second, folder, "weed")
-    assert first.account.secret not in " ".join(part.command)
+    assert first.account["secret"] not in " ".join(part.command)
     folder.write_exports(second.environment("127.0.0.1"))
     for file in (folder.s3 / "account.json", folder.s3 / "accounts.json", folder.env_file):
         assert stat.S_IMODE(file.stat().st_mode) == 0o600

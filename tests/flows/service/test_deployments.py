@@ -17,7 +17,7 @@ from flows.cli.main import main
 from flows.config.run_config import RunConfig, keys
 from flows.execution import gpu_workers
 from flows.execution.names import BUILD_BANK, CPU_POOL, GPU_POOL, LABEL_SHARDS
-from flows.local_stack.programs import worker_settings
+from flows.local_stack.programs import worker_part
 from flows.service.schedules import nightly
 
 _FOLDER = Path(__file__).resolve().parents[3] / "deployments"
@@ -125,7 +125,10 @@ def _with_ids(entry: dict[str, Any]) -> dict[str, Any]:
 def test_a_run_is_stalled_after_several_heartbeats_and_one_that_has_ended_stays_as_it_is() -> None:
     automation_of = {entry["name"]: entry for entry in _AUTOMATIONS}
     template = json.loads((_FOLDER / "kubernetes-work-pool.json").read_text())
-    for environment in (worker_settings(), template["variables"]["properties"]["env"]["default"]):
+    for environment in (
+        worker_part("gpu0", GPU_POOL).environment,
+        template["variables"]["properties"]["env"]["default"],
+    ):
         seconds = int(str(environment["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]))
         assert automation_of["refseg-run-stalled"]["trigger"]["within"] >= 3 * seconds
     for name in ("refseg-run-stalled", "refseg-run-not-started"):
