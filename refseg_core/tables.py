@@ -164,6 +164,20 @@ class LabeledImages(Table):
 
 
 @dataclass(frozen=True, eq=False)
+class CategorySimilarities(Table):
+    """The categories that an image resembles enough to be prompted for, by image, then as the prototypes are.
+
+    What is not here was compared and found too dissimilar: it is absent. The path `guided` writes it.
+    """
+
+    KEY: ClassVar = ("image_id", "category_id")
+
+    image_id: Array = column(pa.string(), "the image")
+    category_id: Array = column(pa.int64(), "the category")
+    similarity: Array = column(pa.float32(), "largest cosine of a patch with the category's prototype")
+
+
+@dataclass(frozen=True, eq=False)
 class GoneLabels(Table):
     """The labels that no longer belong to any image: it was removed, or changed and was labeled again."""
 

@@ -14,7 +14,8 @@ import numpy as np
 from refseg_core.errors import WeightsError
 from refseg_core.labeling.batch_labeler import BatchLabeler
 from refseg_core.labeling.image_labels import FoundInstances, ImageFrame, ImageLabels
-from refseg_core.tables import Detections, Images, LabeledImages, Prototypes
+from refseg_core.settings.labeling_paths import LABELING_PATHS
+from refseg_core.tables import CategorySimilarities, Detections, Images, LabeledImages, Prototypes
 from tasks.datasets.image_reader import ReadImage, read_images
 from tasks.models.loading import load_encoder, load_segmenter
 from tasks.models.weights import sha256_of_models
@@ -55,15 +56,17 @@ def label_shard(job: LabelJob, shard: Shard) -> ShardSummary:
     images = run.plans.images_of(shard)
     read = _begun(read_images(Folder(job.images), images, max_pixels=job.labeling.max_image_pixels))
     pictures = LabelPictures(store, store.named(job.prototypes), job.pictures) if job.pictures else None
-    rows, detections = [], [Detections.empty()]
+    written = []
     with borrowed_labeler(job) as labeler:
-        for labels, row in _label_each(labeler, images, read, pictures):
-            rows.append(row)
-            detections.append(labels)
+        for image in _label_each(labeler, images, read, pictures):
+            written.append(image)
             report(ProgressStep.LABEL, advanced=1)
             check_stopped()
-    labeled = LabeledImages.concatenate(rows)
-    run.commit(shard, Detections.concatenate(detections), labeled)
+    labeled = LabeledImages.concatenate([image.labeled for image in written])
+    detections = Detections.concatenate([image.detections for image in written])
+    is_guided = LABELING_PATHS[job.labeling.path].is_guided  # on the other paths no category is ruled out
+    similarities = CategorySimilarities.concatenate([image.similarities for image in written]) if is_guided else None
+    run.commit(shard, detections, labeled, similarities)
     return ShardSummary(len(labeled), int(np.sum(labeled.status == "unreadable")), int(labeled.num_detections.sum()))
 
 
@@ -116,15 +119,23 @@ class _Found(NamedTuple):
     seconds: float
 
 
+class _Written(NamedTuple):
+    """An image's rows of the tables."""
+
+    detections: Detections
+    labeled: LabeledImages
+    similarities: CategorySimilarities
+
+
 def _label_each(
     labeler: BatchLabeler, images: Images, read: Iterator[ReadImage], pictures: LabelPictures | None
-) -> Iterator[tuple[Detections, LabeledImages]]:
+) -> Iterator[_Written]:
     """Labels in order. While models are at work on images, threads resize the next and write down those before."""
 
     def frame(image: ReadImage) -> _Framed:
         return _Framed(image, None if image.pixels is None else labeler.to_frame(image.pixels))
 
-    def write(image: _Found) -> tuple[Detections, LabeledImages]:
+    def write(image: _Found) -> _Written:
         return _written(images, image, pictures)
 
     with closing(prefetch(frame, read, _FRAMED_AHEAD)) as framed, closing(_find_each(labeler, framed)) as found:
@@ -141,15 +152,17 @@ def _find_each(labeler: BatchLabeler, images: Iterator[_Framed]) -> Generator[_F
             yield _Found(read, None, 0.0) if frame is None else _Found(read, next(found), seconds)
 
 
-def _written(images: Images, image: _Found, pictures: LabelPictures | None) -> tuple[Detections, LabeledImages]:
+def _written(images: Images, image: _Found, pictures: LabelPictures | None) -> _Written:
     row = image.read.row
     image_id, version = str(images.image_id[row]), str(images.version[row])
     if image.found is None or image.read.pixels is None:
-        return Detections.empty(), _unreadable(image_id, version, str(image.read.error))
+        failed = _unreadable(image_id, version, str(image.read.error))
+        return _Written(Detections.empty(), failed, CategorySimilarities.empty())
     labels = image.found.labels(image_id)
     if pictures is not None:
         pictures.write(str(images.file_name[row]), image.read.pixels, labels.detections)
-    return labels.detections, _labeled(image_id, version, image.read, labels, image.seconds)
+    labeled = _labeled(image_id, version, image.read, labels, image.seconds)
+    return _Written(labels.detections, labeled, labels.similarities)
 
 
 def _labeled(image_id: str, version: str, image: ReadImage, labels: ImageLabels, seconds: float) -> LabeledImages:

@@ -211,7 +211,8 @@ class BatchLabeler:
             proposed.proposals.predicted_iou_N[merged.row_n],
             proposed.num_proposals,
             proposed.prompts,
-            image.guide.similarity_K,
+            image.guide,
+            self.category_id_K,
         )
 
     def _distinct(self, previews: Previews, features_PC: Tensor) -> Tensor:

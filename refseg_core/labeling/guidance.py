@@ -18,11 +18,13 @@ class Guide(NamedTuple):
     """Where an image resembles the prototypes.
 
     row_n: rows of the grid's points that are worth a prompt, int64 [n], ascending. similarity_K: of each category the
-    largest cosine of any patch with its prototype, float32 [K] in [-1, 1].
+    largest cosine of any patch with its prototype, float32 [K] in [-1, 1]. class_index_k: the categories whose
+    similarity exceeds the threshold, int64 [k], ascending; without any there is no point either.
     """
 
     row_n: Tensor
     similarity_K: Tensor
+    class_index_k: Tensor
 
 
 class Guidance:
@@ -40,7 +42,9 @@ class Guidance:
         S is computed for patches and read between them bilinearly, at the borders as in the outermost patch.
         """
         similarity_PK = F.normalize(features_PC, dim=1) @ self._prototypes_KC.T
-        return Guide(self._chosen(similarity_PK.amax(dim=1)), similarity_PK.amax(dim=0))
+        similarity_K = similarity_PK.amax(dim=0)
+        class_index_k = torch.nonzero(similarity_K > (-torch.inf if self._thresh is None else self._thresh))[:, 0]
+        return Guide(self._chosen(similarity_PK.amax(dim=1)), similarity_K, class_index_k)
 
     def _chosen(self, similarity_P: Tensor) -> Tensor:
         if self._thresh is None:

@@ -7,22 +7,24 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from refseg_core.labeling.guidance import Guide
 from refseg_core.masks.bitmasks import PackedMasks, extents
 from refseg_core.masks.rle_encoding import encode_packed
-from refseg_core.tables import Detections
+from refseg_core.tables import CategorySimilarities, Detections
 
 
 class ImageLabels(NamedTuple):
     """An image's instances, by falling score, and what was computed for them.
 
     `num_proposals`: masks to choose from. `num_prompts`: points that the segmenter was prompted with. `max_similarity`:
-    the largest cosine of any patch with any prototype, in [-1, 1].
+    the largest cosine of any patch with any prototype, in [-1, 1]. `similarities`: the categories worth a prompt.
     """
 
     detections: Detections
     num_proposals: int
     num_prompts: int
     max_similarity: float
+    similarities: CategorySimilarities
 
 
 class PromptCounts(NamedTuple):
@@ -56,7 +58,9 @@ class FoundInstances:
     predicted_iou_n: Tensor
     num_proposals: int
     prompts: PromptCounts
-    similarity_K: Tensor
+    guide: Guide
+    known_id_K: npt.NDArray[np.int64]
+    """The ids of all categories that were looked for."""
 
     def labels(self, image_id: str) -> ImageLabels:
         """Returns the instances with boxes and masks in the image's own frame, pixels."""
@@ -72,4 +76,14 @@ class FoundInstances:
             box_xyxy=boxes,
             mask_rle=np.fromiter(rles, dtype=object, count=len(boxes)),
         )
-        return ImageLabels(detections, self.num_proposals, self.prompts.points, float(self.similarity_K.max()))
+        max_similarity = float(self.guide.similarity_K.max())
+        similarities = self._similarities(image_id)
+        return ImageLabels(detections, self.num_proposals, self.prompts.points, max_similarity, similarities)
+
+    def _similarities(self, image_id: str) -> CategorySimilarities:
+        class_index_k = self.guide.class_index_k.cpu().numpy()
+        return CategorySimilarities(
+            image_id=np.full(len(class_index_k), image_id, dtype=object),
+            category_id=self.known_id_K[class_index_k],
+            similarity=self.guide.similarity_K.cpu().numpy()[class_index_k],
+        )

@@ -31,7 +31,8 @@ Why = Literal["leftover", "unused", "gone", "labels"]
 # How the names of labels' objects begin, in the order of removal; artifacts follow. Parts of shards go before plans:
 # a later plan with other images in shards of those names would take them for its own. The recipe goes before requests,
 # of which the last but one may name a listing that was removed long ago.
-_TURNS = ("shards/", "detections/", "labeled_images/", "plans/", "plans/parts/", "recipe.json", "requests/")
+_PARTS = ("detections/", "labeled_images/", "category_similarities/")
+_TURNS = ("shards/", *_PARTS, "plans/", "plans/parts/", "recipe.json", "requests/")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@
                       /plans/parts/<hash>.parquet        the images that plans name
                       /detections/0000-00012.parquet     one part per shard; the whole folder reads as one table
                       /labeled_images/0000-00012.parquet
+                      /category_similarities/0000-00012.parquet    on the path guided, and not in older stores
                       /shards/0000-00012.json            a shard's manifest: the shard is labeled when it exists
 
 A plan is never changed, so a run that resumes finds the same shards. What exists is found by asking for it by name;
@@ -14,7 +15,8 @@ none is labeled twice, however many plan and label at the same time.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
 from typing import Any, TypeVar
@@ -22,11 +24,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from refseg_core.errors import StoreError
-from refseg_core.tables import Detections, Images, LabeledImages
+from refseg_core.tables import CategorySimilarities, Detections, Images, LabeledImages
 from tasks.storage.prefetch import prefetch
 from tasks.storage.uris import redact
 from tasks.store.manifests import REQUEST, SHARD
-from tasks.store.parquet import notes_of_parquet, table_to_parquet
+from tasks.store.parquet import notes_of_parquet, table_from_parquet, table_to_parquet
 from tasks.store.shard_plans import Plans, Shard, Wanted
 from tasks.store.steps import LABEL_SHARD
 from tasks.store.store import Artifact, Recipe, Store, describe_part, made_by, numbered_name, table_name
@@ -36,6 +38,7 @@ STATUSES = ("ok", "empty", "unreadable")
 _SHARDS_AHEAD = 8
 _SHARDS_PER_LOOK = 256
 _OUTCOMES = "labeled_images"
+_SIMILARITIES = "category_similarities"
 
 Labels = tuple[Detections, LabeledImages]
 Result = TypeVar("Result")
@@ -175,21 +178,32 @@ class StoredLabels:
         """Returns what is known of each shard's labels, in order; None for each that is not labeled."""
         return self.store.read_jsons([self._manifest(shard) for shard in shards], SHARD)
 
-    def commit(self, shard: Shard, detections: Detections, labeled: LabeledImages) -> None:
+    def commit(
+        self,
+        shard: Shard,
+        detections: Detections,
+        labeled: LabeledImages,
+        similarities: CategorySimilarities | None = None,
+    ) -> None:
         """Puts the shard's parts, then its manifest.
 
-        The part of detections decides. It also carries what became of each image, so that a writer that finds
-        another's part in its place completes that one's work, and the two tables always come from one attempt.
+        The part of detections decides. It also carries the other tables, so that a writer that finds another's part in
+        its place completes that one's work, and all tables always come from one attempt.
         """
         name = f"{self.root}/detections/{shard.name}.parquet"
-        data = table_to_parquet(detections, {_OUTCOMES: _outcomes(labeled)})
+        data = table_to_parquet(detections, {_OUTCOMES: _outcomes(labeled), **_carried(similarities)})
         if not self.store.folder.create(name, data):
             data = self.store.folder.read(name)
             detections = self.store.unfinished_part(name, data, Detections)
-            labeled = _with_outcomes(labeled, notes_of_parquet(data).get(_OUTCOMES, "{}"))
+            notes = notes_of_parquet(data)
+            labeled, similarities = _with_outcomes(labeled, notes.get(_OUTCOMES, "{}")), _similarities_in(notes)
+        others = [labeled] if similarities is None else [labeled, similarities]
         parts = [
             describe_part(name, detections, data),
-            self.store.put_table(f"{self.root}/{table_name(LabeledImages)}/{shard.name}.parquet", labeled),
+            *(
+                self.store.put_table(f"{self.root}/{table_name(type(table))}/{shard.name}.parquet", table)
+                for table in others
+            ),
         ]
         manifest = {"shard": asdict(shard), "images": count_statuses(labeled), **made_by(), "tables": parts}
         self.store.commit(self._manifest(shard), manifest)
@@ -210,7 +224,7 @@ class StoredLabels:
         manifest = self.shard_manifest(shard)
         if manifest is None:
             return None
-        of_detections, of_images = manifest["tables"]
+        of_detections, of_images, *_ = manifest["tables"]
         return (
             self.store.read_part(f"{self.root}/detections", of_detections, Detections),
             self.store.read_part(f"{self.root}/labeled_images", of_images, LabeledImages),
@@ -280,3 +294,13 @@ def _outcomes(labeled: LabeledImages) -> str:
 def _with_outcomes(labeled: LabeledImages, outcomes: str) -> LabeledImages:
     """Returns the table with another attempt's outcomes for the same images."""
     return labeled.replace(**json.loads(outcomes))
+
+
+def _carried(similarities: CategorySimilarities | None) -> dict[str, str]:
+    """Returns the table as a note: its Parquet file as text, which is smaller than its rows as text."""
+    return {} if similarities is None else {_SIMILARITIES: b64encode(table_to_parquet(similarities)).decode()}
+
+
+def _similarities_in(notes: Mapping[str, str]) -> CategorySimilarities | None:
+    note = notes.get(_SIMILARITIES)
+    return None if note is None else table_from_parquet(b64decode(note), CategorySimilarities)

@@ -16,7 +16,7 @@ A manifest without one is of version 1. Another key needs no new version: reader
 
 Shape = Any
 """A type; a range of whole numbers; a mapping of keys to shapes (`str` stands for any keys); a list of one shape, for
-any number of it; a tuple of a shape for each.
+any number of it; a tuple of a shape for each of the first, which more may follow.
 """
 
 _COUNT = range(1 << 62)
@@ -54,8 +54,8 @@ def validate(value: Any, shape: Shape, place: str = "") -> str | None:
         return f"expected {_NAMES[kind]}{place and f' as {place}'}, got {_NAMES[came]}"
     if isinstance(shape, range) and value not in shape:
         return f"expected at least {shape.start} as {place}, got {value}"
-    if isinstance(shape, tuple) and len(value) != len(shape):
-        return f"expected {len(shape)} entries in {place}, got {len(value)}"
+    if isinstance(shape, tuple) and len(value) < len(shape):
+        return f"expected at least {len(shape)} entries in {place}, got {len(value)}"
     inner = f"{place}." if place else ""
     for key, part in _parts(value, shape):
         if isinstance(value, Mapping) and key not in value:

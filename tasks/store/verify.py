@@ -12,7 +12,7 @@ import numpy as np
 from refseg_core import tables
 from refseg_core.errors import NotFoundError, StoreError
 from refseg_core.table_schema import Table
-from refseg_core.tables import Detections, Images, LabeledImages
+from refseg_core.tables import CategorySimilarities, Detections, Images, LabeledImages
 from tasks.runtime.progress import ProgressStep, report
 from tasks.storage.folder import Folder
 from tasks.storage.prefetch import prefetch
@@ -175,9 +175,12 @@ def _verify_shard(run: StoredLabels, planned: Images, shard: Shard) -> Verified:
     verified.num_manifests = 1
     read = [_read_part(run.store, f"{run.root}/{part['table']}", part, verified) for part in manifest["tables"]]
     match read:
-        case [Detections() as detections, LabeledImages() as labeled]:
+        case [Detections() as detections, LabeledImages() as labeled, *others]:
             for what in _contradictions(planned[shard.start : shard.stop], manifest, detections, labeled):
                 verified.note(name, what)
+            for similarities in others:
+                if isinstance(similarities, CategorySimilarities) and not _explains(similarities, labeled):
+                    verified.note(name, "prompts other images than those whose similar categories it names")
     return verified
 
 
@@ -197,6 +200,12 @@ def _contradictions(
     }
     if found != told:
         yield f"has {len(detections)} detections where its images tell of {sum(told.values())}"
+
+
+def _explains(similarities: CategorySimilarities, labeled: LabeledImages) -> bool:
+    """Returns whether every image that was prompted resembles a category, and none resembles one that is not there."""
+    prompted = set(labeled.image_id[labeled.num_prompts.astype(bool)])
+    return prompted <= set(similarities.image_id) <= set(labeled.image_id)
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -11,7 +11,7 @@ from tasks.plan_shards import find_gone_labels
 from tasks.store.label_store import StoredLabels
 from tasks.store.shard_plans import Shard
 from tasks.store.store import Artifact, Recipe, Store
-from tests.support.samples import images_table, labels_of
+from tests.support.samples import images_table, labels_of, similarities_of
 
 
 @dataclass
@@ -21,6 +21,7 @@ class LabelStore:
     store: Store = field(default_factory=lambda: Store(f"memory://{uuid.uuid4().hex}"))
     images_per_shard: int = 2
     recipe_version: int = 1
+    is_guided: bool = True
 
     @property
     def run(self) -> StoredLabels:
@@ -68,14 +69,16 @@ class LabelStore:
 
     def commit(self, shard: Shard, *, unreadable: Sequence[str] = ()) -> None:
         """Labels a shard: one instance in each image but the unreadable ones."""
-        detections, labeled = labels_of(self.run.plans.images_of(shard))
+        images = self.run.plans.images_of(shard)
+        detections, labeled = labels_of(images)
         failed = np.isin(labeled.image_id, list(unreadable))
         labeled = labeled.replace(
             status=np.where(failed, "unreadable", labeled.status).astype(object),
             error=np.where(failed, "not an image", None),
             num_detections=np.where(failed, 0, labeled.num_detections),
         )
-        self.run.commit(shard, detections[~np.isin(detections.image_id, list(unreadable))], labeled)
+        found = detections[~np.isin(detections.image_id, list(unreadable))]
+        self.run.commit(shard, found, labeled, similarities_of(images) if self.is_guided else None)
 
     def gone(self) -> Artifact:
         """The table of labels whose images are gone."""

@@ -12,7 +12,7 @@ from PIL import Image
 
 from refseg_core.masks.rle import encode_masks
 from refseg_core.table_schema import Table
-from refseg_core.tables import Detections, Images, LabeledImages
+from refseg_core.tables import CategorySimilarities, Detections, Images, LabeledImages
 
 
 def images_table(*names: str, version: str = "1", **versions: str) -> Images:
@@ -55,6 +55,14 @@ def labels_of(images: Images, *, detections_each: int = 1, seconds: float = 0.5)
         for image_id, version in zip(images.image_id, images.version, strict=True)
     ]
     return Detections.concatenate(found), LabeledImages.concatenate(labeled)
+
+
+def similarities_of(images: Images, similarity: float = 0.75) -> CategorySimilarities:
+    """What images resemble: the one category, all by as much."""
+    number = len(images)
+    return CategorySimilarities(
+        image_id=images.image_id, category_id=np.ones(number), similarity=np.full(number, similarity)
+    )
 
 
 def picture(seed: int, height: int = 96, width: int = 128) -> npt.NDArray[np.uint8]:

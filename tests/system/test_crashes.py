@@ -63,6 +63,8 @@ _MOMENTS = {
     "after the first detections": after("/detections/"),
     "half way through what became of the first images": half("/labeled_images/"),
     "after what became of the first images": after("/labeled_images/"),
+    "half way through the first similarities": half("/category_similarities/"),
+    "after the first similarities": after("/category_similarities/"),
     "half way through the first shard's manifest": half("/shards/"),
     "after the first shard's manifest": after("/shards/"),
     "while a whole object still has its hidden name, too": Death("name", nth=28),

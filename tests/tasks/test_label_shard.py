@@ -8,13 +8,15 @@ import pytest
 
 from refseg_core.masks.rle import decode_mask
 from refseg_core.settings import BatchSettings, LabelingSettings
-from refseg_core.tables import Images
+from refseg_core.tables import CategorySimilarities, Images
 from tasks import label_shard as label_module
 from tasks.datasets.image_reader import ReadImage
 from tasks.label_shard import ShardSummary
 from tasks.runtime.progress import Progress, listening
 from tasks.storage.folder import Folder
+from tasks.store.parquet import table_from_parquet
 from tasks.store.shard_plans import LabelPlan
+from tasks.store.verify import verify_store
 from tests.support.projects.project import CATEGORIES, scene
 from tests.support.projects.steps import Steps, forbid
 from tests.support.samples import table_rows, write_images
@@ -94,6 +96,41 @@ def test_an_image_in_which_nothing_is_found_is_empty(steps: Steps) -> None:
     detections, labeled = steps.labels(plan)
     assert labeled.status.tolist() == ["empty"] * 5
     assert len(detections) == 0
+
+
+def _similarities(steps: Steps, plan: LabelPlan) -> CategorySimilarities:
+    folder = Folder(f"{steps.store.uri}/labels/{plan.key}/category_similarities")
+    parts = [folder.read(file.name) for file in folder.list_files()]
+    return CategorySimilarities.concatenate([table_from_parquet(part, CategorySimilarities) for part in parts])
+
+
+def test_what_an_image_resembles_is_stored_with_guided_labels(steps: Steps) -> None:
+    prototypes = steps.prototypes()
+    everything = LabelingSettings(path="guided", guidance_thresh=-1, points_per_side=2)
+    plan = steps.plan(prototypes, labeling=everything)
+    steps.label(prototypes, plan, labeling=everything)
+    labeled, similarities = steps.labels(plan)[1], _similarities(steps, plan)
+    found = list(zip(similarities.image_id, similarities.category_id.tolist(), strict=True))
+    assert found == [(image_id, category) for image_id in labeled.image_id for category in sorted(CATEGORIES)]
+    largest = [similarities.similarity[similarities.image_id == image_id].max() for image_id in labeled.image_id]
+    assert largest == labeled.max_similarity.tolist()
+
+
+def test_what_an_image_does_not_resemble_is_absent(steps: Steps) -> None:
+    prototypes = steps.prototypes()
+    nothing = LabelingSettings(path="guided", guidance_thresh=1, points_per_side=2)
+    plan = steps.plan(prototypes, labeling=nothing)
+    steps.label(prototypes, plan, labeling=nothing)
+    assert len(_similarities(steps, plan)) == 0
+    assert steps.labels(plan)[1].num_prompts.tolist() == [0] * 5
+    assert verify_store(steps.store).problems == []
+
+
+def test_paths_that_prompt_everywhere_store_no_similarities(steps: Steps) -> None:
+    prototypes = steps.prototypes()
+    plan = steps.plan(prototypes)
+    steps.label(prototypes, plan)
+    assert not any("category_similarities" in file.name for file in steps.store.folder.list_files())
 
 
 def test_a_fault_of_the_world_leaves_the_shard_to_be_labeled_again(

@@ -77,6 +77,14 @@ def test_each_category_has_the_largest_cosine_of_any_patch() -> None:
     assert_close(_guidance(0.9, prototypes)(features).similarity_K, torch.tensor(expected), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("thresh", [0.3, 0.5, None])
+def test_the_categories_above_the_threshold_are_named(thresh: float | None) -> None:
+    guide = _guidance(thresh, _prototypes(8, number=6))(_features(7))
+    above = [] if thresh is None else torch.nonzero(guide.similarity_K > thresh)[:, 0].tolist()
+    assert guide.class_index_k.tolist() == (list(range(6)) if thresh is None else above)
+    assert len(guide.class_index_k) > 0
+
+
 # --- a labeler with guidance -----------------------------------------------------------------------------------------
 
 

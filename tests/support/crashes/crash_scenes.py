@@ -51,6 +51,7 @@ def _project(folder: Path, weights: Path) -> Project:
     project = write_project(folder, weights, num_targets=NUM_IMAGES)
     project.content["references"]["annotations"] = str(folder / "boxes.json")
     project.content["labeling"]["box_nms_thresh"] = 1.0  # so that images have several detections, of which some may go
+    project.content["labeling"] |= {"path": "guided", "guidance_thresh": None}  # the path with most tables, all filled
     project.content["batches"]["images_per_shard"] = _IMAGES_PER_SHARD
     return project
 

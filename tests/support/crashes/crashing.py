@@ -211,7 +211,10 @@ def _find_less() -> None:
     def less(found: FoundInstances, image_id: str) -> ImageLabels:
         all_of_them = labels(found, image_id)
         detections = all_of_them.detections[1:]
-        return all_of_them._replace(detections=detections.replace(score=detections.score * 0.9))
+        similarities = all_of_them.similarities.replace(similarity=all_of_them.similarities.similarity * 0.9)
+        return all_of_them._replace(
+            detections=detections.replace(score=detections.score * 0.9), similarities=similarities
+        )
 
     FoundInstances.labels = less  # type: ignore[method-assign]
 

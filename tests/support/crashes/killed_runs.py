@@ -22,7 +22,7 @@ from tests.support.samples import table_rows
 from tests.support.servers.object_stores import ObjectStore
 
 NUM_IMAGES = 10
-TABLES = ("detections", "labeled_images")
+TABLES = ("detections", "labeled_images", "category_similarities")
 _CHANGING = ("created", "created_by")  # what manifests say that is another at every attempt
 
 Contents = dict[str, Any]

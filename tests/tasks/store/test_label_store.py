@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refseg_core.errors import StoreError
-from refseg_core.tables import Detections, Images, LabeledImages
+from refseg_core.tables import CategorySimilarities, Detections, Images, LabeledImages
 from tasks.store import label_store as labels_module
 from tasks.store import shard_plans as plans_module
 from tasks.store.label_store import StoredLabels, newest_labels, open_labels
 from tasks.store.shard_plans import Shard
 from tasks.store.store import Artifact, Recipe, Store, made_by
-from tests.support.samples import images_table, labels_of, table_rows
+from tests.support.samples import images_table, labels_of, similarities_of, table_rows
 
 pytest_plugins = ["tests.support.servers.stores"]
 
@@ -200,11 +200,17 @@ def test_a_run_that_was_never_planned_has_no_labels(run: StoredLabels) -> None:
     assert list(run.read(images_table("a"))) == []
 
 
-def _put_detections(run: StoredLabels, shard: Shard, detections: Detections, labeled: LabeledImages) -> None:
+def _put_detections(
+    run: StoredLabels,
+    shard: Shard,
+    detections: Detections,
+    labeled: LabeledImages,
+    similarities: CategorySimilarities | None = None,
+) -> None:
     """What a writer leaves that is killed after its first part."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Store, "put_table", _killed)
-        run.commit(shard, detections, labeled)
+        run.commit(shard, detections, labeled, similarities)
 
 
 def _killed(*_: object) -> None:
@@ -237,6 +243,35 @@ def test_where_another_attempt_left_other_detections_both_tables_tell_of_that_at
     assert of_images.num_detections.tolist() == [3, 3]
     assert of_images.num_proposals.tolist() == [7, 8]
     assert of_images.seconds.tolist() == [9, 9]
+
+
+def _similarities(run: StoredLabels, shard: Shard) -> CategorySimilarities:
+    part = next(part for part in run.shard_manifest(shard)["tables"] if part["table"] == "category_similarities")  # type: ignore[index]
+    return run.store.read_part(f"{run.root}/category_similarities", part, CategorySimilarities)
+
+
+def test_similarities_are_a_part_of_the_shard_and_labels_are_read_as_without(run: StoredLabels) -> None:
+    images = images_table("a", "b")
+    (shard,) = run.plan(images, 2)
+    run.commit(shard, *labels_of(images), similarities_of(images))
+    assert _similarities(run, shard).equals(similarities_of(images))
+    assert _read(run)[0].equals(labels_of(images)[0])
+
+
+@pytest.mark.parametrize("similarity", [0.5, None])
+def test_where_another_attempt_left_detections_the_similarities_are_that_attempts(
+    run: StoredLabels, similarity: float | None
+) -> None:
+    """Also where that attempt has none, as those of older versions."""
+    images = images_table("a", "b")
+    (shard,) = run.plan(images, 2)
+    theirs = None if similarity is None else similarities_of(images, similarity)
+    _put_detections(run, shard, *labels_of(images), theirs)
+    run.commit(shard, *labels_of(images), similarities_of(images, 0.75))
+    if theirs is None:
+        assert len(run.shard_manifest(shard)["tables"]) == 2  # type: ignore[index]
+    else:
+        assert _similarities(run, shard).equals(theirs)
 
 
 @anywhere

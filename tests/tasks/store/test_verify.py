@@ -9,7 +9,7 @@ import pytest
 from tasks.store.store import Store
 from tasks.store.verify import verify_store
 from tests.support.label_stores import LabelStore
-from tests.support.samples import images_table, labels_of
+from tests.support.samples import images_table, labels_of, similarities_of
 
 
 @pytest.fixture
@@ -92,6 +92,24 @@ def test_a_shard_that_labels_other_images_than_its_plan_names_is_named() -> None
     labels.run.commit(shard, *labels_of(images_table("a", "c")))
     (what,) = _problems(labels).values()
     assert what == "labels 2 images, not the 2 that its plan names"
+
+
+@pytest.mark.parametrize("similar", [["a"], ["a", "b", "c"]])
+def test_a_shard_whose_similarities_do_not_explain_its_prompts_is_named(similar: list[str]) -> None:
+    labels = LabelStore()
+    (shard,) = labels.begin_night("a", "b")
+    labels.run.commit(shard, *labels_of(images_table("a", "b")), similarities_of(images_table(*similar)))
+    assert _problems(labels) == {
+        f"{labels.run.root}/shards/{shard.name}.json": "prompts other images than those whose similar categories it "
+        "names"
+    }
+
+
+def test_labels_of_paths_without_similarities_have_no_problems() -> None:
+    labels = LabelStore(is_guided=False)
+    labels.night("a", "b", "c", unreadable=["b"])
+    assert _problems(labels) == {}
+    assert not any("category_similarities" in name for name in labels.names())
 
 
 def test_shards_whose_plan_is_lost_are_named(labels: LabelStore) -> None:
