@@ -122,7 +122,7 @@ class Prototypes(Table):
 class Detections(Table):
     """The labeled instances, by image, then by falling score."""
 
-    KEY: ClassVar = ("image_id", "category_id", "score")
+    KEY: ClassVar[tuple[str, ...]] = ("image_id", "category_id", "score")
 
     image_id: Array = column(pa.string(), "the image it lies in")
     category_id: Array = column(pa.int64(), "its category")
@@ -256,3 +256,54 @@ class BenchmarkNumbers(Table):
         pa.float64(), "the published standard deviation; null where none is known", unit="%", nullable=True
     )
     verified: Array = column(pa.string(), "what of the benchmark was run with refseg, and where not, why")
+
+
+@dataclass(frozen=True, eq=False)
+class VariantLabels(Detections):
+    """The instances that variants of labeling found while they were compared."""
+
+    KEY: ClassVar = ("variant", "seed", "image_id", "category_id", "score")
+
+    variant: Array = column(pa.string(), "the variant's name")
+    seed: Array = column(pa.int64(), "seed of the references")
+
+    @property
+    def detections(self) -> Detections:
+        """The instances alone."""
+        return Detections.from_arrow(self.to_arrow())
+
+
+@dataclass(frozen=True, eq=False)
+class VariantImages(Table):
+    """What labeling an image took, while variants of labeling were compared."""
+
+    KEY: ClassVar = ("variant", "seed", "image_id")
+
+    variant: Array = column(pa.string(), "the variant's name")
+    seed: Array = column(pa.int64(), "seed of the references")
+    image_id: Array = column(pa.string(), "the image")
+    num_prompts: Array = column(pa.int64(), "points that the segmenter was prompted with; 0: it never saw the image")
+    prompt_share: Array = column(pa.float64(), "these as a share of the grid's points, in [0, 1]")
+    num_proposals: Array = column(pa.int64(), "masks to choose from")
+    num_detections: Array = column(pa.int64(), "instances found")
+
+
+@dataclass(frozen=True, eq=False)
+class VariantNumbers(Table):
+    """What variants of labeling reached side by side, and what they cost."""
+
+    KEY: ClassVar = ("variant", "seed", "iou_type", "metric")
+
+    variant: Array = column(pa.string(), "the variant's name; the first is what others are compared with")
+    seed: Array = column(pa.int64(), "seed of the references; null for the mean over all", nullable=True)
+    iou_type: Array = column(pa.string(), "'bbox' or 'segm': what was compared; 'none' for cost")
+    metric: Array = column(
+        pa.string(),
+        "AP, AP50, AP75, APs, APm and APl as COCO says; covered, covered_s, covered_m, covered_l, labeled_right and "
+        "mask_iou: what limits them; cost for each image: num_prompts, prompt_share, skipped_share, seconds, also of "
+        "each stage, and peak_bytes",
+    )
+    value: Array = column(pa.float64(), "the number; shares and AP in [0, 1], -1 where nothing defines it")
+    difference: Array = column(pa.float64(), "the number minus the first variant's; null if undefined", nullable=True)
+    low: Array = column(pa.float64(), "lower end of the difference's 95 % interval; null: not drawn", nullable=True)
+    high: Array = column(pa.float64(), "its upper end", nullable=True)

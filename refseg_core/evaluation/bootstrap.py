@@ -2,7 +2,8 @@
 
 Nothing is matched again: an image that is drawn twice counts its detections and annotations twice.
 
-Shapes: B drawn sets, I images, D detections by falling score, P right ones of them, R recall points.
+Shapes: B drawn sets, S sets of references, I images, D detections by falling score, P right ones of them, R recall
+points.
 """
 
 from collections.abc import Sequence
@@ -24,10 +25,28 @@ Counts = npt.NDArray[np.int32]
 
 def ap_interval(matches: Sequence[CategoryMatches], num_images: int) -> tuple[float, float]:
     """Returns the bounds of 95 % of the drawn sets' APs; -1 twice where there is no ground truth."""
-    drawn = np.random.default_rng(_SEED).multinomial(num_images, np.full(num_images, 1 / num_images), _NUM_SETS)
-    values = resampled_ap(matches, drawn.astype(np.int32))
-    known = values[values > NO_VALUE]
-    low, high = np.percentile(known, _PERCENTILES).tolist() if len(known) else (NO_VALUE, NO_VALUE)
+    values = drawn_ap(matches, num_images)
+    return _bounds(values[values > NO_VALUE])
+
+
+def paired_interval(first_SB: Floats, other_SB: Floats) -> tuple[float, float]:
+    """Returns the bounds of 95 % of the differences of AP, the other's minus the first's, on the same drawn sets.
+
+    AP [S, B] as of `drawn_ap`, of S sets of references, whose mean counts. Drawn sets without ground truth are left
+    out; -1 twice where all are.
+    """
+    is_known = ((first_SB > NO_VALUE) & (other_SB > NO_VALUE)).all(axis=0)
+    return _bounds((other_SB - first_SB)[:, is_known].mean(axis=0))
+
+
+def drawn_ap(matches: Sequence[CategoryMatches], num_images: int, num_sets: int = _NUM_SETS) -> Floats:
+    """Returns AP [B] of the drawn sets, -1 without ground truth; for so many images they are the same every time."""
+    drawn = np.random.default_rng(_SEED).multinomial(num_images, np.full(num_images, 1 / num_images), num_sets)
+    return resampled_ap(matches, drawn.astype(np.int32))
+
+
+def _bounds(values: Floats) -> tuple[float, float]:
+    low, high = np.percentile(values, _PERCENTILES).tolist() if len(values) else (NO_VALUE, NO_VALUE)
     return low, high
 
 
