@@ -69,18 +69,10 @@ class Comparison:
 
 def compare_paths(inputs: Inputs, paths: Sequence[str]) -> Comparison:
     """Labels every image on every path, a batch at a time, in an order that turns; warms up before it measures."""
-    runs = {path: _Run(inputs, path) for path in paths}
-    size = runs[paths[0]].labeler.images_per_batch
-    batches = [range(start, min(start + size, len(inputs.names))) for start in range(0, len(inputs.names), size)]
+    runs = {path: LabelingRun(inputs, path) for path in paths}
     report(ProgressStep.BENCH, total=len(paths) * len(inputs.names), doing="counting operations")
     arithmetic = count_arithmetic(inputs.segmenter, inputs.encoder)
-    with tempfile.TemporaryDirectory() as place:
-        target = Folder(place)
-        _warm_up(runs, target)
-        for number, batch in enumerate(batches):
-            for path in _turned(paths, number):
-                runs[path].label(batch, target)
-                report(ProgressStep.BENCH, advanced=len(batch))
+    label_in_turn(list(runs.values()), len(inputs.names))
     first = runs[paths[0]]
     return Comparison(
         measure_ceilings(inputs.device),
@@ -92,41 +84,55 @@ def compare_paths(inputs: Inputs, paths: Sequence[str]) -> Comparison:
     )
 
 
-def _turned(paths: Sequence[str], number: int) -> list[str]:
-    start = number % len(paths)
-    return [*paths[start:], *paths[:start]]
+def label_in_turn(runs: Sequence["LabelingRun"], num_images: int) -> None:
+    """Labels so many images in each run, a batch at a time, in an order that turns; warms up before it measures."""
+    size = runs[0].labeler.images_per_batch
+    batches = [range(start, min(start + size, num_images)) for start in range(0, num_images, size)]
+    with tempfile.TemporaryDirectory() as place:
+        target = Folder(place)
+        _warm_up(runs, target)
+        for number, batch in enumerate(batches):
+            first = number % len(runs)
+            for run in [*runs[first:], *runs[:first]]:
+                run.label(batch, target)
+                report(ProgressStep.BENCH, advanced=len(batch))
 
 
-def _warm_up(runs: dict[str, "_Run"], target: Folder) -> None:
+def _warm_up(runs: Sequence["LabelingRun"], target: Folder) -> None:
     """A few points of an image each, so that libraries and memory are ready; what is compiled, at its full size."""
-    for path, run in runs.items():
+    for run in runs:
         inputs = run.inputs
         if not inputs.batches.compiled:
             few = min(_FEW, inputs.labeling.points_per_side)
             inputs = replace(inputs, labeling=inputs.labeling.model_copy(update={"points_per_side": few}))
-        _Run(inputs, path, doing="warming up").label(range(1), target)
+        LabelingRun(inputs, run.path, doing="warming up").label(range(1), target)
 
 
-class _Run:
+class LabelingRun:
     """A path at work, and what was measured of it."""
 
     def __init__(self, inputs: Inputs, path: str, *, doing: str = "labeling") -> None:
         self.inputs = inputs
         self.path = path
         self._doing = doing
-        self._watch = Stopwatch(inputs.device)
+        self._watch = Stopwatch(inputs.device, STAGES)
         settings = inputs.labeling.model_copy(update={"path": path})
         self.labeler = BatchLabeler(
             inputs.segmenter, inputs.encoder, inputs.prototypes, settings, inputs.batches, stage=self._stage
         )
         self._found: list[Detections] = []
         self._prompts: list[PromptCounts] = []
-        self._peak = 0
+        self.peak_bytes = 0
 
     @property
     def detections(self) -> Detections:
         """Of all images so far."""
         return Detections.concatenate([Detections.empty(), *self._found])
+
+    @property
+    def seconds(self) -> dict[str, list[float]]:
+        """Of each stage, an entry an image so far."""
+        return self._watch.seconds
 
     def label(self, rows: range, target: Folder) -> None:
         """Labels images of these rows, from the bytes of their files to those of the table."""
@@ -136,15 +142,15 @@ class _Run:
             target.replace(f"{self.path}.parquet", table_to_parquet(Detections.concatenate(found)))
         self._watch.next_images(len(rows))
         self._found += found
-        self._peak = max(self._peak, peak_bytes(self.inputs.device))
+        self.peak_bytes = max(self.peak_bytes, peak_bytes(self.inputs.device))
 
     def result(self, expected: Detections, arithmetic: Arithmetic) -> PathResult:
         """What was measured, and how the labels compare."""
         return PathResult(
             self.path,
-            {stage: self._watch.seconds[stage] for stage in STAGES},
+            self.seconds,
             arithmetic.per_image(self._prompts, is_plain=LABELING_PATHS[self.path].is_plain),
-            self._peak,
+            self.peak_bytes,
             compare_labels(expected, self.detections),
             self._average_precision(),
         )

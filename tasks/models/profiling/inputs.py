@@ -55,9 +55,9 @@ def inputs_of_run(
     dataset: Artifact,
     prototypes: Artifact,
     spec: LabelSpec,
-    num_images: int,
+    num_images: int | None,
 ) -> Inputs:
-    """A run's first images, models and prototypes; with ground truth where the dataset has any."""
+    """A run's first images (None: all), models and prototypes; with ground truth where the dataset has any."""
     images = store.load(dataset, Images)[:num_images]
     truth = ground_truth(store, dataset, prototypes)
     return Inputs(

@@ -49,7 +49,7 @@ def measure_ceilings(device: torch.device, *, seconds: float = _SECONDS) -> Ceil
     report(ProgressStep.CEILINGS, total=len(computed) + 1)
     products = {_name(dtype): _largest(_products(device, dtype), device, seconds) for dtype in computed}
     return Ceilings(
-        machine=_describe(device),
+        machine=describe_machine(device),
         product_flops=products,
         emulated=tuple(_name(dtype) for dtype in _PRECISIONS if dtype not in computed),
         copied_bytes=_largest(_copies(device), device, seconds),
@@ -117,7 +117,8 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _describe(device: torch.device) -> str:
+def describe_machine(device: torch.device) -> str:
+    """Returns what the models run on: processor or GPU, threads, and the release of torch."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     processor = this_processor()

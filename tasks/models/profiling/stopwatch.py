@@ -3,8 +3,7 @@
 import resource
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -14,12 +13,15 @@ _FORGET_THE_PEAK = "5"
 
 
 class Stopwatch:
-    """Seconds of each stage, by name, one entry an image; a stage that is gone through several times adds up."""
+    """Seconds of each of these stages, by name, one entry an image.
 
-    def __init__(self, device: torch.device) -> None:
+    A stage that is gone through several times adds up; one that an image does not go through takes 0.
+    """
+
+    def __init__(self, device: torch.device, stages: Sequence[str]) -> None:
         self._device = device
-        self.seconds: dict[str, list[float]] = defaultdict(list)
-        self._current: dict[str, float] = defaultdict(float)
+        self.seconds: dict[str, list[float]] = {stage: [] for stage in stages}
+        self._current = dict.fromkeys(stages, 0.0)
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
@@ -34,7 +36,7 @@ class Stopwatch:
         """What was measured since the last call was so many images, which share it evenly."""
         for stage, seconds in self._current.items():
             self.seconds[stage] += [seconds / number] * number
-        self._current.clear()
+            self._current[stage] = 0.0
 
 
 def finish(device: torch.device) -> None:

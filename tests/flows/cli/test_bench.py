@@ -100,13 +100,14 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_measured(
 
 
 def test_a_stopwatch_adds_up_what_happens_in_a_stage_and_shares_it_among_images() -> None:
-    watch = Stopwatch(torch.device("cpu"))
+    watch = Stopwatch(torch.device("cpu"), ["decoder", "merging"])
     for _ in range(3):
         with watch("decoder"):
             pass
     watch.next_images(2)
     first, second = watch.seconds["decoder"]
     assert first == second > 0
+    assert watch.seconds["merging"] == [0, 0]
 
 
 @pytest.mark.parametrize("path", list(LABELING_PATHS))
