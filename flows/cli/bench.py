@@ -76,7 +76,7 @@ def bench(context: click.Context, /, *, paths: str, num_images: int, out: str, *
         return
     from flows.terminal import progress_bars
 
-    chosen, folder = _chosen(paths), _made(out)
+    chosen, folder = _chosen(paths), made_folder(out)
     with progress_bars(), _inputs(**what, num_images=num_images) as inputs:
         from tasks.models.profiling.compare_paths import compare_paths
 
@@ -86,7 +86,7 @@ def bench(context: click.Context, /, *, paths: str, num_images: int, out: str, *
     report_comparison(comparison, folder)
 
 
-def _made(out: str) -> Path:
+def made_folder(out: str) -> Path:
     """Returns the folder, which is there before minutes are spent on what it will hold."""
     folder = Path(out)
     try:
@@ -114,7 +114,7 @@ def scale(*, out: str, **what: Any) -> None:
     """Measure how cost grows with points, categories (20, 80, 1203), image size, references and images."""
     from flows.terminal import progress_bars
 
-    folder = _made(out)
+    folder = made_folder(out)
     with progress_bars(), _inputs(**what, num_images=1) as inputs:
         from tasks.models.profiling.scaling import measure_growth
 
@@ -147,7 +147,7 @@ def _chosen_inputs(
 ) -> Iterator["Inputs"]:
     with tempfile.TemporaryDirectory(prefix="refseg-bench-") as place:
         if models is None:
-            yield _of_run(config_file or _demo(Path(place)), device, num_images)
+            yield _of_run(config_file or demo_config(Path(place)), device, num_images)
             return
         if config_file is not None:
             raise ConfigurationError("--config and --random: choose one of the two.")
@@ -159,7 +159,8 @@ def _chosen_inputs(
         )
 
 
-def _demo(folder: Path) -> str:
+def demo_config(folder: Path) -> str:
+    """Returns the configuration file of the demo, which it writes into the folder with all that it needs."""
     from flows.demo import write_demo
 
     return str(write_demo(folder))

@@ -12,9 +12,11 @@ import yaml
 from click.shell_completion import get_completion_class
 
 from flows.cli.bench import bench
+from flows.cli.bench_accuracy import accuracy
 from flows.cli.benchmark import benchmark
 from flows.cli.service import service
 from flows.cli.store import STORE_COMMANDS
+from flows.config.flag_values import parse_numbers
 from flows.config.loading import load_config
 from flows.config.run_config import Key, RunConfig, keys
 from flows.config.template import template
@@ -194,18 +196,11 @@ def study(config_file: str, seeds: str, shots: str, out: str, **flags: str | Non
     from flows.reports.study_report import report_study
     from flows.study import plan_study, run_study
 
-    lists = [_numbers(name, given, least) for name, given, least in (("--seeds", seeds, 0), ("--shots", shots, 1))]
+    lists = [parse_numbers(name, given, least) for name, given, least in (("--seeds", seeds, 0), ("--shots", shots, 1))]
     configs = plan_study(_load(config_file, flags), *lists)
     with checked_session(configs[-1]):  # the most references, so that missing ones are reported first
         runs = run_study(configs)
     report_study(runs, Path(out))
-
-
-def _numbers(flag: str, given: str, least: int) -> list[int]:
-    numbers = [part.strip() for part in given.split(",")]
-    if len(set(numbers)) < len(numbers) or not all(part.isdecimal() and int(part) >= least for part in numbers):
-        raise ConfigurationError(f"{flag}: expected numbers of at least {least}, each once, as 1,2,5; got {given!r}.")
-    return [int(part) for part in numbers]
 
 
 @main.group()
@@ -258,5 +253,6 @@ def completion(shell: str) -> None:
     click.echo(completer(main, {}, "refseg", "_REFSEG_COMPLETE").source())
 
 
+bench.add_command(accuracy)
 for command in (*STORE_COMMANDS, bench, benchmark, service):
     main.add_command(command)

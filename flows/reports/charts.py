@@ -17,6 +17,7 @@ from tasks.models.profiling.scaling import Growth
 
 _STYLE: Any = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
 _ASIDE = 1.03
+_LEAST_AP = 2.0  # points of an axis: smaller differences shall not look large
 _FEWEST_SHOWN = 0.002  # of a bar: thinner stages would only fill the legend
 
 
@@ -103,3 +104,35 @@ def draw_study(by_metric: Mapping[str, Sequence[Spread]], path: Path) -> None:
         axes.set_ylabel("mean and standard deviation over seeds")
         axes.legend(frameon=False)
         figure.savefig(path, dpi=110)
+
+
+def draw_pareto(points: Mapping[str, tuple[float, float, Sequence[float]]], kind: str, path: Path) -> None:
+    """Draws each variant's AP, mean and of each seed, against its seconds; a line joins those that none beats in both.
+
+    `points`: by the variant's name its seconds, mean AP and APs, in [0, 1].
+    """
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(7, 4.5), layout="constrained")
+        axes = figure.add_subplot()
+        for name, (seconds, mean, of_seeds) in points.items():
+            axes.scatter([seconds] * len(of_seeds), [100 * ap for ap in of_seeds], s=12, alpha=0.4, color="gray")
+            axes.scatter([seconds], [100 * mean], s=50, zorder=3)
+            axes.annotate(name, (seconds, 100 * mean), xytext=(7, 5), textcoords="offset points")
+        front = _unbeaten([(seconds, 100 * mean) for seconds, mean, _ in points.values()])
+        axes.plot(*zip(*front, strict=True), color="gray", linewidth=1, linestyle="--")
+        axes.margins(x=0.2, y=0.1)
+        axes.set_xlim(left=0)
+        low, high = axes.get_ylim()
+        axes.set_ylim(min(low, (low + high - _LEAST_AP) / 2), max(high, (low + high + _LEAST_AP) / 2))
+        axes.set_xlabel("seconds an image")
+        axes.set_ylabel(f"{kind} AP: mean, and of each seed's references")
+        figure.savefig(path, dpi=110)
+
+
+def _unbeaten(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Returns the points that no other beats in both, by ascending seconds."""
+    front: list[tuple[float, float]] = []
+    for seconds, ap in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or ap > front[-1][1]:
+            front.append((seconds, ap))
+    return front

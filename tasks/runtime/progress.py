@@ -20,6 +20,7 @@ class ProgressStep(StrEnum):
     BENCHMARK = "benchmark"
     BENCH = "bench"
     BENCH_SCALE = "bench scale"
+    BENCH_ACCURACY = "bench accuracy"
     CEILINGS = "ceilings"
 
     @property

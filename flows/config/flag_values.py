@@ -1,0 +1,71 @@
+"""Values of flags that are lists: numbers, and variants of the labeling settings."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from refseg_core.errors import ConfigurationError
+from refseg_core.settings import LabelingSettings
+from refseg_core.settings.labeling_paths import LABELING_PATHS
+
+
+def parse_numbers(flag: str, given: str, least: int) -> list[int]:
+    """Returns different numbers of at least `least`, given as 1,2,5. Raises ConfigurationError for anything else."""
+    numbers = [part.strip() for part in given.split(",")]
+    if len(set(numbers)) < len(numbers) or not all(part.isdecimal() and int(part) >= least for part in numbers):
+        raise ConfigurationError(f"{flag}: expected numbers of at least {least}, each once, as 1,2,5; got {given!r}.")
+    return [int(part) for part in numbers]
+
+
+def parse_variants(given: str, settings: LabelingSettings) -> dict[str, LabelingSettings]:
+    """Returns the settings of each variant, by name: the given ones, changed as the variant says.
+
+    `exact,wide:path=exact,points_per_side=64` are two: a path, and a name of one's own with keys of `labeling`; a path
+    takes keys, too, and then its name is all of it, as in `guided:guidance_thresh=0.3`. Raises ConfigurationError.
+    """
+    variants = {}
+    for text in _texts(given):
+        name, _, changes = text.partition(":")
+        is_path = name in LABELING_PATHS
+        if not name or not (is_path or changes):
+            raise ConfigurationError(
+                f"--variants: {text!r} is neither a path, {', '.join(LABELING_PATHS)}, nor a name with keys of "
+                "labeling, as wide:path=exact,points_per_side=64."
+            )
+        own = settings.model_copy(update={"path": name}) if is_path else settings
+        if (name := text if is_path else name) in variants:
+            raise ConfigurationError(f"--variants: expected each once; got {name!r} twice.")
+        variants[name] = _changed(own, text, changes)
+    return variants
+
+
+def _texts(given: str) -> Iterator[str]:
+    """Yields each variant's text: a part with '=' and no name of its own belongs to the one before."""
+    text = ""
+    for part in map(str.strip, given.split(",")):
+        if text and "=" in part and ":" not in part.partition("=")[0]:
+            text += f",{part}"
+            continue
+        if text:
+            yield text
+        text = part
+    yield text
+
+
+def _changed(settings: LabelingSettings, text: str, changes: str) -> LabelingSettings:
+    pairs = [change.partition("=") for change in changes.split(",") if change]
+    values = {key.strip(): _value(text, key, value) for key, _, value in pairs}
+    try:
+        return LabelingSettings.model_validate(settings.model_dump() | values)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise ConfigurationError(f"--variants: {text!r}: {problems}.") from error
+
+
+def _value(text: str, key: str, value: str) -> Any:
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"--variants: {text!r}: {key}: {value!r} cannot be read.") from error

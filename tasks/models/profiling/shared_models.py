@@ -1,0 +1,168 @@
+"""Models for many labelers of one image after the other, which compute once what does not depend on references.
+
+That is the image's embedding, its features and each prompt's masks: almost all the time of an image. Labels are those
+of the models themselves. Not for measuring time.
+"""
+
+from collections.abc import Callable, Hashable
+from functools import partial
+from typing import Any, Generic, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+from refseg_core.models.protocols import Encoder, ImageEmbedding, PreviewsPoints, Segmenter
+
+_Made = TypeVar("_Made")
+_Masks = tuple[Tensor, Tensor]  # logits [n, side, side] and predicted IoU [n]
+
+
+class SharedModels:
+    """A segmenter and an encoder that remember what they made of the current image."""
+
+    def __init__(self, segmenter: Segmenter, encoder: Encoder) -> None:
+        self._segmenter, self._encoder = _SharedSegmenter(segmenter), _SharedEncoder(encoder)
+        self.segmenter, self.encoder = cast(Segmenter, self._segmenter), cast(Encoder, self._encoder)
+
+    def next_image(self) -> None:
+        """Forgets the current image: the next inputs are of another one."""
+        self._segmenter.forget()
+        self._encoder.forget()
+
+
+class _OfImage(Generic[_Made]):
+    """A function that remembers its first input, an image, and its result; other inputs, such as crops, go through."""
+
+    def __init__(self, function: Callable[[Tensor], _Made]) -> None:
+        self._function = function
+        self._known: dict[Hashable, tuple[Tensor, _Made]] = {}
+
+    def __call__(self, images_B3SS: Tensor) -> _Made:
+        precision = _precision(images_B3SS.device)
+        if precision not in self._known:
+            self._known[precision] = images_B3SS, self._function(images_B3SS)
+        known_B3SS, made = self._known[precision]
+        return made if torch.equal(known_B3SS, images_B3SS) else self._function(images_B3SS)
+
+    def forget(self) -> None:
+        self._known.clear()
+
+
+def _precision(device: torch.device) -> Hashable:
+    """What paths change about how numbers are computed."""
+    return torch.is_autocast_enabled(device.type), torch.backends.cuda.matmul.allow_tf32
+
+
+class _SharedEncoder:
+    """An encoder whose features of the current image are computed once."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._encode = _OfImage(encoder)
+        self.forget = self._encode.forget
+
+    def __call__(self, images_B3EE: Tensor) -> Tensor:
+        return self._encode(images_B3EE)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._encoder, name)
+
+
+class _SharedSegmenter:
+    """A segmenter whose embedding of the current image, and masks of its point decoder, are computed once.
+
+    Its own masks, those of the path `plain`, are not.
+    """
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        self._segmenter = segmenter
+        # In float32, which labelers ask for: converted by each of them, it would be another embedding for each.
+        self.embed = _OfImage(lambda images: segmenter.embed(images).float())
+        self._decoders: dict[bool, _SharedDecoder] = {}
+
+    def point_decoder(self, *, is_compiled: bool = False) -> "_SharedDecoder":
+        """Returns the decoder that all labelers share."""
+        if is_compiled not in self._decoders:
+            self._decoders[is_compiled] = _SharedDecoder(self._segmenter.point_decoder(is_compiled=is_compiled))
+        return self._decoders[is_compiled]
+
+    def forget(self) -> None:
+        self.embed.forget()
+        for decoder in self._decoders.values():
+            decoder.forget()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._segmenter, name)
+
+
+class _SharedDecoder:
+    """A decoder whose prompts are numbers, each of them decoded once for the current image."""
+
+    def __init__(self, decoder: PreviewsPoints[Any]) -> None:
+        self._decoder = decoder
+        self._numbers_of: dict[bytes, Tensor] = {}
+        self._prompts_RTW: Tensor | None = None
+        self._images: dict[Hashable, _Decoded] = {}
+
+    def prompts(self, points_N2: Tensor) -> Tensor:
+        """Returns the numbers of these points' prompts, int64 [N]; the same points have the same numbers."""
+        places = points_N2.cpu().numpy().tobytes()
+        if places not in self._numbers_of:
+            known = [] if self._prompts_RTW is None else [self._prompts_RTW]
+            self._prompts_RTW = torch.cat([*known, self._decoder.prompts(points_N2)])
+            last = len(self._prompts_RTW)
+            self._numbers_of[places] = torch.arange(last - len(points_N2), last, device=points_N2.device)
+        return self._numbers_of[places]
+
+    def prepare(self, embedding: ImageEmbedding) -> "_Decoded":
+        """Prepares an embedding once, however often it is asked for."""
+        cells = embedding.stride16_BWhw
+        key = cells.data_ptr(), _precision(cells.device)
+        if key not in self._images:
+            self._images[key] = _Decoded(embedding, self._decoder.prepare(embedding))
+        return self._images[key]
+
+    def decode_points(
+        self, image: "_Decoded", number_N: Tensor, *, pred_iou_thresh: float | None, **options: Any
+    ) -> _Masks:
+        """Decodes prompts that were not decoded with these options yet, and returns those above the threshold."""
+        decode = partial(self._decoder.decode_points, pred_iou_thresh=None, **options)
+        logits, predicted_iou = self._once(tuple(options.items()), image, number_N, decode)
+        if pred_iou_thresh is None:
+            return logits, predicted_iou
+        kept = torch.nonzero(predicted_iou > pred_iou_thresh)[:, 0]
+        return logits[kept], predicted_iou[kept]
+
+    def preview_points(self, image: "_Decoded", number_N: Tensor) -> _Masks:
+        """Previews prompts that were not previewed yet."""
+        return self._once("preview", image, number_N, self._decoder.preview_points)
+
+    def _once(
+        self, what: Hashable, image: "_Decoded", number_N: Tensor, decode: Callable[[Any, Tensor], _Masks]
+    ) -> _Masks:
+        prompts_RTW = self._prompts_RTW
+        assert prompts_RTW is not None
+        return image.once(what, number_N, lambda number_n: decode(image.prepared, prompts_RTW[number_n]))
+
+    def forget(self) -> None:
+        self._images.clear()
+
+
+class _Decoded:
+    """A prepared image and the masks of its prompts so far. Holds the embedding, whose address tells images apart."""
+
+    def __init__(self, embedding: ImageEmbedding, prepared: Any) -> None:
+        self._embedding = embedding
+        self.prepared = prepared
+        self._masks: dict[Hashable, dict[int, _Masks]] = {}
+
+    def once(self, what: Hashable, number_N: Tensor, decode: Callable[[Tensor], _Masks]) -> _Masks:
+        """Returns the masks of all prompts, in order, a fixed number of each; decodes those that are new."""
+        if len(number_N) == 0:
+            return decode(number_N)
+        known, numbers = self._masks.setdefault(what, {}), number_N.tolist()
+        if new := [number for number in numbers if number not in known]:
+            parts = [part.tensor_split(len(new)) for part in decode(number_N.new_tensor(new))]
+            known.update(zip(new, zip(*parts, strict=True), strict=True))
+        masks = [known[number] for number in numbers]
+        return torch.cat([logits for logits, _ in masks]), torch.cat([iou for _, iou in masks])

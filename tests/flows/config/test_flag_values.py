@@ -1,0 +1,53 @@
+"""Flags that are lists: variants of labeling by their names and settings, and numbers."""
+
+import pytest
+
+from flows.config.flag_values import parse_numbers, parse_variants
+from refseg_core.errors import ConfigurationError
+from refseg_core.settings import LabelingSettings
+
+_SETTINGS = LabelingSettings(points_per_side=7)
+
+
+def test_variants_are_paths_paths_with_keys_and_names_with_keys() -> None:
+    given = "exact, guided:guidance_thresh=0.3,points_per_side=9,wide:path=guided,guidance_thresh=null"
+    assert parse_variants(given, _SETTINGS) == {
+        "exact": _SETTINGS,
+        "guided:guidance_thresh=0.3,points_per_side=9": LabelingSettings(
+            path="guided", guidance_thresh=0.3, points_per_side=9
+        ),
+        "wide": LabelingSettings(path="guided", guidance_thresh=None, points_per_side=7),
+    }
+
+
+def test_a_path_may_be_there_several_times_with_other_keys() -> None:
+    names = ["guided:guidance_thresh=0.2", "guided:guidance_thresh=0.3", "guided"]
+    variants = parse_variants(",".join(names), _SETTINGS)
+    assert list(variants) == names
+    assert [one.guidance_thresh for one in variants.values()] == [0.2, 0.3, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("", "'' is neither a path, plain, exact"),
+        ("exact,", "'' is neither a path"),
+        ("quick", "'quick' is neither a path"),
+        ("exact,exact", "each once; got 'exact' twice"),
+        ("exact:steps=3", "'exact:steps=3': steps: Extra inputs are not permitted"),
+        ("a:path=quick", "path: Value error, 'quick' is not a labeling path"),
+        ("exact:points_per_side=0", "points_per_side: Input should be greater than or equal to 1"),
+        ("exact:points_per_side=[", "points_per_side: '[' cannot be read"),
+    ],
+)
+def test_other_variants_are_refused(given: str, expected: str) -> None:
+    with pytest.raises(ConfigurationError) as error:
+        parse_variants(given, _SETTINGS)
+    assert expected in str(error.value)
+
+
+def test_numbers_are_different_and_large_enough() -> None:
+    assert parse_numbers("--seeds", "3, 1,2", 0) == [3, 1, 2]
+    for given in ("1,1", "-1", "one", ""):
+        with pytest.raises(ConfigurationError, match="--seeds: expected numbers of at least 0"):
+            parse_numbers("--seeds", given, 0)
