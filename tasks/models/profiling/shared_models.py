@@ -5,7 +5,6 @@ of the models themselves. Not for measuring time.
 """
 
 from collections.abc import Callable, Hashable
-from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
 import torch
@@ -15,6 +14,7 @@ from refseg_core.models.protocols import Encoder, ImageEmbedding, PreviewsPoints
 
 _Made = TypeVar("_Made")
 _Masks = tuple[Tensor, Tensor]  # logits [n, side, side] and predicted IoU [n]
+_ALL_PASS = -1.0  # a threshold of predicted IoU
 
 
 class SharedModels:
@@ -61,8 +61,8 @@ class _SharedEncoder:
         self._encode = _OfImage(encoder)
         self.forget = self._encode.forget
 
-    def __call__(self, images_B3EE: Tensor) -> Tensor:
-        return self._encode(images_B3EE)
+    def __call__(self, images_B3EE: Tensor, **options: Any) -> Tensor:
+        return self._encoder(images_B3EE, **options) if options else self._encode(images_B3EE)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._encoder, name)
@@ -96,7 +96,7 @@ class _SharedSegmenter:
 
 
 class _SharedDecoder:
-    """A decoder whose prompts are numbers, each of them decoded once for the current image."""
+    """A decoder whose prompts are numbers. Each is decoded once for the current image, by whichever of its methods."""
 
     def __init__(self, decoder: PreviewsPoints[Any]) -> None:
         self._decoder = decoder
@@ -122,27 +122,32 @@ class _SharedDecoder:
             self._images[key] = _Decoded(embedding, self._decoder.prepare(embedding))
         return self._images[key]
 
-    def decode_points(
-        self, image: "_Decoded", number_N: Tensor, *, pred_iou_thresh: float | None, **options: Any
-    ) -> _Masks:
-        """Decodes prompts that were not decoded with these options yet, and returns those above the threshold."""
-        decode = partial(self._decoder.decode_points, pred_iou_thresh=None, **options)
-        logits, predicted_iou = self._once(tuple(options.items()), image, number_N, decode)
-        if pred_iou_thresh is None:
-            return logits, predicted_iou
-        kept = torch.nonzero(predicted_iou > pred_iou_thresh)[:, 0]
-        return logits[kept], predicted_iou[kept]
+    def __getattr__(self, name: str) -> Any:
+        """Returns a method of the decoder; what it decodes on a prepared image is decoded once for each prompt."""
+        method = getattr(self._decoder, name)
 
-    def preview_points(self, image: "_Decoded", number_N: Tensor) -> _Masks:
-        """Previews prompts that were not previewed yet."""
-        return self._once("preview", image, number_N, self._decoder.preview_points)
+        def call(image: Any, number_N: Tensor, **options: Any) -> _Masks:
+            if not isinstance(image, _Decoded):
+                return cast(_Masks, method(image, number_N, **options))
+            return self._masks(name, image, number_N, options)
 
-    def _once(
-        self, what: Hashable, image: "_Decoded", number_N: Tensor, decode: Callable[[Any, Tensor], _Masks]
-    ) -> _Masks:
-        prompts_RTW = self._prompts_RTW
+        return call if callable(method) else method
+
+    def _masks(self, name: str, image: "_Decoded", number_N: Tensor, options: dict[str, Any]) -> _Masks:
+        """Returns the masks above the threshold; all are decoded, since another labeler may have another one."""
+        thresh = options.get("pred_iou_thresh")
+        if "pred_iou_thresh" in options:
+            options = options | {"pred_iou_thresh": _ALL_PASS}
+        method, prompts_RTW = getattr(self._decoder, name), self._prompts_RTW
         assert prompts_RTW is not None
-        return image.once(what, number_N, lambda number_n: decode(image.prepared, prompts_RTW[number_n]))
+        what = name, *options.items()
+        logits, predicted_iou = image.once(
+            what, number_N, lambda number_n: method(image.prepared, prompts_RTW[number_n], **options)
+        )
+        if thresh is None:
+            return logits, predicted_iou
+        kept = torch.nonzero(predicted_iou > thresh)[:, 0]
+        return logits[kept], predicted_iou[kept]
 
     def forget(self) -> None:
         self._images.clear()
