@@ -1,9 +1,10 @@
 """Step 5: labels the images of one shard and commits them together."""
 
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain, islice
 from threading import Lock
@@ -12,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from refseg_core.errors import WeightsError
-from refseg_core.labeling.batch_labeler import BatchLabeler
+from refseg_core.labeling.batch_labeler import BatchLabeler, EncodedImage
 from refseg_core.labeling.image_labels import FoundInstances, ImageFrame, ImageLabels
+from refseg_core.masks.bitmasks import PackedMasks
 from refseg_core.settings.labeling_paths import LABELING_PATHS
 from refseg_core.tables import CategorySimilarities, Detections, Images, LabeledImages, Prototypes
 from tasks.datasets.image_reader import ReadImage, read_images
@@ -31,6 +33,7 @@ from tasks.store.shard_plans import Shard
 from tasks.store.store import Store
 
 _FRAMED_AHEAD = _WRITTEN_AT_ONCE = 2  # images; more only take memory
+_MOST_WAITING = 8  # batches of images, until the segmenter gets what there is: full ones where an eighth are prompted
 _labeling = Lock()
 
 
@@ -111,12 +114,14 @@ class _Framed(NamedTuple):
     frame: ImageFrame | None
 
 
-class _Found(NamedTuple):
-    """An image and what the models found in it; nothing in one that cannot be read."""
+@dataclass
+class _Image:
+    """An image on its way through the models: encoded until something is found; neither where it cannot be read."""
 
     read: ReadImage
-    found: FoundInstances | None
-    seconds: float
+    encoded: EncodedImage | None = None
+    found: FoundInstances | None = None
+    seconds: float = 0.0
 
 
 class _Written(NamedTuple):
@@ -133,47 +138,83 @@ def _label_each(
     """Labels in order. While models are at work on images, threads resize the next and write down those before."""
 
     def frame(image: ReadImage) -> _Framed:
-        return _Framed(image, None if image.pixels is None else labeler.to_frame(image.pixels))
+        if image.pixels is None:
+            return _Framed(image, None)
+        kept = image if pictures is not None else replace(image, pixels=None)  # they wait, and may be large
+        return _Framed(kept, labeler.to_frame(image.pixels))
 
-    def write(image: _Found) -> _Written:
+    def write(image: _Image) -> _Written:
         return _written(images, image, pictures)
 
     with closing(prefetch(frame, read, _FRAMED_AHEAD)) as framed, closing(_find_each(labeler, framed)) as found:
         yield from prefetch(write, found, _WRITTEN_AT_ONCE)
 
 
-def _find_each(labeler: BatchLabeler, images: Iterator[_Framed]) -> Generator[_Found, None, None]:
-    while batch := list(islice(images, labeler.images_per_batch)):
-        started = time.perf_counter()
-        readable = [frame for _, frame in batch if frame is not None]
-        found = iter(labeler.find(readable))
-        seconds = (time.perf_counter() - started) / max(1, len(readable))
-        for read, frame in batch:
-            yield _Found(read, None, 0.0) if frame is None else _Found(read, next(found), seconds)
+def _find_each(labeler: BatchLabeler, images: Iterator[_Framed]) -> Generator[_Image, None, None]:
+    """Yields images in order. Those that need the segmenter wait until they fill a batch for it."""
+    size, queue = labeler.images_per_batch, deque[_Image]()
+    while batch := list(islice(images, size)):
+        queue.extend(_encoded(labeler, batch))
+        waiting = _waiting(queue)
+        if len(waiting) >= size or len(queue) >= _MOST_WAITING * size:
+            _find(labeler, waiting[:size])
+        while queue and queue[0].encoded is None:
+            yield queue.popleft()
+    _find(labeler, _waiting(queue))
+    yield from queue
 
 
-def _written(images: Images, image: _Found, pictures: LabelPictures | None) -> _Written:
+def _waiting(images: Iterable[_Image]) -> list[_Image]:
+    return [image for image in images if image.encoded is not None]
+
+
+def _encoded(labeler: BatchLabeler, batch: Sequence[_Framed]) -> list[_Image]:
+    """Returns the images with what the encoder sees in them, and the time it took; those without prompts are done."""
+    started = time.perf_counter()
+    encoded = iter(labeler.encode([frame for _, frame in batch if frame is not None]))
+    images = [_Image(read, None if frame is None else next(encoded)) for read, frame in batch]
+    _share(_waiting(images), started)
+    _find(labeler, [image for image in images if image.encoded is not None and not image.encoded.is_prompted])
+    return images
+
+
+def _find(labeler: BatchLabeler, images: Sequence[_Image]) -> None:
+    """Finds the instances of images, and adds the time it took."""
+    started = time.perf_counter()
+    found = labeler.find_in([image.encoded for image in images if image.encoded is not None])
+    _share(images, started)
+    for image, instances in zip(images, found, strict=True):
+        image.found, image.encoded = instances, None
+
+
+def _share(images: Sequence[_Image], started: float) -> None:
+    """Adds each image's share of the time since."""
+    seconds = time.perf_counter() - started
+    for image in images:
+        image.seconds += seconds / len(images)
+
+
+def _written(images: Images, image: _Image, pictures: LabelPictures | None) -> _Written:
     row = image.read.row
     image_id, version = str(images.image_id[row]), str(images.version[row])
-    if image.found is None or image.read.pixels is None:
+    if image.found is None:
         failed = _unreadable(image_id, version, str(image.read.error))
         return _Written(Detections.empty(), failed, CategorySimilarities.empty())
     labels = image.found.labels(image_id)
-    if pictures is not None:
+    if pictures is not None and image.read.pixels is not None:
         pictures.write(str(images.file_name[row]), image.read.pixels, labels.detections)
-    labeled = _labeled(image_id, version, image.read, labels, image.seconds)
+    labeled = _labeled(image_id, version, image.found.masks, labels, image.seconds)
     return _Written(labels.detections, labeled, labels.similarities)
 
 
-def _labeled(image_id: str, version: str, image: ReadImage, labels: ImageLabels, seconds: float) -> LabeledImages:
-    assert image.pixels is not None
+def _labeled(image_id: str, version: str, masks: PackedMasks, labels: ImageLabels, seconds: float) -> LabeledImages:
     return LabeledImages.row(
         image_id=image_id,
         version=version,
         status="ok" if len(labels.detections) else "empty",
         error=None,
-        height=image.pixels.shape[0],
-        width=image.pixels.shape[1],
+        height=masks.height,
+        width=masks.columns_NWB.shape[1],
         num_proposals=labels.num_proposals,
         num_detections=len(labels.detections),
         num_prompts=labels.num_prompts,

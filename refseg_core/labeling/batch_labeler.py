@@ -58,7 +58,7 @@ def version_of(path: str) -> int:
     return combined(quicker, previews.VERSION) if LABELING_PATHS[path].has_previews else quicker
 
 
-class _EncodedImage(NamedTuple):
+class EncodedImage(NamedTuple):
     """An image as the encoder sees it, and where it resembles the prototypes."""
 
     frame: ImageFrame
@@ -136,7 +136,7 @@ class BatchLabeler:
 
     @property
     def images_per_batch(self) -> int:
-        """How many images `find` should get at once."""
+        """How many images `find`, `encode` and `find_in` should get at once."""
         return self._batches.images.now
 
     def label(self, image_HW3: npt.NDArray[np.uint8], *, image_id: str) -> ImageLabels:
@@ -149,15 +149,23 @@ class BatchLabeler:
         height, width = image_HW3.shape[:2]
         return ImageFrame(resize_to_square(image_HW3, self.segmenter.architecture.image_size), (height, width))
 
-    @torch.inference_mode()
     def find(self, images: Sequence[ImageFrame]) -> list[FoundInstances]:
         """Finds the instances of images, of which `images_per_batch` go through each encoder together.
 
         An image without a point that is worth a prompt does not reach the segmenter.
         """
-        seen = self._in_batches(images, self._encode_images)
-        segmented = iter(self._in_batches([image for image in seen if image.is_prompted], self._segment))
-        return [next(segmented) if image.is_prompted else self._merge(image, self._nothing()) for image in seen]
+        return self.find_in(self.encode(images))
+
+    @torch.inference_mode()
+    def encode(self, images: Sequence[ImageFrame]) -> list[EncodedImage]:
+        """Returns what the encoder sees in images, and where they are worth a prompt."""
+        return self._in_batches(images, self._encode_images)
+
+    @torch.inference_mode()
+    def find_in(self, images: Sequence[EncodedImage]) -> list[FoundInstances]:
+        """Finds the instances of images, of which only those that are prompted cost more than a moment."""
+        segmented = iter(self._in_batches([image for image in images if image.is_prompted], self._segment))
+        return [next(segmented) if image.is_prompted else self._merge(image, self._nothing()) for image in images]
 
     def _in_batches(self, items: Sequence[Item], work: Callable[[Sequence[Item]], list[Result]]) -> list[Result]:
         if not items:
@@ -166,15 +174,15 @@ class BatchLabeler:
         parts = in_batches(rows, self._batches.images, lambda batch: work([items[row] for row in batch]))
         return list(chain.from_iterable(parts))
 
-    def _encode_images(self, images: Sequence[ImageFrame]) -> list[_EncodedImage]:
+    def _encode_images(self, images: Sequence[ImageFrame]) -> list[EncodedImage]:
         with self._stage("encoder"), self._half():
             features_BPC = self._encode(self._pixels(images)).float()
         return [
-            _EncodedImage(image, features_PC, self._guidance(features_PC))
+            EncodedImage(image, features_PC, self._guidance(features_PC))
             for image, features_PC in zip(images, features_BPC, strict=True)
         ]
 
-    def _segment(self, images: Sequence[_EncodedImage]) -> list[FoundInstances]:
+    def _segment(self, images: Sequence[EncodedImage]) -> list[FoundInstances]:
         with self._stage("segmenter"), self._half():
             embedding = self._embed(self._pixels([image.frame for image in images])).float()
         return [self._merge(image, self._propose(image, embedding[index])) for index, image in enumerate(images)]
@@ -182,7 +190,7 @@ class BatchLabeler:
     def _pixels(self, images: Sequence[ImageFrame]) -> Tensor:
         return torch.stack([to_unit_range(image.pixels_SS3) for image in images]).to(self.segmenter.device)
 
-    def _propose(self, image: _EncodedImage, embedding: ImageEmbedding) -> Proposed:
+    def _propose(self, image: EncodedImage, embedding: ImageEmbedding) -> Proposed:
         with self._stage("decoder"), tensor_cores(self.segmenter.device, wanted=self._path.is_half):
             return self._source.propose(embedding, image.features_PC, image.guide.row_n)
 
@@ -193,7 +201,7 @@ class BatchLabeler:
     def _half(self) -> AbstractContextManager[None]:
         return half(self.segmenter.device, wanted=self._path.is_half)
 
-    def _merge(self, image: _EncodedImage, proposed: Proposed) -> FoundInstances:
+    def _merge(self, image: EncodedImage, proposed: Proposed) -> FoundInstances:
         merged, class_index_n = match_and_merge(
             proposed.proposals,
             image.features_PC,

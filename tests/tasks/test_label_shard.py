@@ -1,7 +1,11 @@
 """A shard is labeled once, whatever is wrong with single images, and its labels depend on no other shard."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +15,7 @@ from refseg_core.settings import BatchSettings, LabelingSettings
 from refseg_core.tables import CategorySimilarities, Images
 from tasks import label_shard as label_module
 from tasks.datasets.image_reader import ReadImage
-from tasks.label_shard import ShardSummary
+from tasks.label_shard import ShardSummary, _find_each, _Framed
 from tasks.runtime.progress import Progress, listening
 from tasks.storage.folder import Folder
 from tasks.store.parquet import table_from_parquet
@@ -131,6 +135,77 @@ def test_paths_that_prompt_everywhere_store_no_similarities(steps: Steps) -> Non
     plan = steps.plan(prototypes)
     steps.label(prototypes, plan)
     assert not any("category_similarities" in file.name for file in steps.store.folder.list_files())
+
+
+@pytest.mark.parametrize("images_per_batch", [1, 3])
+def test_guided_labels_do_not_depend_on_which_images_fill_a_batch(steps: Steps, images_per_batch: int) -> None:
+    prototypes = steps.prototypes()
+    everything = LabelingSettings(path="guided", guidance_thresh=None, points_per_side=2, pred_iou_thresh=0)
+    exact = steps.plan(prototypes, labeling=everything.model_copy(update={"path": "exact"}))
+    steps.label(prototypes, exact, labeling=everything.model_copy(update={"path": "exact"}))
+    batches = BatchSettings(images_per_batch=images_per_batch, images_per_shard=5)
+    guided = steps.plan(prototypes, labeling=everything, batches=batches)
+    steps.label(prototypes, guided, labeling=everything, batches=batches)
+    for ours, theirs in zip(steps.labels(guided), steps.labels(exact), strict=True):
+        near = ["score", "predicted_iou", "box_xyxy", "mask_rle", "seconds", "max_similarity"]
+        without = [name for name in near if hasattr(ours, name)]
+        assert table_rows(ours, without=without) == table_rows(theirs, without=without)
+
+
+@dataclass
+class _CountedLabeler:
+    """Sees whether an image, a number, is worth a prompt, and notes which ones come together."""
+
+    images_per_batch: int
+    prompted: Callable[[int], bool]
+    encoded: list[list[int]] = field(default_factory=list)
+    segmented: list[list[int]] = field(default_factory=list)
+
+    def encode(self, images: list[int]) -> list[Any]:
+        self.encoded.append(images)
+        return [SimpleNamespace(number=image, is_prompted=self.prompted(image)) for image in images]
+
+    def find_in(self, images: list[Any]) -> list[int]:
+        if segmented := [image.number for image in images if image.is_prompted]:
+            self.segmented.append(segmented)
+        return [image.number for image in images]
+
+
+def _found(labeler: _CountedLabeler, numbers: Iterable[int], unreadable: Collection[int] = ()) -> list[tuple[int, Any]]:
+    """The images in the order in which they come, each with what was found in it."""
+    framed = (_Framed(ReadImage(i, None, None), None if i in unreadable else i) for i in numbers)  # type: ignore[arg-type]
+    return [(image.read.row, image.found) for image in _find_each(labeler, framed)]  # type: ignore[arg-type]
+
+
+def test_the_segmenter_gets_whole_batches_of_the_images_that_need_it() -> None:
+    labeler = _CountedLabeler(4, prompted=lambda number: number % 3 == 0)
+    assert _found(labeler, range(30), unreadable=[3, 7]) == [(i, None if i in (3, 7) else i) for i in range(30)]
+    assert labeler.segmented == [[0, 6, 9, 12], [15, 18, 21, 24], [27]]
+    assert {len(batch) for batch in labeler.encoded} <= {2, 3, 4}
+
+
+def test_an_image_waits_for_a_batch_only_so_long() -> None:
+    """However few images are prompted, no more than eight batches of images are held."""
+    labeler = _CountedLabeler(2, prompted=lambda number: number in (0, 40))
+    taken: list[int] = []
+
+    def images() -> Iterator[int]:
+        for number in range(60):
+            taken.append(number)
+            yield number
+
+    framed = (_Framed(ReadImage(i, None, None), i) for i in images())  # type: ignore[arg-type]
+    for place, image in enumerate(_find_each(labeler, framed)):  # type: ignore[arg-type]
+        assert image.read.row == place
+        assert len(taken) - place <= 16
+    assert labeler.segmented == [[0], [40]]
+
+
+def test_one_image_at_a_time_waits_for_none() -> None:
+    labeler = _CountedLabeler(1, prompted=lambda number: number == 2)
+    framed = (_Framed(ReadImage(i, None, None), i) for i in range(4))  # type: ignore[arg-type]
+    assert [image.read.row for image in islice(_find_each(labeler, framed), 3)] == [0, 1, 2]  # type: ignore[arg-type]
+    assert labeler.encoded == [[0], [1], [2]]
 
 
 def test_a_fault_of_the_world_leaves_the_shard_to_be_labeled_again(
