@@ -9,6 +9,7 @@ from rich.table import Table as TextTable
 
 from flows.terminal import messages, results, text_table
 from refseg_core.analysis.dataset_summary import Oddity, Overview, overview
+from refseg_core.analysis.label_statistics import PromptShare
 from refseg_core.evaluation.diagnostics import Review
 from refseg_core.evaluation.report import (
     category_table,
@@ -26,7 +27,7 @@ from tasks.models.weights import list_weights
 from tasks.outputs.dataset_overview import draw_overview
 from tasks.specs import DatasetSource
 from tasks.storage.uris import redact
-from tasks.store.label_store import StoredLabels
+from tasks.store.label_store import StoredLabels, points_per_image
 from tasks.store.reviews import load_review, protocol_of
 from tasks.store.shard_plans import LabelPlan
 from tasks.store.store import Artifact, Store
@@ -50,8 +51,12 @@ def report_labels(store_uri: str, plan: LabelPlan) -> None:
     """Prints the numbers of images and instances, the images that failed, and how to read the tables."""
     store, shown = Store(store_uri), redact(store_uri)
     counts: Counter[str] = Counter()
+    prompts = PromptShare()
     unreadable: list[str] = []
-    for labeled in StoredLabels(store, plan.key).read_labeled_images(store.load(plan.dataset, Images)):
+    run = StoredLabels(store, plan.key)
+    points = points_per_image(run.recipe_or_error())
+    for labeled in run.read_labeled_images(store.load(plan.dataset, Images)):
+        prompts = prompts if points is None else prompts.plus(PromptShare.of(labeled))
         counts.update(labeled.status.tolist())
         counts["instances"] += int(labeled.num_detections.sum())
         failed = labeled[labeled.status == "unreadable"]
@@ -62,6 +67,8 @@ def report_labels(store_uri: str, plan: LabelPlan) -> None:
         f"{num_images} images: {counts['instances']} instances in {counts['ok']}, none in {counts['empty']}, "
         f"{counts['unreadable']} unreadable."
     )
+    if points is not None:
+        results.print(f"{prompts.describe(points)}.")
     for line in unreadable:
         results.print(line)
     if counts["unreadable"] > len(unreadable):

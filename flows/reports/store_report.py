@@ -74,6 +74,8 @@ def _labels_lines(labels: LabelsStatus, most: int | None) -> Iterator[str]:
     num_done, last = labels.num_shards - len(labels.missing_shards), labels.last_commit or "-"
     yield f"  shards   {num_done} of {labels.num_shards}, {decimal(labels.size)}, last committed {last}"
     yield f"  found    {labels.num_detections} instances"
+    if labels.prompted is not None:
+        yield f"  guided   {labels.prompted}"
     if labels.missing_shards:
         yield f"  missing  {_some(labels.missing_shards)}"
     for image in labels.failed[:most]:

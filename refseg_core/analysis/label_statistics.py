@@ -5,6 +5,7 @@ Of the detections, only the most and the least certain few are ever held.
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -67,13 +68,36 @@ class CategoryStatistics:
         return self.sum_of_scores / self.num_instances if self.num_instances else None
 
 
+class PromptShare(NamedTuple):
+    """How much of images was prompted: how many were read, how many of those without any prompt, and all prompts."""
+
+    num_images: int = 0
+    num_skipped: int = 0
+    num_prompts: int = 0
+
+    @classmethod
+    def of(cls, labeled: LabeledImages) -> Self:
+        """Counts the images that could be read. Their numbers of prompts must be known: the path `guided` tells."""
+        num_prompts = labeled[labeled.status != "unreadable"].num_prompts
+        return cls(len(num_prompts), int((num_prompts == 0).sum()), int(num_prompts.sum()))
+
+    def plus(self, other: "PromptShare") -> "PromptShare":
+        """Returns the counts of both."""
+        return PromptShare(*(one + more for one, more in zip(self, other, strict=True)))
+
+    def describe(self, points_per_image: int) -> str:
+        """'12.5 % of the points prompted, 45 of 80 images skipped'."""
+        share = self.num_prompts / max(1, points_per_image * self.num_images)
+        return f"{share:.1%} of the points prompted, {self.num_skipped:,} of {self.num_images:,} images skipped"
+
+
 @dataclass
 class LabelStatistics:
     """Counts of labels, and the few of their rows that are shown.
 
     `certain_score` is the score from which on an instance counts as certain; `least` holds the lowest scores from
     there on, since what is below is hardly ever used. At most `most_failed` failed images are named, and `most_shown`
-    detections of each category kept at either end.
+    detections of each category kept at either end. `prompts` counts shards that know how many there were.
     """
 
     certain_score: float
@@ -81,6 +105,7 @@ class LabelStatistics:
     most_shown: int
     images: Counter[str] = field(default_factory=Counter)
     categories: dict[int, CategoryStatistics] = field(default_factory=dict)
+    prompts: PromptShare = PromptShare()
     failed: list[tuple[str, str]] = field(default_factory=list)
     most: TopK = field(init=False)
     least: TopK = field(init=False)
@@ -98,6 +123,8 @@ class LabelStatistics:
         """Counts a shard; no other shard holds its images."""
         is_certain = detections.score >= self.certain_score
         self.images.update(labeled.status.tolist())
+        if None not in labeled.num_prompts:
+            self.prompts = self.prompts.plus(PromptShare.of(labeled))
         self._count_categories(detections, is_certain)
         self._name_failed(labeled[labeled.status == "unreadable"])
         self.most.add(detections)

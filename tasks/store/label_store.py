@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from refseg_core.analysis.label_statistics import PromptShare
 from refseg_core.errors import StoreError
 from refseg_core.tables import CategorySimilarities, Detections, Images, LabeledImages
 from tasks.storage.prefetch import prefetch
@@ -205,7 +206,10 @@ class StoredLabels:
                 for table in others
             ),
         ]
-        manifest = {"shard": asdict(shard), "images": count_statuses(labeled), **made_by(), "tables": parts}
+        counts: dict[str, Any] = {"images": count_statuses(labeled)}
+        if similarities is not None:
+            counts["prompts"] = PromptShare.of(labeled)._asdict()
+        manifest = {"shard": asdict(shard), **counts, **made_by(), "tables": parts}
         self.store.commit(self._manifest(shard), manifest)
 
     def read(self, images: Images | None = None) -> Iterator[Labels]:
@@ -256,6 +260,12 @@ class StoredLabels:
 
     def _manifest(self, shard: Shard) -> str:
         return f"{self.root}/shards/{shard.name}.json"
+
+
+def points_per_image(recipe: Mapping[str, Any]) -> int | None:
+    """Returns the points of the grid where labels prompt only some of them, on the path `guided`; else None."""
+    settings = recipe["settings"]
+    return int(settings["points_per_side"]) ** 2 if "guidance_thresh" in settings else None
 
 
 def count_statuses(labeled: LabeledImages) -> dict[str, int]:

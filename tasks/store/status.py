@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from refseg_core.analysis.label_statistics import PromptShare
 from tasks.runtime.progress import ProgressStep, report
-from tasks.store.label_store import FOLDER, STATUSES, StoredLabels, count_statuses
+from tasks.store.label_store import FOLDER, STATUSES, StoredLabels, count_statuses, points_per_image
 from tasks.store.shard_plans import Shard, Wanted
 from tasks.store.steps import ARTIFACT_FOLDERS
 from tasks.store.store import Store, size_of
@@ -46,7 +47,8 @@ class FailedImage:
 class LabelsStatus(Provenance):
     """How far the labels of one recipe are, for the dataset that was requested last; `size` in bytes.
 
-    `num_images` counts its images, `images` those that were worked on by what became of them.
+    `num_images` counts its images, `images` those that were worked on by what became of them. `prompted` tells how much
+    of them was prompted, on the path `guided`.
     """
 
     key: str
@@ -56,6 +58,7 @@ class LabelsStatus(Provenance):
     missing_shards: tuple[str, ...]
     images: Mapping[str, int]
     num_detections: int
+    prompted: str | None
     size: int
     last_commit: str | None
     failed: tuple[FailedImage, ...]
@@ -105,7 +108,8 @@ def _provenance(manifest: Mapping[str, Any]) -> dict[str, Any]:
 def _labels_status(store: Store, recipe: Mapping[str, Any]) -> LabelsStatus:
     run = StoredLabels(store, recipe["key"])
     dataset, images = run.requested(), run.images()
-    wanted, found = Wanted(images), _ShardCounts()
+    points = points_per_image(recipe)
+    wanted, found = Wanted(images), _ShardCounts(is_guided=points is not None)
     report(ProgressStep.READ_STATUS, total=len(images))
     for shard, num_wanted, manifest in run.shards_with_manifests(wanted):
         report(ProgressStep.READ_STATUS, advanced=num_wanted)
@@ -122,6 +126,7 @@ def _labels_status(store: Store, recipe: Mapping[str, Any]) -> LabelsStatus:
         missing_shards=tuple(found.missing),
         images={status: found.images[status] for status in STATUSES},
         num_detections=found.num_detections,
+        prompted=found.prompts.describe(points) if points else None,
         size=found.size,
         last_commit=found.last_commit,
         failed=tuple(found.failed),
@@ -132,10 +137,12 @@ def _labels_status(store: Store, recipe: Mapping[str, Any]) -> LabelsStatus:
 class _ShardCounts:
     """Counts of the wanted images in shards."""
 
+    is_guided: bool
     missing: list[str] = field(default_factory=list)
     num_done: int = 0
     images: Counter[str] = field(default_factory=Counter)
     num_detections: int = 0
+    prompts: PromptShare = PromptShare()
     size: int = 0
     last_commit: str | None = None
     failed: list[FailedImage] = field(default_factory=list)
@@ -145,8 +152,9 @@ class _ShardCounts:
         self.num_done += 1
         self.size += size_of(manifest)
         self.last_commit = max(self.last_commit or "", str(manifest["created"]))
-        if wanted is None and not manifest["images"]["unreadable"]:
+        if wanted is None and not manifest["images"]["unreadable"] and ("prompts" in manifest or not self.is_guided):
             self.images.update(manifest["images"])
+            self.prompts = self.prompts.plus(PromptShare(**manifest.get("prompts", {})))
             self.num_detections += manifest["tables"][0]["num_rows"]
             return
         labeled = run.read_labeled_images_of(shard)
@@ -154,5 +162,7 @@ class _ShardCounts:
         labeled = labeled if wanted is None else wanted.among(labeled)
         self.images.update(count_statuses(labeled))
         self.num_detections += int(labeled.num_detections.sum())
+        if self.is_guided:
+            self.prompts = self.prompts.plus(PromptShare.of(labeled))
         unreadable = labeled[labeled.status == "unreadable"]
         self.failed += map(FailedImage, unreadable.image_id, unreadable.error)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from refseg_core import tables
+from refseg_core.analysis.label_statistics import PromptShare
 from refseg_core.errors import NotFoundError, StoreError
 from refseg_core.table_schema import Table
 from refseg_core.tables import CategorySimilarities, Detections, Images, LabeledImages
@@ -192,6 +193,8 @@ def _contradictions(
         yield f"labels {len(labeled)} images, not the {len(planned)} that its plan names"
     if manifest["images"] != count_statuses(labeled):
         yield f"counts {manifest['images']}, but the table {count_statuses(labeled)}"
+    if "prompts" in manifest and manifest["prompts"] != (prompts := PromptShare.of(labeled)._asdict()):
+        yield f"counts {manifest['prompts']}, but the table {prompts}"
     found = Counter(detections.image_id.tolist())
     told = {
         image_id: number

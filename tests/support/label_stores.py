@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from tasks.store.label_store import StoredLabels
 from tasks.store.shard_plans import Shard
 from tasks.store.store import Artifact, Recipe, Store
 from tests.support.samples import images_table, labels_of, similarities_of
+
+_GUIDED: dict[str, Any] = {"points_per_side": 8, "guidance_thresh": 0.25}
 
 
 @dataclass
@@ -30,7 +33,7 @@ class LabelStore:
             "label_shard",
             "labels",
             version=self.recipe_version,
-            settings={"images": "s3://bucket/images"},
+            settings={"images": "s3://bucket/images"} | (_GUIDED if self.is_guided else {}),
             inputs={"prototypes": self.prototypes().name},
             weights={"segmenter": "0" * 64, "encoder": "1" * 64},
         )
@@ -59,16 +62,18 @@ class LabelStore:
         self.run.request(self.dataset(images))
         return self.run.pending(self.run.plan(images, self.images_per_shard))
 
-    def night(self, *names: str, unreadable: Sequence[str] = (), **versions: str) -> list[str]:
+    def night(
+        self, *names: str, unreadable: Sequence[str] = (), skipped: Sequence[str] = (), **versions: str
+    ) -> list[str]:
         """Lists these images and labels what is new; returns the names of the images that it worked on."""
         worked_on: list[str] = []
         for shard in self.begin_night(*names, **versions):
             worked_on += self.run.plans.images_of(shard).image_id.tolist()
-            self.commit(shard, unreadable=unreadable)
+            self.commit(shard, unreadable=unreadable, skipped=skipped)
         return worked_on
 
-    def commit(self, shard: Shard, *, unreadable: Sequence[str] = ()) -> None:
-        """Labels a shard: one instance in each image but the unreadable ones."""
+    def commit(self, shard: Shard, *, unreadable: Sequence[str] = (), skipped: Sequence[str] = ()) -> None:
+        """Labels a shard: one instance in each image but the unreadable ones; `skipped` are without any prompt."""
         images = self.run.plans.images_of(shard)
         detections, labeled = labels_of(images)
         failed = np.isin(labeled.image_id, list(unreadable))
@@ -76,6 +81,7 @@ class LabelStore:
             status=np.where(failed, "unreadable", labeled.status).astype(object),
             error=np.where(failed, "not an image", None),
             num_detections=np.where(failed, 0, labeled.num_detections),
+            num_prompts=np.where(failed | np.isin(labeled.image_id, list(skipped)), 0, labeled.num_prompts),
         )
         found = detections[~np.isin(detections.image_id, list(unreadable))]
         self.run.commit(shard, found, labeled, similarities_of(images) if self.is_guided else None)

@@ -6,6 +6,7 @@ from typing import Any
 
 from refseg_core.analysis.label_statistics import LabelStatistics
 from tasks.outputs.prefect_ui.markdown import code, escaped, listed, two_columns
+from tasks.store.label_store import points_per_image
 
 _NAMES_SHOWN = 12
 _HASH_SHOWN = 12
@@ -52,6 +53,8 @@ def _findings(summary: LabelSummary) -> Sequence[str]:
         f"**{headline(summary)}** in {counts['ok']:,} images, {counts['empty']:,} images without any, "
         f"{counts['unreadable']:,} unreadable."
     ]
+    if (points := points_per_image(summary.recipe)) is not None:
+        lines.append(f"{statistics.prompts.describe(points)}, since they resemble no reference.")
     if summary.num_open_shards:
         lines.append(f"**{summary.num_open_shards:,} shards are not labeled.** The next run goes on with them.")
     if summary.missed:

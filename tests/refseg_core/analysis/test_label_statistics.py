@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refseg_core.analysis.label_statistics import LabelStatistics, TopK
+from refseg_core.analysis.label_statistics import LabelStatistics, PromptShare, TopK
 from refseg_core.masks.rle import encode_masks
 from refseg_core.tables import Detections
 from tests.support.oracles.evaluation_cases import detections_of
@@ -75,6 +75,24 @@ def test_a_tally_counts_instances_images_and_scores_of_each_category() -> None:
     assert (seven.num_instances, seven.num_images, seven.num_certain) == (1, 1, 0)
     assert statistics.num_instances == 4
     assert statistics.images == Counter(ok=2)
+
+
+def test_prompts_are_counted_of_images_that_were_read() -> None:
+    _, labeled = labels_of(images_table("a", "b", "c"))
+    labeled = labeled.replace(num_prompts=[16, 0, 0], status=["ok", "empty", "unreadable"])
+    statistics = _statistics()
+    for _ in range(2):
+        statistics.add(Detections.empty(), labeled)
+    assert statistics.prompts == PromptShare(num_images=4, num_skipped=2, num_prompts=32)
+    assert statistics.prompts.describe(64) == "12.5% of the points prompted, 2 of 4 images skipped"
+
+
+def test_labels_of_versions_that_did_not_count_prompts_are_left_out_of_them() -> None:
+    _, labeled = labels_of(images_table("a"))
+    statistics = _statistics()
+    statistics.add(Detections.empty(), labeled.replace(num_prompts=[None]))
+    assert statistics.prompts == PromptShare()
+    assert statistics.prompts.describe(64) == "0.0% of the points prompted, 0 of 0 images skipped"
 
 
 def test_least_certain_are_the_lowest_of_those_that_count_as_certain() -> None:

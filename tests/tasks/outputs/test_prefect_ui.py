@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from refseg_core.analysis.label_statistics import CategoryStatistics, LabelStatistics
+from refseg_core.analysis.label_statistics import CategoryStatistics, LabelStatistics, PromptShare
 from tasks.outputs.prefect_ui.keys import artifact_name
 from tasks.outputs.prefect_ui.markdown import code, escaped, listed
 from tasks.outputs.prefect_ui.progress import ProgressArtifact, _Sender, progress_key
@@ -185,6 +185,13 @@ class TestSummary:
         assert "read_parquet(\n    's3://bucket/boats/labels/4567/detections'\n)" in text
         assert "refseg export s3://bucket/boats --format coco" in text
         assert "[shards](../artifact/1)" in text
+
+    def test_says_how_much_was_prompted_where_not_everything_was(self) -> None:
+        guided = {**_RECIPE, "settings": {**_RECIPE["settings"], "points_per_side": 10, "guidance_thresh": 0.25}}
+        summary = self.summary(recipe=guided)
+        summary.statistics.prompts = PromptShare(num_images=990, num_skipped=700, num_prompts=9900)
+        assert "10.0% of the points prompted, 700 of 990 images skipped" in summary_text(summary)
+        assert "prompted" not in summary_text(self.summary())
 
     def test_says_what_is_not_as_it_should_be_and_else_nothing_of_it(self) -> None:
         worries = summary_text(

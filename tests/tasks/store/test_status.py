@@ -1,5 +1,6 @@
 """What a store holds is told from its manifests: what is done, missing and failed, and who made it of what."""
 
+import json
 from importlib.metadata import version
 
 import pytest
@@ -72,6 +73,31 @@ def test_failed_images_are_listed_with_their_reasons(labels: LabelStore) -> None
     assert status.images == {"ok": 2, "empty": 0, "unreadable": 1}
     assert status.failed == (FailedImage("b", "not an image"),)
     assert "failed   b: not an image" in _printed(labels)
+
+
+def test_guided_labels_tell_how_much_was_prompted(labels: LabelStore) -> None:
+    labels.night("a", "b", "c", "d", unreadable=["b"])
+    assert _status(labels).prompted == "25.0% of the points prompted, 0 of 3 images skipped"
+    labels.night("c", "d", "e", skipped=["e"])
+    assert _status(labels).prompted == "16.7% of the points prompted, 1 of 3 images skipped"
+    assert "guided   16.7% of the points prompted, 1 of 3 images skipped" in _printed(labels)
+
+
+def test_guided_labels_of_before_manifests_counted_prompts_tell_it_too(labels: LabelStore) -> None:
+    labels.night("a", "b", "c", "d", skipped=["a"])
+    for shard in labels.run.store.listed(f"{labels.run.root}/shards", ".json"):
+        name = f"{labels.run.root}/shards/{shard}"
+        manifest = json.loads(labels.store.folder.read(name))
+        del manifest["prompts"]
+        labels.store.folder.replace(name, json.dumps(manifest).encode())
+    assert _status(labels).prompted == "18.8% of the points prompted, 1 of 4 images skipped"
+
+
+def test_paths_that_prompt_everywhere_tell_nothing_of_prompts() -> None:
+    labels = LabelStore(is_guided=False)
+    labels.night("a")
+    assert _status(labels).prompted is None
+    assert "guided" not in _printed(labels)
 
 
 def test_only_images_that_are_asked_for_now_count(labels: LabelStore) -> None:

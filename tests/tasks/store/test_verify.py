@@ -105,6 +105,12 @@ def test_a_shard_whose_similarities_do_not_explain_its_prompts_is_named(similar:
     }
 
 
+def test_a_shard_that_counts_other_prompts_than_its_images_is_named(labels: LabelStore) -> None:
+    name = f"{labels.run.root}/shards/0000-00000.json"
+    _change_json(labels.store, name, lambda manifest: manifest["prompts"].update(num_skipped=5))
+    assert "'num_skipped': 5" in _problems(labels)[name]
+
+
 def test_labels_of_paths_without_similarities_have_no_problems() -> None:
     labels = LabelStore(is_guided=False)
     labels.night("a", "b", "c", unreadable=["b"])
