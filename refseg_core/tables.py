@@ -13,6 +13,7 @@ import pyarrow as pa
 from refseg_core.table_schema import RLE_TYPE, VECTOR_TYPE, Array, Table, column
 
 _BOX = pa.list_(pa.float64(), 4)
+_BY_AREA = pa.list_(pa.int64(), 4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,6 +287,8 @@ class VariantImages(Table):
     prompt_share: Array = column(pa.float64(), "these as a share of the grid's points, in [0, 1]")
     num_proposals: Array = column(pa.int64(), "masks to choose from")
     num_detections: Array = column(pa.int64(), "instances found")
+    num_instances: Array = column(_BY_AREA, "ground-truth instances, crowds left out: all, small, medium, large")
+    num_proposed: Array = column(_BY_AREA, "those that a mask of some prompt covers, whatever became of that mask")
 
 
 @dataclass(frozen=True, eq=False)
@@ -299,9 +302,9 @@ class VariantNumbers(Table):
     iou_type: Array = column(pa.string(), "'bbox' or 'segm': what was compared; 'none' for cost")
     metric: Array = column(
         pa.string(),
-        "AP, AP50, AP75, APs, APm and APl as COCO says; covered, covered_s, covered_m, covered_l, labeled_right and "
-        "mask_iou: what limits them; cost for each image: num_prompts, prompt_share, skipped_share, seconds, also of "
-        "each stage, and peak_bytes",
+        "AP, AP50, AP75, APs, APm and APl as COCO says; what limits them: covered, covered_s, covered_m, covered_l, "
+        "labeled_right, mask_iou, and of all masks before matching proposed, proposed_s, proposed_m, proposed_l; "
+        "cost for each image: num_prompts, prompt_share, skipped_share, seconds, also of each stage, and peak_bytes",
     )
     value: Array = column(pa.float64(), "the number; shares and AP in [0, 1], -1 where nothing defines it")
     difference: Array = column(pa.float64(), "the number minus the first variant's; null if undefined", nullable=True)

@@ -14,7 +14,13 @@ from tasks.store.parquet import table_to_parquet
 from tasks.store.store import made_by
 
 _AP = ("AP50", "AP75", "APs", "APm", "APl")
-_LIMITS = ("covered", "covered_s", "covered_m", "covered_l", "labeled_right", "mask_iou")
+_SIZES = {"": "", ", small": "_s", ", medium": "_m", ", large": "_l"}
+_LIMITS = {
+    **{f"covered by a proposed mask{size}": f"proposed{letter}" for size, letter in _SIZES.items()},
+    **{f"covered by a detection{size}": f"covered{letter}" for size, letter in _SIZES.items()},
+    "of these, labeled right": "labeled_right",
+    "of these, largest IoU, mean": "mask_iou",
+}
 
 Key = tuple[str, str, str]
 """A variant, what was compared, and the metric."""
@@ -74,10 +80,10 @@ def _with_interval(row: VariantNumbers) -> str:
 
 
 def _limits(rows: Mapping[Key, VariantNumbers], names: Sequence[str], kind: str) -> TextTable:
-    header = ["variant", "covered", "small", "medium", "large", "labeled right", "mean IoU"]
-    cells = [[name, *(_percent(rows[name, kind, metric]) for metric in _LIMITS)] for name in names]
-    title = "What limits AP: instances covered by a detection, and of these the label and the largest IoU, in percent"
-    return text_table(header, cells, title)
+    """Returns a row for each number, by sizes where there are any."""
+    header = ["percent of instances", *names]
+    cells = [[text, *(_percent(rows[name, kind, metric]) for name in names)] for text, metric in _LIMITS.items()]
+    return text_table(header, cells, "What limits AP")
 
 
 def _cost(rows: Mapping[Key, VariantNumbers], names: Sequence[str], num_timed: int) -> TextTable:

@@ -64,21 +64,15 @@ def _rows(
     iou_type, metric = key
     values, values_of_first = (np.array([one.values[key] for one in each]) for each in (own, first))
     low, high = _interval(iou_type, first, own) if metric == _INTERVAL_OF else (None, None)
-    named = {"iou_type": iou_type, "metric": metric}
-    mean, mean_of_first = float(values.mean()), float(values_of_first.mean())
-    yield named | {
-        "seed": None,
-        "value": mean,
-        "difference": _difference(mean, mean_of_first),
-        "low": low,
-        "high": high,
-    }
-    for seed, value, of_first in zip(seeds, values.tolist(), values_of_first.tolist(), strict=True):
-        difference = _difference(value, of_first)
-        yield named | {"seed": seed, "value": value, "difference": difference, "low": None, "high": None}
+    mean, of_first = float(values.mean()), float(values_of_first.mean())
+    row = {"iou_type": iou_type, "metric": metric}
+    yield row | {"seed": None, "value": mean, "difference": difference(mean, of_first), "low": low, "high": high}
+    for seed, *both in zip(seeds, values.tolist(), values_of_first.tolist(), strict=True):
+        yield row | {"seed": seed, "value": both[0], "difference": difference(*both), "low": None, "high": None}
 
 
-def _difference(value: float, of_first: float) -> float | None:
+def difference(value: float, of_first: float) -> float | None:
+    """Returns a number minus the first variant's; None where one of them is undefined."""
     return None if NO_VALUE in (value, of_first) else value - of_first
 
 

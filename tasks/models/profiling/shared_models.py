@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar, cast
 import torch
 from torch import Tensor
 
-from refseg_core.models.protocols import Encoder, ImageEmbedding, PreviewsPoints, Segmenter
+from refseg_core.models.protocols import DecodesPoints, Encoder, ImageEmbedding, Segmenter
 
 _Made = TypeVar("_Made")
 _Masks = tuple[Tensor, Tensor]  # logits [n, side, side] and predicted IoU [n]
@@ -28,6 +28,10 @@ class SharedModels:
         """Forgets the current image: the next inputs are of another one."""
         self._segmenter.forget()
         self._encoder.forget()
+
+    def take_masks(self) -> list[Tensor]:
+        """Returns the masks that prompts on the image gave since the last time, logits [n, G, G] of each call."""
+        return [logits for decoder in self._segmenter.decoders for logits in decoder.take_masks()]
 
 
 class _OfImage(Generic[_Made]):
@@ -69,26 +73,28 @@ class _SharedEncoder:
 
 
 class _SharedSegmenter:
-    """A segmenter whose embedding of the current image, and masks of its point decoder, are computed once.
-
-    Its own masks, those of the path `plain`, are not.
-    """
+    """A segmenter whose embedding of the current image is computed once, and masks, its own and its decoder's."""
 
     def __init__(self, segmenter: Segmenter) -> None:
         self._segmenter = segmenter
         # In float32, which labelers ask for: converted by each of them, it would be another embedding for each.
         self.embed = _OfImage(lambda images: segmenter.embed(images).float())
-        self._decoders: dict[bool, _SharedDecoder] = {}
+        own = _SharedDecoder(segmenter)
+        self.prompts, self.prepare, self.decode_points = own.prompts, own.prepare, own.decode_points
+        self._decoder_of: dict[bool, _SharedDecoder] = {}
+        self.decoders = [own]
 
     def point_decoder(self, *, is_compiled: bool = False) -> "_SharedDecoder":
         """Returns the decoder that all labelers share."""
-        if is_compiled not in self._decoders:
-            self._decoders[is_compiled] = _SharedDecoder(self._segmenter.point_decoder(is_compiled=is_compiled))
-        return self._decoders[is_compiled]
+        if is_compiled not in self._decoder_of:
+            decoder = _SharedDecoder(self._segmenter.point_decoder(is_compiled=is_compiled))
+            self._decoder_of[is_compiled] = decoder
+            self.decoders.append(decoder)
+        return self._decoder_of[is_compiled]
 
     def forget(self) -> None:
         self.embed.forget()
-        for decoder in self._decoders.values():
+        for decoder in self.decoders:
             decoder.forget()
 
     def __getattr__(self, name: str) -> Any:
@@ -98,11 +104,12 @@ class _SharedSegmenter:
 class _SharedDecoder:
     """A decoder whose prompts are numbers. Each is decoded once for the current image, by whichever of its methods."""
 
-    def __init__(self, decoder: PreviewsPoints[Any]) -> None:
+    def __init__(self, decoder: DecodesPoints[Any]) -> None:
         self._decoder = decoder
         self._numbers_of: dict[bytes, Tensor] = {}
         self._prompts_RTW: Tensor | None = None
         self._images: dict[Hashable, _Decoded] = {}
+        self._masks_returned: list[Tensor] = []
 
     def prompts(self, points_N2: Tensor) -> Tensor:
         """Returns the numbers of these points' prompts, int64 [N]; the same points have the same numbers."""
@@ -135,8 +142,8 @@ class _SharedDecoder:
 
     def _masks(self, name: str, image: "_Decoded", number_N: Tensor, options: dict[str, Any]) -> _Masks:
         """Returns the masks above the threshold; all are decoded, since another labeler may have another one."""
-        thresh = options.get("pred_iou_thresh")
-        if "pred_iou_thresh" in options:
+        is_preview, thresh = "pred_iou_thresh" not in options, options.get("pred_iou_thresh")
+        if not is_preview:
             options = options | {"pred_iou_thresh": _ALL_PASS}
         method, prompts_RTW = getattr(self._decoder, name), self._prompts_RTW
         assert prompts_RTW is not None
@@ -144,13 +151,20 @@ class _SharedDecoder:
         logits, predicted_iou = image.once(
             what, number_N, lambda number_n: method(image.prepared, prompts_RTW[number_n], **options)
         )
-        if thresh is None:
-            return logits, predicted_iou
-        kept = torch.nonzero(predicted_iou > thresh)[:, 0]
-        return logits[kept], predicted_iou[kept]
+        if thresh is not None:
+            kept = torch.nonzero(predicted_iou > thresh)[:, 0]
+            logits, predicted_iou = logits[kept], predicted_iou[kept]
+        if not is_preview:
+            self._masks_returned.append(logits)
+        return logits, predicted_iou
+
+    def take_masks(self) -> list[Tensor]:
+        taken, self._masks_returned = self._masks_returned, []
+        return taken
 
     def forget(self) -> None:
         self._images.clear()
+        self._masks_returned.clear()
 
 
 class _Decoded:

@@ -5,14 +5,15 @@ Each image is labeled by all of them before the next, with models that compute o
 was. Seconds are measured apart, with the models as they are.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
 import numpy as np
 
 from refseg_core.errors import DatasetError
-from refseg_core.evaluation.comparison import Scores, compare_scores, score
+from refseg_core.evaluation.comparison import Scores, compare_scores, difference, score
+from refseg_core.evaluation.curves import NO_VALUE
 from refseg_core.images import decode_image
 from refseg_core.labeling.batch_labeler import BatchLabeler, version_of
 from refseg_core.settings import LabelingSettings
@@ -21,6 +22,7 @@ from refseg_core.tables import VariantImages, VariantLabels, VariantNumbers
 from tasks.models.profiling.compare_paths import LabelingRun, label_in_turn
 from tasks.models.profiling.inputs import Inputs
 from tasks.models.profiling.machine_limits import describe_machine
+from tasks.models.profiling.proposal_coverage import true_masks
 from tasks.models.profiling.shared_models import SharedModels
 from tasks.models.weights import sha256_of_models
 from tasks.runtime.progress import ProgressStep, report
@@ -34,6 +36,7 @@ InputsBySeed = Mapping[int, Inputs]
 """The same images and models with the prototypes of each seed's references."""
 
 NOTHING_COMPARED = "none"  # where others have bbox or segm: the number is a cost
+PROPOSED = ("proposed", "proposed_s", "proposed_m", "proposed_l")
 
 _Part = tuple[VariantLabels, VariantImages]
 
@@ -92,7 +95,7 @@ def time_variants(inputs: Inputs, variants: Variants, num_images: int) -> Varian
     first, *_ = costs = [_costs(run) for run in runs.values()]
     return VariantNumbers.concatenate(
         [
-            _cost(name, None, metric, own[metric], first[metric])
+            _mean(name, NOTHING_COMPARED, metric, own[metric], first[metric])
             for name, own in zip(runs, costs, strict=True)
             for metric in own
         ]
@@ -105,14 +108,14 @@ def _costs(run: LabelingRun) -> dict[str, float]:
     return {"seconds": median(totals), **of_stages, "peak_bytes": float(run.peak_bytes)}
 
 
-def _cost(variant: str, seed: int | None, metric: str, value: float, of_first: float) -> VariantNumbers:
+def _mean(variant: str, iou_type: str, metric: str, value: float, of_first: float) -> VariantNumbers:
     return VariantNumbers.row(
         variant=variant,
-        seed=seed,
-        iou_type=NOTHING_COMPARED,
+        seed=None,
+        iou_type=iou_type,
         metric=metric,
         value=value,
-        difference=value - of_first,
+        difference=difference(value, of_first),
         low=None,
         high=None,
     )
@@ -150,6 +153,7 @@ class _SharedLabelers:
 
     def __init__(self, inputs_of: InputsBySeed, variants: Variants) -> None:
         self._inputs = next(iter(inputs_of.values()))
+        self._truth_of = {seed: true_masks(inputs.truth) for seed, inputs in inputs_of.items() if inputs.truth}
         self._models = SharedModels(self._inputs.segmenter, self._inputs.encoder)
         self._labelers = {
             (name, seed): BatchLabeler(
@@ -171,6 +175,7 @@ class _SharedLabelers:
         report(ProgressStep.BENCH_ACCURACY, doing=f"image {image_id}, {variant}, seed {seed}")
         labeler = self._labelers[variant, seed]
         found = labeler.label(pixels, image_id=image_id)
+        truth, masks = self._truth_of[seed][image_id], self._models.take_masks()
         report(ProgressStep.BENCH_ACCURACY, advanced=1)
         num = len(found.detections)
         named = {"variant": np.full(num, variant, dtype=object), "seed": np.full(num, seed)}
@@ -183,6 +188,8 @@ class _SharedLabelers:
             prompt_share=found.num_prompts / labeler.settings.points_per_side**2,
             num_proposals=found.num_proposals,
             num_detections=num,
+            num_instances=truth.num_instances,
+            num_proposed=truth.num_covered(masks),
         )
 
 
@@ -196,22 +203,35 @@ def evaluate_variants(inputs_of: InputsBySeed, labels: VariantLabels, images: Va
             assert inputs.truth is not None  # see _require_truth
             own = labels[(labels.variant == name) & (labels.seed == seed)]
             scores.setdefault(name, []).append(score(inputs.truth, own.detections))
-    return VariantNumbers.concatenate([compare_scores(scores, list(inputs_of)), *_prompts(images, list(names))])
+    of_images = {name: images[images.variant == name] for name in names}
+    scored = compare_scores(scores, list(inputs_of))
+    proposed = _means(of_images, str(scored.iou_type[-1]), _proposed)
+    return VariantNumbers.concatenate([scored, *proposed, *_means(of_images, NOTHING_COMPARED, _asked)])
 
 
-def _prompts(images: VariantImages, names: Sequence[str]) -> Iterator[VariantNumbers]:
+def _means(
+    images: Mapping[str, VariantImages], iou_type: str, mean_of: Callable[[VariantImages], dict[str, float]]
+) -> Iterator[VariantNumbers]:
     """Yields the means over images and seeds."""
-    means = {name: _means(images[images.variant == name]) for name in names}
+    means = {name: mean_of(own) for name, own in images.items()}
+    first = next(iter(means.values()))
     for name, own in means.items():
         for metric, value in own.items():
-            yield _cost(name, None, metric, value, means[names[0]][metric])
+            yield _mean(name, iou_type, metric, value, first[metric])
 
 
-def _means(images: VariantImages) -> dict[str, float]:
+def _asked(images: VariantImages) -> dict[str, float]:
     return {
         "num_prompts": float(images.num_prompts.mean()),
         "prompt_share": float(images.prompt_share.mean()),
         "skipped_share": float((images.num_prompts == 0).mean()),
+    }
+
+
+def _proposed(images: VariantImages) -> dict[str, float]:
+    nums = zip(images.num_proposed.sum(axis=0).tolist(), images.num_instances.sum(axis=0).tolist(), strict=True)
+    return {
+        name: num_proposed / num if num else NO_VALUE for name, (num_proposed, num) in zip(PROPOSED, nums, strict=True)
     }
 
 

@@ -47,6 +47,8 @@ def test_variants_are_compared_and_written_down(project: Project, tmp_path: Path
     assert value["exact", "prompt_share"] == value["alike", "prompt_share"] == 1
     assert value["exact", "AP"] == value["alike", "AP"] >= 0
     assert (value["none", "num_prompts"], value["none", "skipped_share"], value["none", "covered"]) == (0, 1, 0)
+    assert value["exact", "proposed"] == value["alike", "proposed"] >= value["exact", "covered"]
+    assert (value["none", "proposed"], value["exact", "proposed_s"]) == (0, -1)
     assert value["exact", "seconds"] > 0
     assert (value["none", "seconds of segmenter"], value["none", "seconds of decoder"]) == (0, 0)
 

@@ -70,6 +70,8 @@ def test_labels_are_those_of_the_models_themselves_for_every_variant_and_prototy
         models.next_image()
         for own, others in zip(alone, shared, strict=True):
             expected, found = own.label(image, image_id="1"), others.label(image, image_id="1")
+            num_masks = sum(map(len, models.take_masks()))
+            assert num_masks == found.num_proposals or (own.settings.path == "fast" and num_masks < found.num_proposals)
             num_found += len(expected.detections)
             for name in ("num_proposals", "num_prompts", "max_similarity"):
                 assert getattr(found, name) == getattr(expected, name)
@@ -141,3 +143,21 @@ def test_options_of_decoding_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> 
     assert (len(one), len(two), len(iou)) == (3, 4, 4)
     for row, of in enumerate((2, 2, 0, 0)):
         assert_close(two[row], one[of])
+
+
+def test_the_path_plain_shares_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    segmenter, encoder = tiny_segmenter(), tiny_encoder()
+    num_decoded = 0
+    decode = segmenter.decode_points
+
+    def counting(embedding: Any, points: Tensor, **options: Any) -> Any:
+        nonlocal num_decoded
+        num_decoded += len(points)
+        return decode(embedding, points, **options)
+
+    monkeypatch.setattr(segmenter, "decode_points", counting)
+    models = SharedModels(segmenter, encoder)
+    for seed in (1, 2):
+        labeler = BatchLabeler(models.segmenter, models.encoder, _prototypes(seed), _VARIANTS["plain"])
+        labeler.label(scene(1), image_id="1")
+    assert num_decoded == 16
