@@ -105,15 +105,17 @@ def _warm_up(runs: Sequence["LabelingRun"], target: Folder) -> None:
         if not inputs.batches.compiled:
             few = min(_FEW, inputs.labeling.points_per_side)
             inputs = replace(inputs, labeling=inputs.labeling.model_copy(update={"points_per_side": few}))
-        LabelingRun(inputs, run.path, doing="warming up").label(range(1), target)
+        LabelingRun(inputs, run.path, name=run.name, doing="warming up").label(range(1), target)
 
 
 class LabelingRun:
     """A path at work, and what was measured of it."""
 
-    def __init__(self, inputs: Inputs, path: str, *, doing: str = "labeling") -> None:
+    def __init__(self, inputs: Inputs, path: str, *, name: str = "", doing: str = "labeling") -> None:
+        """`name`: what progress calls it, by default the path."""
         self.inputs = inputs
         self.path = path
+        self.name = name or path
         self._doing = doing
         self._watch = Stopwatch(inputs.device, STAGES)
         settings = inputs.labeling.model_copy(update={"path": path})
@@ -157,7 +159,7 @@ class LabelingRun:
 
     @contextmanager
     def _stage(self, stage: str) -> Iterator[None]:
-        report(ProgressStep.BENCH, doing=f"{self._doing}, {self.path}: {stage}")
+        report(ProgressStep.BENCH, doing=f"{self._doing}, {self.name}: {stage}")
         with self._watch(stage):
             yield
 

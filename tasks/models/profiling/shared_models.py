@@ -1,18 +1,18 @@
 """Models for many labelers of one image after the other, which compute once what does not depend on references.
 
-That is the image's embedding, its features and each prompt's masks: almost all the time of an image. Labels are those
-of the models themselves. Not for measuring time.
+That is the image's embedding, features of it and of its crops, and each prompt's masks: almost all the time of an
+image. Labels are those of the models themselves. Not for measuring time.
 """
 
+import hashlib
 from collections.abc import Callable, Hashable
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from refseg_core.models.protocols import DecodesPoints, Encoder, ImageEmbedding, Segmenter
 
-_Made = TypeVar("_Made")
 _Masks = tuple[Tensor, Tensor]  # logits [n, side, side] and predicted IoU [n]
 _ALL_PASS = -1.0  # a threshold of predicted IoU
 
@@ -34,14 +34,14 @@ class SharedModels:
         return [logits for decoder in self._segmenter.decoders for logits in decoder.take_masks()]
 
 
-class _OfImage(Generic[_Made]):
-    """A function that remembers its first input, an image, and its result; other inputs, such as crops, go through."""
+class _SharedEmbedding:
+    """A function that remembers its first input, an image, and its embedding; other inputs go through."""
 
-    def __init__(self, function: Callable[[Tensor], _Made]) -> None:
+    def __init__(self, function: Callable[[Tensor], ImageEmbedding]) -> None:
         self._function = function
-        self._known: dict[Hashable, tuple[Tensor, _Made]] = {}
+        self._known: dict[Hashable, tuple[Tensor, ImageEmbedding]] = {}
 
-    def __call__(self, images_B3SS: Tensor) -> _Made:
+    def __call__(self, images_B3SS: Tensor) -> ImageEmbedding:
         precision = _precision(images_B3SS.device)
         if precision not in self._known:
             self._known[precision] = images_B3SS, self._function(images_B3SS)
@@ -58,15 +58,22 @@ def _precision(device: torch.device) -> Hashable:
 
 
 class _SharedEncoder:
-    """An encoder whose features of the current image are computed once."""
+    """An encoder whose features of the current image, and of each crop of it, are computed once."""
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
-        self._encode = _OfImage(encoder)
-        self.forget = self._encode.forget
+        self._features: dict[Hashable, Tensor] = {}
 
     def __call__(self, images_B3EE: Tensor, **options: Any) -> Tensor:
-        return self._encoder(images_B3EE, **options) if options else self._encode(images_B3EE)
+        how = _precision(images_B3EE.device), *options.items(), *images_B3EE.shape[1:]
+        keys = [(*how, hashlib.blake2b(image.cpu().numpy().data).digest()) for image in images_B3EE.contiguous()]
+        if new := {key: row for row, key in enumerate(keys) if key not in self._features}:
+            features_bPC = self._encoder(images_B3EE[list(new.values())], **options)
+            self._features.update(zip(new, features_bPC, strict=True))
+        return torch.stack([self._features[key] for key in keys])
+
+    def forget(self) -> None:
+        self._features.clear()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._encoder, name)
@@ -78,7 +85,7 @@ class _SharedSegmenter:
     def __init__(self, segmenter: Segmenter) -> None:
         self._segmenter = segmenter
         # In float32, which labelers ask for: converted by each of them, it would be another embedding for each.
-        self.embed = _OfImage(lambda images: segmenter.embed(images).float())
+        self.embed = _SharedEmbedding(lambda images: segmenter.embed(images).float())
         own = _SharedDecoder(segmenter)
         self.prompts, self.prepare, self.decode_points = own.prompts, own.prepare, own.decode_points
         self._decoder_of: dict[bool, _SharedDecoder] = {}

@@ -87,7 +87,7 @@ def key_of(models: Models, variants: Variants, artifacts: Sequence[Artifact], nu
 def time_variants(inputs: Inputs, variants: Variants, num_images: int) -> VariantNumbers:
     """Returns the seconds of the first images, medians of all stages together and of each, and memory at most."""
     runs = {
-        name: LabelingRun(replace(inputs, labeling=settings), settings.path, doing=f"timing {name}")
+        name: LabelingRun(replace(inputs, labeling=settings), settings.path, name=name, doing="timing")
         for name, settings in variants.items()
     }
     report(ProgressStep.BENCH, total=len(runs) * num_images)

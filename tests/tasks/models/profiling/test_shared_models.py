@@ -104,18 +104,34 @@ def test_an_image_is_embedded_and_encoded_once_and_its_prompts_are_decoded_once(
         assert counted.of == {"embed": number, "forward": number, "decode_points": 25 * number}
 
 
-def test_other_inputs_than_the_image_are_computed_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crops_are_encoded_once_each_too(monkeypatch: pytest.MonkeyPatch) -> None:
     segmenter, encoder = tiny_segmenter(), tiny_encoder()
     counted = _Counted(monkeypatch, segmenter, encoder)
     models = SharedModels(segmenter, encoder)
-    image, crop = torch.zeros(1, 3, 64, 64), torch.ones(1, 3, 64, 64)
-    models.next_image()
+    image, *crops = torch.rand(6, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    small = crops[0][:, :32, :32]
+    for number in (1, 2):
+        with torch.inference_mode():
+            models.encoder(image[None])
+            models.encoder(torch.stack(crops[:3]))
+            found = models.encoder(torch.stack([crops[4], crops[1], image]))
+            of_small = models.encoder(small[None])
+            assert_close(found, encoder(torch.stack([crops[4], crops[1], image])))
+            assert_close(of_small, encoder(small[None]))
+        assert counted.of["forward"] == (6 + 4) * number
+        models.next_image()
+
+
+def test_another_image_before_the_next_one_is_embedded_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    segmenter, encoder = tiny_segmenter(), tiny_encoder()
+    counted = _Counted(monkeypatch, segmenter, encoder)
+    models = SharedModels(segmenter, encoder)
+    image, other = torch.zeros(1, 3, 64, 64), torch.ones(1, 3, 64, 64)
     with torch.inference_mode():
-        first, of_crop, again, crop_again = (models.encoder(one) for one in (image, crop, image, crop))
+        first, of_other, again, _ = (models.segmenter.embed(one) for one in (image, other, image, other))
     assert again is first
-    assert counted.of["forward"] == 3
-    assert_close(of_crop, crop_again)
-    assert not torch.equal(first, of_crop)
+    assert counted.of["embed"] == 3
+    assert not torch.equal(first.stride16_BWhw, of_other.stride16_BWhw)
 
 
 def test_options_of_decoding_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
