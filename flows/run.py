@@ -1,10 +1,41 @@
-"""One run of a configuration from the command line: check, run in a Prefect session, report."""
+"""One run of a configuration from the command line: check, run in a Prefect session, report.
 
+The session has settings for a quiet terminal, and a server for the duration of the command.
+"""
+
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from flows.config.run_config import RunConfig
-from flows.prefect_session import prefect_session, set_prefect_defaults
+
+PREFECT_SETTINGS = {
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "flows,tasks,refseg_core",
+}
+
+
+def set_prefect_defaults() -> None:
+    """Sets Prefect's settings in the environment, unless the user has; call it before Prefect is imported."""
+    for name, value in PREFECT_SETTINGS.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def prefect_session() -> Iterator[None]:
+    """Runs the block with a Prefect server, progress bars and short error messages."""
+    set_prefect_defaults()
+    from flows.terminal import messages, progress_bars, without_tracebacks
+
+    if "PREFECT_API_URL" not in os.environ:
+        messages.print("Starting a temporary Prefect server (set PREFECT_API_URL to use your own).", style="dim")
+    with progress_bars(), without_tracebacks():
+        yield
 
 
 def execute(config: RunConfig) -> None:

@@ -8,7 +8,7 @@ that finds it. An offender is the place and value where it was found.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 
@@ -76,16 +76,20 @@ class Problems:
         """Raises DatasetError with all problems, if there are any; `source` names the input."""
         if not self.counts:
             return
-        lines = [self._line(kind, count) for kind, count in list(self.counts.items())[:_KINDS_SHOWN]]
+        lines = []
+        for kind, count in list(self.counts.items())[:_KINDS_SHOWN]:
+            rest = f" and {count - _OFFENDERS_SHOWN} more" if count > _OFFENDERS_SHOWN else ""
+            lines.append(f"- {count} x {kind}. Found: {', '.join(self.offenders[kind])}{rest}")
         if len(self.counts) > _KINDS_SHOWN:
             lines.append(f"- and {len(self.counts) - _KINDS_SHOWN} more kinds of problems")
         total = self.counts.total()
         raise DatasetError(f"{source} cannot be used; {total} problem{'s' if total > 1 else ''}:\n" + "\n".join(lines))
 
-    def _line(self, kind: str, count: int) -> str:
-        shown = ", ".join(self.offenders[kind])
-        rest = f" and {count - _OFFENDERS_SHOWN} more" if count > _OFFENDERS_SHOWN else ""
-        return f"- {count} x {kind}. Found: {shown}{rest}"
+
+def listed(names: Iterable[str], most: int = 8) -> str:
+    """Returns the first names, and how many more there are, for a message."""
+    known = list(names)
+    return ", ".join(known[:most]) + (f" and {len(known) - most:,} more" if len(known) > most else "")
 
 
 def shortened(text: str) -> str:

@@ -73,12 +73,13 @@ _SIDEWAYS = (5, 6, 7, 8)
 _REASON_LENGTH = 200
 
 
-def decode_image(data: bytes, *, max_pixels: int, declared_size: tuple[int, int] | None = None) -> Pixels:
+def decode_image(data: bytes, *, max_pixels: int, declared_size: tuple[int, int] = (0, 0)) -> Pixels:
     """Decodes an image file into RGB pixels: uint8 [H, W, 3], in the original frame.
 
     `declared_size` is the (height, width) that the annotations declare, and decides the frame, since boxes and
     masks were drawn in it: if it is the stored size, the pixels stay as they are stored; if it is only that of the
-    picture turned upright by its EXIF orientation, they are turned. Without it they are turned as people see them.
+    picture turned upright by its EXIF orientation, they are turned. Where a side is 0, unknown, they are turned as
+    people see them.
 
     The first frame of an animation and the first page of a document count. Alpha and transparency are dropped, as
     Pillow's `convert("RGB")` does, whatever color lies below. 16-bit grayscale (0..65535) is divided by 257 and
@@ -199,13 +200,11 @@ def _gray16_to_rgb(values_HW: npt.NDArray[np.integer]) -> Pixels:
     return np.repeat(gray_HW[:, :, None], 3, axis=2)
 
 
-def _oriented(stored: Pixels, orientation: int, declared_size: tuple[int, int] | None) -> Pixels:
+def _oriented(stored: Pixels, orientation: int, declared_size: tuple[int, int]) -> Pixels:
     upright = _UPRIGHT[orientation](stored) if orientation != 1 else stored
-    if declared_size is None:
-        return upright
     if stored.shape[:2] == declared_size:
         return stored
-    if upright.shape[:2] == declared_size:
+    if upright.shape[:2] == declared_size or not all(declared_size):
         return upright
     raise ImageError(
         f"the image has {stored.shape[0]} x {stored.shape[1]} pixels (height x width), "

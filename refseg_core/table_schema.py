@@ -6,8 +6,8 @@ construction and the documentation. The tables themselves are in `refseg_core/ta
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import Sequence
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -42,8 +42,6 @@ def column(
 class Table:
     """Columns of one length. Read-only; indexing by slice, index array or boolean mask gives the same type."""
 
-    KEY: ClassVar[tuple[str, ...]] = ()
-
     def __post_init__(self) -> None:
         lengths: dict[str, int] = {}
         for field in dataclasses.fields(self):
@@ -58,7 +56,7 @@ class Table:
         return len(getattr(self, dataclasses.fields(self)[0].name))
 
     def __getitem__(self, rows: slice | Array) -> Self:
-        return type(self)(**{name: values[rows] for name, values in self._columns()})
+        return type(self)(**{field.name: getattr(self, field.name)[rows] for field in dataclasses.fields(self)})
 
     def equals(self, other: "Table") -> bool:
         """Returns whether the other table has the same type and the same rows in the same order."""
@@ -115,10 +113,6 @@ class Table:
             raise ValueError(f"{cls.__name__} cannot be read from columns of other types: {error}") from error
         return cls(**{field.name: _from_arrow(columns[field.name], field) for field in schema})
 
-    def _columns(self) -> Iterator[tuple[str, Array]]:
-        for field in dataclasses.fields(self):
-            yield field.name, getattr(self, field.name)
-
 
 def _arrow_field(field: "dataclasses.Field[Any]") -> pa.Field:
     described = {"description": field.metadata["doc"]}
@@ -162,10 +156,7 @@ def _converted(name: str, values: Any, arrow_type: pa.DataType) -> Array:
 
 def _object_array(values: Any) -> Array:
     listed = list(values)
-    array = np.empty(len(listed), dtype=object)
-    for row, value in enumerate(listed):
-        array[row] = value
-    return array
+    return np.fromiter(listed, dtype=object, count=len(listed))
 
 
 def _to_arrow(values: Array, arrow_type: pa.DataType) -> pa.Array:
@@ -193,7 +184,8 @@ def _from_arrow(values: pa.ChunkedArray, field: pa.Field) -> Array:
         if len(array.value_lengths().unique()) > 1:
             raise ValueError(f"the vectors of column {field.name!r} have different lengths")
         flat: Array = array.flatten().to_numpy(zero_copy_only=False)
-        return flat.reshape(len(array), -1) if len(array) else flat.reshape(0, 0 if flat.size else _width(field))
+        width = field.type.list_size if pa.types.is_fixed_size_list(field.type) else 0
+        return flat.reshape(len(array), -1 if len(array) else width)
     plain: Array = array.to_numpy(zero_copy_only=False)
     return plain
 
@@ -215,7 +207,3 @@ def _rles_from_arrow(array: pa.Array) -> Array:
     for row, (height, width), counts in zip(rows, sizes, present.field("counts").to_pylist(), strict=True):
         rles[row] = Rle((height, width), counts)
     return rles
-
-
-def _width(field: pa.Field) -> int:
-    return int(field.type.list_size) if pa.types.is_fixed_size_list(field.type) else 0

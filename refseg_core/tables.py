@@ -1,11 +1,10 @@
 """Every table that is stored, one dataclass each; a dataclass's fields are the columns of its Parquet files.
 
 Frames: boxes and masks are in the original frame, pixels. `box_xywh` is (x, y, width, height), `box_xyxy` the two
-corners; both run along pixel edges, so that a box around one pixel has width 1.
+corners; both run along pixel edges, so that a box around one pixel has width 1. A table's key is what identifies a row.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +17,7 @@ _BY_AREA = pa.list_(pa.int64(), 4)
 
 @dataclass(frozen=True, eq=False)
 class Images(Table):
-    """The images of a dataset, in its own order."""
-
-    KEY: ClassVar = ("image_id",)
+    """The images of a dataset, in its own order. Key: image_id."""
 
     image_id: Array = column(pa.string(), "the dataset's id of the image, or its file name where it has none")
     has_integer_id: Array = column(pa.bool_(), "whether the dataset writes the id as a number; exports do too")
@@ -33,9 +30,7 @@ class Images(Table):
 
 @dataclass(frozen=True, eq=False)
 class Categories(Table):
-    """The categories of a dataset, by ascending id."""
-
-    KEY: ClassVar = ("category_id",)
+    """The categories of a dataset, by ascending id. Key: category_id."""
 
     category_id: Array = column(pa.int64(), "the dataset's id of the category")
     class_index: Array = column(pa.int32(), "rank of the id among the dataset's categories, from 0")
@@ -45,9 +40,7 @@ class Categories(Table):
 
 @dataclass(frozen=True, eq=False)
 class Annotations(Table):
-    """Ground-truth instances, in the order of the annotation file (sampling depends on it)."""
-
-    KEY: ClassVar = ("annotation_id",)
+    """Ground-truth instances, in the order of the annotation file (sampling depends on it). Key: annotation_id."""
 
     annotation_id: Array = column(pa.string(), "the dataset's id of the annotation")
     image_id: Array = column(pa.string(), "the image it lies in")
@@ -63,12 +56,18 @@ class Annotations(Table):
         """Whether each annotation [N] has a mask."""
         return np.array([mask is not None for mask in self.mask_rle], dtype=bool)
 
+    @property
+    def box_xyxy(self) -> Array:
+        """The corners (x1, y1, x2, y2) [N, 4] of the boxes, px."""
+        return np.concatenate([self.box_xywh[:, :2], self.box_xywh[:, :2] + self.box_xywh[:, 2:]], axis=1)
+
 
 @dataclass(frozen=True, eq=False)
 class FederatedLabels(Table):
-    """What LVIS's image entries say of categories beyond their annotations. Other datasets have no such table."""
+    """What LVIS's image entries say of categories beyond their annotations. Other datasets have no such table.
 
-    KEY: ClassVar = ("image_id", "category_id", "kind")
+    Key: image_id, category_id, kind.
+    """
 
     image_id: Array = column(pa.string(), "the image")
     category_id: Array = column(pa.int64(), "the category")
@@ -77,9 +76,10 @@ class FederatedLabels(Table):
 
 @dataclass(frozen=True, eq=False)
 class References(Table):
-    """The reference instances, by category in the order of their first appearance, then by shot."""
+    """The reference instances, by category in the order of their first appearance, then by shot.
 
-    KEY: ClassVar = ("category_id", "shot")
+    Key: category_id, shot.
+    """
 
     category_id: Array = column(pa.int64(), "the category it is an example of")
     shot: Array = column(pa.int32(), "its number among the category's references, from 0")
@@ -98,9 +98,7 @@ class References(Table):
 
 @dataclass(frozen=True, eq=False)
 class MemoryBank(Table):
-    """The encoded references: one vector each."""
-
-    KEY: ClassVar = ("category_id", "shot")
+    """The encoded references: one vector each. Key: category_id, shot."""
 
     category_id: Array = column(pa.int64(), "the category")
     shot: Array = column(pa.int32(), "the reference's number within the category")
@@ -110,9 +108,7 @@ class MemoryBank(Table):
 
 @dataclass(frozen=True, eq=False)
 class Prototypes(Table):
-    """One vector per category, by ascending category id: what masks are matched to."""
-
-    KEY: ClassVar = ("category_id",)
+    """One vector per category, by ascending category id: what masks are matched to. Key: category_id."""
 
     category_id: Array = column(pa.int64(), "the category")
     num_references: Array = column(pa.int32(), "references it was made from")
@@ -121,9 +117,7 @@ class Prototypes(Table):
 
 @dataclass(frozen=True, eq=False)
 class Detections(Table):
-    """The labeled instances, by image, then by falling score."""
-
-    KEY: ClassVar[tuple[str, ...]] = ("image_id", "category_id", "score")
+    """The labeled instances, by image, then by falling score. Key: image_id, category_id, score."""
 
     image_id: Array = column(pa.string(), "the image it lies in")
     category_id: Array = column(pa.int64(), "its category")
@@ -135,9 +129,7 @@ class Detections(Table):
 
 @dataclass(frozen=True, eq=False)
 class LabeledImages(Table):
-    """The images that were processed, with the outcome of each."""
-
-    KEY: ClassVar = ("image_id",)
+    """The images that were processed, with the outcome of each. Key: image_id."""
 
     image_id: Array = column(pa.string(), "the image")
     version: Array = column(pa.string(), "the version of its content that was labeled")
@@ -169,9 +161,8 @@ class CategorySimilarities(Table):
     """The categories that an image resembles enough to be prompted for, by image, then as the prototypes are.
 
     What is not here was compared and found too dissimilar: it is absent. The path `guided` writes it.
+    Key: image_id, category_id.
     """
-
-    KEY: ClassVar = ("image_id", "category_id")
 
     image_id: Array = column(pa.string(), "the image")
     category_id: Array = column(pa.int64(), "the category")
@@ -180,9 +171,10 @@ class CategorySimilarities(Table):
 
 @dataclass(frozen=True, eq=False)
 class GoneLabels(Table):
-    """The labels that no longer belong to any image: it was removed, or changed and was labeled again."""
+    """The labels that no longer belong to any image: it was removed, or changed and was labeled again.
 
-    KEY: ClassVar = ("image_id", "version")
+    Key: image_id, version.
+    """
 
     image_id: Array = column(pa.string(), "the image")
     version: Array = column(pa.string(), "the version of its content that was labeled, or was to be")
@@ -192,9 +184,7 @@ class GoneLabels(Table):
 
 @dataclass(frozen=True, eq=False)
 class Metrics(Table):
-    """The evaluation's numbers."""
-
-    KEY: ClassVar = ("iou_type", "metric", "category_id")
+    """The evaluation's numbers. Key: iou_type, metric, category_id."""
 
     iou_type: Array = column(pa.string(), "'bbox', 'segm' or 'semantic': what was compared")
     metric: Array = column(
@@ -216,9 +206,10 @@ class Metrics(Table):
 
 @dataclass(frozen=True, eq=False)
 class Confusion(Table):
-    """What lies on ground-truth instances: detections that cover them by an IoU of 0.5, of whatever category."""
+    """What lies on ground-truth instances: detections that cover them by an IoU of 0.5, of whatever category.
 
-    KEY: ClassVar = ("score_thresh", "category_id", "found_category_id")
+    Key: score_thresh, category_id, found_category_id.
+    """
 
     score_thresh: Array = column(pa.float64(), "only detections of at least this score")
     category_id: Array = column(pa.int64(), "the instances' category")
@@ -228,9 +219,10 @@ class Confusion(Table):
 
 @dataclass(frozen=True, eq=False)
 class Misses(Table):
-    """The images with ground truth of which nothing was found, at the lowest of the evaluation's scores."""
+    """The images with ground truth of which nothing was found, at the lowest of the evaluation's scores.
 
-    KEY: ClassVar = ("image_id",)
+    Key: image_id.
+    """
 
     image_id: Array = column(pa.string(), "the image")
     num_instances: Array = column(pa.int64(), "ground-truth instances, crowds left out")
@@ -239,9 +231,7 @@ class Misses(Table):
 
 @dataclass(frozen=True, eq=False)
 class BenchmarkNumbers(Table):
-    """A benchmark's results and the published ones; all numbers in percent."""
-
-    KEY: ClassVar = ("case", "iou_type")
+    """A benchmark's results and the published ones; all numbers in percent. Key: case, iou_type."""
 
     benchmark: Array = column(pa.string(), "its name")
     conventions: Array = column(pa.string(), "'as published' or 'corrected': by which conventions it was run")
@@ -261,9 +251,10 @@ class BenchmarkNumbers(Table):
 
 @dataclass(frozen=True, eq=False)
 class VariantLabels(Detections):
-    """The instances that variants of labeling found while they were compared."""
+    """The instances that variants of labeling found while they were compared.
 
-    KEY: ClassVar = ("variant", "seed", "image_id", "category_id", "score")
+    Key: variant, seed, image_id, category_id, score.
+    """
 
     variant: Array = column(pa.string(), "the variant's name")
     seed: Array = column(pa.int64(), "seed of the references")
@@ -276,9 +267,7 @@ class VariantLabels(Detections):
 
 @dataclass(frozen=True, eq=False)
 class VariantImages(Table):
-    """What labeling an image took, while variants of labeling were compared."""
-
-    KEY: ClassVar = ("variant", "seed", "image_id")
+    """What labeling an image took, while variants of labeling were compared. Key: variant, seed, image_id."""
 
     variant: Array = column(pa.string(), "the variant's name")
     seed: Array = column(pa.int64(), "seed of the references")
@@ -293,9 +282,7 @@ class VariantImages(Table):
 
 @dataclass(frozen=True, eq=False)
 class VariantNumbers(Table):
-    """What variants of labeling reached side by side, and what they cost."""
-
-    KEY: ClassVar = ("variant", "seed", "iou_type", "metric")
+    """What variants of labeling reached side by side, and what they cost. Key: variant, seed, iou_type, metric."""
 
     variant: Array = column(pa.string(), "the variant's name; the first is what others are compared with")
     seed: Array = column(pa.int64(), "seed of the references; null for the mean over all", nullable=True)

@@ -44,9 +44,10 @@ def fill_memory_bank(
     """Encodes the references, each into one vector."""
     table = store.load(references, References)
     reference_images = ReferenceImages(Folder(images_uri), store.load(dataset, Images), table)
+    encoder_version = model_spec(models.encoder.model).version
     recipe = Recipe(
         *FILL_MEMORY_BANK,
-        version=_version(models.encoder.model),
+        version=combined(images.VERSION, preprocessing.VERSION, encoder_version, memory_bank.VERSION),
         settings=settings.model_dump(mode="json"),
         inputs={"references": references.name, "images": reference_images.content()},
         weights={"encoder": weights_sha256(models.encoder.model, models.encoder.weights)},
@@ -54,10 +55,6 @@ def fill_memory_bank(
     return store.make(
         recipe, lambda: [_encode(table, reference_images, load_encoder(models.encoder, models.device), settings)]
     )
-
-
-def _version(encoder: str) -> int:
-    return combined(images.VERSION, preprocessing.VERSION, model_spec(encoder).version, memory_bank.VERSION)
 
 
 @torch.inference_mode()

@@ -14,7 +14,7 @@ import numpy as np
 from refseg_core.datasets.coco.columns import FEDERATED_VERSION, may_be_federated
 from refseg_core.datasets.coco.mask_source import MaskFile
 from refseg_core.datasets.dataset import VERSION, Dataset, dataset_of_files, select_images
-from refseg_core.errors import DatasetError
+from refseg_core.errors import DatasetError, listed
 from refseg_core.images import IMAGE_SUFFIXES
 from refseg_core.settings import Conventions
 from refseg_core.table_schema import Table
@@ -30,7 +30,6 @@ from tasks.store.steps import INDEX_DATASET
 from tasks.store.store import Artifact, Recipe, Store
 
 log = logging.getLogger(__name__)
-_NAMED = 5
 
 
 @retried_task("index dataset")
@@ -39,7 +38,10 @@ def index_dataset(store: Store, source: DatasetSource, *, conventions: Conventio
 
     `conventions` say how annotations find their masks in `source.masks_from`, and nothing else.
     """
-    masks = None if source.masks_from is None else _mask_file(source.masks_from, conventions)
+    masks = None
+    if source.masks_from is not None:
+        name = PurePosixPath(redact(source.masks_from)).name
+        masks = MaskFile(read_uri(source.masks_from), name, conventions)
     if found := _known(store, source, masks, conventions):
         return found
     read = _from_annotations(source, masks) if source.annotations else _from_listing(source)
@@ -49,8 +51,15 @@ def index_dataset(store: Store, source: DatasetSource, *, conventions: Conventio
             f"{redact(source.annotations or source.images)}: no images. Expected files ending in "
             f"{', '.join(sorted(IMAGE_SUFFIXES))}, or annotations that list some."
         )
-    recipe = _recipe(source, read.kind, read.inputs, conventions, federated=dataset.federated_labels is not None)
-    return store.make(recipe, lambda: _tables(dataset))
+    labels = dataset.federated_labels
+    recipe = _recipe(source, read.kind, read.inputs, conventions, federated=labels is not None)
+    tables: list[Table] = [
+        dataset.images,
+        dataset.annotations,
+        dataset.categories,
+        *([] if labels is None else [labels]),
+    ]
+    return store.make(recipe, lambda: tables)
 
 
 def _known(store: Store, source: DatasetSource, masks: MaskFile | None, conventions: Conventions) -> Artifact | None:
@@ -89,15 +98,6 @@ def _recipe(
         },
         inputs=inputs,
     )
-
-
-def _tables(dataset: Dataset) -> list[Table]:
-    tables: list[Table] = [dataset.images, dataset.annotations, dataset.categories]
-    return tables if dataset.federated_labels is None else [*tables, dataset.federated_labels]
-
-
-def _mask_file(uri: str, conventions: Conventions) -> MaskFile:
-    return MaskFile(read_uri(uri), _name(uri), conventions)
 
 
 def _from_annotations(source: DatasetSource, masks: MaskFile | None) -> AnnotatedDataset:
@@ -144,7 +144,7 @@ def _with_versions(images: Images, source: DatasetSource) -> tuple[Images, str]:
         )
     if len(found) < len(images):
         missing = [str(name) for name in images.file_name if name not in found]
-        log.warning("%d of %d listed images are not there: %s", len(missing), len(images), ", ".join(missing[:_NAMED]))
+        log.warning("%d of %d listed images are not there: %s", len(missing), len(images), listed(missing))
     images = images.replace(
         size=np.array([file.size for file in files], dtype=np.int64),
         version=np.array([file.version for file in files], dtype=object),
@@ -157,7 +157,3 @@ def _content(files: Iterable[FileInfo]) -> str:
     for file in files:
         digest.update(f"{file.name}\t{file.size}\t{file.version}\n".encode())
     return digest.hexdigest()
-
-
-def _name(uri: str) -> str:
-    return PurePosixPath(redact(uri)).name

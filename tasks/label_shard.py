@@ -14,8 +14,7 @@ import numpy as np
 
 from refseg_core.errors import WeightsError
 from refseg_core.labeling.batch_labeler import BatchLabeler, EncodedImage
-from refseg_core.labeling.image_labels import FoundInstances, ImageFrame, ImageLabels
-from refseg_core.masks.bitmasks import PackedMasks
+from refseg_core.labeling.image_labels import FoundInstances, ImageFrame
 from refseg_core.settings.labeling_paths import LABELING_PATHS
 from refseg_core.tables import CategorySimilarities, Detections, Images, LabeledImages, Prototypes
 from tasks.datasets.image_reader import ReadImage, read_images
@@ -34,6 +33,8 @@ from tasks.store.store import Store
 
 _FRAMED_AHEAD = _WRITTEN_AT_ONCE = 2  # images; more only take memory
 _MOST_WAITING = 8  # batches of images, until the segmenter gets what there is: full ones where an eighth are prompted
+_COUNTS = ("height", "width", "num_proposals", "num_detections", "num_prompts", "seconds")
+_NOTHING = {**dict.fromkeys(_COUNTS, 0), "max_similarity": None}  # of an image that cannot be read
 _labeling = Lock()
 
 
@@ -57,7 +58,8 @@ def label_shard(job: LabelJob, shard: Shard) -> ShardSummary:
     if run.is_labeled(shard):
         return ShardSummary(len(shard), 0, 0)
     images = run.plans.images_of(shard)
-    read = _begun(read_images(Folder(job.images), images, max_pixels=job.labeling.max_image_pixels))
+    read = read_images(Folder(job.images), images, max_pixels=job.labeling.max_image_pixels)
+    read = chain(list(islice(read, 1)), read)  # reads the first, and begins to read the next
     pictures = LabelPictures(store, store.named(job.prototypes), job.pictures) if job.pictures else None
     written = []
     with borrowed_labeler(job) as labeler:
@@ -100,11 +102,6 @@ def _check_weights(job: LabelJob, expected: Mapping[str, str]) -> None:
                 f"{kind}.weights: the file on this machine has sha256 {found}, but these labels are made with "
                 f"{expected[kind]}. Put the same file on every machine, or keep it in a bucket that all of them read."
             )
-
-
-def _begun(read: Iterator[ReadImage]) -> Iterator[ReadImage]:
-    """Returns the same images, of which the first is read by now and the next are on their way."""
-    return chain(list(islice(read, 1)), read)
 
 
 class _Framed(NamedTuple):
@@ -196,21 +193,15 @@ def _share(images: Sequence[_Image], started: float) -> None:
 
 def _written(images: Images, image: _Image, pictures: LabelPictures | None) -> _Written:
     row = image.read.row
-    image_id, version = str(images.image_id[row]), str(images.version[row])
+    named = {"image_id": str(images.image_id[row]), "version": str(images.version[row])}
     if image.found is None:
-        failed = _unreadable(image_id, version, str(image.read.error))
+        failed = LabeledImages.row(**named, status="unreadable", error=str(image.read.error), **_NOTHING)
         return _Written(Detections.empty(), failed, CategorySimilarities.empty())
-    labels = image.found.labels(image_id)
+    labels, masks = image.found.labels(named["image_id"]), image.found.masks
     if pictures is not None and image.read.pixels is not None:
         pictures.write(str(images.file_name[row]), image.read.pixels, labels.detections)
-    labeled = _labeled(image_id, version, image.found.masks, labels, image.seconds)
-    return _Written(labels.detections, labeled, labels.similarities)
-
-
-def _labeled(image_id: str, version: str, masks: PackedMasks, labels: ImageLabels, seconds: float) -> LabeledImages:
-    return LabeledImages.row(
-        image_id=image_id,
-        version=version,
+    labeled = LabeledImages.row(
+        **named,
         status="ok" if len(labels.detections) else "empty",
         error=None,
         height=masks.height,
@@ -219,21 +210,6 @@ def _labeled(image_id: str, version: str, masks: PackedMasks, labels: ImageLabel
         num_detections=len(labels.detections),
         num_prompts=labels.num_prompts,
         max_similarity=labels.max_similarity,
-        seconds=seconds,
+        seconds=image.seconds,
     )
-
-
-def _unreadable(image_id: str, version: str, error: str) -> LabeledImages:
-    return LabeledImages.row(
-        image_id=image_id,
-        version=version,
-        status="unreadable",
-        error=error,
-        height=0,
-        width=0,
-        num_proposals=0,
-        num_detections=0,
-        num_prompts=0,
-        max_similarity=None,
-        seconds=0,
-    )
+    return _Written(labels.detections, labeled, labels.similarities)

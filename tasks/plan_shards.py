@@ -19,7 +19,7 @@ from refseg_core.versions import combined
 from tasks.models.weights import sha256_of_models
 from tasks.runtime.progress import ProgressStep, report
 from tasks.runtime.retried_task import retried_task
-from tasks.specs import LabelSpec, Models
+from tasks.specs import LabelSpec
 from tasks.storage.uris import redact
 from tasks.store.label_store import StoredLabels
 from tasks.store.shard_plans import LabelPlan, PlanPart
@@ -30,17 +30,12 @@ _GONE_VERSION = 1  # of tables of gone labels
 
 
 @retried_task("plan shards")
-def plan_shards(
-    store: Store,
-    *,
-    dataset: Artifact,
-    prototypes: Artifact,
-    spec: LabelSpec,
-) -> LabelPlan:
+def plan_shards(store: Store, *, dataset: Artifact, prototypes: Artifact, spec: LabelSpec) -> LabelPlan:
     """Plans new images, and finds the shards that are not labeled yet."""
+    of_models = (model_spec(model.model).version for model in (spec.segmenter, spec.encoder))
     recipe = Recipe(
         *LABEL_SHARD,
-        version=_version(spec),
+        version=combined(images.VERSION, preprocessing.VERSION, *of_models),  # whatever the path
         settings={"images": redact(spec.images), **_deciding(spec.labeling)},
         inputs={"prototypes": prototypes.name},
         weights=sha256_of_models(spec),
@@ -50,12 +45,6 @@ def plan_shards(
     pending = tuple(run.pending(run.plan(store.load(dataset, Images), spec.batches.images_per_shard)))
     report(ProgressStep.LABEL, total=int(np.sum([len(shard) for shard in pending])))
     return LabelPlan(dataset, run.key, pending)
-
-
-def _version(models: Models) -> int:
-    """Returns the version of what labels are made with, whatever the path."""
-    of_models = [model_spec(model.model).version for model in (models.segmenter, models.encoder)]
-    return combined(images.VERSION, preprocessing.VERSION, *of_models)
 
 
 def _deciding(labeling: LabelingSettings) -> dict[str, Any]:

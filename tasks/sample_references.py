@@ -23,13 +23,12 @@ def sample_references(
     if annotation_ids is not None:
         recipe = _recipe(dataset, {"annotation_ids": list(annotation_ids)})
         return store.make(recipe, lambda: [sampling.select_references(*_read(store, dataset), annotation_ids)])
-    recipe = _recipe(dataset, _decisive(settings, conventions))
-    return store.make(recipe, lambda: [_sample(store, dataset, settings, conventions)])
 
+    def sample() -> list[References]:
+        tables = (*_read(store, dataset), store.load(dataset, Categories))
+        return [sampling.sample_references(*tables, settings, conventions=conventions)]
 
-def _sample(store: Store, dataset: Artifact, settings: SamplingSettings, conventions: Conventions) -> References:
-    categories = store.load(dataset, Categories)
-    return sampling.sample_references(*_read(store, dataset), categories, settings, conventions=conventions)
+    return store.make(_recipe(dataset, _decisive(settings, conventions)), sample)
 
 
 def _read(store: Store, dataset: Artifact) -> tuple[Images, Annotations]:

@@ -39,9 +39,10 @@ def segment_references(
     if all(rle is not None for rle in table.mask_rle):
         return references
     reference_images = ReferenceImages(Folder(images_uri), store.load(dataset, Images), table)
+    segmenter_version = model_spec(models.segmenter.model).version
     recipe = Recipe(
         *SEGMENT_REFERENCES,
-        version=_version(models.segmenter.model),
+        version=combined(images.VERSION, preprocessing.VERSION, segmenter_version, segmentation.VERSION),
         # The corrected conventions go unsaid, and so keep the keys of older stores.
         settings={"conventions": conventions} if conventions == "original" else {},
         inputs={"references": references.name, "images": reference_images.content()},
@@ -51,10 +52,6 @@ def segment_references(
         recipe,
         lambda: [_with_masks(table, reference_images, load_segmenter(models.segmenter, models.device), conventions)],
     )
-
-
-def _version(segmenter: str) -> int:
-    return combined(images.VERSION, preprocessing.VERSION, model_spec(segmenter).version, segmentation.VERSION)
 
 
 def _with_masks(

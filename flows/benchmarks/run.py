@@ -15,7 +15,7 @@ from flows.config.run_config import RunConfig
 from flows.execution.cancellation import stopping_when_cancelled
 from flows.pipeline import run_pipeline
 from refseg_core.tables import Images, Metrics
-from tasks.outputs.prefect_ui.benchmark import publish_benchmark
+from tasks.outputs.prefect_ui.metrics import publish_benchmark
 from tasks.outputs.prefect_ui.publishing import is_shown
 from tasks.runtime.progress import ProgressStep, report
 from tasks.store.label_store import StoredLabels

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import yaml
 
-from flows.prefect_session import prefect_session, set_prefect_defaults
+from flows.run import prefect_session, set_prefect_defaults
 from refseg_core.errors import ConfigurationError
 from tasks.storage.uris import scheme
 

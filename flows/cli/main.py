@@ -21,8 +21,7 @@ from flows.config.loading import load_config
 from flows.config.run_config import Key, RunConfig, keys
 from flows.config.template import template
 from flows.errors import RunFailedError
-from flows.prefect_session import set_prefect_defaults
-from flows.run import checked_session, execute
+from flows.run import checked_session, execute, set_prefect_defaults
 from refseg_core.errors import ConfigurationError, RefsegError
 from tasks.storage.retry import is_transient_error, reason
 

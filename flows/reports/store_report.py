@@ -8,6 +8,7 @@ from rich.filesize import decimal
 from rich.table import Table as TextTable
 
 from flows.terminal import results
+from refseg_core.errors import listed
 from tasks.storage.uris import redact
 from tasks.store.garbage import Garbage
 from tasks.store.status import ArtifactStatus, LabelsStatus, StoreStatus
@@ -77,7 +78,7 @@ def _labels_lines(labels: LabelsStatus, most: int | None) -> Iterator[str]:
     if labels.prompted is not None:
         yield f"  guided   {labels.prompted}"
     if labels.missing_shards:
-        yield f"  missing  {_some(labels.missing_shards)}"
+        yield f"  missing  {listed(labels.missing_shards, _SHOWN)}"
     for image in labels.failed[:most]:
         yield f"  failed   {image.image_id}: {image.error}"
     if most is not None and len(labels.failed) > most:
@@ -88,8 +89,3 @@ def _made_from(inputs: Mapping[str, str], weights: Mapping[str, str]) -> str:
     named = [*(f"{name} {value}" for name, value in inputs.items())]
     named += [f"{model} weights {sha256[:12]}" for model, sha256 in weights.items()]
     return ", ".join(named)
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

@@ -157,8 +157,7 @@ def _reaches_outside(images: Images, annotations: Annotations) -> npt.NDArray[np
     row_of = {image_id: row for row, image_id in enumerate(images.image_id)}
     rows = np.array([row_of[image_id] for image_id in annotations.image_id], dtype=np.int64)
     sides = np.stack([images.width, images.height], axis=1)[rows]
-    first, last = annotations.box_xywh[:, :2], annotations.box_xywh[:, :2] + annotations.box_xywh[:, 2:]
-    beyond = (first < -_SLACK) | (last > sides + _SLACK)
+    beyond = (annotations.box_xyxy[:, :2] < -_SLACK) | (annotations.box_xyxy[:, 2:] > sides + _SLACK)
     return np.asarray((beyond & (sides > 0)).any(axis=1))
 
 

@@ -39,7 +39,9 @@ class Agreement:
 
 def compare_labels(expected: Detections, found: Detections) -> Agreement:
     """Pairs instances of one image and category, the most alike first, each with one."""
-    pairs = [_pair(expected, found, *rows) for rows in _groups(expected, found)]
+    theirs_of = _by_group(found)
+    groups = [(ours, theirs_of[group]) for group, ours in _by_group(expected).items() if group in theirs_of]
+    pairs = [_pair(expected, found, *rows) for rows in groups]
     iou_P = np.concatenate([np.zeros(0), *(iou for _, _, iou in pairs)])
     ours_P = np.concatenate([np.zeros(0, dtype=np.int64), *(ours for ours, _, _ in pairs)])
     theirs_P = np.concatenate([np.zeros(0, dtype=np.int64), *(theirs for _, theirs, _ in pairs)])
@@ -70,13 +72,8 @@ def compare_labels(expected: Detections, found: Detections) -> Agreement:
 _Rows = npt.NDArray[np.int64]
 
 
-def _groups(expected: Detections, found: Detections) -> list[tuple[_Rows, _Rows]]:
-    """Rows of both labelings, of each image and category that both have."""
-    first, second = _by_group(expected), _by_group(found)
-    return [(rows, second[group]) for group, rows in first.items() if group in second]
-
-
 def _by_group(detections: Detections) -> dict[tuple[str, int], _Rows]:
+    """Returns the rows of each image and category."""
     rows: dict[tuple[str, int], list[int]] = {}
     for row, group in enumerate(zip(detections.image_id.tolist(), detections.category_id.tolist(), strict=True)):
         rows.setdefault(group, []).append(row)

@@ -126,7 +126,8 @@ class LabelStatistics:
         if None not in labeled.num_prompts:
             self.prompts = self.prompts.plus(PromptShare.of(labeled))
         self._count_categories(detections, is_certain)
-        self._name_failed(labeled[labeled.status == "unreadable"])
+        failed = labeled[labeled.status == "unreadable"][: self.most_failed - len(self.failed)]
+        self.failed += zip(failed.image_id.tolist(), map(str, failed.error), strict=True)
         self.most.add(detections)
         self.least.add(detections[is_certain])
 
@@ -142,7 +143,3 @@ class LabelStatistics:
             statistics.num_images += num_images[index]
             statistics.num_certain += int(num_certain[index])
             statistics.sum_of_scores += float(sums[index])
-
-    def _name_failed(self, failed: LabeledImages) -> None:
-        some = failed[: self.most_failed - len(self.failed)]
-        self.failed += zip(some.image_id.tolist(), map(str, some.error), strict=True)

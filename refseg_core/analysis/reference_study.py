@@ -59,7 +59,8 @@ def enough(spread: Sequence[Spread]) -> Spread:
 def answer(metric: str, spread: Sequence[Spread]) -> str:
     """Returns how many references are needed, as a sentence."""
     fewest, best, most = enough(spread), _best(spread), spread[-1]
-    reached = f"{_references(fewest.shots)} per category: {metric} {_mean_and_deviation(fewest)}"
+    plural = "" if fewest.shots == 1 else "s"
+    reached = f"{fewest.shots} reference{plural} per category: {metric} {_mean_and_deviation(fewest)}"
     if len(spread) == 1:
         return f"{reached}. Study several numbers to learn how many are enough."
     if fewest is most:
@@ -72,10 +73,6 @@ def answer(metric: str, spread: Sequence[Spread]) -> str:
 
 def _best(spread: Sequence[Spread]) -> Spread:
     return max(spread, key=lambda one: one.mean)
-
-
-def _references(number: int) -> str:
-    return "1 reference" if number == 1 else f"{number} references"
 
 
 def _mean_and_deviation(spread: Spread) -> str:

@@ -22,10 +22,12 @@ def numbered_as(references: Categories, targets: Dataset) -> Dataset:
     if all(own == other for own, other in ids.items()):
         return targets
     labels = targets.federated_labels
+    categories = targets.categories.replace(category_id=_mapped(targets.categories.category_id, ids))
+    categories = categories[np.argsort(categories.category_id)]
     return Dataset(
         targets.images,
         targets.annotations.replace(category_id=_mapped(targets.annotations.category_id, ids)),
-        _renumbered(targets.categories, ids),
+        categories.replace(class_index=np.arange(len(categories), dtype=np.int32)),
         None if labels is None else labels.replace(category_id=_mapped(labels.category_id, ids)),
     )
 
@@ -65,12 +67,6 @@ def _conflicts(id_of: Mapping[str, int], name_of: Mapping[int, str]) -> list[str
         if id_of.get(name, category_id) != category_id
     ]
     return other_names + other_ids
-
-
-def _renumbered(categories: Categories, ids: Mapping[int, int]) -> Categories:
-    renumbered = categories.replace(category_id=_mapped(categories.category_id, ids))
-    ordered = renumbered[np.argsort(renumbered.category_id)]
-    return ordered.replace(class_index=np.arange(len(ordered), dtype=np.int32))
 
 
 def _mapped(category_ids: Array, ids: Mapping[int, int]) -> Array:

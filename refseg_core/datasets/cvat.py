@@ -41,16 +41,11 @@ def read_cvat(document: bytes, *, source: str) -> Dataset:
         raise DatasetError(
             f"{source} holds tracks, as 'CVAT for video' has them. Export the task as 'CVAT for images 1.1'."
         )
-    builder = DatasetBuilder(source, _labels(root))
+    names = [(label.findtext("name") or "").strip() for label in root.iterfind("meta//labels/label")]
+    builder = DatasetBuilder(source, list(dict.fromkeys(name for name in names if name)) or None)
     for number, entry in enumerate(root.findall("image"), start=1):
         _add_image(builder, number, entry)
     return builder.dataset()
-
-
-def _labels(root: Element) -> list[str] | None:
-    """Returns the task's labels; None where the file does not list them."""
-    names = [(label.findtext("name") or "").strip() for label in root.iterfind("meta//labels/label")]
-    return list(dict.fromkeys(name for name in names if name)) or None
 
 
 def _add_image(builder: DatasetBuilder, number: int, entry: Element) -> None:
@@ -84,7 +79,8 @@ def _shapes(builder: DatasetBuilder, name: str, image: Element, height: int, wid
 def _shape(entry: Element, height: int, width: int) -> Shape:
     """Returns what an element says. Raises ValueError or OverflowError where it is damaged."""
     if entry.tag == "polygon":
-        points = [float(axis) for point in entry.get("points", "").split(";") for axis in _pair(point)]
+        pairs = (point.split(",") for point in entry.get("points", "").split(";"))
+        points = [float(axis) for x, y in pairs for axis in (x, y)]
         return Shape(polygons=(_all_finite(points, 2 * _TRIANGLE),))
     if entry.tag == "mask":
         return _mask(entry, height, width)
@@ -119,11 +115,6 @@ def _mask(entry: Element, height: int, width: int) -> Shape:
         raise ValueError(lengths)
     pixels = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(part_height, part_width)
     return Shape(masks=(rle_of_part(pixels, top=top, left=left, height=height, width=width),))
-
-
-def _pair(point: str) -> tuple[str, str]:
-    x, y = point.split(",")
-    return x, y
 
 
 def _numbers(entry: Element, *names: str) -> list[float]:

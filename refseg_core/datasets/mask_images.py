@@ -43,14 +43,9 @@ def read_masks(files: AnnotationFolder, images: ImageNames, *, source: str, clas
     `classes`: all names in the order of their ids, from 1, which are the values of maps; None: the sorted names of the
     folders, or the values 1 to 254 that occur, named "1" and so on. Raises DatasetError with everything that is wrong.
     """
-    if _are_by_category(files.names, images):
-        return _by_category(files, images, source, classes)
-    return _maps(files, images, source, classes)
-
-
-def _are_by_category(names: Sequence[str], images: ImageNames) -> bool:
-    """Returns whether masks lie in folders of categories: most names fit no image unless the folder is left out."""
-    return sum(not images.candidates(name) for name in names) * 2 > len(names)
+    # In folders of categories, most names fit no image unless the folder is left out.
+    are_by_category = sum(not images.candidates(name) for name in files.names) * 2 > len(files.names)
+    return (_by_category if are_by_category else _maps)(files, images, source, classes)
 
 
 class _Mask(NamedTuple):
@@ -114,12 +109,9 @@ def _maps(files: Iterable[NamedFile], images: ImageNames, source: str, classes: 
             used.add(value)
             builder.add_instance(f"{file.name}#{value}", image, names[value - 1], _shape(values == value))
     dataset = builder.dataset()
-    return dataset if classes is not None else _with_used(dataset, used)
-
-
-def _with_used(dataset: Dataset, used: set[int]) -> Dataset:
-    """Without the categories that no map holds."""
-    kept = dataset.categories[np.isin(dataset.categories.category_id, sorted(used))]
+    if classes is not None:
+        return dataset
+    kept = dataset.categories[np.isin(dataset.categories.category_id, sorted(used))]  # those that a map holds
     return replace(dataset, categories=kept.replace(class_index=np.arange(len(kept), dtype=np.int32)))
 
 

@@ -49,7 +49,8 @@ class Instances:
         annotations, annotation_image = annotations[counts], annotation_image[counts]
         detections, detection_image = detections[found], detection_image[found]
         sizes = _mask_sizes(detections, detection_image) | _mask_sizes(annotations, annotation_image)
-        sizes |= _declared_sizes(images)
+        declared = zip(images.height.tolist(), images.width.tolist(), strict=True)
+        sizes |= {place: size for place, size in enumerate(declared, start=1) if all(size)}
         return cls(images.image_id, annotations, detections, annotation_image, detection_image, sizes)
 
     @property
@@ -128,11 +129,6 @@ def _coco_order(images: Images) -> Rows:
 def _places(image_ids: npt.NDArray[np.object_], image_id: npt.NDArray[np.object_]) -> Rows:
     place_of = {image_id: place for place, image_id in enumerate(image_ids.tolist(), start=1)}
     return np.fromiter((place_of.get(one, 0) for one in image_id), dtype=np.int64, count=len(image_id))
-
-
-def _declared_sizes(images: Images) -> Sizes:
-    declared = zip(images.height.tolist(), images.width.tolist(), strict=True)
-    return {place: size for place, size in enumerate(declared, start=1) if all(size)}
 
 
 def _mask_sizes(table: Annotations | Detections, image_places: Rows) -> Sizes:

@@ -120,12 +120,13 @@ class CategoryMatches:
 
 
 def match(truth: GroundTruth, found: Predictions, category_ids: Sequence[int], limit: int) -> list[CategoryMatches]:
-    """CategoryMatches the best `limit` detections of each image, for every category in the given order."""
+    """Matches the best `limit` detections of each image, for every category in the given order."""
     truth = truth[np.lexsort((truth.image, truth.category_id))]
     found, rank = _best(found, limit)
     matches = []
     for category_id in category_ids:
-        true_rows, found_rows = (_rows_of(category_id, side.category_id) for side in (truth, found))
+        edges = [np.searchsorted(side.category_id, [category_id, category_id + 1]) for side in (truth, found)]
+        true_rows, found_rows = (slice(*of_side.tolist()) for of_side in edges)
         own, here = truth[true_rows], found[found_rows]
         wanted_image = own.image[~own.is_crowd]
         matches.append(CategoryMatches(here.image, rank[found_rows], here.score, assign(own, here), wanted_image))
@@ -140,9 +141,3 @@ def _best(found: Predictions, limit: int) -> tuple[Predictions, Rows]:
     row = np.arange(len(found))
     rank = row - np.maximum.accumulate(np.where(is_first, row, 0))
     return found[rank < limit], rank[rank < limit]
-
-
-def _rows_of(category_id: int, category_ids: Rows) -> slice:
-    """Where the category stands among ascending ids."""
-    start, stop = (int(np.searchsorted(category_ids, category_id, side)) for side in ("left", "right"))
-    return slice(start, stop)

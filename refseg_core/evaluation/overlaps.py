@@ -68,10 +68,10 @@ class Overlaps(NamedTuple):
 
 def overlaps(truth: GroundTruth, found: Predictions, least: float) -> Overlaps:
     """Returns the pairs of one image with an IoU of at least `least`; both are of one category, by ascending image."""
-    ious_of = _mask_ious if found.shape.dtype == object else box_ious
     parts = [Overlaps(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))]
     for here_found, here_true in _shared_images(found.image, truth.image):
-        ious = ious_of(found.shape[here_found], truth.shape[here_true], truth.is_crowd[here_true])
+        sides = found.shape[here_found], truth.shape[here_true], truth.is_crowd[here_true]
+        ious = mask_ious(*(side.tolist() for side in sides)) if found.shape.dtype == object else box_ious(*sides)
         rows, columns = np.nonzero(ious >= least)
         parts.append(Overlaps(rows + here_found.start, columns + here_true.start, ious[rows, columns]))
     found_rows, true_rows, iou = (np.concatenate(column) for column in zip(*parts, strict=True))
@@ -90,10 +90,6 @@ def box_ious(found_xywh: Floats, true_xywh: Floats, is_crowd: Bools) -> Floats:
     found_area, true_area = (boxes[..., 2] * boxes[..., 3] for boxes in (found_DG, true_DG))
     either = np.where(is_crowd, found_area, found_area + true_area - shared)
     return np.divide(shared, either, out=np.zeros_like(shared), where=shared > 0)
-
-
-def _mask_ious(found: Shapes, true: Shapes, is_crowd: Bools) -> Floats:
-    return mask_ious(found.tolist(), true.tolist(), is_crowd.tolist())
 
 
 def _shared_images(found_image: Rows, true_image: Rows) -> Iterator[tuple[slice, slice]]:

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import numpy.typing as npt
 
+from refseg_core.errors import listed
 from refseg_core.evaluation.curves import NO_VALUE
 from refseg_core.evaluation.diagnostics import INTERVAL, NUMBERS, Review
 from refseg_core.tables import Confusion, Metrics
 
 _COLLAPSED_BELOW = 0.01  # AP, or IoU of pixels
-_NAMED = 8
 _CONFUSIONS_SHOWN = 10
 
 TextRows = list[tuple[str, ...]]
@@ -48,13 +48,11 @@ def score_table(metrics: Metrics) -> TextRows:
     """Returns what labels of a score and above are worth, over all categories: one row per IoU type and score."""
     at_score = _values(metrics[_is_overall(metrics) & _is_at_score(metrics)])
     header = ("", "score", *NUMBERS)
-    rows = dict.fromkeys((kind, name.partition("@")[2]) for kind, name in at_score)
-    return [header, *(_score_row(kind, score, at_score) for kind, score in rows)]
-
-
-def _score_row(kind: str, score: str, values: Mapping[tuple[str, str], float]) -> tuple[str, ...]:
-    precision, recall, *counts = (values[kind, f"{name}@{score}"] for name in NUMBERS)
-    return kind, score, _number(precision), _number(recall), *(f"{count:,.0f}" for count in counts)
+    rows: TextRows = [header]
+    for kind, score in dict.fromkeys((kind, name.partition("@")[2]) for kind, name in at_score):
+        precision, recall, *counts = (at_score[kind, f"{name}@{score}"] for name in NUMBERS)
+        rows.append((kind, score, _number(precision), _number(recall), *(f"{count:,.0f}" for count in counts)))
+    return rows
 
 
 def confusion_table(review: Review) -> TextRows:
@@ -63,7 +61,9 @@ def confusion_table(review: Review) -> TextRows:
     at_score = f" (score of {confusion.score_thresh[0]:g} and above)" if len(confusion) else ""
     header = ("category", f"taken for{at_score}", "instances", "of")
     mistaken = [(count, own, other) for own, other, count in _counts(confusion) if other is not None and other != own]
-    name_of, total = category_names(review.metrics), _totals(confusion)
+    name_of, total = category_names(review.metrics), Counter[int]()
+    for own, _, count in _counts(confusion):
+        total[own] += count
     mistaken.sort(key=lambda mistake: -mistake[0])
     rows = [
         (name_of[own], name_of[other], str(count), str(total[own]))
@@ -93,7 +93,7 @@ def _collapsed(metrics: Metrics) -> Iterator[str]:
         noun = "categories" if len(low) > 1 else "category"
         yield (
             f"{len(low)} {noun} collapsed, {kind} {name} below {_COLLAPSED_BELOW} though there are instances: "
-            f"{_listed(named)}."
+            f"{listed(named)}."
         )
 
 
@@ -114,7 +114,7 @@ def _missed(review: Review) -> Iterator[str]:
         noun = "images" if len(review.misses) > 1 else "image"
         yield (
             f"In {len(review.misses):,} {noun} nothing of the ground truth is found, in {empty:,} of them nothing at "
-            f"all: {_listed(review.misses.image_id.tolist())}."
+            f"all: {listed(review.misses.image_id)}."
         )
 
 
@@ -128,13 +128,6 @@ def _at_middle_score(confusion: Confusion | None) -> Confusion:
 def _counts(confusion: Confusion) -> list[tuple[int, int | None, int]]:
     ids = confusion.category_id.tolist()
     return list(zip(ids, confusion.found_category_id.tolist(), confusion.count.tolist(), strict=True))
-
-
-def _totals(confusion: Confusion) -> Counter[int]:
-    total: Counter[int] = Counter()
-    for own, _, count in _counts(confusion):
-        total[own] += count
-    return total
 
 
 def _is_overall(metrics: Metrics) -> npt.NDArray[np.bool_]:
@@ -165,8 +158,3 @@ def _laid_out(corner: str, cells: Mapping[tuple[str, str], str]) -> TextRows:
     columns = list(dict.fromkeys(column for _, column in cells))
     rows = dict.fromkeys(row for row, _ in cells)
     return [(corner, *columns), *((row, *(cells.get((row, column), "") for column in columns)) for row in rows)]
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more

@@ -64,7 +64,7 @@ def compare(
     compared: Callable[[str], tuple[GroundTruth, Predictions]],
     overall: Callable[[Curves], Numbers],
 ) -> InstanceComparison:
-    """CategoryMatches what is `compared` by an IoU type, for boxes and masks; `max_detections` ascends."""
+    """Matches what is `compared` by an IoU type, for boxes and masks; `max_detections` ascends."""
     instances.warn_of_other_sizes()
     iou_types = ("bbox", "segm") if instances.have_masks else ("bbox",)
     matches = {kind: match(*compared(kind), categories.category_id.tolist(), max_detections[-1]) for kind in iou_types}

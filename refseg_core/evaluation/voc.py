@@ -14,7 +14,7 @@ import numpy as np
 
 from refseg_core.evaluation.curves import NO_VALUE, known_mean
 from refseg_core.evaluation.instances import Instances
-from refseg_core.evaluation.overlaps import Bools, Floats, GroundTruth, Predictions, Rows, overlaps
+from refseg_core.evaluation.overlaps import Floats, GroundTruth, Predictions, Rows, overlaps
 from refseg_core.evaluation.summary import InstanceComparison, Row
 from refseg_core.settings import Conventions
 from refseg_core.tables import Categories
@@ -82,7 +82,9 @@ def _curve(truth: GroundTruth, found: Predictions) -> _Curve | None:
     order = np.argsort(-found.score, kind="stable")
     taken = _most_overlapped(truth, found)[order]
     is_excused = (taken >= 0) & truth.is_crowd[taken]
-    is_right = ((taken >= 0) & _is_first(taken))[~is_excused]
+    is_first = np.zeros(len(taken), dtype=bool)
+    is_first[np.unique(taken, return_index=True)[1]] = True
+    is_right = ((taken >= 0) & is_first)[~is_excused]
     num_right = np.cumsum(is_right)
     return _Curve(num_right / np.arange(1, len(is_right) + 1), num_right / num_wanted)
 
@@ -96,9 +98,3 @@ def _most_overlapped(truth: GroundTruth, found: Predictions) -> Rows:
     taken = np.full(len(found), -1)
     taken[detection] = pairs.true[order][first]
     return taken
-
-
-def _is_first(values: Rows) -> Bools:
-    is_first = np.zeros(len(values), dtype=bool)
-    is_first[np.unique(values, return_index=True)[1]] = True
-    return is_first

@@ -3,15 +3,13 @@
 Finding, opening and checking files is not here.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import BinaryIO
 
 import torch
 from torch import Tensor, nn
 
-from refseg_core.errors import WeightsError
-
-_NAMES_SHOWN = 8
+from refseg_core.errors import WeightsError, listed
 
 
 def read_state(file: BinaryIO | str, *, name: str) -> dict[str, Tensor]:
@@ -33,7 +31,8 @@ def read_state(file: BinaryIO | str, *, name: str) -> dict[str, Tensor]:
     if isinstance(loaded, Mapping) and isinstance(loaded.get("model"), Mapping):
         loaded = loaded["model"]
     if not isinstance(loaded, Mapping) or not loaded:
-        raise WeightsError(f"{name} holds {_described(loaded)}, not tensors by name.")
+        held = "nothing" if isinstance(loaded, Mapping) else f"a {type(loaded).__name__}"
+        raise WeightsError(f"{name} holds {held}, not tensors by name.")
     strange = [key for key, value in loaded.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
     if strange:
         raise WeightsError(
@@ -41,10 +40,6 @@ def read_state(file: BinaryIO | str, *, name: str) -> dict[str, Tensor]:
             "state_dict() alone, or below the key 'model'."
         )
     return dict(loaded)
-
-
-def _described(value: object) -> str:
-    return "nothing" if isinstance(value, Mapping) else f"a {type(value).__name__}"
 
 
 def load_state(
@@ -70,7 +65,7 @@ def load_state(
         if name in state and own[name].shape != state[name].shape
     )
     problems = [
-        f"{len(names)} {kind}: {_abbreviate(names)}"
+        f"{len(names)} {kind}: {listed(names)}"
         for kind, names in (
             ("missing", missing),
             ("unexpected", extra),
@@ -91,9 +86,3 @@ def load_state(
 def has_shapes(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...] | None]) -> bool:
     """Returns whether parameters have these shapes; None stands for one that must be absent."""
     return all((tuple(state[name].shape) if name in state else None) == shape for name, shape in shapes.items())
-
-
-def _abbreviate(names: Iterable[str]) -> str:
-    listed = list(names)
-    shown = ", ".join(listed[:_NAMES_SHOWN])
-    return shown if len(listed) <= _NAMES_SHOWN else f"{shown} and {len(listed) - _NAMES_SHOWN} more"

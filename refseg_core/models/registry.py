@@ -69,6 +69,7 @@ class ModelSpec:
         return cast(ModelModule, import_module(self.module))
 
 
+_SAM2_RELEASES = {"sam2": "072824", "sam2.1": "092824"}
 _HIERA_SIZES = {
     "tiny": SegmenterArchitecture(96, 1, (1, 2, 7, 2), (5, 7, 9)),
     "small": SegmenterArchitecture(96, 1, (1, 2, 11, 2), (7, 10, 13)),
@@ -87,12 +88,11 @@ _DEMO_SEGMENTER = SegmenterArchitecture(24, 1, (1, 2, 4, 1), (5,), window_sizes=
 _DEMO_ENCODER = EncoderArchitecture(96, 4, 3, image_size=192, patch_size=8)
 
 
-def _sam2(path: str, size: int, sha256: str) -> ModelSpec:
-    file_name = path.rpartition("/")[2]
-    name = file_name.removesuffix(".pt")
-    architecture = _HIERA_SIZES[name.partition("_hiera_")[2]]
-    url = f"{BASE_URL}segment_anything_2/{path}"
-    return ModelSpec(name, "segmenter", "refseg_core.models.sam2", architecture, file_name, url, size, sha256)
+def _sam2(name: str, size: int, sha256: str) -> ModelSpec:
+    generation, _, width = name.partition("_hiera_")
+    file_name = f"{name}.pt"
+    url = f"{BASE_URL}segment_anything_2/{_SAM2_RELEASES[generation]}/{file_name}"
+    return ModelSpec(name, "segmenter", "refseg_core.models.sam2", _HIERA_SIZES[width], file_name, url, size, sha256)
 
 
 def _dinov2(name: str, size: int, sha256: str) -> ModelSpec:
@@ -105,59 +105,27 @@ def _dinov2(name: str, size: int, sha256: str) -> ModelSpec:
     return ModelSpec(name, "encoder", "refseg_core.models.dinov2", architecture, file_name, url, size, sha256)
 
 
-REGISTRY: dict[str, ModelSpec] = {
-    spec.name: spec
-    for spec in (
-        _sam2(
-            "072824/sam2_hiera_tiny.pt", 155_906_050, "65b50056e05bcb13694174f51bb6da89c894b57b75ccdf0ba6352c597c5d1125"
-        ),
-        _sam2(
-            "072824/sam2_hiera_small.pt",
-            184_309_650,
-            "95949964d4e548409021d47b22712d5f1abf2564cc0c3c765ba599a24ac7dce3",
-        ),
-        _sam2(
-            "072824/sam2_hiera_base_plus.pt",
-            323_493_298,
-            "d0bb7f236400a49669ffdd1be617959a8b1d1065081789d7bbff88eded3a8071",
-        ),
-        _sam2(
-            "072824/sam2_hiera_large.pt",
-            897_952_466,
-            "7442e4e9b732a508f80e141e7c2913437a3610ee0c77381a66658c3a445df87b",
-        ),
-        _sam2(
-            "092824/sam2.1_hiera_tiny.pt",
-            156_008_466,
-            "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69",
-        ),
-        _sam2(
-            "092824/sam2.1_hiera_small.pt",
-            184_416_285,
-            "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38",
-        ),
-        _sam2(
-            "092824/sam2.1_hiera_base_plus.pt",
-            323_606_802,
-            "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5",
-        ),
-        _sam2(
-            "092824/sam2.1_hiera_large.pt",
-            898_083_611,
-            "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318",
-        ),
-        _dinov2("dinov2_vits14", 88_283_115, "b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9"),
-        _dinov2("dinov2_vitb14", 346_378_731, "0b8b82f85de91b424aded121c7e1dcc2b7bc6d0adeea651bf73a13307fad8c73"),
-        _dinov2("dinov2_vitl14", 1_217_586_395, "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428"),
-        _dinov2("dinov2_vitg14", 4_546_108_579, "baf8467e50af277596bbbafa06887c177ee899ab46033649c383577d7e9309d3"),
-        _dinov2("dinov2_vits14_reg", 88_291_785, "f433177089a681826f849f194ece3bb48f4d63fb38d32fc837e3dc7a4e5641fb"),
-        _dinov2("dinov2_vitb14_reg", 346_393_545, "73182a088cf94833c94b1666d1c99e02fe87e2007bff57b564fb6206e25dba71"),
-        _dinov2("dinov2_vitl14_reg", 1_217_607_321, "36e4deffbaef061a2576705b0c36f93621e2ae20bf6274694821b0b492551b51"),
-        _dinov2("dinov2_vitg14_reg", 4_546_140_349, "746ecb8c6301c645c5c855be91687d274587d6e48fdaec4a729753160b34a283"),
-        ModelSpec("sam2_demo", "segmenter", "refseg_core.models.sam2", _DEMO_SEGMENTER, "sam2_demo.pt"),
-        ModelSpec("dinov2_demo", "encoder", "refseg_core.models.dinov2", _DEMO_ENCODER, "dinov2_demo.pt"),
-    )
-}
+_MODELS = (
+    _sam2("sam2_hiera_tiny", 155_906_050, "65b50056e05bcb13694174f51bb6da89c894b57b75ccdf0ba6352c597c5d1125"),
+    _sam2("sam2_hiera_small", 184_309_650, "95949964d4e548409021d47b22712d5f1abf2564cc0c3c765ba599a24ac7dce3"),
+    _sam2("sam2_hiera_base_plus", 323_493_298, "d0bb7f236400a49669ffdd1be617959a8b1d1065081789d7bbff88eded3a8071"),
+    _sam2("sam2_hiera_large", 897_952_466, "7442e4e9b732a508f80e141e7c2913437a3610ee0c77381a66658c3a445df87b"),
+    _sam2("sam2.1_hiera_tiny", 156_008_466, "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69"),
+    _sam2("sam2.1_hiera_small", 184_416_285, "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38"),
+    _sam2("sam2.1_hiera_base_plus", 323_606_802, "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5"),
+    _sam2("sam2.1_hiera_large", 898_083_611, "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318"),
+    _dinov2("dinov2_vits14", 88_283_115, "b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9"),
+    _dinov2("dinov2_vitb14", 346_378_731, "0b8b82f85de91b424aded121c7e1dcc2b7bc6d0adeea651bf73a13307fad8c73"),
+    _dinov2("dinov2_vitl14", 1_217_586_395, "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428"),
+    _dinov2("dinov2_vitg14", 4_546_108_579, "baf8467e50af277596bbbafa06887c177ee899ab46033649c383577d7e9309d3"),
+    _dinov2("dinov2_vits14_reg", 88_291_785, "f433177089a681826f849f194ece3bb48f4d63fb38d32fc837e3dc7a4e5641fb"),
+    _dinov2("dinov2_vitb14_reg", 346_393_545, "73182a088cf94833c94b1666d1c99e02fe87e2007bff57b564fb6206e25dba71"),
+    _dinov2("dinov2_vitl14_reg", 1_217_607_321, "36e4deffbaef061a2576705b0c36f93621e2ae20bf6274694821b0b492551b51"),
+    _dinov2("dinov2_vitg14_reg", 4_546_140_349, "746ecb8c6301c645c5c855be91687d274587d6e48fdaec4a729753160b34a283"),
+    ModelSpec("sam2_demo", "segmenter", "refseg_core.models.sam2", _DEMO_SEGMENTER, "sam2_demo.pt"),
+    ModelSpec("dinov2_demo", "encoder", "refseg_core.models.dinov2", _DEMO_ENCODER, "dinov2_demo.pt"),
+)
+REGISTRY: dict[str, ModelSpec] = {spec.name: spec for spec in _MODELS}
 
 
 def models_of(kind: Kind) -> list[str]:

@@ -6,11 +6,11 @@ larger one with the same seed and split.
 """
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from refseg_core.errors import ConfigurationError, DatasetError
+from refseg_core.errors import ConfigurationError, DatasetError, listed
 from refseg_core.settings import Conventions, SamplingSettings
 from refseg_core.settings.splits import LVIS_FREQUENCIES, SPLIT_NAMES, split_categories
 from refseg_core.table_schema import Array
@@ -91,14 +91,14 @@ def wanted_categories(categories: Categories, settings: SamplingSettings) -> Cat
         absent = [name for name in settings.categories if name not in set(categories.name)]
         if absent:
             raise ConfigurationError(
-                f"references.sampling.categories: {_listed(absent)} not in the annotations, whose categories are "
-                f"{_listed(categories.name)}."
+                f"references.sampling.categories: {listed(absent, _NAMES_SHOWN)} not in the annotations, whose "
+                f"categories are {listed(categories.name, _NAMES_SHOWN)}."
             )
         keep &= np.isin(categories.name, settings.categories)
     if not keep.any():
         raise ConfigurationError(
             f"references.sampling: split {settings.split!r} and categories {settings.categories} leave no category "
-            f"of the annotations, which have {_listed(categories.name)}."
+            f"of the annotations, which have {listed(categories.name, _NAMES_SHOWN)}."
         )
     return categories[keep]
 
@@ -194,8 +194,8 @@ def _check_shortage(taken: dict[int, list[int]], wanted: Categories, settings: S
         raise DatasetError(
             f"references.sampling: {len(short)} of {len(counts)} categories have fewer than {settings.num_shots} "
             f"valid annotations (not a crowd, sides of {_MIN_SIDE} px, {_MIN_MARGIN} px from the borders): "
-            f"{_listed(short)}. Annotate more, lower num_shots, leave the categories out, or set on_shortage "
-            "to 'fewer' or 'repeat'."
+            f"{listed(short, _NAMES_SHOWN)}. Annotate more, lower num_shots, leave the categories out, or set "
+            "on_shortage to 'fewer' or 'repeat'."
         )
     if not any(counts.values()):
         raise DatasetError(
@@ -214,7 +214,7 @@ def _check_presence(taken: dict[int, list[int]], wanted: Categories, settings: S
     if settings.on_shortage == "error" and absent:
         raise DatasetError(
             f"references.sampling: {len(absent)} of {len(counts)} categories have no annotation that is not a crowd: "
-            f"{_listed(absent)}. Annotate them, leave them out, or set on_shortage to 'fewer'."
+            f"{listed(absent, _NAMES_SHOWN)}. Annotate them, leave them out, or set on_shortage to 'fewer'."
         )
 
 
@@ -224,8 +224,8 @@ def _check_excess(taken: dict[int, list[int]], wanted: Categories, num_shots: in
     if excess:
         raise DatasetError(
             f"references.sampling: {len(excess)} of {len(counts)} categories have more than {num_shots} annotations: "
-            f"{_listed(excess)}. With selection 'all', conventions 'original' expects num_shots of each category at "
-            "most. Set num_shots to the number that the file was made for, or conventions to 'corrected'."
+            f"{listed(excess, _NAMES_SHOWN)}. With selection 'all', conventions 'original' expects num_shots of each "
+            "category at most. Set num_shots to the number that the file was made for, or conventions to 'corrected'."
         )
 
 
@@ -238,32 +238,19 @@ def _counts(taken: dict[int, list[int]], wanted: Categories) -> dict[str, int]:
 def _references(images: Images, annotations: Annotations, rows: list[int]) -> References:
     file_name_of = dict(zip(images.image_id, images.file_name, strict=True))
     chosen = annotations[np.array(rows, dtype=np.int64)]
-    has_mask = np.array([rle is not None for rle in chosen.mask_rle], dtype=bool)
-    corners = chosen.box_xywh.copy()
-    corners[:, 2:] += corners[:, :2]
+    seen: dict[int, int] = {}
+    shots = []
+    for category_id in chosen.category_id.tolist():
+        shots.append(seen.get(category_id, 0))
+        seen[category_id] = shots[-1] + 1
     return References(
         category_id=chosen.category_id,
-        shot=_count_within(chosen.category_id.tolist()),
+        shot=np.array(shots, dtype=np.int32),
         image_id=chosen.image_id,
         annotation_id=chosen.annotation_id,
         file_name=np.array([file_name_of[image_id] for image_id in chosen.image_id], dtype=object),
-        box_xyxy=corners,
+        box_xyxy=chosen.box_xyxy,
         mask_rle=chosen.mask_rle,
-        mask_source=np.where(has_mask, "dataset", "none").astype(object),
+        mask_source=np.where(chosen.has_mask, "dataset", "none").astype(object),
         mask_score=np.full(len(chosen), None, dtype=object),
     )
-
-
-def _count_within(category_ids: Iterable[int]) -> Array:
-    seen: dict[int, int] = {}
-    shots = []
-    for category_id in category_ids:
-        shots.append(seen.get(category_id, 0))
-        seen[category_id] = shots[-1] + 1
-    return np.array(shots, dtype=np.int32)
-
-
-def _listed(names: Iterable[str]) -> str:
-    listed = list(names)
-    more = f" and {len(listed) - _NAMES_SHOWN} more" if len(listed) > _NAMES_SHOWN else ""
-    return ", ".join(listed[:_NAMES_SHOWN]) + more

@@ -107,7 +107,8 @@ def _through_polygons(
     for row, box_xyxy in enumerate(boxes_N4):
         polygons = _polygons(masks_NHW[row], box_xyxy)
         if not polygons:
-            polygons, scores[row] = [_rectangle(box_xyxy, height, width)], 0
+            left, top, right, bottom = box_xyxy.clip(0, [width, height] * 2).tolist()
+            polygons, scores[row] = [[left, top, right, top, right, bottom, left, bottom]], 0
         masks[row] = decode_mask(rle_from_polygons(polygons, height, width))
     return masks, scores
 
@@ -125,8 +126,3 @@ def _polygons(mask_HW: Masks, box_xyxy: npt.NDArray[np.float64]) -> Sequence[Seq
             "" if polygons else " The box itself becomes the mask.",
         )
     return polygons
-
-
-def _rectangle(box_xyxy: npt.NDArray[np.float64], height: int, width: int) -> list[float]:
-    left, top, right, bottom = box_xyxy.clip(0, [width, height] * 2).tolist()
-    return [left, top, right, top, right, bottom, left, bottom]

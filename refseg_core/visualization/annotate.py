@@ -45,7 +45,8 @@ def draw_instances(
     canvas = resized(image, size)
     strokes = Strokes.suiting(size)
     coverages = [None if mask is None else cover(mask, size) for mask in masks]
-    colors = _colors(color_indices)
+    palette = category_colors(max(map(int, color_indices), default=-1) + 1).tolist()
+    colors: list[Color] = [tuple(palette[int(index)]) for index in color_indices]
     for index in _largest_first(coverages):
         draw_mask(canvas, coverages[index], colors[index], strokes.contour)
     boxes_N4 = _extents(coverages) if boxes_xyxy is None else _in_picture(boxes_xyxy, image.shape[:2], size)
@@ -53,7 +54,8 @@ def draw_instances(
     for index in np.flatnonzero(is_speck_N | (boxes_xyxy is not None)).tolist():
         draw_box(canvas, boxes_N4[index], colors[index], strokes.box)
     order = _largest_first(coverages) if scores is None else np.argsort(-np.asarray(scores), kind="stable").tolist()
-    draw_labels(canvas, _texts(labels, scores), boxes_N4, colors, order, text_size=strokes.text)
+    shown = [""] * len(labels) if scores is None else [f"{score:.2f}" for score in scores]
+    draw_labels(canvas, list(zip(labels, shown, strict=True)), boxes_N4, colors, order, text_size=strokes.text)
     return np.array(canvas)
 
 
@@ -77,17 +79,6 @@ def _check(
     if faults:
         there = f"{len(masks)} masks on an image of {list(image.shape[:2])}"
         raise ValueError(f"{there} do not go with " + ", ".join(faults))
-
-
-def _colors(color_indices: Sequence[int] | npt.NDArray[np.integer[Any]]) -> list[Color]:
-    palette = category_colors(max(map(int, color_indices), default=-1) + 1)
-    return [(int(red), int(green), int(blue)) for red, green, blue in palette[[int(i) for i in color_indices]]]
-
-
-def _texts(labels: Sequence[str], scores: Sequence[float] | Numbers | None) -> list[tuple[str, str]]:
-    if scores is None:
-        return [(label, "") for label in labels]
-    return [(label, f"{score:.2f}") for label, score in zip(labels, scores, strict=True)]
 
 
 def _largest_first(coverages: Sequence[Coverage | None]) -> list[int]:

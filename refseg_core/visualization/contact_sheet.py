@@ -46,7 +46,9 @@ def contact_sheet(
         row, column = divmod(index, grid.columns)
         left = grid.gap + column * (grid.cell_width + grid.gap)
         top = head + grid.gap + row * grid.row_height
-        tile = _fitted(tiles[index], grid.cell_height, grid.cell_width)
+        height, width = tiles[index].shape[:2]
+        scale = min(grid.cell_height / height, grid.cell_width / width, 1)
+        tile = resized(tiles[index], (max(1, round(height * scale)), max(1, round(width * scale))))
         sheet.paste(tile, (left + (grid.cell_width - tile.width) // 2, top + (grid.cell_height - tile.height) // 2))
         if titles is not None:
             place = (left, top + grid.cell_height + grid.text // 5, grid.cell_width)
@@ -104,9 +106,3 @@ def _grid(num: int, aspect: float, columns: int | None, side: int, has_titles: b
     usual = round((num * _SHEET_ASPECT * height / width) ** 0.5)
     text = max(10, round(side / 17))
     return _Grid(num, max(1, min(columns or usual, num)), height, width, max(4, side // 24), text, has_titles)
-
-
-def _fitted(picture: Picture, height: int, width: int) -> Image.Image:
-    """Returns the picture reduced until it fits into the cell."""
-    scale = min(height / picture.shape[0], width / picture.shape[1], 1)
-    return resized(picture, (max(1, round(picture.shape[0] * scale)), max(1, round(picture.shape[1] * scale))))

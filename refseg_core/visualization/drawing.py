@@ -59,10 +59,13 @@ def draw_mask(
     if coverage is None:
         return
     soft = _soft(coverage.alpha)
-    corner = (coverage.left, coverage.top)
-    canvas.paste(color, corner, Image.fromarray(_scaled(soft, fill_opacity)))
-    canvas.paste(_BLACK, corner, Image.fromarray(_shadow(soft)))
-    canvas.paste(_lighter(color), corner, Image.fromarray(_contour(soft, thickness)))
+    # The rim parts neighbors of one color, and shows on a background of that color.
+    rim = _scaled(_spread(soft, 1, outside=0) - soft, _SHADOW_OPACITY)
+    # The contour is what is covered and has something uncovered nearer than `thickness`.
+    contour = _spread(_OPAQUE - soft, thickness, outside=_OPAQUE) - (_OPAQUE - soft)
+    red, green, blue = (round(level + (_OPAQUE - level) * _CONTOUR_WHITE) for level in color)
+    for ink, alpha in ((color, _scaled(soft, fill_opacity)), (_BLACK, rim), ((red, green, blue), contour)):
+        canvas.paste(ink, (coverage.left, coverage.top), Image.fromarray(alpha))
 
 
 def _soft(alpha: Alpha) -> Alpha:
@@ -72,22 +75,6 @@ def _soft(alpha: Alpha) -> Alpha:
         alpha = (alpha * (_OPAQUE / peak)).astype(np.uint8)
     blurred = np.asarray(Image.fromarray(alpha).filter(ImageFilter.BoxBlur(1)))
     return np.asarray(np.maximum(alpha, np.minimum(blurred, _OPAQUE // 2) * np.uint8(2)), dtype=np.uint8)
-
-
-def _shadow(soft: Alpha) -> Alpha:
-    """Returns a dark rim around the mask: parts neighbors of one color, and shows on a background of that color."""
-    return _scaled(_spread(soft, 1, outside=0) - soft, _SHADOW_OPACITY)
-
-
-def _lighter(color: Color) -> Color:
-    red, green, blue = (round(level + (_OPAQUE - level) * _CONTOUR_WHITE) for level in color)
-    return red, green, blue
-
-
-def _contour(soft: Alpha, thickness: float) -> Alpha:
-    """Returns a line along the inner edge: what is covered and has something uncovered nearer than `thickness`."""
-    uncovered = _OPAQUE - soft
-    return np.asarray(_spread(uncovered, thickness, outside=_OPAQUE) - uncovered, dtype=np.uint8)
 
 
 def _spread(alpha: Alpha, radius: float, *, outside: int) -> Alpha:

@@ -25,6 +25,7 @@ _FARTHEST = 2.5
 _ADJOINING = 0.25
 _NUDGES = 3
 _SUPERSAMPLING = 4
+_DESCENT = 0.22  # of letters below their baseline, of the text's size
 
 
 class Label(NamedTuple):
@@ -61,9 +62,7 @@ def make_labels(texts: Sequence[tuple[str, str]], text_size: int, picture: tuple
     labels = [_label(text, text_size, picture) for text in texts]
     share = sum(label.width * label.height for label in labels) / (picture[0] * picture[1])
     smaller = max(SMALLEST_TEXT, int(text_size * (_MOST_AREA / share) ** 0.5)) if share > _MOST_AREA else text_size
-    if smaller >= text_size:
-        return labels
-    return [_label(text, smaller, picture) for text in texts]
+    return labels if smaller >= text_size else [_label(text, smaller, picture) for text in texts]
 
 
 def place_labels(
@@ -104,8 +103,8 @@ def _draw_leader(canvas: Image.Image, label: Label, corner: tuple[int, int], box
 def _draw_label(canvas: Image.Image, label: Label, corner: tuple[int, int], color: Color) -> None:
     """Draws a label in the color, its text in black or white, its top left at `corner`."""
     canvas.paste(color, corner, _rounded(label.width, label.height))
-    baseline = corner[1] + label.height - _padding(label.text_size)[1] - _descent(label.text_size)
-    start = (corner[0] + _padding(label.text_size)[0], baseline)
+    across, down = _padding(label.text_size)
+    start = (corner[0] + across, corner[1] + label.height - down - round(label.text_size * _DESCENT))
     ImageDraw.Draw(canvas).text(start, label.text, fill=letters_on(color), font=font(label.text_size), anchor="ls")
 
 
@@ -122,16 +121,12 @@ def _padding(text_size: int) -> tuple[int, int]:
     return max(2, round(text_size * 0.32)), max(1, round(text_size * 0.12))
 
 
-def _descent(text_size: int) -> int:
-    return round(text_size * 0.22)
-
-
 def _places(label: Label, box: Boxes, picture: tuple[int, int]) -> Boxes:
     """Places [C, 4] to try: along the box's edges, inside and outside, and a few labels further up and down."""
     left, top, right, bottom = box
     nudges = np.arange(1, _NUDGES + 1) * label.height
     xs = np.array([left, right - label.width, (left + right - label.width) / 2, left - label.width, right])
-    ys = np.concatenate([[top - label.height, top, bottom, bottom - label.height, (top + bottom - label.height) / 2]])
+    ys = np.array([top - label.height, top, bottom, bottom - label.height, (top + bottom - label.height) / 2])
     ys = np.concatenate([ys, top - label.height - nudges, top + nudges, bottom + nudges])
     xs = xs.round().clip(0, picture[1] - label.width)
     ys = ys.round().clip(0, picture[0] - label.height)

@@ -18,17 +18,13 @@ _PAPER, _INK, _FAINT, _EMPTY = (255, 255, 255), (25, 25, 25), (105, 105, 105), (
 # Around an instance, on every side, as a multiple of its box's longer side; and the least that is shown at all.
 _CONTEXT, _LEAST_CROP = 0.35, 48
 _SURROUNDINGS_BRIGHTNESS, _INSTANCE_OPACITY = 0.6, 0.12
-_MASK_SOURCES = {
-    "dataset": "mask from the dataset",
-    "segmenter": "mask from the segmenter",
-    "none": "no mask yet",
-}
 
 
 def side_by_side(left: Picture, right: Picture, titles: tuple[str, str]) -> Picture:
     """Two pictures, uint8 RGB, at the lower one's height, each below its title."""
     height = min(left.shape[0], right.shape[0])
-    panels = [_at_height(panel, height) for panel in (left, right)]
+    widths = [max(1, round(panel.shape[1] * height / panel.shape[0])) for panel in (left, right)]
+    panels = [resized(panel, (height, width)) for panel, width in zip((left, right), widths, strict=True)]
     text = max(13, round((height * max(panel.width for panel in panels)) ** 0.5 / 36))
     # A narrow panel gets room for its title.
     widths = [max(panel.width, 16 * text) for panel in panels]
@@ -59,9 +55,8 @@ def reference_panel(
     `mask`: None while there is none. `mask_source`: 'dataset', 'segmenter' or 'none'. `mask_score`: the segmenter's
     predicted IoU. The rest as for `instance_panel`.
     """
-    source = _MASK_SOURCES.get(mask_source, f"mask from {mask_source}")
-    score = "" if mask_score is None else f" {mask_score:.2f}"
-    details = f"shot {shot}, {source}{score}"
+    source = "no mask yet" if mask_source == "none" else f"mask from the {mask_source}"
+    details = f"shot {shot}, {source}" + ("" if mask_score is None else f" {mask_score:.2f}")
     return instance_panel(
         image, box_xyxy, mask, name=category_name, details=details, color_index=color_index, side=side
     )
@@ -98,10 +93,6 @@ def instance_panel(
         part = encode_masks(decode_mask(mask)[None, top:bottom, left:right])[0]
         canvas = _spotlit(canvas, part, (red, green, blue))
     return _captioned(canvas, side, name, details)
-
-
-def _at_height(picture: Picture, height: int) -> Image.Image:
-    return resized(picture, (height, max(1, round(picture.shape[1] * height / picture.shape[0]))))
 
 
 def _surroundings(box_xyxy: Boxes, shape: tuple[int, ...]) -> tuple[int, int, int, int]:

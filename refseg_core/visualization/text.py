@@ -76,16 +76,12 @@ def write(
 
 @lru_cache(maxsize=4096)
 def _spelled(character: str) -> str:
-    spellings = (character, *_spellings(character))
-    known = (text for text in spellings if text is not None and all(map(_is_drawn, text)))
+    spellings = (text for text in (character, *_spellings(character)) if text is not None)
+    known = (text for text in spellings if _glyph(_MISSING) not in map(_glyph, text))
     return next(known, f"<{ord(character):X}>")
 
 
 @lru_cache(maxsize=4096)
-def _is_drawn(character: str) -> bool:
-    return _glyph(character) != _glyph(_MISSING)
-
-
 def _glyph(character: str) -> tuple[tuple[int, int], bytes]:
     mask = font(_PROBE_SIZE).getmask(character)
     return mask.size, bytes(mask)

@@ -22,7 +22,6 @@ from refseg_core.datasets.image_lookup import ImageNames
 from refseg_core.errors import DatasetError, ImageError, StoreError
 from refseg_core.images import IMAGE_SUFFIXES, image_size
 from refseg_core.settings.choices import ANNOTATION_FORMATS, AnnotationFormat
-from refseg_core.tables import Images
 from tasks.datasets.class_names import find_class_names
 from tasks.specs import DatasetSource
 from tasks.storage.folder import Folder
@@ -161,7 +160,10 @@ def _of_files(files: _Files, kind: AnnotationFormat, source: DatasetSource) -> A
     images, classes = _image_names(source, kind), find_class_names(files.folder, kind.name)
     dataset = kind.load()(files, images, source=redact(files.folder.uri), classes=classes and classes.names)
     dataset = _with_sizes(dataset, files)
-    inputs = {"content": files.digest.hexdigest(), "image_sizes": _sha256(_sizes_text(dataset.images))}
+    found = dataset.images
+    rows = zip(found.file_name, found.height.tolist(), found.width.tolist(), strict=True)
+    sizes = "".join(f"{name}\t{height}\t{width}\n" for name, height, width in rows)
+    inputs = {"content": files.digest.hexdigest(), "image_sizes": _sha256(sizes.encode())}
     return AnnotatedDataset(dataset, kind.name, inputs | ({} if classes is None else {"classes": classes.sha256}))
 
 
@@ -210,11 +212,6 @@ def _is_folder(uri: str) -> bool:
     except StoreError:  # a file, or nothing; reading it shows which
         return False
     return folder.can_be_listed
-
-
-def _sizes_text(images: Images) -> bytes:
-    rows = zip(images.file_name, images.height.tolist(), images.width.tolist(), strict=True)
-    return "".join(f"{name}\t{height}\t{width}\n" for name, height, width in rows).encode()
 
 
 def _sha256(data: bytes) -> str:

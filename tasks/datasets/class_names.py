@@ -5,6 +5,7 @@ Not here: lists of one name a line (`refseg_core/datasets/class_names.py`).
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import yaml
@@ -31,7 +32,10 @@ def find_class_names(folder: Folder, kind: str) -> ClassNames | None:
     num_above = 2 if kind == "yolo" else 1  # labels/train/ lies two below data.yaml
     for place in [folder, *_above(folder, num_above)]:
         for name in wanted:
-            document = _read_if_allowed(place, name)
+            document = None
+            # Who may read a prefix often may not read what lies above.
+            with suppress(StoreError):
+                document = place.read_if_there(name)
             if document is not None:
                 read = _yaml_names if name in _YOLO_FILES else read_class_names
                 return ClassNames(_class_names(place.join(name), document, read), hashlib.sha256(document).hexdigest())
@@ -50,14 +54,6 @@ def _above(folder: Folder, number: int) -> Iterator[Folder]:
         if not place or place.endswith(("/", ":")):
             return
         yield Folder(place)
-
-
-def _read_if_allowed(folder: Folder, name: str) -> bytes | None:
-    """None also where it may not be read: who may read a prefix often may not read what lies above."""
-    try:
-        return folder.read_if_there(name)
-    except StoreError:
-        return None
 
 
 def _class_names(uri: str, document: bytes, read: Callable[[bytes], Sequence[str]]) -> Sequence[str]:

@@ -41,7 +41,7 @@ def _decode(images: Images, max_pixels: int, file: tuple[int, Future[bytes]]) ->
     row, data = file
     declared = (int(images.height[row]), int(images.width[row]))
     try:
-        pixels = decode_image(data.result(), max_pixels=max_pixels, declared_size=declared if all(declared) else None)
+        pixels = decode_image(data.result(), max_pixels=max_pixels, declared_size=declared)
     except (ImageError, NotFoundError) as error:
         return ReadImage(row, None, str(error))
     return ReadImage(row, pixels, None)
@@ -55,15 +55,13 @@ def _fetch_ahead(folder: Folder, images: Images) -> Generator[tuple[int, Future[
     with ThreadPoolExecutor(_READERS, thread_name_prefix="read-images") as readers:
         try:
             while row < len(images) or waiting:
-                while row < len(images) and _has_room([*(sizes[other] for other, _ in waiting), sizes[row]]):
+                while row < len(images):
+                    held = [sizes[other] for other, _ in waiting]
+                    if held and (len(held) == _FILES_AHEAD or sum(held) + sizes[row] > _BYTES_AHEAD):
+                        break  # a single one always may be held
                     waiting.append((row, readers.submit(folder.read, str(images.file_name[row]))))
                     row += 1
                 yield waiting.popleft()
         finally:
             for _, unread in waiting:
                 unread.cancel()
-
-
-def _has_room(sizes: list[int]) -> bool:
-    """Returns whether files of these sizes may be held at once; a single one always may."""
-    return len(sizes) == 1 or (len(sizes) <= _FILES_AHEAD and sum(sizes) <= _BYTES_AHEAD)

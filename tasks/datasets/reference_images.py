@@ -33,13 +33,9 @@ class ReferenceImages:
 
     def read(self, file_name: str) -> npt.NDArray[np.uint8]:
         """One image, uint8 [H, W, 3]. Raises DatasetError: a reference that cannot be read is worth stopping for."""
-        declared = self._declared[file_name]
         try:
-            return decode_image(
-                self._folder.read(file_name),
-                max_pixels=_MAX_PIXELS,
-                declared_size=declared if all(declared) else None,
-            )
+            data = self._folder.read(file_name)
+            return decode_image(data, max_pixels=_MAX_PIXELS, declared_size=self._declared[file_name])
         except ImageError as error:
             raise DatasetError(
                 f"The reference image {file_name} cannot be read: {error} Repair it, or choose references from others."

@@ -49,7 +49,7 @@ def pull_weights(
     model: str,
     *,
     folder: str | Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress = lambda done, total: None,
     pause: Callable[[float], None] = time.sleep,
 ) -> Path:
     """Downloads the published weights into a local folder, by default the weights folder; returns the file.
@@ -69,7 +69,7 @@ def pull_weights(
         with _locked(target.with_name(f".{target.name}.lock")):
             if not _is_right(target, spec):
                 part = target.with_name(f"{target.name}.part")
-                _download(spec, part, progress or _no_progress, pause)
+                _download(spec, part, progress, pause)
                 part.replace(target)
     return target
 
@@ -119,13 +119,8 @@ class _Stalls:
         """Counts a failure, and returns whether it may be otherwise the next time."""
         before, self._length = self._length, _length(self._part)
         self.failures = 1 if self._length > before else self.failures + 1
-        return self.failures < _ATTEMPTS and _may_pass(error)
-
-
-def _may_pass(error: BaseException) -> bool:
-    if isinstance(error, StoreError):
-        return is_passing(error)
-    return isinstance(error, Exception) and not isinstance(error, WeightsError)
+        may_pass = is_passing(error) if isinstance(error, StoreError) else not isinstance(error, WeightsError)
+        return self.failures < _ATTEMPTS and may_pass and isinstance(error, Exception)
 
 
 def _fetch(spec: ModelSpec, part: Path, progress: Progress) -> None:
@@ -211,10 +206,6 @@ def _unreachable(spec: ModelSpec, part: Path, error: Exception) -> WeightsError:
     )
 
 
-def _no_progress(_done: int, _total: int) -> None:
-    """Reports nothing."""
-
-
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
     try:
@@ -230,20 +221,15 @@ def _writing(path: Path) -> Iterator[None]:
 def _locked(path: Path) -> Iterator[None]:
     """Holds the lock of that file, waiting until it is free; the system frees it when the process ends."""
     with path.open("ab") as file:
-        _lock(file)
+        if sys.platform != "win32":
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                _log.info("%s: waiting for another process that downloads the same file", path)
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError as error:
+                if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+                    raise
+                # Some cluster file systems have no locks; the checksum still catches two writers at once.
+                _log.warning("%s: this file system has no locks (%s)", path, error.strerror)
         yield
-
-
-def _lock(file: BinaryIO) -> None:
-    if sys.platform == "win32":
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        _log.info("%s: waiting for another process that downloads the same file", file.name)
-        fcntl.flock(file, fcntl.LOCK_EX)
-    except OSError as error:
-        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
-            raise
-        # Some cluster file systems have no locks; the checksum still catches two writers at once.
-        _log.warning("%s: this file system has no locks (%s)", file.name, error.strerror)

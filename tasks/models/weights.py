@@ -80,8 +80,9 @@ def load_weights(model: str, source: str | None = None) -> LoadedWeights:
         raise WeightsError(_unreadable(spec, source, error)) from error
     with file:
         sha256 = sha256_of(file)
-        if not source:
-            _check_sha256(spec, sha256, uri)
+        if not source and spec.sha256 not in (None, sha256):
+            fault = f"its sha256 is {sha256}, expected {spec.sha256}"
+            raise WeightsError(_not_the_published(spec, uri, fault))
         file.seek(0)
         return LoadedWeights(read_state(file, name=redact(uri)), sha256, redact(uri))
 
@@ -235,12 +236,6 @@ def sha256_of(file: BinaryIO) -> str:
     while chunk := file.read(_CHUNK):
         digest.update(chunk)
     return digest.hexdigest()
-
-
-def _check_sha256(spec: ModelSpec, sha256: str, uri: str) -> None:
-    if spec.sha256 not in (None, sha256):
-        fault = f"its sha256 is {sha256}, expected {spec.sha256}"
-        raise WeightsError(_not_the_published(spec, uri, fault))
 
 
 def _not_the_published(spec: ModelSpec, uri: str, fault: str) -> str:

@@ -38,14 +38,7 @@ def draw_overview(store: Store, artifact: Artifact, dataset: Dataset, images_uri
 
 def _draw(pixels: Picture, annotations: Annotations, categories: Categories) -> Picture:
     """Returns the image, uint8 RGB [H, W, 3], with all that is annotated in it; of masks those that have its size."""
-    name_of = dict(zip(categories.category_id.tolist(), categories.name, strict=True))
-    index_of = dict(zip(categories.category_id.tolist(), categories.class_index.tolist(), strict=True))
-    ids = annotations.category_id.tolist()
-    first, extent = annotations.box_xywh[:, :2], annotations.box_xywh[:, 2:]
-    return draw_instances(
-        pixels,
-        [rle if rle is not None and rle.size == pixels.shape[:2] else None for rle in annotations.mask_rle],
-        np.concatenate([first, first + extent], axis=1),
-        [str(name_of[category_id]) for category_id in ids],
-        [index_of[category_id] for category_id in ids],
-    )
+    masks = [rle if rle is not None and rle.size == pixels.shape[:2] else None for rle in annotations.mask_rle]
+    rows = np.searchsorted(categories.category_id, annotations.category_id)  # categories are by ascending id
+    names, colors = categories.name[rows].tolist(), categories.class_index[rows]
+    return draw_instances(pixels, masks, annotations.box_xyxy, names, colors)

@@ -1,7 +1,6 @@
 """Draws the references and the labels of an image."""
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -28,20 +27,16 @@ class Palette:
         categories = store.load(reference_dataset(store, prototypes), Categories)
         names = dict(zip(categories.category_id.tolist(), categories.name, strict=True))
         ids = store.load(prototypes, Prototypes).category_id.tolist()
-        self._name = {category_id: str(names[category_id]) for category_id in ids}
+        self.name_of = {category_id: str(names[category_id]) for category_id in ids}  # in the order of the prototypes
         self._color = {category_id: index for index, category_id in enumerate(ids)}
 
-    def __contains__(self, category_id: int) -> bool:
-        return category_id in self._name
-
-    @property
-    def name_of(self) -> Mapping[int, str]:
-        """The categories' names by id, in the order of the prototypes."""
-        return self._name
+    def knows(self, category_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Returns whether there are prototypes of the categories [N]."""
+        return np.isin(category_ids, list(self.name_of))
 
     def names(self, category_ids: npt.NDArray[np.int64]) -> list[str]:
         """Returns the names of categories."""
-        return [self._name[category_id] for category_id in category_ids.tolist()]
+        return [self.name_of[category_id] for category_id in category_ids.tolist()]
 
     def colors(self, category_ids: npt.NDArray[np.int64]) -> list[int]:
         """Returns the color indices of categories."""
@@ -82,29 +77,15 @@ def check_apart(pictures: Folder, images_uri: str) -> None:
 def draw_detections(image: Picture, detections: Detections, palette: Palette, score_thresh: float) -> Picture:
     """Returns the image, uint8 RGB [H, W, 3], with the detections whose score is at least the threshold."""
     shown = detections[detections.score >= score_thresh]
-    return draw_instances(
-        image,
-        list(shown.mask_rle),
-        None,
-        palette.names(shown.category_id),
-        palette.colors(shown.category_id),
-        scores=shown.score,
-    )
+    names, colors = palette.names(shown.category_id), palette.colors(shown.category_id)
+    return draw_instances(image, list(shown.mask_rle), None, names, colors, scores=shown.score)
 
 
 def draw_ground_truth(image: Picture, annotations: Annotations, palette: Palette) -> Picture:
     """Returns the image, uint8 RGB [H, W, 3], with its annotated instances of the prototypes' categories."""
-    known = np.array([category_id in palette for category_id in annotations.category_id.tolist()], dtype=bool)
-    shown = annotations[known]
-    corners = shown.box_xywh.copy()
-    corners[:, 2:] += corners[:, :2]
-    return draw_instances(
-        image,
-        list(shown.mask_rle),
-        corners,
-        palette.names(shown.category_id),
-        palette.colors(shown.category_id),
-    )
+    shown = annotations[palette.knows(annotations.category_id)]
+    names, colors = palette.names(shown.category_id), palette.colors(shown.category_id)
+    return draw_instances(image, list(shown.mask_rle), shown.box_xyxy, names, colors)
 
 
 def reference_panels(
@@ -115,7 +96,7 @@ def reference_panels(
     manifest = store.manifest(dataset.name) or {}
     folder = Folder(manifest["settings"]["images"])
     references = store.load(references_of(store, prototypes), References)
-    references = references[np.array([category in palette for category in references.category_id.tolist()], dtype=bool)]
+    references = references[palette.knows(references.category_id)]
     shown = references[np.sort(np.argsort(references.shot, kind="stable")[:most])]
     panels = (_reference_panel(folder, shown, row, palette, side) for row in range(len(shown)))
     return [panel for panel in panels if panel is not None]

@@ -22,7 +22,7 @@ from tasks.outputs.pictures import (
 from tasks.runtime.progress import ProgressStep, report
 from tasks.storage.folder import Folder
 from tasks.store.label_store import StoredLabels
-from tasks.store.lineage import input_artifact, reference_dataset
+from tasks.store.lineage import reference_dataset
 from tasks.store.store import Artifact, Store
 
 
@@ -35,7 +35,7 @@ def show_labels(store_uri: str, labels_key: str, out_uri: str, *, score_thresh: 
     run = StoredLabels(store, labels_key)
     recipe = run.recipe_or_error()
     check_apart(Folder(out.join("images")), recipe["settings"]["images"])
-    prototypes = input_artifact(store, recipe["inputs"], "prototypes")
+    prototypes = store.named(recipe["inputs"]["prototypes"])
     palette = Palette(store, prototypes)
     panels = reference_panels(store, prototypes, palette)
     out.replace("references.jpg", to_jpeg(contact_sheet(panels, heading=f"{len(panels)} references")))
@@ -77,7 +77,7 @@ def _ground_truth(store: Store, prototypes: Artifact, images_uri: str) -> Annota
     for manifest in reversed(store.manifests("dataset")):
         if manifest["settings"]["images"] == images_uri and manifest["settings"]["annotations"]:
             referenced = store.load(reference_dataset(store, prototypes), Categories)
-            dataset = load_dataset(store, store.artifact("dataset", manifest["key"]))
+            dataset = load_dataset(store, store.named(f"dataset/{manifest['key']}"))
             try:
                 return numbered_as(referenced, dataset).annotations
             except DatasetError:

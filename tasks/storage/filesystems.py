@@ -22,8 +22,9 @@ def resolve(uri: str) -> tuple[Any, str]:
         if isinstance(filesystem, LocalFileSystem) and (reason := _misread(uri)):
             raise ValueError(reason)
     except (ValueError, ImportError, OSError) as error:
+        printable = redact(uri).encode("unicode_escape" if "\0" in uri else "utf-8", "backslashreplace").decode()
         raise StoreError(
-            f"{_shown(uri)}: cannot be opened: {redact_text(str(error))}. Use a path or a URI such as file:///folder "
+            f"{printable}: cannot be opened: {redact_text(str(error))}. Use a path or a URI such as file:///folder "
             "or s3://bucket/prefix."
         ) from error
     return filesystem, path
@@ -52,11 +53,6 @@ def _misread(uri: str) -> str | None:
     if scheme(uri) == "file" and not uri.removeprefix("file://").startswith("/"):
         return "file:// needs a whole path, and no host"
     return None
-
-
-def _shown(uri: str) -> str:
-    """Returns the address as a message can hold it: printable and without secrets."""
-    return redact(uri).encode("unicode_escape" if "\0" in uri else "utf-8", "backslashreplace").decode()
 
 
 def protocols(filesystem: Any) -> set[str]:

@@ -5,7 +5,6 @@ from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
@@ -117,7 +116,8 @@ class Folder:
             entries = with_retries(lambda: self._filesystem.ls(self._path, detail=True), self.uri)
         except NotFoundError:
             return []
-        return sorted(entry["name"].rstrip("/").rpartition("/")[2] for entry in entries if _is_folder(entry))
+        folders = [entry for entry in entries if entry.get("type") == "directory"]
+        return sorted(entry["name"].rstrip("/").rpartition("/")[2] for entry in folders)
 
     def _at(self, name: str) -> str:
         return f"{self._path.rstrip('/')}/{name}"
@@ -162,7 +162,3 @@ class Folder:
 
     def _walk(self) -> Iterator[FileInfo]:
         return walk(self._filesystem, self._path, self.uri)
-
-
-def _is_folder(entry: dict[str, Any]) -> bool:
-    return entry.get("type") == "directory"

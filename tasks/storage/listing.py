@@ -82,14 +82,9 @@ def _walk_any(filesystem: Any, path: str) -> Iterator[FileInfo]:
     prefix = path.rstrip("/") + "/"
     for _, _, files in filesystem.walk(path, detail=True, on_error="raise"):
         for entry in files.values():
-            size = _size(entry)
+            size = -1 if entry.get("size") is None else int(entry["size"])
             version = _version(entry) or f"{size} bytes"
             yield FileInfo(entry["name"].removeprefix(prefix), size, version, _modified(entry))
-
-
-def _size(entry: dict[str, Any]) -> int:
-    size = entry.get("size")
-    return -1 if size is None else int(size)
 
 
 def _version(entry: dict[str, Any]) -> str:

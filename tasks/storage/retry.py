@@ -27,6 +27,7 @@ _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 8.0
 
 NOT_FOUND = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+_CLIENTS = ("botocore", "aiobotocore", "aiohttp", "fsspec", "s3fs", "gcsfs")  # packages
 _DENIED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "EROFS")
 _NO_CREDENTIALS = "no credentials. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or whatever the store asks for."
 _IMPOSSIBLE = {
@@ -89,10 +90,10 @@ def explained(uri: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        told = explain(error, uri)
-        if told is error:
+        explained_error = explain(error, uri)
+        if explained_error is error:
             raise
-        raise told from error
+        raise explained_error from error
 
 
 def explain(error: Exception, uri: str) -> Exception:
@@ -112,8 +113,11 @@ def explain(error: Exception, uri: str) -> Exception:
 
 
 def is_transient_error(error: BaseException) -> bool:
-    """Returns whether an error of the system, the network or a service may go away; ours and bugs do not."""
-    return isinstance(error, OSError) or _is_of_a_service(error)
+    """Returns whether an error may go away: one of the system, the network or a client of an object store.
+
+    Ours do not, and any other is a bug, or the user's.
+    """
+    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _CLIENTS
 
 
 def reason(error: BaseException) -> str:
@@ -130,11 +134,6 @@ def _code(error: Exception) -> str:
     if isinstance(response, dict):
         return str(response.get("Error", {}).get("Code", ""))
     return type(error).__name__
-
-
-def _is_of_a_service(error: BaseException) -> bool:
-    """Returns whether a client of an object store raised it; any other that is no OSError is a bug, or the user's."""
-    return type(error).__module__.partition(".")[0] in ("botocore", "aiobotocore", "aiohttp", "fsspec", "s3fs", "gcsfs")
 
 
 def _attempts() -> int:

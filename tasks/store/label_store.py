@@ -16,7 +16,7 @@ none is labeled twice, however many plan and label at the same time.
 
 import json
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
 from typing import Any, TypeVar
@@ -70,7 +70,8 @@ class StoredLabels:
         """Returns what decides these labels. Raises StoreError where the run does not exist."""
         recipe = self.recipe()
         if recipe is None:
-            raise StoreError(f"{redact(self.store.uri)}: has no labels {self.key!r}.")
+            known = ", ".join(recipe["key"] for recipe in self.store.manifests(FOLDER, "recipe.json"))
+            raise StoreError(f"{redact(self.store.uri)}: has no labels {self.key!r}; it has {known or 'none'}.")
         return recipe
 
     # Requests.
@@ -91,9 +92,7 @@ class StoredLabels:
     def requested(self) -> Artifact | None:
         """Returns the dataset that was requested last."""
         requests = self.requests()
-        if not requests:
-            return None
-        return self.store.named(requests[-1]["dataset"])
+        return self.store.named(requests[-1]["dataset"]) if requests else None
 
     def images(self) -> Images:
         """Returns the images of the dataset that was requested last; none without a request.
@@ -192,12 +191,19 @@ class StoredLabels:
         its place completes that one's work, and all tables always come from one attempt.
         """
         name = f"{self.root}/detections/{shard.name}.parquet"
-        data = table_to_parquet(detections, {_OUTCOMES: _outcomes(labeled), **_carried(similarities)})
+        # Without times, which differ between equal attempts.
+        outcomes = labeled.to_arrow().drop_columns(["seconds"]).to_pydict()
+        notes = {_OUTCOMES: json.dumps(outcomes, separators=(",", ":"))}
+        if similarities is not None:  # as a Parquet file in text, which is smaller than rows as text
+            notes[_SIMILARITIES] = b64encode(table_to_parquet(similarities)).decode()
+        data = table_to_parquet(detections, notes)
         if not self.store.folder.create(name, data):
             data = self.store.folder.read(name)
             detections = self.store.unfinished_part(name, data, Detections)
             notes = notes_of_parquet(data)
-            labeled, similarities = _with_outcomes(labeled, notes.get(_OUTCOMES, "{}")), _similarities_in(notes)
+            labeled = labeled.replace(**json.loads(notes.get(_OUTCOMES, "{}")))
+            note = notes.get(_SIMILARITIES)
+            similarities = None if note is None else table_from_parquet(b64decode(note), CategorySimilarities)
         others = [labeled] if similarities is None else [labeled, similarities]
         parts = [
             describe_part(name, detections, data),
@@ -215,8 +221,11 @@ class StoredLabels:
     def read(self, images: Images | None = None) -> Iterator[Labels]:
         """Yields the labels of every committed shard, or those of the given images in their versions only."""
         wanted = None if images is None else Wanted(images)
-        for labels in self._of_shards(self.read_shard, wanted):
-            yield labels if wanted is None else _only(labels, wanted)
+        for detections, labeled in self._of_shards(self.read_shard, wanted):
+            if wanted is not None:
+                labeled = wanted.among(labeled)  # noqa: PLW2901
+                detections = detections[np.isin(detections.image_id, labeled.image_id)]  # noqa: PLW2901
+            yield detections, labeled
 
     def read_labeled_images(self, images: Images) -> Iterator[LabeledImages]:
         """Yields what became of the given images in their versions, shard by shard."""
@@ -276,9 +285,7 @@ def count_statuses(labeled: LabeledImages) -> dict[str, int]:
 def open_labels(store: Store, key: str) -> StoredLabels:
     """Returns the labels of a key. Raises StoreError where the store has none of it."""
     run = StoredLabels(store, key)
-    if run.recipe() is None:
-        known = ", ".join(recipe["key"] for recipe in store.manifests(FOLDER, "recipe.json"))
-        raise StoreError(f"{redact(store.uri)}: has no labels {key!r}; it has {known or 'none'}.")
+    run.recipe_or_error()
     return run
 
 
@@ -288,29 +295,3 @@ def newest_labels(store: Store) -> tuple[StoredLabels, int]:
     if not recipes:
         raise StoreError(f"{redact(store.uri)}: holds no labels. `refseg run` makes some; check the store's path.")
     return StoredLabels(store, recipes[-1]["key"]), len(recipes) - 1
-
-
-def _only(labels: Labels, wanted: Wanted) -> Labels:
-    detections, labeled = labels
-    labeled = wanted.among(labeled)
-    return detections[np.isin(detections.image_id, labeled.image_id)], labeled
-
-
-def _outcomes(labeled: LabeledImages) -> str:
-    """Returns the table as text, without its times, which differ between equal attempts."""
-    return json.dumps(labeled.to_arrow().drop_columns(["seconds"]).to_pydict(), separators=(",", ":"))
-
-
-def _with_outcomes(labeled: LabeledImages, outcomes: str) -> LabeledImages:
-    """Returns the table with another attempt's outcomes for the same images."""
-    return labeled.replace(**json.loads(outcomes))
-
-
-def _carried(similarities: CategorySimilarities | None) -> dict[str, str]:
-    """Returns the table as a note: its Parquet file as text, which is smaller than its rows as text."""
-    return {} if similarities is None else {_SIMILARITIES: b64encode(table_to_parquet(similarities)).decode()}
-
-
-def _similarities_in(notes: Mapping[str, str]) -> CategorySimilarities | None:
-    note = notes.get(_SIMILARITIES)
-    return None if note is None else table_from_parquet(b64decode(note), CategorySimilarities)

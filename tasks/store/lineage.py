@@ -19,11 +19,6 @@ def references_of(store: Store, prototypes: Artifact) -> Artifact:
     return _follow(store, _follow(store, prototypes, "memory_bank"), "references")
 
 
-def input_artifact(store: Store, inputs: dict[str, str], name: str) -> Artifact:
-    """Returns the artifact that a recipe's input names."""
-    return store.named(inputs[name])
-
-
 def reachable(roots: Collection[str], manifests: Mapping[str, Mapping[str, Any]]) -> set[str]:
     """Returns the artifacts that the roots were made from, there or not, and the roots themselves."""
     reached: set[str] = set()
@@ -42,5 +37,5 @@ def _follow(store: Store, artifact: Artifact, name: str) -> Artifact:
         raise StoreError(f"{redact(store.uri)}: has no {artifact.name}, which other artifacts were made from.")
     if name not in manifest["inputs"]:
         # Segmented references were made from sampled ones, and those from the dataset.
-        return _follow(store, input_artifact(store, manifest["inputs"], artifact.folder), name)
-    return input_artifact(store, manifest["inputs"], name)
+        return _follow(store, store.named(manifest["inputs"][artifact.folder]), name)
+    return store.named(manifest["inputs"][name])

@@ -96,7 +96,7 @@ class Store:
     def find(self, recipe: Recipe) -> Artifact | None:
         """Returns the artifact of a recipe, or None where it does not exist yet."""
         manifest = self.manifest(f"{recipe.folder}/{recipe.key}")
-        return None if manifest is None else _artifact(recipe, manifest)
+        return None if manifest is None else _artifact(manifest)
 
     def save(self, recipe: Recipe, tables: Sequence[Table]) -> Artifact:
         """Puts the tables, then the manifest. Where another writer was first, theirs is the artifact."""
@@ -105,7 +105,7 @@ class Store:
         manifest = {**asdict(recipe), "key": recipe.key, **made_by(), "tables": parts}
         manifest = self.commit(f"{name}/{MANIFEST}", manifest)
         log.info("made %s", name)
-        return _artifact(recipe, manifest)
+        return _artifact(manifest)
 
     def put_table(self, name: str, table: Table) -> dict[str, Any]:
         """Puts a table unless it is there already; returns what a manifest says of it."""
@@ -247,17 +247,12 @@ class Store:
             raise StoreError(f"{redact(self.uri)}: has no {artifact.name} with a table of {table_name(table)}.")
         return self.read_part(artifact.name, parts[table_name(table)], table)
 
-    def artifact(self, folder: str, key: str) -> Artifact:
-        """Returns the artifact at `folder/key`. Raises StoreError where it does not exist."""
-        manifest = self.manifest(f"{folder}/{key}")
-        if manifest is None:
-            raise StoreError(f"{redact(self.uri)}: has no {folder}/{key}. It was not made yet, or in another store.")
-        return Artifact(folder, key, _num_rows(manifest))
-
     def named(self, name: str) -> Artifact:
         """Returns the artifact of the name `folder/key`. Raises StoreError where it does not exist."""
-        folder, _, key = name.partition("/")
-        return self.artifact(folder, key)
+        manifest = self.manifest(name)
+        if manifest is None:
+            raise StoreError(f"{redact(self.uri)}: has no {name}. It was not made yet, or in another store.")
+        return _artifact(manifest)
 
 
 def describe_part(name: str, table: Table, data: bytes) -> dict[str, Any]:
@@ -303,9 +298,6 @@ def size_of(manifest: Mapping[str, Any]) -> int:
     return sum(part["size"] for part in manifest["tables"])
 
 
-def _artifact(recipe: Recipe, manifest: Mapping[str, Any]) -> Artifact:
-    return Artifact(recipe.folder, recipe.key, _num_rows(manifest))
-
-
-def _num_rows(manifest: Mapping[str, Any]) -> dict[str, int]:
-    return {part["table"]: part["num_rows"] for part in manifest["tables"]}
+def _artifact(manifest: Mapping[str, Any]) -> Artifact:
+    num_rows = {part["table"]: part["num_rows"] for part in manifest["tables"]}
+    return Artifact(manifest["folder"], manifest["key"], num_rows)

@@ -89,7 +89,8 @@ def _verify_labels(run: StoredLabels, manifests: Mapping[str, Mapping[str, Any]]
     for number, plan in _numbered(run, "plans", PLAN, verified):
         parts: list[PlanPart] | None = None
         if plan is not None:
-            parts = _guarded(run.store, verified, f"{run.root}/plans", partial(_parts, run, number, plan))
+            read: Callable[[], Any] = partial(list, run.plans.parts_of(number, plan))
+            parts = _guarded(run.store, verified, f"{run.root}/plans", read)
         if parts is None:
             known.update(name for name in shards if name.startswith(f"{number:04d}-"))  # the plan is the problem
             continue
@@ -142,10 +143,6 @@ def _numbered(
             yield number, None
 
 
-def _parts(run: StoredLabels, number: int, plan: Mapping[str, Any]) -> list[PlanPart]:
-    return list(run.plans.parts_of(number, plan))
-
-
 def _check_planned_once(run: StoredLabels, part: PlanPart, planned: set[tuple[str, str]], verified: Verified) -> None:
     identities = set(zip(part.images.image_id, part.images.version, strict=True))
     twice = identities & planned
@@ -189,30 +186,24 @@ def _contradictions(
     planned: Images, manifest: Mapping[str, Any], detections: Detections, labeled: LabeledImages
 ) -> Iterator[str]:
     """Yields what does not fit together in a shard."""
-    if not _same(planned.image_id, labeled.image_id) or not _same(planned.version, labeled.version):
+    columns = ((planned.image_id, labeled.image_id), (planned.version, labeled.version))
+    if not all(np.array_equal(one, other) for one, other in columns):
         yield f"labels {len(labeled)} images, not the {len(planned)} that its plan names"
     if manifest["images"] != count_statuses(labeled):
         yield f"counts {manifest['images']}, but the table {count_statuses(labeled)}"
     if "prompts" in manifest and manifest["prompts"] != (prompts := PromptShare.of(labeled)._asdict()):
         yield f"counts {manifest['prompts']}, but the table {prompts}"
     found = Counter(detections.image_id.tolist())
-    told = {
-        image_id: number
-        for image_id, number in zip(labeled.image_id, labeled.num_detections.tolist(), strict=True)
-        if number
-    }
-    if found != told:
-        yield f"has {len(detections)} detections where its images tell of {sum(told.values())}"
+    # A Counter is equal to another that lacks its zeros.
+    counted = Counter(dict(zip(labeled.image_id, labeled.num_detections.tolist(), strict=True)))
+    if found != counted:
+        yield f"has {len(detections)} detections where its images tell of {counted.total()}"
 
 
 def _explains(similarities: CategorySimilarities, labeled: LabeledImages) -> bool:
     """Returns whether every image that was prompted resembles a category, and none resembles one that is not there."""
     prompted = set(labeled.image_id[labeled.num_prompts.astype(bool)])
     return prompted <= set(similarities.image_id) <= set(labeled.image_id)
-
-
-def _same(one: Any, other: Any) -> bool:
-    return bool(np.array_equal(one, other))
 
 
 def _read_part(store: Store, folder: str, part: Mapping[str, Any], verified: Verified) -> Table | None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from refseg_core.errors import DatasetError, Problems, shortened
+from refseg_core.errors import DatasetError, Problems, listed, shortened
 
 
 def _message(problems: Problems) -> str:
@@ -46,3 +46,9 @@ def test_many_kinds_and_long_offenders_are_cut() -> None:
 
 def test_what_cannot_be_printed_is_escaped() -> None:
     assert shortened("a\ud800") == "a\\ud800"
+
+
+def test_a_list_of_names_counts_those_that_it_leaves_out() -> None:
+    assert listed(["a", "b", "c"], 2) == "a, b and 1 more"
+    assert listed(["a", "b"], 2) == "a, b"
+    assert listed([str(number) for number in range(2008)]) == "0, 1, 2, 3, 4, 5, 6, 7 and 2,000 more"

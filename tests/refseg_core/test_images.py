@@ -418,7 +418,7 @@ def _mutated_files(draw: st.DrawFn) -> bytes:
     return bytes(data)
 
 
-def _decodes_or_says_why(data: bytes, declared_size: tuple[int, int] | None = None) -> None:
+def _decodes_or_says_why(data: bytes, declared_size: tuple[int, int] = (0, 0)) -> None:
     try:
         pixels = decode_image(data, max_pixels=MAX_PIXELS, declared_size=declared_size)
     except ImageError as error:

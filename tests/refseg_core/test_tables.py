@@ -90,17 +90,6 @@ def test_every_column_says_what_it_means(table: type[Table]) -> None:
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_every_table_has_a_key_of_its_own_columns_that_are_never_null(table: type[Table]) -> None:
-    assert table.KEY
-    names = table.schema().names
-    assert set(table.KEY) <= set(names)
-    # The category of a metric is null for the mean over all of them, that of a detection where there is none.
-    nullable = {name for name in table.KEY if table.schema().field(name).nullable}
-    # So is the seed of a number that is the mean over all seeds.
-    assert nullable <= {"category_id", "found_category_id", "seed"}
-
-
-@pytest.mark.parametrize("table", TABLES)
 def test_boxes_say_their_convention_in_their_name(table: type[Table]) -> None:
     boxes = [name for name in table.schema().names if "box" in name]
     assert all(name.endswith(("_xyxy", "_xywh")) for name in boxes)

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from flows.cli.main import main
-from flows.prefect_session import PREFECT_SETTINGS
+from flows.run import PREFECT_SETTINGS
 from tests.support.counts import count
 from tests.support.projects.without_prefect import call_without_prefect
 

@@ -20,7 +20,7 @@ from click.testing import CliRunner, Result
 
 from flows import pipeline
 from flows.cli.main import main
-from flows.prefect_session import PREFECT_SETTINGS
+from flows.run import PREFECT_SETTINGS
 from tasks.label_shard import label_shard
 from tasks.models.loading import load_models
 from tasks.storage.retry import ATTEMPTS_VARIABLE

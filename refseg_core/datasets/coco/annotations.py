@@ -133,7 +133,9 @@ class AnnotationColumns(Columns):
         boxes[malformed] = 0
         with np.errstate(over="ignore"):
             self._report(_BOX_OUTSIDE, self._lies_outside(boxes), lambda row: f"bbox {boxes[row].tolist()}")
-            self._complete_areas(boxes)
+            for row in self.without_area:
+                mask = self.masks[row]
+                self.areas[row] = boxes[row, 2] * boxes[row, 3] if mask is None else mask_areas([mask])[0]
 
     def _report(self, kind: str, is_wrong: npt.NDArray[Any], found: Callable[[int], str]) -> None:
         for row in np.flatnonzero(is_wrong).tolist():
@@ -159,11 +161,6 @@ class AnnotationColumns(Columns):
                 self.problems.add(_NO_BOX, f"annotation {self.ids[row]}")
             else:
                 self.boxes[4 * row : 4 * row + 4] = array("d", box)
-
-    def _complete_areas(self, boxes: npt.NDArray[np.float64]) -> None:
-        for row in self.without_area:
-            mask = self.masks[row]
-            self.areas[row] = boxes[row, 2] * boxes[row, 3] if mask is None else mask_areas([mask])[0]
 
     def table(self) -> Annotations:
         """Returns the annotations, in the file's order."""

@@ -99,18 +99,10 @@ def _read(reader: JsonReader, sections: Mapping[str, Columns], problems: Problem
         else:
             too_early = key == "annotations" and "images" in sections and "images" not in seen
             late = late or too_early
-            _add_items(reader, columns, skip=too_early)
+            for item in reader.items():
+                if not too_early:
+                    columns.add(item)
     reader.end()
-    _require_sections(seen, sections, problems)
-    return late and "images" in seen
-
-
-def _add_items(reader: JsonReader, columns: Columns, *, skip: bool) -> None:
-    for item in reader.items():
-        if not skip:
-            columns.add(item)
-
-
-def _require_sections(seen: list[str], sections: Mapping[str, Columns], problems: Problems) -> None:
     required = ["images", "categories"] if "annotations" in seen else ["images"]
     problems.add_all(_NO_SECTION, [key for key in required if key in sections and key not in seen])
+    return late and "images" in seen

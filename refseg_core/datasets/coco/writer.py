@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refseg_core.masks.contours import polygons_of_mask
-from refseg_core.masks.rle import Rle, decode_mask, mask_areas
+from refseg_core.masks.rle import decode_mask, mask_areas
 from refseg_core.settings import Conventions
 from refseg_core.tables import Categories, Detections, Images, LabeledImages
 
@@ -77,7 +77,8 @@ def coco_dataset(
     yield '{"info": ' + _json(dict(info or {})) + ',\n"images": '
     yield from json_array(_image_rows(images, labeled, export_id))
     yield ',\n"categories": '
-    yield from json_array(_category_rows(categories))
+    named = zip(categories.category_id.tolist(), categories.name, strict=True)
+    yield from json_array({"id": category_id, "name": name, "supercategory": ""} for category_id, name in named)
     yield ',\n"annotations": '
     yield from json_array(_annotation_rows(detections, export_id, segmentation, min_score))
     yield "}\n"
@@ -133,11 +134,6 @@ def _image_rows(images: Images, labeled: LabeledImages, export_id: Mapping[str, 
         yield {"id": export_id[image_id], "file_name": name, "height": height, "width": width}
 
 
-def _category_rows(categories: Categories) -> Iterator[Row]:
-    for category_id, name in zip(categories.category_id.tolist(), categories.name, strict=True):
-        yield {"id": category_id, "name": name, "supercategory": ""}
-
-
 def _annotation_rows(
     detections: Iterable[Detections],
     export_id: Mapping[str, int | str],
@@ -156,10 +152,6 @@ def _annotation_rows(
                 "area": int(mask_areas([mask])[0]),
                 "iscrowd": 0,
                 "score": float(table.score[row]),
-                "segmentation": _segmentation(mask, segmentation),
+                "segmentation": mask.to_coco() if segmentation == "rle" else polygons_of_mask(decode_mask(mask)),
             }
         num_before += len(table)
-
-
-def _segmentation(mask: Rle, form: SegmentationFormat) -> Any:
-    return mask.to_coco() if form == "rle" else polygons_of_mask(decode_mask(mask))

@@ -8,7 +8,7 @@ import numpy as np
 from refseg_core.settings import Conventions
 from refseg_core.tables import Categories, Detections, Images, LabeledImages, Prototypes
 from tasks.store.label_store import StoredLabels
-from tasks.store.lineage import input_artifact, reference_dataset
+from tasks.store.lineage import reference_dataset
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class ExportedLabels:
 
     def categories(self) -> Categories:
         """Reads the categories that were labeled."""
-        prototypes = input_artifact(self.run.store, self.run.recipe_or_error()["inputs"], "prototypes")
-        categories = self.run.store.load(reference_dataset(self.run.store, prototypes), Categories)
-        return categories[np.isin(categories.category_id, self.run.store.load(prototypes, Prototypes).category_id)]
+        store = self.run.store
+        prototypes = store.named(self.run.recipe_or_error()["inputs"]["prototypes"])
+        categories = store.load(reference_dataset(store, prototypes), Categories)
+        return categories[np.isin(categories.category_id, store.load(prototypes, Prototypes).category_id)]

@@ -3,7 +3,7 @@
 Everything is read once, shard by shard: of each its two parts, and two small requests.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -21,7 +21,6 @@ from tasks.outputs.prefect_ui.summary import LabelSummary, headline, summary_tex
 from tasks.storage.folder import Folder
 from tasks.storage.uris import redact
 from tasks.store.label_store import StoredLabels
-from tasks.store.lineage import input_artifact
 from tasks.store.shard_plans import LabelPlan, Wanted
 from tasks.store.store import Store
 
@@ -59,17 +58,16 @@ def publish_labels(store_uri: str, plan: LabelPlan, errors: Mapping[str, str] | 
 
 def _look(store: Store, plan: LabelPlan, errors: Mapping[str, str]) -> _Labels:
     run = StoredLabels(store, plan.key)
-    prototypes = input_artifact(store, run.recipe_or_error()["inputs"], "prototypes")
+    prototypes = store.named(run.recipe_or_error()["inputs"]["prototypes"])
     images = store.load(plan.dataset, Images)
     statistics = LabelStatistics(SCORE_THRESH, most_failed=_MOST_FAILED, most_shown=_MOST_SHOWN)
     for detections, labeled in run.read(images):
         statistics.add(detections, labeled)
-    return _Labels(run, images, Palette(store, prototypes), list(_shards(run, images, errors)), statistics)
-
-
-def _shards(run: StoredLabels, images: Images, errors: Mapping[str, str]) -> Iterator[ShardRow]:
-    for shard, _, manifest in run.shards_with_manifests(Wanted(images)):
-        yield ShardRow(shard.name, len(shard), manifest, None if manifest else errors.get(shard.name))
+    shards = [
+        ShardRow(shard.name, len(shard), manifest, None if manifest else errors.get(shard.name))
+        for shard, _, manifest in run.shards_with_manifests(Wanted(images))
+    ]
+    return _Labels(run, images, Palette(store, prototypes), shards, statistics)
 
 
 def _summary(store_uri: str, plan: LabelPlan, labels: _Labels, pages: Mapping[str, str]) -> LabelSummary:

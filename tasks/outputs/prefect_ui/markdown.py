@@ -1,7 +1,7 @@
 """Text from users, datasets and libraries as Markdown that shows it as it stands."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$&:@])")
 _BACKTICKS = re.compile("`+")
@@ -18,12 +18,6 @@ def code(text: str) -> str:
     fence = "`" * (max((len(found) for found in _BACKTICKS.findall(line)), default=0) + 1)
     padding = " " if len(fence) > 1 else ""
     return f"{fence}{padding}{line}{padding}{fence}"
-
-
-def listed(names: Sequence[str], most: int) -> str:
-    """Returns the first names, escaped, and how many more there are."""
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(map(escaped, names[:most])) + more
 
 
 def two_columns(rows: Iterable[tuple[str, str]]) -> str:

@@ -1,4 +1,6 @@
-"""Shows how good labels are, where there is ground truth."""
+"""Shows how good labels are, where there is ground truth, and the numbers of benchmarks."""
+
+from collections.abc import Sequence
 
 from refseg_core.evaluation.diagnostics import Review
 from refseg_core.evaluation.report import (
@@ -27,9 +29,11 @@ def publish_metrics(store_uri: str, metrics: Artifact) -> None:
     review = load_review(store, metrics)
     by = PROTOCOLS[protocol_of(store, metrics)].how
     where = f"All digits are in {code(f'{redact(store_uri)}/{metrics.name}/metrics.parquet')}."
-    told = " ".join(escaped(sentence) for sentence in findings(review))
+    sentences = " ".join(escaped(sentence) for sentence in findings(review))
     publish_table(
-        f"{name}-metrics", text_rows(metrics_table(review.metrics), "metric"), f"The evaluation {by}. {told} {where}"
+        f"{name}-metrics",
+        text_rows(metrics_table(review.metrics), "metric"),
+        f"The evaluation {by}. {sentences} {where}",
     )
     publish_table(
         f"{name}-metrics-by-category",
@@ -39,6 +43,12 @@ def publish_metrics(store_uri: str, metrics: Artifact) -> None:
     )
     if review.confusion is not None:
         _publish_mistakes(name, review)
+
+
+@publishing_task("publish benchmark")
+def publish_benchmark(store_uri: str, title: str, rows: Sequence[tuple[str, ...]]) -> None:
+    """A benchmark's numbers next to the published ones, header first."""
+    publish_table(f"{artifact_name(store_uri)}-benchmark", text_rows(rows, "row"), f"{title}, in percent.")
 
 
 def _publish_mistakes(name: str, review: Review) -> None:

@@ -5,7 +5,7 @@ import logging
 import threading
 import time
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -95,8 +95,8 @@ class ProgressArtifact:
         now = time.monotonic()
         with self._lock:
             self._pace.mark(now, self._done)
-            told = self._pace.told_at_end if is_end else self._pace.told
-            return self._pace.percentage, f"{self._whose}{told(now, self._step.unit)}"
+            describe = self._pace.describe_end if is_end else self._pace.describe
+            return self._pace.percentage, f"{self._whose}{describe(now, self._step.unit)}"
 
 
 class _Sender:
@@ -106,7 +106,7 @@ class _Sender:
         self._key = key
         self._client: SyncPrefectClient | None = None
         self._id: UUID | None = None
-        self._was_told = False
+        self._has_warned = False
 
     def send(self, percentage: float, description: str) -> None:
         """Shows it."""
@@ -116,12 +116,14 @@ class _Sender:
                 self._client.__enter__()
             if self._id is None:
                 self._id = self._create(self._client, percentage, description)
-            else:
-                self._change(self._client, {"data": percentage, "description": description})
+                return
+            changes = {"data": percentage, "description": description}
+            # Not client.update_artifact: that also leaves an event for each, which the server keeps for a week.
+            self._client.request("PATCH", "/artifacts/{id}", path_params={"id": self._id}, json=changes)
         except Exception as error:
-            if not self._was_told:
+            if not self._has_warned:
                 log.warning("progress is not shown in the Prefect UI for now: %s", reason(error))
-            self._was_told = True
+            self._has_warned = True
 
     def close(self) -> None:
         """Ends the connection."""
@@ -139,7 +141,3 @@ class _Sender:
             task_run_id=task_run_id,
         )
         return client.create_artifact(artifact).id
-
-    def _change(self, client: SyncPrefectClient, changes: dict[str, Any]) -> None:
-        # Not client.update_artifact: that also leaves an event for each, which the server keeps for a week.
-        client.request("PATCH", "/artifacts/{id}", path_params={"id": self._id}, json=changes)

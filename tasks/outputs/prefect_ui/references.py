@@ -1,9 +1,10 @@
 """Shows what the labels are made from: the references with their masks."""
 
+from refseg_core.errors import listed
 from refseg_core.tables import References
 from tasks.outputs.pictures import Palette, reference_panels
 from tasks.outputs.prefect_ui.keys import artifact_name
-from tasks.outputs.prefect_ui.markdown import code, listed
+from tasks.outputs.prefect_ui.markdown import code, escaped
 from tasks.outputs.prefect_ui.publishing import PANEL_SIDE, publish_sheet, publishing_task
 from tasks.store.lineage import references_of
 from tasks.store.store import Artifact, Store, table_name
@@ -17,7 +18,7 @@ def publish_bank(store_uri: str, prototypes: Artifact) -> None:
     """A sheet of the references that the prototypes were made from, of many the first shots of each category."""
     store = Store(store_uri)
     palette = Palette(store, prototypes)
-    names = list(palette.name_of.values())
+    names = [escaped(name) for name in palette.name_of.values()]
     num_references = references_of(store, prototypes).num_rows[table_name(References)]
     panels = reference_panels(store, prototypes, palette, most=_MOST_REFERENCES, side=PANEL_SIDE)
     publish_sheet(

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from refseg_core.analysis.label_statistics import LabelStatistics
-from tasks.outputs.prefect_ui.markdown import code, escaped, listed, two_columns
+from refseg_core.errors import listed
+from tasks.outputs.prefect_ui.markdown import code, escaped, two_columns
 from tasks.store.label_store import points_per_image
 
 _NAMES_SHOWN = 12
@@ -37,7 +38,8 @@ class LabelSummary:
 
 def summary_text(summary: LabelSummary) -> str:
     """Returns the page, Markdown."""
-    return "\n\n".join([*_findings(summary), _pages(summary), _lineage(summary), _next(summary)])
+    pages = " · ".join(f"[{escaped(what)}]({address})" for what, address in summary.pages.items())
+    return "\n\n".join([*_findings(summary), pages, _lineage(summary), _next(summary)])
 
 
 def headline(summary: LabelSummary) -> str:
@@ -58,14 +60,10 @@ def _findings(summary: LabelSummary) -> Sequence[str]:
     if summary.num_open_shards:
         lines.append(f"**{summary.num_open_shards:,} shards are not labeled.** The next run goes on with them.")
     if summary.missed:
-        lines.append(f"Nothing was found of {listed(summary.missed, _NAMES_SHOWN)}.")
+        lines.append(f"Nothing was found of {listed(map(escaped, summary.missed), _NAMES_SHOWN)}.")
     if summary.num_gone:
         lines.append(f"{summary.num_gone:,} labels are of images that were removed or changed since.")
     return lines
-
-
-def _pages(summary: LabelSummary) -> str:
-    return " · ".join(f"[{escaped(what)}]({address})" for what, address in summary.pages.items())
 
 
 def _lineage(summary: LabelSummary) -> str:

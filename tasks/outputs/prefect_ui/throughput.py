@@ -1,4 +1,4 @@
-"""How fast something goes on, over the last minute or so, and how long the rest will take. Given the time; no clock."""
+"""The speed of a step over the last minute or so, and the time that the rest will take. Reads no clock."""
 
 from collections import deque
 
@@ -6,7 +6,7 @@ _LEAST_SECONDS, _LEAST_UNITS = 60, 16  # what the estimate looks back on, where 
 
 
 class Pace:
-    """Counts units done; `total` may be None as long as nobody knows it."""
+    """Counts units done; `total` is None as long as it is unknown."""
 
     def __init__(self, now: float, total: int | None = None) -> None:
         self.done = 0
@@ -15,11 +15,14 @@ class Pace:
         self._marks: deque[tuple[float, int]] = deque([(now, 0)])
 
     def mark(self, now: float, done: int) -> None:
-        """So many units are done by now."""
+        """Records how many units are done."""
         self.done = done
         if done != self._marks[-1][1]:
             self._marks.append((now, done))
-        while len(self._marks) > 1 and self._is_enough(*self._marks[1], now):
+        while len(self._marks) > 1:
+            then, done_then = self._marks[1]
+            if now - then < _LEAST_SECONDS or done - done_then < _LEAST_UNITS:
+                return
             self._marks.popleft()
 
     @property
@@ -30,11 +33,11 @@ class Pace:
         return 100.0 if self.total == 0 else min(int(1000 * self.done / self.total) / 10, 100.0)
 
     def per_second(self, now: float) -> float:
-        """Units a second lately."""
+        """Returns the recent speed in units per second."""
         then, done = self._marks[0]
         return (self.done - done) / (now - then) if now > then else 0.0
 
-    def told(self, now: float, unit: str) -> str:
+    def describe(self, now: float, unit: str) -> str:
         """'1,024 of 4,096 images, 12.1 images/s, 4 min left'."""
         rate = self.per_second(now)
         parts = [self.counted(unit)]
@@ -44,7 +47,7 @@ class Pace:
             parts.append(f"{duration((self.total - self.done) / rate)} left")
         return ", ".join(parts)
 
-    def told_at_end(self, now: float, unit: str) -> str:
+    def describe_end(self, now: float, unit: str) -> str:
         """'4,096 of 4,096 images in 6 min, 11.4 images/s'."""
         if self.total == 0:
             return "nothing was to do"
@@ -55,9 +58,6 @@ class Pace:
     def counted(self, unit: str) -> str:
         """'1,024 of 4,096 images'."""
         return f"{self.done:,} {unit}" if self.total is None else f"{self.done:,} of {self.total:,} {unit}"
-
-    def _is_enough(self, then: float, done: int, now: float) -> bool:
-        return now - then >= _LEAST_SECONDS and self.done - done >= _LEAST_UNITS
 
 
 def duration(seconds: float) -> str:

@@ -16,7 +16,7 @@ from flows.cli import main as cli
 from flows.cli.main import main
 from flows.config.loading import load_config
 from flows.config.run_config import RunConfig, keys
-from flows.prefect_session import PREFECT_SETTINGS
+from flows.run import PREFECT_SETTINGS
 from refseg_core.images import decode_image
 from tests.support.commands import refseg_process
 from tests.support.projects.project import Project

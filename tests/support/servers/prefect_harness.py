@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from flows.prefect_session import PREFECT_SETTINGS
+from flows.run import PREFECT_SETTINGS
 
 _SECONDS_FOR_LATE_EVENTS = 5.0
 

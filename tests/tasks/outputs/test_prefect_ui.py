@@ -13,7 +13,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from refseg_core.analysis.label_statistics import CategoryStatistics, LabelStatistics, PromptShare
 from tasks.outputs.prefect_ui.keys import artifact_name
-from tasks.outputs.prefect_ui.markdown import code, escaped, listed
+from tasks.outputs.prefect_ui.markdown import code, escaped
 from tasks.outputs.prefect_ui.progress import ProgressArtifact, _Sender, progress_key
 from tasks.outputs.prefect_ui.publishing import MOST_BYTES, Cell, fitting, is_shown
 from tasks.outputs.prefect_ui.rows import ShardRow, category_rows, failed_rows, shard_rows, text_rows
@@ -64,16 +64,12 @@ class TestMarkdown:
         assert code("a`b``c") == "``` a`b``c ```"
         assert code("a|b\nc") == r"`a\|b c`"
 
-    def test_counts_the_names_that_it_leaves_out(self) -> None:
-        assert listed(["a", "b", "c"], 2) == "a, b and 1 more"
-        assert listed(["a", "b"], 2) == "a, b"
-
 
 class TestPace:
     def test_tells_how_far_how_fast_and_how_long(self) -> None:
         pace = Pace(0.0, total=4096)
         pace.mark(84.5, 1024)
-        assert pace.told(84.5, "images") == "1,024 of 4,096 images, 12.1 images/s, 4 min left"
+        assert pace.describe(84.5, "images") == "1,024 of 4,096 images, 12.1 images/s, 4 min left"
         assert pace.percentage == 25.0
 
     def test_looks_back_on_the_last_minute_only(self) -> None:
@@ -95,10 +91,10 @@ class TestPace:
 
     def test_says_nothing_that_it_does_not_know(self) -> None:
         pace = Pace(0.0)
-        assert pace.told(0.0, "images") == "0 images"
+        assert pace.describe(0.0, "images") == "0 images"
         assert pace.percentage == 0
         pace.total = 8
-        assert pace.told(3.0, "images") == "0 of 8 images"
+        assert pace.describe(3.0, "images") == "0 of 8 images"
 
     def test_is_full_once_all_is_done_and_not_before(self) -> None:
         pace = Pace(0.0, total=100_000)
@@ -106,11 +102,11 @@ class TestPace:
         assert pace.percentage == 99.9
         pace.mark(2.0, 100_000)
         assert pace.percentage == 100.0
-        assert pace.told_at_end(2.0, "images") == "100,000 of 100,000 images in 2 s, 50,000 images/s"
+        assert pace.describe_end(2.0, "images") == "100,000 of 100,000 images in 2 s, 50,000 images/s"
 
     def test_has_nothing_to_do_when_everything_is_labeled(self) -> None:
         pace = Pace(0.0, total=0)
-        assert (pace.percentage, pace.told_at_end(3.0, "images")) == (100.0, "nothing was to do")
+        assert (pace.percentage, pace.describe_end(3.0, "images")) == (100.0, "nothing was to do")
 
     def test_durations_are_as_exact_as_estimates(self) -> None:
         assert [duration(seconds) for seconds in (0.4, 89, 95, 3540, 3600, 7500, 400_000)] == [
@@ -225,8 +221,8 @@ class TestWithoutServer:
                 time.sleep(0.1)
                 report("label", advanced=1)
         assert time.monotonic() - started < 30  # three at most for the goodbye; Prefect alone tries for minutes
-        (told,) = [record for record in caplog.records if record.name.startswith("tasks.")]
-        assert "progress is not shown" in told.getMessage()
+        (record,) = [record for record in caplog.records if record.name.startswith("tasks.")]
+        assert "progress is not shown" in record.getMessage()
         assert "hunter2" not in caplog.text
 
     @pytest.mark.slow

@@ -6,7 +6,7 @@ import pytest
 
 from refseg_core.errors import StoreError
 from refseg_core.tables import Categories, MemoryBank, Prototypes, References
-from tasks.store.lineage import input_artifact, reference_dataset, references_of
+from tasks.store.lineage import reference_dataset, references_of
 from tasks.store.store import Artifact, Recipe, Store
 
 
@@ -50,11 +50,6 @@ def test_segmented_references_lead_to_the_dataset_through_the_sampled_ones(store
     prototypes = _prototypes(store, segmented)
     assert references_of(store, prototypes) == segmented
     assert reference_dataset(store, prototypes) == dataset
-
-
-def test_an_input_is_found_by_its_name(store: Store) -> None:
-    dataset = _dataset(store)
-    assert input_artifact(store, {"dataset": dataset.name}, "dataset") == dataset
 
 
 def test_what_is_gone_from_the_store_is_named(store: Store) -> None:

@@ -1,4 +1,4 @@
-"""What a store holds is told from its manifests: what is done, missing and failed, and who made it of what."""
+"""The status of a store is read from its manifests: what is done, missing and failed, and who made it of what."""
 
 import json
 from importlib.metadata import version

@@ -104,7 +104,7 @@ def test_an_artifact_is_computed_once(store: Store) -> None:
     assert made == Artifact("dataset", RECIPE.key, {"images": 2, "categories": 0})
     assert Store(store.uri).make(RECIPE, _never) == made
     assert Store(store.uri).find(RECIPE) == made
-    assert store.artifact(made.folder, made.key) == made
+    assert store.named(made.name) == made
     assert store.load(made, Images).equals(images)
 
 
@@ -121,7 +121,7 @@ def test_an_artifact_without_manifest_does_not_exist(store: Store) -> None:
     assert store.find(RECIPE) is None
     assert store.manifests("dataset") == []
     with pytest.raises(StoreError, match=rf"dataset/{RECIPE.key}"):
-        store.artifact("dataset", RECIPE.key)
+        store.named(f"dataset/{RECIPE.key}")
 
 
 def test_what_a_killed_writer_left_is_completed(store: Store) -> None:
@@ -238,7 +238,7 @@ def test_whoever_commits_second_gets_what_is_there(store: Store) -> None:
 def test_messages_show_no_secret() -> None:
     store = Store(f"memory://user:hunter2@{uuid.uuid4().hex}/store")
     with pytest.raises(StoreError, match="has no dataset/0123") as caught:
-        store.artifact("dataset", "0123")
+        store.named("dataset/0123")
     assert "hunter2" not in str(caught.value)
 
 
