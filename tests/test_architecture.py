@@ -183,7 +183,7 @@ def tasks_that_know_each_other(module: Module) -> Iterator[str]:
 
 
 def strangers_among_the_tasks(module: Module) -> Iterator[str]:
-    """At the top of tasks/ are only Prefect tasks and `specs.py`, what they are told."""
+    """At the top of tasks/ are only Prefect tasks and `specs.py`, their parameters."""
     if _is_at_the_top_of_tasks(module) and not _has_a_task(module):
         yield f"{module.name} has no @retried_task: what tasks stand on belongs in a folder of tasks/"
 

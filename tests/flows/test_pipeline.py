@@ -222,8 +222,8 @@ def test_a_shard_that_keeps_failing_stops_no_other_and_is_finished_later(
 ) -> None:
     with monkeypatch.context() as patch:
         failures = _fail_to_read(patch, "t0.png", float("inf"))
-        told = r"1 of 3 shards .*: 0000-00000\. The first: Connection.* hiccups"
-        with pytest.raises(ShardsFailedError, match=told) as caught:
+        expected = r"1 of 3 shards .*: 0000-00000\. The first: Connection.* hiccups"
+        with pytest.raises(ShardsFailedError, match=expected) as caught:
             run_pipeline(listed)
         assert list(caught.value.reason_of) == ["0000-00000"]
     assert len(failures) == 4

@@ -75,9 +75,9 @@ def names_in(store: str) -> set[str]:
 @pytest.mark.slow
 def test_a_study_prints_the_spread_and_an_answer_and_writes_files(plain: Project, tmp_path: Path) -> None:
     out = tmp_path / "study"
-    told = done(refseg("study", plain.write_config(), "--seeds", "1,2", "--shots", "2,1", "--out", out))
-    assert "References per category" in told
-    assert "per category: segm AP" in told
+    output = done(refseg("study", plain.write_config(), "--seeds", "1,2", "--shots", "2,1", "--out", out))
+    assert "References per category" in output
+    assert "per category: segm AP" in output
     content = json.loads((out / "study.json").read_text())
     assert [(run["outcome"]["shots"], run["outcome"]["seed"]) for run in content["runs"]] == [
         (1, 1),
@@ -85,7 +85,7 @@ def test_a_study_prints_the_spread_and_an_answer_and_writes_files(plain: Project
         (2, 1),
         (2, 2),
     ]
-    assert content["answer"] in told
+    assert content["answer"] in output
     assert set(content["spreads"]) == {"bbox AP", "segm AP"}
     for kind, summaries in content["spreads"].items():
         for summary in summaries:

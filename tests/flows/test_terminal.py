@@ -56,15 +56,15 @@ def test_more_categories_than_one_reads_are_left_to_the_file() -> None:
 def test_errors_that_the_command_line_reports_have_no_traceback_of_prefect(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    told = [StoreError("denied"), ShardsFailedError("three"), ConnectionResetError("reset")]
+    reported = [StoreError("denied"), ShardsFailedError("three"), ConnectionResetError("reset")]
     log = logging.getLogger("prefect.task_runs")
     with without_tracebacks():
-        for error in (*told, ZeroDivisionError("a bug")):
+        for error in (*reported, ZeroDivisionError("a bug")):
             log.error("%r", error, exc_info=error)
         log.error("finished as failed")
-        logging.getLogger("elsewhere").error("our own", exc_info=told[0])
+        logging.getLogger("elsewhere").error("our own", exc_info=reported[0])
     assert caplog.messages == ["ZeroDivisionError('a bug')", "finished as failed", "our own"]
-    log.error("afterwards", exc_info=told[0])
+    log.error("afterwards", exc_info=reported[0])
     assert caplog.messages[-1] == "afterwards"
 
 

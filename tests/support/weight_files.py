@@ -1,4 +1,4 @@
-"""Files of weights in small, the registry that pins them, and a site that serves them with the faults it is told."""
+"""Files of weights in small, the registry that pins them, and a site that serves them with given faults."""
 
 import hashlib
 import io
@@ -44,7 +44,7 @@ def publish(monkeypatch: pytest.MonkeyPatch, data: bytes, url: str = "http://127
 
 
 class Site(ThreadingHTTPServer):
-    """Serves `data` at every path, with the faults it is told."""
+    """Serves `data` at every path, with the given faults."""
 
     daemon_threads = True
     data = b""

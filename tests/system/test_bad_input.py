@@ -1,4 +1,4 @@
-"""Whatever is wrong with what a user gives is told in one message with exit code 2, and nothing is lost by it.
+"""Whatever is wrong with what a user gives is named in one message with exit code 2, and nothing is lost by it.
 
 By hand what users and tools get wrong, and by the hundred what hypothesis makes of right files. Images are in
 `tests/system/test_bad_images.py`, stores in `tests/system/test_damaged_stores.py`.

@@ -135,7 +135,7 @@ def _commands(store: Path, out: Path) -> list[tuple[str | Path, ...]]:
     ]
 
 
-def _is_told(store: Path, *command: str | Path) -> bool:
+def _is_reported(store: Path, *command: str | Path) -> bool:
     """Whether the command was refused; it must else have ended well."""
     result = refseg(*command)
     if result.exit_code == (command[0] == "verify"):  # which then lists the faults
@@ -162,8 +162,8 @@ def test_whatever_is_damaged_is_named_and_no_command_makes_it_worse(of_labels: b
             if damage in (*_OF_ALL, *_OF_JSON, *_OF_RECIPES):
                 assert {problem.name for problem in verified.problems} == {name}, (name, damage.name, verified.problems)
             reading = [*_commands(store, out), ("verify", store)]
-            _is_told(store, "gc", store, "--yes", "--min-age", "0")
-            _is_told(store, *reading[num_cases % len(reading)])
+            _is_reported(store, "gc", store, "--yes", "--min-age", "0")
+            _is_reported(store, *reading[num_cases % len(reading)])
             assert contents(store) == before, (name, damage.name)
             num_cases += 1
         (store / name).write_bytes(data)
@@ -181,7 +181,7 @@ def test_a_run_over_a_damaged_store_ends_well_or_names_the_damage_and_rewrites_n
             (store / name).write_bytes(damage.apply(data) or b"")
             before = contents(store)
             for command in (("run", config), ("show", store, "--limit", "1", "--out", finished.folder / "out")):
-                _is_told(store, *command)
+                _is_reported(store, *command)
             after = contents(store)
             assert {key: after[key] for key in before} == before, (name, damage.name)
         (store / name).write_bytes(data)
@@ -207,14 +207,14 @@ def test_whatever_is_deleted_is_named_or_made_again(finished: Project) -> None:
             # A last plan shows by its shards, a last request by the one before it, whose dataset is removed already.
             assert faults, name
             assert name in faults or "/plans/0" in name or "/requests/" in name
-            assert _is_told(store, "gc", store, "--yes", "--min-age", "0"), (name, faults)
+            assert _is_reported(store, "gc", store, "--yes", "--min-age", "0"), (name, faults)
             assert contents(store) == before, name
         for command in _commands(store, finished.folder / "out")[:2]:
-            _is_told(store, *command)
-        told = _is_told(store, "run", config)
+            _is_reported(store, *command)
+        is_reported = _is_reported(store, "run", config)
         after = contents(store)
         assert {key: after[key] for key in before} == before, name
-        if not told and name in after and name.endswith(".parquet"):
+        if not is_reported and name in after and name.endswith(".parquet"):
             assert after[name] == data, name
         (store / name).write_bytes(data)
         assert verify_store(Store(str(store))).problems == [], name

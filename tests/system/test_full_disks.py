@@ -1,4 +1,4 @@
-"""A disk without space, and one that may only be read: it is told, what is done stays, and a resume is exact."""
+"""A disk without space, and one that may only be read: the error says so, what is done stays, and a resume is exact."""
 
 import errno
 import os

@@ -38,7 +38,7 @@ _WITH_SECRETS = [
     f"s3://user:{SECRET}@[bucket/place",
     f"gopher9://user:{SECRET}@host/place",
 ]
-_UNREACHABLE = [place for place in _WITH_SECRETS if "s3://" not in place or "[" in place]  # and told so at once
+_UNREACHABLE = [place for place in _WITH_SECRETS if "s3://" not in place or "[" in place]  # and reported at once
 _KEYS = ["store", "references.images", "references.annotations", "targets.images", "targets.annotations", "pictures"]
 _KEYS += ["targets.masks_from", "segmenter.weights", "encoder.weights"]
 

@@ -204,7 +204,7 @@ def test_a_run_that_was_without_a_server_can_be_cancelled_yet(
     _await("groups at work", lambda: len(_groups(server, run, "RUNNING")) >= 3, 150)
     with stack.without_server():
         time.sleep(_DEAF_SECONDS)
-    _await("it is told", lambda: server.set_flow_run_state(run.id, Cancelling()), 60)
+    _await("it is cancelled", lambda: server.set_flow_run_state(run.id, Cancelling()), 60)
     _await_stop(server, run, 120)
     assert _num_done(config) < _NUM_IMAGES // _IMAGES_PER_SHARD
     count("service: runs cancelled after Prefect stopped listening", 1)
@@ -262,8 +262,8 @@ def test_a_schedule_fires_and_labels_what_is_new(
     shutil.copy(spare[1], images)
     file = tmp_path / "nightly.yaml"
     file.write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    told = stack.refseg("service", "schedule", file, "--cron", "* * * * *", "--name", "boats")
-    assert told.returncode == 0, told.stderr
+    result = stack.refseg("service", "schedule", file, "--cron", "* * * * *", "--name", "boats")
+    assert result.returncode == 0, result.stderr
     try:
         _await("the night", lambda: _num_labeled(config) == 2, 200)
         _await("its run has ended", lambda: _nights(server, "COMPLETED"), 60)

@@ -21,11 +21,11 @@ def test_a_service_comes_up_mends_itself_and_goes(tmp_path: Path) -> None:
     with running_stack(folder, gpu_workers=1, s3=True) as stack:
         assert set(stack.pids) == {"server", "s3", "cpu0", "gpu0"}
 
-        told = stack.refseg("service", "status", "--folder", folder)
-        assert told.returncode == 0, told.stdout + told.stderr
-        assert "refseg-cpu: 1 worker online" in told.stdout
-        assert "refseg-gpu: 1 worker online" in told.stdout
-        assert stack.ui_url in told.stdout
+        result = stack.refseg("service", "status", "--folder", folder)
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert "refseg-cpu: 1 worker online" in result.stdout
+        assert "refseg-gpu: 1 worker online" in result.stdout
+        assert stack.ui_url in result.stdout
 
         killed = stack.pids["gpu0"]
         os.kill(killed, signal.SIGKILL)
@@ -40,9 +40,9 @@ def test_a_service_comes_up_mends_itself_and_goes(tmp_path: Path) -> None:
 
     assert of_part(str(folder)) == []
     assert all(is_port_free("127.0.0.1", port) for port in ports)
-    told = refseg_process("service", "status", "--folder", folder, environment=clean_environment())
-    assert told.returncode == 1
-    assert "is not up" in told.stdout
+    result = refseg_process("service", "status", "--folder", folder, environment=clean_environment())
+    assert result.returncode == 1
+    assert "is not up" in result.stdout
 
 
 def _secrets_are_kept(folder: Path, secret: str) -> None:

@@ -149,14 +149,14 @@ def test_a_benchmark_runs_resumes_and_ends_in_a_table(shipped: Project, monkeypa
     call_without_prefect(monkeypatch)
     monkeypatch.setattr("flows.cli.benchmark.prefect_session", _nothing)
     out = shipped.folder / "benchmarks"
-    told = _refseg("benchmark", "tiny", "--data", shipped.folder, "--out", out)
-    assert told.exit_code == 0, told.output
-    assert "shots 1" in told.output
-    assert "50.0 ± 4.0" in told.output
+    result = _refseg("benchmark", "tiny", "--data", shipped.folder, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "shots 1" in result.output
+    assert "50.0 ± 4.0" in result.output
     assert (out / "tiny" / "benchmark.png").exists()
     made = sorted(path for path in out.rglob("*.parquet"))
     again = _refseg("benchmark", "tiny", "--data", shipped.folder, "--out", out)
-    assert again.output == told.output
+    assert again.output == result.output
     assert sorted(path for path in out.rglob("*.parquet")) == made
     corrected = _refseg("benchmark", "tiny", "--data", shipped.folder, "--out", out, "--corrected", "--only", "seed=3")
     assert "conventions corrected" in corrected.output
@@ -172,9 +172,9 @@ def test_all_problems_of_all_runs_are_reported_before_the_first(shipped: Project
     content["needs"].append({"path": "references.json", "what": "annotations", "get": "Draw more."})
     definition_file.write_text(yaml.safe_dump(content))
     _rename_categories(shipped.folder, ["person", "bicycle"])
-    told = _refseg("benchmark", "tiny", "--data", shipped.folder, "--out", shipped.folder / "benchmarks")
-    assert told.exit_code == 2
-    message = " ".join(told.output.split())
+    result = _refseg("benchmark", "tiny", "--data", shipped.folder, "--out", shipped.folder / "benchmarks")
+    assert result.exit_code == 2
+    message = " ".join(result.output.split())
     references, targets = shipped.folder / "references.json", shipped.folder / "targets.json"
     assert f"{references}: lacks 19 categories of coco_semantic_split_1: airplane, boat, parking meter," in message
     assert "toothbrush" not in message.partition("coco_semantic_split_2")[0]
@@ -196,11 +196,11 @@ def test_a_file_that_many_runs_share_is_read_once_to_say_that_it_is_damaged(
         return parse_coco(document, **named)
 
     monkeypatch.setattr("refseg_core.datasets.coco.parser.parse_coco", count)
-    told = _refseg("benchmark", "tiny", "--data", shipped.folder, "--out", shipped.folder / "benchmarks")
-    assert told.exit_code == 2
+    result = _refseg("benchmark", "tiny", "--data", shipped.folder, "--out", shipped.folder / "benchmarks")
+    assert result.exit_code == 2
     assert parsed == ["references.json"]
-    assert told.output.count("references.json") == 1
-    assert "(all runs)" in told.output
+    assert result.output.count("references.json") == 1
+    assert "(all runs)" in result.output
 
 
 def _rename_categories(folder: Path, names: list[str]) -> None:
@@ -218,9 +218,9 @@ def _nothing() -> Any:
 
 
 def test_benchmarks_are_listed_and_a_data_folder_is_required() -> None:
-    told = _refseg("benchmark")
-    assert told.exit_code == 0
-    assert all(name in told.output for name in benchmark_names())
+    result = _refseg("benchmark")
+    assert result.exit_code == 0
+    assert all(name in result.output for name in benchmark_names())
     assert "--data is missing" in _refseg("benchmark", "cd-fsod").output
     assert "expected NAME=VALUE" in _refseg("benchmark", "cd-fsod", "--data", ".", "--only", "shots").output
     np.testing.assert_array_equal(np.array(benchmark_names()), np.sort(benchmark_names()))

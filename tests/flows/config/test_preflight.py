@@ -42,8 +42,8 @@ def test_a_right_configuration_passes(project: Project) -> None:
 
 
 def test_a_memory_limit_that_cannot_be_kept_is_reported_before_the_bank(project: Project) -> None:
-    told = _message(project, {"batches.max_memory": "300MB"})
-    assert "max_memory: 300MB is too little" in told and "GB are needed" in told
+    message = _message(project, {"batches.max_memory": "300MB"})
+    assert "max_memory: 300MB is too little" in message and "GB are needed" in message
     check(project.config_with({"batches.max_memory": "8GB"}))
 
 

@@ -28,7 +28,7 @@ class Server:
     def __init__(self, *seen: State[Any] | Exception) -> None:
         self._seen = [Running(), *seen]
         self.num_looks = 0
-        self.told: list[tuple[UUID, State[Any]]] = []
+        self.states: list[tuple[UUID, State[Any]]] = []
         self.is_gone = False
         self.was_asked_to_the_end = Event()
 
@@ -44,7 +44,7 @@ class Server:
     def set_flow_run_state(self, run: UUID, state: State[Any]) -> None:
         if self.is_gone:
             raise _GONE
-        self.told.append((run, state))
+        self.states.append((run, state))
 
 
 _RUN = uuid4()
@@ -55,8 +55,8 @@ def signalled(monkeypatch: pytest.MonkeyPatch) -> Event:
     """Is set when this process is asked to end."""
     asked = Event()
 
-    def kill(_: int, told: int) -> None:
-        assert told == signal.SIGTERM
+    def kill(_: int, number: int) -> None:
+        assert number == signal.SIGTERM
         asked.set()
 
     monkeypatch.setattr(cancellation.os, "kill", kill)
@@ -98,7 +98,7 @@ def test_work_of_a_cancelled_run_is_stopped_and_the_run_ends_as_cancelled(
     with pytest.raises(Abort) as ended, cancellation.stopping_when_cancelled():
         _work_until(signalled)
     assert server.num_looks > 1 + len(seen), "one look that finds it cancelled is not enough"
-    ((run, state),) = server.told
+    ((run, state),) = server.states
     assert run == _RUN
     assert state.type is StateType.CANCELLED
     assert ended.value.state is state  # type: ignore[attr-defined]
@@ -123,7 +123,7 @@ def test_what_was_cancelled_while_its_process_started_does_not_begin(
     with nullcontext() if begins else pytest.raises(Abort), cancellation.stopping_when_cancelled():
         work.append("begun")
     assert bool(work) == begins
-    assert [state.type for _, state in server.told] == ([] if begins else [StateType.CANCELLED])
+    assert [state.type for _, state in server.states] == ([] if begins else [StateType.CANCELLED])
     assert not signalled.is_set()
 
 
@@ -137,14 +137,14 @@ def test_what_ends_by_itself_though_it_is_cancelled_ends_as_cancelled(
     with pytest.raises(Abort), cancellation.stopping_when_cancelled():
         if failure is not None:
             raise failure
-    assert [state.type for _, state in server.told] == [StateType.CANCELLED]
+    assert [state.type for _, state in server.states] == [StateType.CANCELLED]
 
 
 def test_what_ends_by_itself_and_is_not_cancelled_ends_as_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
     _play(monkeypatch, server := Server())
     with pytest.raises(ValueError, match="the disk is full"), cancellation.stopping_when_cancelled():
         raise ValueError("the disk is full")
-    assert server.told == []
+    assert server.states == []
 
 
 def test_a_server_that_is_gone_again_does_not_change_the_end(signalled: Event, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +152,7 @@ def test_a_server_that_is_gone_again_does_not_change_the_end(signalled: Event, m
     server.is_gone = True
     with pytest.raises(Abort), cancellation.stopping_when_cancelled():
         _work_until(signalled)
-    assert server.told == []
+    assert server.states == []
 
 
 def test_a_signal_from_elsewhere_is_what_it_was(signalled: Event, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +160,7 @@ def test_a_signal_from_elsewhere_is_what_it_was(signalled: Event, monkeypatch: p
     with pytest.raises(TerminationSignal), cancellation.stopping_when_cancelled():
         assert server.was_asked_to_the_end.wait(_SECONDS)
         raise TerminationSignal(signal.SIGTERM)
-    assert server.told == []
+    assert server.states == []
     assert not signalled.is_set()
 
 

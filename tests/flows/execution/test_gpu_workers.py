@@ -86,7 +86,7 @@ def test_a_run_that_was_ended_ends_any_number_of_runs_below_it(monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    ("state", "told"),
+    ("state", "expected"),
     [
         (Scheduled(), ["CANCELLED"]),
         (Pending(), ["CANCELLED"]),
@@ -95,11 +95,11 @@ def test_a_run_that_was_ended_ends_any_number_of_runs_below_it(monkeypatch: pyte
     ],
     ids=["waits", "its process starts", "at work", "has ended"],
 )
-def test_only_active_runs_have_to_be_stopped(state: State[Any], told: list[str]) -> None:
+def test_only_active_runs_have_to_be_stopped(state: State[Any], expected: list[str]) -> None:
     api = Api()
     run = FlowRun(flow_id=uuid4(), deployment_id=uuid4(), state=state, state_type=state.type)
     cancellation.end_run(cast(SyncPrefectClient, api), run, "for a test")
-    assert api.states == told
+    assert api.states == expected
 
 
 @pytest.mark.parametrize(

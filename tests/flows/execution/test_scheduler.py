@@ -317,7 +317,7 @@ def test_workers_that_come_back_long_after_the_server_are_not_lost() -> None:
 def test_progress_only_grows_and_ends_at_all_images() -> None:
     heard: list[int] = []
     simulation = Simulation(dies_at=lambda shard, attempt: shard.number == 4 and attempt == 1)
-    with progress.listening(lambda told: heard.append(told.advanced)):
+    with progress.listening(lambda report: heard.append(report.advanced)):
         simulation.label(10)
     assert min(heard) >= 0
     assert sum(heard) <= 10 * _IMAGES_PER_SHARD

@@ -91,9 +91,9 @@ def test_a_server_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch)
 def test_down_and_status_of_what_is_not_up_say_so(tmp_path: Path) -> None:
     folder = tmp_path / "s"
     assert "was not up" in refseg("service", "down", "--folder", folder).stdout
-    told = refseg("service", "status", "--folder", folder)
-    assert told.exit_code == 1
-    assert "is not up" in told.stdout
+    result = refseg("service", "status", "--folder", folder)
+    assert result.exit_code == 1
+    assert "is not up" in result.stdout
     assert not folder.exists()
 
 

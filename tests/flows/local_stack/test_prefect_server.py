@@ -49,6 +49,6 @@ def test_a_failed_statement_that_is_garbage_does_not_stop_who_has_to_end_the_wri
     collected: str, waits: bool, tmp_path: Path
 ) -> None:
     command = [sys.executable, "-c", _DEADLOCK, f"{tmp_path}/numbers.db", collected]
-    told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert ("database is locked" in told.stderr) == waits, told.stderr
-    assert told.returncode == 0
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ("database is locked" in result.stderr) == waits, result.stderr
+    assert result.returncode == 0

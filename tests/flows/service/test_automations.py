@@ -61,8 +61,8 @@ def _webhook() -> Iterator[tuple[str, "Queue[str]"]]:
 
 
 def _deploy(server: PrefectServer, *options: str) -> None:
-    told = refseg_process("service", "deploy", *options, environment=server.environment)
-    assert told.returncode == 0, told.stdout + told.stderr
+    done = refseg_process("service", "deploy", *options, environment=server.environment)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -94,12 +94,12 @@ def test_they_are_applied_once_and_a_failed_run_is_notified(server: PrefectServe
             "refseg-worker-lost",
         ]
         subprocess.run([sys.executable, "-c", _FAILING], env=server.environment, check=True, capture_output=True)
-        told = came.get(timeout=60)
+        failed = came.get(timeout=60)
         with temporary_settings({PREFECT_API_URL: server.api_url}):
             GpuPool(client).announce_lost("host-gpu1")
             gone = came.get(timeout=60)
-    assert "refseg boats has ended as Failed" in told
-    assert "the disk is full" in told
+    assert "refseg boats has ended as Failed" in failed
+    assert "the disk is full" in failed
     assert "worker host-gpu1 is offline" in gone
 
 
@@ -151,8 +151,8 @@ def _shorten(client: SyncPrefectClient, *names: str) -> None:
     for name in names:
         automation = _automations(client)[name]
         automation["trigger"]["within"] = _SHORT_SECONDS
-        told = {key: automation[key] for key in ("name", "description", "enabled", "trigger", "actions")}
-        client.request("PUT", "/automations/{id}", path_params={"id": automation["id"]}, json=told)
+        changed = {key: automation[key] for key in ("name", "description", "enabled", "trigger", "actions")}
+        client.request("PUT", "/automations/{id}", path_params={"id": automation["id"]}, json=changed)
     time.sleep(2)  # the part of the server that watches hears of it a little later
 
 

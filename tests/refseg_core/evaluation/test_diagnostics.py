@@ -145,9 +145,9 @@ class TestConfusion:
         ]
         table = reviewed(document, detections_of(rows)).confusion
         assert table is not None
-        told = list(zip(table.score_thresh, table.category_id, table.found_category_id, table.count, strict=True))
-        assert told[:3] == [(0.3, 1, 1, 1), (0.3, 1, 2, 1), (0.3, 2, None, 1)]
-        assert told[3:6] == [(0.5, 1, 2, 1), (0.5, 1, None, 1), (0.5, 2, None, 1)]
+        found_rows = list(zip(table.score_thresh, table.category_id, table.found_category_id, table.count, strict=True))
+        assert found_rows[:3] == [(0.3, 1, 1, 1), (0.3, 1, 2, 1), (0.3, 2, None, 1)]
+        assert found_rows[3:6] == [(0.5, 1, 2, 1), (0.5, 1, None, 1), (0.5, 2, None, 1)]
 
     def test_without_detections_or_annotations_nothing_is_confused(self) -> None:
         nothing_found = reviewed(boats_and_birds([(1, 1, (0, 0, 50, 50))]), Detections.empty()).confusion

@@ -27,7 +27,7 @@ from tests.support.models import TINY_ENCODER, tiny_encoder, tiny_segmenter
 from tests.support.oracles import original
 
 _SIDE, _GRID, _CHANNELS = 14, 4, 5
-_CERTAIN = 1e-5  # scores and thresholds this close are not told apart in float32
+_CERTAIN = 1e-5  # scores and thresholds this close are not distinguished in float32
 EVERYTHING = LabelingSettings(points_per_side=4, pred_iou_thresh=0)
 MANY = EVERYTHING.model_copy(update={"box_nms_thresh": 1.0})
 

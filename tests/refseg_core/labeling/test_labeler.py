@@ -240,5 +240,5 @@ def test_every_public_name_is_there_and_no_other_is() -> None:
 
 def test_importing_the_library_loads_none_of_its_heavy_parts() -> None:
     program = "import sys, refseg_core; print({'torch', 'pyarrow', 'pydantic', 'PIL'} & set(sys.modules))"
-    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert told.stdout.strip() == "set()"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"

@@ -41,8 +41,8 @@ def test_a_machine_without_a_compiler_says_so_once_and_goes_on(
         for seed in range(3):
             values = torch.randn(4, 5, generator=torch.Generator().manual_seed(seed))
             assert torch.equal(quick(values), _softmax(values))
-    (told,) = caplog.messages
-    assert told.startswith("batches.compiled: this machine cannot compile (")
+    (message,) = caplog.messages
+    assert message.startswith("batches.compiled: this machine cannot compile (")
 
 
 @pytest.mark.slow

@@ -120,7 +120,7 @@ def test_the_number_of_heads_is_the_models(num_heads: int) -> None:
 @settings(max_examples=25, deadline=None)
 @given(quantile=st.floats(0, 1), num_points=st.integers(1, 30), seed=st.integers(0, 3))
 def test_the_same_prompts_pass_any_threshold(quantile: float, num_points: int, seed: int) -> None:
-    """Thresholds lie between two predicted IoUs, since equal ones are not told apart in float32."""
+    """Thresholds lie between two predicted IoUs, since equal ones are not distinguished in float32."""
     segmenter, embedding = _segmenter(TINY_SEGMENTER, seed), _embedding(TINY_SEGMENTER, seed)
     points = _points(TINY_SEGMENTER, per_side=6)[:num_points]
     _, every_iou = segmenter.decode_points(embedding, points, pred_iou_thresh=-1)

@@ -4,8 +4,8 @@
         ...  # whatever uses S3 here, also in processes started here, goes through the proxy
         assert proxy.count_requests("PUT", r"/shards/") == 12
 
-Messages pass byte by byte as they came, the Host header included, so that signatures stay valid. Faults are told by
-rules, or drawn from a seeded generator with the probabilities of a level; rules are asked first, in their order:
+Messages pass byte by byte as they came, the Host header included, so that signatures stay valid. Faults follow
+rules, or are drawn from a seeded generator with the probabilities of a level; rules come first, in their order:
 
     proxy.rules = [Rule(Fault.LOSE_REPLY, "PUT", r"/shards/00003", nth=1)]
 

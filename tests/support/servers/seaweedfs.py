@@ -23,7 +23,7 @@ from typing import IO, NamedTuple
 
 # The parts of the server, each of which listens on a port and, for the others, on another.
 _PARTS = ("master", "volume", "filer", "s3")
-_SOCKETS = "/tmp/seaweedfs-{part}-grpc-{port}.sock"  # where the server puts them, whatever it is told
+_SOCKETS = "/tmp/seaweedfs-{part}-grpc-{port}.sock"  # where the server puts them, whatever its options say
 _MOST_SECONDS_TO_START = 60.0
 _NUM_TRIES = 3  # between choosing a free port and listening on it another process may have taken it
 

@@ -89,8 +89,8 @@ class RunningStack:
     def messages(self, name: str, number: int = 20) -> str:
         """The last messages of a part's log, without what errors trail along, cut to a line each."""
         lines = (self.folder / "logs" / f"{name}.log").read_text(errors="replace").splitlines()
-        told = [line[:_MESSAGE_LENGTH] for line in lines if re.match(r"(\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d", line)]
-        return "\n".join(told[-number:])
+        messages = [line[:_MESSAGE_LENGTH] for line in lines if re.match(r"(\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d", line)]
+        return "\n".join(messages[-number:])
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Every format gives the tables that COCO json of the same instances gives; told apart by what lies there."""
+"""Every format gives the tables that COCO json of the same instances gives; recognized by what lies there."""
 
 import json
 import logging

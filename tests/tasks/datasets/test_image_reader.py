@@ -1,4 +1,4 @@
-"""Images are read ahead, in order and a few at a time; a bad image is told, a fault of the world is raised."""
+"""Images are read ahead, in order and a few at a time; a bad image is an entry, a fault of the store is raised."""
 
 import threading
 from pathlib import Path

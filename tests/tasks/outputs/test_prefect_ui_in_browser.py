@@ -52,8 +52,8 @@ def _run_demo(folder: Path, server: PrefectServer) -> str:
     """Runs it with fewer points and images; returns what its artifacts' keys begin with."""
     file = write_demo(folder / "harbour")
     flags = ["--labeling.points_per_side", "8", "--batches.images_per_shard", "8"]
-    told = refseg_process("run", file, *flags, environment=server.environment)
-    assert told.returncode == 0, told.stderr
+    result = refseg_process("run", file, *flags, environment=server.environment)
+    assert result.returncode == 0, result.stderr
     return artifact_name(load_config(str(file)).store)
 
 

@@ -19,7 +19,7 @@ def _nothing_stays_stopped() -> Iterator[None]:
 
 
 class Work:
-    """Images that another thread is at, each until it is told to go on."""
+    """Images that another thread is at, each until it may go on."""
 
     def __init__(self) -> None:
         self.num_done = 0
@@ -33,14 +33,14 @@ class Work:
             check_stopped()
 
 
-@pytest.mark.parametrize("told", [KeyboardInterrupt, SystemExit, RuntimeError])
-def test_work_in_another_thread_stops_within_one_image(told: type[BaseException]) -> None:
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, RuntimeError])
+def test_work_in_another_thread_stops_within_one_image(error: type[BaseException]) -> None:
     work = Work()
     with ThreadPoolExecutor() as threads:
-        with pytest.raises(told), stopping_with_this():
+        with pytest.raises(error), stopping_with_this():
             labeling: Future[None] = threads.submit(work)
             assert work.is_at_work.wait(_SECONDS)
-            raise told
+            raise error
         work.goes_on.set()
         with pytest.raises(StoppedError, match="what is committed stays"):
             labeling.result(_SECONDS)

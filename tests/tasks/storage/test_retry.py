@@ -1,4 +1,4 @@
-"""Passing faults are waited out, lasting ones are told at once, and bugs are neither."""
+"""Transient errors are retried, lasting ones are explained at once, and bugs are neither."""
 
 import errno
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""One contract for folders that every backend keeps, and what is told to people when a place cannot be used."""
+"""One contract for folders that every backend keeps, and the message when a place cannot be used."""
 
 import errno
 import os
