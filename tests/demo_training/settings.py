@@ -19,13 +19,19 @@ class OptimizerSettings:
 
 
 @dataclass(frozen=True)
-class SegmenterTraining:
-    """One step of the segmenter: scenes, and prompts in each of them."""
+class _Training:
+    """One step of either model: scenes of some categories."""
 
     optimizer: OptimizerSettings
     num_scenes: int = 4
     num_categories: int = 12
     scenes: SceneSettings = field(default_factory=SceneSettings)
+
+
+@dataclass(frozen=True)
+class SegmenterTraining(_Training):
+    """One step of the segmenter: scenes, and prompts in each of them."""
+
     object_points: int = 7
     background_points: int = 4
     boxes: int = 3
@@ -36,13 +42,11 @@ class SegmenterTraining:
 
 
 @dataclass(frozen=True)
-class EncoderTraining:
+class EncoderTraining(_Training):
     """One step of the encoder: an episode of categories, one reference each, and scenes to find them in."""
 
-    optimizer: OptimizerSettings
     num_scenes: int = 8
     num_categories: int = 10
-    scenes: SceneSettings = field(default_factory=SceneSettings)
     background_regions: int = 4
     temperature: float = 0.1
     none_similarity: float = 0.3

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,28 +62,23 @@ def _equal(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
 
 
 @pytest.mark.slow
-def test_a_few_steps_teach_the_segmenter_something() -> None:
-    log, scenes = _Log(), draw_targets(VALIDATION_CATEGORIES, 1, np.random.default_rng(0))
+@pytest.mark.parametrize(
+    ("model", "architecture", "settings", "num_images"),
+    [
+        ((train_segmenter, build_segmenter, segmenter_losses), SMALL_SEGMENTER, FEW_PROMPTS, 1),
+        ((train_encoder, build_encoder, encoder_losses), SMALL_ENCODER, FEW_SCENES, 3),
+    ],
+    ids=["segmenter", "encoder"],
+)
+def test_a_few_steps_teach_a_model_something(model: Any, architecture: Any, settings: Any, num_images: int) -> None:
+    log, scenes = _Log(), draw_targets(VALIDATION_CATEGORIES, num_images, np.random.default_rng(0))
+    train, build, losses = model
 
     def loss(steps: OptimizerSettings) -> float:
-        state = train_segmenter(SMALL_SEGMENTER, replace(FEW_PROMPTS, optimizer=steps), log)
-        segmenter = build_segmenter(SMALL_SEGMENTER, state, model="small")
-        return _total(segmenter_losses(segmenter, scenes, FEW_PROMPTS, np.random.default_rng(1)))
+        trained = build(architecture, train(architecture, replace(settings, optimizer=steps), log), model="small")
+        return _total(losses(trained, scenes, settings, np.random.default_rng(1)))
 
-    assert loss(QUICK) < loss(replace(QUICK, num_steps=1))
-    assert log.steps == [*range(QUICK.num_steps), 0]
-
-
-@pytest.mark.slow
-def test_a_few_steps_teach_the_encoder_something() -> None:
-    log, scenes = _Log(), draw_targets(VALIDATION_CATEGORIES, 3, np.random.default_rng(0))
-
-    def loss(steps: OptimizerSettings) -> float:
-        state = train_encoder(SMALL_ENCODER, replace(FEW_SCENES, optimizer=steps), log)
-        encoder = build_encoder(SMALL_ENCODER, state, model="small")
-        return _total(encoder_losses(encoder, scenes, FEW_SCENES, np.random.default_rng(1)))
-
-    few = FEW_SCENES.optimizer
+    few = settings.optimizer
     assert loss(few) < loss(replace(few, num_steps=1))
     assert log.steps == [*range(few.num_steps), 0]
 

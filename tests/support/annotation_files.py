@@ -214,7 +214,14 @@ def write_maps(folder: Path, instances: Sequence[Instance], kind: Kind) -> None:
         _write((folder / image).with_suffix(".png"), png(values))
 
 
-Writer = Callable[[Path, Sequence[Instance], Kind], None]
+WRITERS: dict[str, Callable[[Path, Sequence[Instance], Kind], None]] = {
+    "voc": write_voc,
+    "yolo": write_yolo,
+    "labelme": write_labelme,
+    "cvat": write_cvat,
+    "masks": write_masks,
+}
+"""What writes the files of a format, by its name."""
 
 
 def _part(mask: Masks) -> tuple[int, int, Masks]:

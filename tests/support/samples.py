@@ -112,3 +112,14 @@ def table_rows(table: Table, *, without: Sequence[str] = ()) -> list[dict[str, A
     """The rows of a table, for comparing."""
     rows: list[dict[str, Any]] = table.to_arrow().drop_columns(list(without)).to_pylist()
     return rows
+
+
+def run_lengths(mask: npt.NDArray[np.bool_]) -> list[int]:
+    """COCO's uncompressed counts of a mask [H, W]: down the columns, background first."""
+    counts, current = [0], False
+    for value in mask.T.ravel().tolist():
+        if value != current:
+            counts.append(0)
+            current = value
+        counts[-1] += 1
+    return counts

@@ -11,18 +11,7 @@ from flows.pipeline import run_pipeline
 from refseg_core.tables import Detections, Metrics
 from tasks.store.label_store import StoredLabels
 from tasks.store.store import Store
-from tests.support.annotation_files import (
-    Instance,
-    Kind,
-    Writer,
-    coco_document,
-    write_all_images,
-    write_cvat,
-    write_labelme,
-    write_masks,
-    write_voc,
-    write_yolo,
-)
+from tests.support.annotation_files import WRITERS, Instance, Kind, coco_document, write_all_images
 from tests.support.samples import table_rows
 from tests.support.servers.prefect_harness import prefect_harness
 
@@ -34,12 +23,12 @@ LARGE_ENOUGH = tuple(
     for image in ("a.png", "sub/b.png")
     for category, left in (("bar", 14), ("box", 70))
 )
-CASES: list[tuple[Writer, Kind, str]] = [
-    (write_labelme, "polygons", ""),
-    (write_yolo, "boxes", "labels"),
-    (write_masks, "masks", ""),
-    (write_voc, "boxes", ""),
-    (write_cvat, "polygons", "annotations.xml"),
+CASES: list[tuple[str, Kind, str]] = [
+    ("labelme", "polygons", ""),
+    ("yolo", "boxes", "labels"),
+    ("masks", "masks", ""),
+    ("voc", "boxes", ""),
+    ("cvat", "polygons", "annotations.xml"),
 ]
 
 
@@ -70,13 +59,13 @@ def _run(folder: Path, weights: Path, store: str, annotations: Path) -> tuple[li
 
 
 @pytest.mark.usefixtures("tiny_models")
-@pytest.mark.parametrize(("write", "kind", "inner"), CASES, ids=lambda value: getattr(value, "__name__", None))
+@pytest.mark.parametrize(("format_name", "kind", "inner"), CASES)
 def test_a_run_gives_what_a_run_over_coco_gives(
-    write: Writer, kind: Kind, inner: str, tmp_path: Path, tiny_weights: Path
+    format_name: str, kind: Kind, inner: str, tmp_path: Path, tiny_weights: Path
 ) -> None:
     write_all_images(tmp_path / "images")
-    write(tmp_path / "annotations", LARGE_ENOUGH, kind)
-    document = coco_document(LARGE_ENOUGH, kind, first_id=0 if write is write_yolo else 1)
+    WRITERS[format_name](tmp_path / "annotations", LARGE_ENOUGH, kind)
+    document = coco_document(LARGE_ENOUGH, kind, first_id=0 if format_name == "yolo" else 1)
     (tmp_path / "coco.json").write_bytes(document)
     detections, metrics = _run(tmp_path, tiny_weights, "store", tmp_path / "annotations" / inner)
     assert detections

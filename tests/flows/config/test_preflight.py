@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from flows.config.preflight import check
+from flows.config.run_config import PATHS
 from refseg_core.errors import ConfigurationError, RefsegError
 from refseg_core.models.acceleration import pick_device
 from tasks.store.store import Store
@@ -59,36 +60,12 @@ def test_what_it_makes_is_what_the_run_makes_and_is_made_once(
     assert [file.name for file in store.folder.list_files()] == made
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "references.images",
-        "references.annotations",
-        "targets.images",
-        "targets.annotations",
-        "targets.masks_from",
-        "segmenter.weights",
-        "encoder.weights",
-    ],
-)
+@pytest.mark.parametrize("name", [name for name in PATHS if name not in ("store", "pictures")])
 def test_a_place_that_does_not_exist_is_named(name: str, project: Project) -> None:
     assert _NOWHERE in _message(project, {name: _NOWHERE})
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "store",
-        "references.images",
-        "references.annotations",
-        "targets.images",
-        "targets.annotations",
-        "targets.masks_from",
-        "segmenter.weights",
-        "encoder.weights",
-        "pictures",
-    ],
-)
+@pytest.mark.parametrize("name", PATHS)
 def test_a_place_of_an_unknown_kind_is_named(name: str, project: Project) -> None:
     assert "gopher9://host/place" in _message(project, {name: "gopher9://host/place"})
 

@@ -14,6 +14,7 @@ from flows.config.run_config import Key, RunConfig, keys
 from flows.config.template import template
 from refseg_core.errors import ConfigurationError
 from refseg_core.settings import LabelingSettings, SamplingSettings
+from tests.support.projects.project import changed
 
 REQUIRED: dict[str, Any] = {
     "store": "runs/boats",
@@ -50,14 +51,7 @@ PUBLISHED_KEYS = {
 
 def _with(changes: dict[str, Any]) -> dict[str, Any]:
     """The required keys with changes by dotted key."""
-    content: dict[str, Any] = yaml.safe_load(yaml.safe_dump(REQUIRED))
-    for name, value in changes.items():
-        *sections, last = name.split(".")
-        inner = content
-        for section in sections:
-            inner = inner.setdefault(section, {})
-        inner[last] = value
-    return content
+    return changed(REQUIRED, changes)
 
 
 def _value(config: Any, name: str) -> Any:

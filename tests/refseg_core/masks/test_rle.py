@@ -18,20 +18,10 @@ from refseg_core.masks.rle import (
     rle_from_polygons,
 )
 from tests.support.oracles import original
+from tests.support.samples import run_lengths
 
 _SIDES = st.integers(1, 12)
 _MASKS = st.tuples(st.integers(1, 4), _SIDES, _SIDES).flatmap(lambda shape: arrays(np.bool_, shape))
-
-
-def _run_lengths(mask: np.ndarray) -> list[int]:
-    """COCO's uncompressed counts: down the columns, background first."""
-    counts, current = [0], False
-    for value in mask.T.ravel().tolist():
-        if value != current:
-            counts.append(0)
-            current = value
-        counts[-1] += 1
-    return counts
 
 
 @settings(max_examples=100, deadline=None)
@@ -58,7 +48,7 @@ def test_any_memory_layout_encodes_to_the_same_run_lengths(masks: np.ndarray) ->
 @given(_MASKS)
 def test_uncompressed_counts_mean_the_same_mask(masks: np.ndarray) -> None:
     for mask, rle in zip(masks, encode_masks(masks), strict=True):
-        assert rle_from_counts(_run_lengths(mask), *mask.shape) == rle
+        assert rle_from_counts(run_lengths(mask), *mask.shape) == rle
 
 
 @settings(max_examples=50, deadline=None)

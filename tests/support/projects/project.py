@@ -44,13 +44,13 @@ class Project:
 
     def config_with(self, changes: dict[str, Any]) -> RunConfig:
         """The configuration with other values; `changes` go by dotted key."""
-        return parse_config(_changed(self.content, changes), source="run.yaml")
+        return parse_config(changed(self.content, changes), source="run.yaml")
 
     def write_config(self, **changes: Any) -> Path:
         """Writes the configuration file, with other values where `changes` name a key, dots as two underscores."""
         file = self.folder / "run.yaml"
         dotted = {name.replace("__", "."): value for name, value in changes.items()}
-        file.write_text(yaml.safe_dump(_changed(self.content, dotted)), encoding="utf-8")
+        file.write_text(yaml.safe_dump(changed(self.content, dotted)), encoding="utf-8")
         return file
 
     def add_target(self, name: str, seed: int) -> None:
@@ -95,7 +95,7 @@ def in_bucket(project: Project, filesystem: Any, bucket: str) -> Project:
             changes[key] = f"s3://{bucket}/weights/{path.name}"
         else:
             changes[key] = f"s3://{bucket}/{path.relative_to(project.folder)}"
-    return Project(project.folder, _changed(project.content, changes))
+    return Project(project.folder, changed(project.content, changes))
 
 
 def save_tiny_weights(folder: Path) -> None:
@@ -134,12 +134,13 @@ def read_coco(path: Path) -> dict[str, Any]:
     return content
 
 
-def _changed(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    changed = copy.deepcopy(content)
+def changed(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The content with changes by dotted key."""
+    new = copy.deepcopy(content)
     for name, value in changes.items():
         *sections, last = name.split(".")
-        inner = changed
+        inner = new
         for section in sections:
             inner = inner.setdefault(section, {})
         inner[last] = value
-    return changed
+    return new

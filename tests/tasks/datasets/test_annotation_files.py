@@ -27,30 +27,28 @@ from tests.support.annotation_files import (
     IMAGES,
     INSTANCES,
     WIDTH,
+    WRITERS,
     Instance,
     Kind,
-    Writer,
     coco_document,
     write_all_images,
-    write_cvat,
     write_labelme,
     write_maps,
     write_masks,
-    write_voc,
     write_yolo,
 )
 from tests.support.samples import table_rows
 
 pytest_plugins = ["tests.support.servers.stores"]
 
-WRITERS: dict[str, tuple[Writer, tuple[Kind, ...]]] = {
-    "voc": (write_voc, ("boxes", "polygons")),
-    "yolo": (write_yolo, ("boxes", "polygons")),
-    "labelme": (write_labelme, ("boxes", "polygons", "masks")),
-    "cvat": (write_cvat, ("boxes", "polygons", "masks")),
-    "masks": (write_masks, ("masks",)),
+KINDS: dict[str, tuple[Kind, ...]] = {
+    "voc": ("boxes", "polygons"),
+    "yolo": ("boxes", "polygons"),
+    "labelme": ("boxes", "polygons", "masks"),
+    "cvat": ("boxes", "polygons", "masks"),
+    "masks": ("masks",),
 }
-CASES = [(name, kind) for name, (_, kinds) in WRITERS.items() for kind in kinds]
+CASES = [(name, kind) for name, kinds in KINDS.items() for kind in kinds]
 
 
 def source_of(folder: Path, format_name: str, **changes: object) -> DatasetSource:
@@ -61,7 +59,7 @@ def source_of(folder: Path, format_name: str, **changes: object) -> DatasetSourc
 
 def written(folder: Path, format_name: str, kind: Kind) -> DatasetSource:
     write_all_images(folder / "images")
-    WRITERS[format_name][0](folder / "annotations", INSTANCES, kind)
+    WRITERS[format_name](folder / "annotations", INSTANCES, kind)
     return source_of(folder, format_name)
 
 
@@ -107,7 +105,7 @@ def test_any_instances_come_back_as_from_coco(format_name: str, kind: Kind, draw
     )
     with TemporaryDirectory() as name:
         write_all_images(Path(name) / "images")
-        WRITERS[format_name][0](Path(name) / "annotations", instances, kind)
+        WRITERS[format_name](Path(name) / "annotations", instances, kind)
         source = source_of(Path(name), format_name, format=format_name)
         if format_name in ("yolo", "masks") and not instances:  # nothing is written
             return
@@ -138,7 +136,7 @@ def test_ids_and_keys_are_the_same_again_and_follow_the_content(format_name: str
     assert index_dataset.fn(store, source).key == first.key
     table = store.load(first, Annotations)
     assert all("#" in one for one in table.annotation_id)
-    WRITERS[format_name][0](tmp_path / "annotations", INSTANCES[:-1], kind)
+    WRITERS[format_name](tmp_path / "annotations", INSTANCES[:-1], kind)
     for file in (tmp_path / "annotations").rglob("sub/b*"):
         if format_name == "masks" and "box" in file.parts:
             file.unlink()

@@ -22,6 +22,7 @@ from refseg_core.datasets.image_paths import check_file_name
 from refseg_core.errors import DatasetError
 from refseg_core.masks.rle import decode_mask, encode_masks, rle_from_polygons
 from refseg_core.settings import Conventions
+from tests.support.samples import run_lengths
 
 Document = dict[str, Any]
 
@@ -154,17 +155,6 @@ class TestReading:
 small_masks = st.tuples(st.integers(1, 12), st.integers(1, 12), st.integers(0, 2**32 - 1), st.floats(0, 1)).map(
     lambda drawn: np.random.default_rng(drawn[2]).random((drawn[0], drawn[1])) < drawn[3]
 )
-
-
-def run_lengths(mask: Any) -> list[int]:
-    """COCO's uncompressed counts, by walking over the pixels."""
-    counts, current = [0], False
-    for pixel in mask.T.ravel().tolist():
-        if pixel != current:
-            counts.append(0)
-            current = pixel
-        counts[-1] += 1
-    return counts
 
 
 class TestMasks:
