@@ -33,7 +33,7 @@ class WeightsError(RefsegError):
 
 
 class ImageError(RefsegError):
-    """One image cannot be read; the run goes on without it."""
+    """One image cannot be read; the run continues without it."""
 
 
 class StoreError(RefsegError):

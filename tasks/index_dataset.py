@@ -65,7 +65,7 @@ def index_dataset(store: Store, source: DatasetSource, *, conventions: Conventio
 def _known(store: Store, source: DatasetSource, masks: MaskFile | None, conventions: Conventions) -> Artifact | None:
     """Returns the dataset of a file of COCO json, where the store holds it: a large one takes a minute to parse.
 
-    Not where images' versions count: which images those are is only told by the content.
+    Not where images' versions count, since only the content says which images those are.
     """
     if source.annotations is None or not is_coco_file(source) or source.with_versions:
         return None

@@ -13,7 +13,7 @@ class DatasetSource(Settings):
 
     images: str = Field(description="Folder or prefix of the images: a path or any fsspec URI.")
     annotations: str | None = Field(None, description="A file or a folder of annotations: a path or any fsspec URI.")
-    format: FormatName = Field("auto", description="The annotations' format; 'auto' tells by what lies there.")
+    format: FormatName = Field("auto", description="The annotations' format; 'auto' detects it.")
     masks_from: str | None = Field(
         None, description="COCO json from which annotations without a mask take theirs: a path or any fsspec URI."
     )

@@ -35,7 +35,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if group is not None and is_worker_asked_to and not item.nodeid.endswith(f"@{group.args[0]}"):
         pytest.fail(
             f"pytest-xdist does not keep the tests of a group together with pytest {pytest.__version__}: "
-            "install the version that pyproject.toml asks for",
+            "install the version that pyproject.toml requires",
             pytrace=False,
         )
 

@@ -55,7 +55,7 @@ def label_shards(job: LabelJob, shards: list[Shard], elsewhere: bool = False) ->
                 if isinstance(failure, ConfigurationError | WeightsError):
                     raise failure
                 reason_of[shard] = reason(failure)
-            elif elsewhere:  # other processes report their progress to nobody here
+            elif elsewhere:  # other processes do not report their progress here
                 report(ProgressStep.LABEL, advanced=len(shard))
     if reason_of:
         raise ShardsFailedError.of({shard.name: why for shard, why in reason_of.items()}, len(shards))

@@ -33,7 +33,7 @@ class Backoff:
         self._next = first
 
     def after(self, ran_seconds: float) -> float:
-        """Returns the delay after a run of so many seconds."""
+        """Returns the delay in seconds after a run of that length."""
         if ran_seconds >= self._well_after:
             self._next = self._first
         wait, self._next = self._next, min(self._next * 2, self._longest)

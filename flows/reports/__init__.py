@@ -1,4 +1,4 @@
 """What commands say at their end, as tables, files and charts.
 
-Not here: finding out what there is to say.
+Not here: computing any of it.
 """

@@ -89,7 +89,7 @@ def draw_study(by_metric: Mapping[str, Sequence[Spread]], path: Path) -> None:
         figure = Figure(figsize=(6, 4), layout="constrained")
         axes = figure.add_subplot()
         for number, (metric, spread) in enumerate(by_metric.items()):
-            aside = _ASIDE**number  # so that the metrics' spreads can be told apart
+            aside = _ASIDE**number  # so that the metrics' spreads do not cover each other
             shots = [one.shots * aside for one in spread]
             means, deviations = [one.mean for one in spread], [one.deviation for one in spread]
             line = axes.errorbar(shots, means, yerr=deviations, marker="o", capsize=4, label=metric)

@@ -21,7 +21,7 @@ _EXAMPLES = 3
 
 @dataclass(frozen=True)
 class CategoryCount:
-    """What there is of a category; `median_size` is (width, height) of its boxes in pixels, None without any."""
+    """The annotations of a category; `median_size` is (width, height) of its boxes in pixels, None without any."""
 
     category_id: int
     name: str
@@ -72,7 +72,7 @@ def overview(dataset: Dataset, *, num_shots: int | None = None) -> Overview:
 
 
 def find_oddities(dataset: Dataset, *, num_shots: int | None = None) -> list[Oddity]:
-    """Returns what is odd about a dataset, the gravest first; nothing if it has no annotations."""
+    """Returns what is odd about a dataset, the most serious first; nothing if it has no annotations."""
     images, annotations, categories = dataset.images, dataset.annotations, dataset.categories
     if not len(annotations):
         return []

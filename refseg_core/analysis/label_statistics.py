@@ -96,7 +96,7 @@ class LabelStatistics:
     """Counts of labels, and the few of their rows that are shown.
 
     `certain_score` is the score from which on an instance counts as certain; `least` holds the lowest scores from
-    there on, since what is below is hardly ever used. At most `most_failed` failed images are named, and `most_shown`
+    there on, since what is below is rarely used. At most `most_failed` failed images are named, and `most_shown`
     detections of each category kept at either end. `prompts` counts shards that know how many there were.
     """
 

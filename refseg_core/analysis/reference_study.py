@@ -12,7 +12,7 @@ _CLOSE = 0.005  # half an AP point
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run with so many references per category, drawn by that seed, reached: metric -> value in [0, 1]."""
+    """What a run with `shots` references per category, drawn by that seed, reached: metric -> value in [0, 1]."""
 
     shots: int
     seed: int

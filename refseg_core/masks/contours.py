@@ -1,8 +1,8 @@
 """The outlines of masks as polygons, in two ways.
 
-`polygons_of_mask` goes along the edges of pixels: the same mask is made from them again, with holes filled.
+`polygons_of_mask` follows the edges of pixels: the same mask is made from them again, with holes filled.
 
-`outer_polygons` goes as the published code traces masks, which is as OpenCV's `findContours` does: outer outlines
+`outer_polygons` traces masks as the published code does, which is as OpenCV's `findContours` does: outer outlines
 through the centers of pixels, holes left out, as corners only (RETR_EXTERNAL, CHAIN_APPROX_SIMPLE; Suzuki and Abe,
 1985). A mask made from them again is not the same mask: it has no holes, and to COCO's rasterizer these numbers are the
 upper left corners of pixels, so that it ends a pixel earlier to the right and below.
@@ -46,7 +46,7 @@ def _is_inside(sides: bytearray, position: int, width: int) -> bool:
 
 
 def _trace(pixels: bytes, sides: bytearray, start: int, width: int) -> list[int]:
-    """Goes around a part from its first pixel; returns where it turns, and writes into `sides` where one leaves it."""
+    """Follows a part from its first pixel; returns where it turns, and writes into `sides` where one leaves it."""
     steps = (1, 1 - width, -width, -width - 1, -1, width - 1, width, width + 1)
     # The way around ends with the neighbor of the first pixel that is met first going clockwise from its left.
     back = next((turn for turn in (3, 2, 1, 0, 7, 6, 5) if pixels[start + steps[turn]]), None)

@@ -40,7 +40,7 @@ class ModelModule(Protocol):
 class ModelSpec:
     """A model. `module`: the dotted name of its `ModelModule`.
 
-    `url` is None where the weights come with refseg. `size` (bytes) and `sha256` are None where nobody pins them.
+    `url` is None where the weights come with refseg. `size` (bytes) and `sha256` are None where they are not pinned.
     """
 
     name: str

@@ -24,7 +24,7 @@ def demo_scenes() -> Iterator[tuple[str, bytes]]:
 
 
 def demo_images(number: int) -> list[Pixels]:
-    """Returns so many of the images to label, from the first again where there are fewer."""
+    """Returns a number of the images to label, from the first again where there are fewer."""
     files = _sorted(_folder("scenes").joinpath("targets"))
     images = [decode_image(file.read_bytes(), max_pixels=_MOST_PIXELS) for file in files[:number]]
     return [images[index % len(images)] for index in range(number)]

@@ -17,7 +17,7 @@ from tasks.storage.folder import Folder
 from tasks.storage.prefetch import prefetch
 
 _READERS = _FILES_AHEAD = 6  # files fetched or being fetched at most, and
-_BYTES_AHEAD = 256 << 20  # no further file where those weigh more, as far as a listing told their sizes
+_BYTES_AHEAD = 256 << 20  # no further file where those are larger, as far as a listing gave their sizes
 _DECODED_AHEAD = 2  # decoded images take far more memory than files
 
 

@@ -32,7 +32,7 @@ class ReferenceImages:
         return digest.hexdigest()
 
     def read(self, file_name: str) -> npt.NDArray[np.uint8]:
-        """One image, uint8 [H, W, 3]. Raises DatasetError: a reference that cannot be read is worth stopping for."""
+        """One image, uint8 [H, W, 3]. Raises DatasetError if it cannot be read, which stops the run."""
         try:
             data = self._folder.read(file_name)
             return decode_image(data, max_pixels=_MAX_PIXELS, declared_size=self._declared[file_name])

@@ -58,7 +58,7 @@ def pull_weights(
     `<file>.part`); network errors are retried with growing pauses; the file appears under its name only when
     its size and sha256 are right. Of several processes one downloads and the others wait for it.
 
-    Raises WeightsError where the download fails for good, saying what to put where.
+    Raises WeightsError where the download fails permanently, saying which file to put where.
     """
     spec = model_spec(model)
     if spec.url is None:

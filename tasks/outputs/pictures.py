@@ -57,7 +57,7 @@ class LabelPictures:
 
 
 def picture_name(file_name: str) -> str:
-    """Returns where the picture of an image goes."""
+    """Returns the name of an image's picture."""
     name = file_name if PurePosixPath(file_name).suffix.lower() == ".jpg" else f"{file_name}.jpg"
     folder, _, last = name.rpartition("/")
     if len(last.encode()) > _LONGEST_NAME:

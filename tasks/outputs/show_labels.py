@@ -27,7 +27,7 @@ from tasks.store.store import Artifact, Store
 
 
 def show_labels(store_uri: str, labels_key: str, out_uri: str, *, score_thresh: float, limit: int | None) -> int:
-    """Writes `references.jpg` and, per labeled image, ground truth (where known) beside predictions.
+    """Writes `references.jpg` and, per labeled image, ground truth (where known) next to predictions.
 
     Returns the number of pictures written.
     """

@@ -25,4 +25,4 @@ def stopping_with_this() -> Iterator[None]:
 def check_stopped() -> None:
     """Raises StoppedError if the work was stopped."""
     if _stopping.is_set():
-        raise StoppedError("stopped; what is committed stays, and the same run goes on from there")
+        raise StoppedError("stopped; what is committed stays, and the same run continues from there")

@@ -45,7 +45,7 @@ def _options(name: str) -> dict[str, Any]:
 
 
 def _misread(uri: str) -> str | None:
-    """Returns why fsspec would take the address for a local path that nobody meant, or None."""
+    """Returns why fsspec would take the address for a local path that was not meant, or None."""
     if not uri or "\0" in uri:
         return "it is empty or holds a NUL character"
     if "::" in uri:

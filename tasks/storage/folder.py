@@ -156,7 +156,7 @@ class Folder:
             self._filesystem.pipe_file(self._at(name), data)
 
     def _check_folder(self) -> None:
-        # Not `exists`, for which s3fs takes a bucket that it may not ask for, or cannot reach, to be absent.
+        # Not `exists`: s3fs takes a bucket that it may not read, or cannot reach, for absent.
         if self._filesystem.info(self._path)["type"] != "directory":  # locally there are also devices
             raise NotADirectoryError(self.uri)
 

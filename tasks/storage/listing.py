@@ -51,7 +51,9 @@ def _walk_local(path: str) -> Iterator[FileInfo]:
                         status = entry.stat()
                         yield FileInfo(prefix + entry.name, status.st_size, str(status.st_mtime_ns), status.st_mtime)
                     elif entry.is_symlink():
-                        yield FileInfo(prefix + entry.name, -1, "")  # it leads nowhere, as reading it will tell
+                        yield FileInfo(
+                            prefix + entry.name, -1, ""
+                        )  # it leads nowhere, which is an error where it is read
                 except FileNotFoundError:
                     continue  # removed meanwhile
                 except OSError as error:

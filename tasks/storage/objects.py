@@ -14,7 +14,7 @@ from tasks.storage.local_files import replace_local
 from tasks.storage.retry import explained, with_retries
 from tasks.storage.uris import redact
 
-# s3fs would ask for an object's size first, to fetch large ones in parts: two requests for each image.
+# s3fs would request an object's size first, to fetch large ones in parts: two requests for each image.
 _READ_OPTIONS: dict[str, dict[str, Any]] = {"s3": {"max_concurrency": 1}}
 _UPLOAD_OPTIONS: dict[str, dict[str, Any]] = {"s3": {"max_concurrency": 2}}  # parts of at least 50 MB in memory
 

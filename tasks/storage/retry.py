@@ -121,7 +121,7 @@ def is_transient_error(error: BaseException) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """Returns an error in one line, after the place that was retried in vain, without secrets of addresses."""
+    """Returns an error in one line, after the place whose retries failed, without secrets of addresses."""
     line = f"{type(error).__name__}: {error}".rstrip(": ").splitlines()[0]
     return ": ".join([*getattr(error, "__notes__", ())[:1], redact_text(line)])
 

@@ -1,10 +1,10 @@
 """Finds unneeded objects of a store, and removes them.
 
-    leftover   an object that no manifest names: left by a process that was killed, or that lost a race
+    leftover   an object that no manifest names: of a process that was killed, or that lost a race
     unused     an artifact that neither labels nor metrics were made from, such as last month's listing; the numbers of
-               a benchmark are what it was run for, and stay
-    gone       a shard all of whose images were removed or changed since; only when asked for
-    labels     whole labels by key; only when asked for. What only they were made from is unused then
+               benchmarks, from which nothing is made, stay
+    gone       a shard whose images were all removed or changed since; only on request
+    labels     whole labels by key; only on request. What only they were made from is then unused
 
 Leftovers and unused artifacts younger than a day may belong to a run in progress, and stay. Manifests are removed
 before the parts that they name, and artifacts before those that they were made from, so that a reader in the meantime,
@@ -32,7 +32,7 @@ Why = Literal["leftover", "unused", "gone", "labels"]
 # a later plan with other images in shards of those names would take them for its own. The recipe goes before requests,
 # of which the last but one may name a listing that was removed long ago.
 _PARTS = ("detections/", "labeled_images/", "category_similarities/")
-_TURNS = ("shards/", *_PARTS, "plans/", "plans/parts/", "recipe.json", "requests/")
+_ORDER = ("shards/", *_PARTS, "plans/", "plans/parts/", "recipe.json", "requests/")
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def find_garbage(
         if (reason := why.get(file.name) or why.get(_group(file.name), "leftover")) in ("gone", "labels")
         or youngest_of[_group(file.name)] <= limit
     ]
-    return sorted(sorted(garbage, key=lambda one: one.name, reverse=True), key=lambda one: _turn(one.name))
+    return sorted(sorted(garbage, key=lambda one: one.name, reverse=True), key=lambda one: _place(one.name))
 
 
 def remove(store: Store, garbage: Collection[Garbage]) -> None:
@@ -76,16 +76,16 @@ def remove(store: Store, garbage: Collection[Garbage]) -> None:
         report(ProgressStep.REMOVE, advanced=1)
 
 
-def _turn(name: str) -> int:
-    """Returns the turn of an object: before the objects that others need, and of plans the last first."""
+def _place(name: str) -> int:
+    """Returns an object's place in the order of removal."""
     folder, _, inside = name.split("/", 2)
     if folder != FOLDER:
-        return len(_TURNS) + int(inside != MANIFEST)
-    return max((turn for turn, start in enumerate(_TURNS) if inside.startswith(start)), default=0)
+        return len(_ORDER) + int(inside != MANIFEST)
+    return max((place for place, start in enumerate(_ORDER) if inside.startswith(start)), default=0)
 
 
 def _group(name: str) -> str:
-    """Returns the artifact or labels that an object belongs to, or '' where it is none of ours."""
+    """Returns the artifact or labels that an object belongs to, or '' where it belongs to none."""
     folder, _, rest = name.partition("/")
     key, _, inside = rest.partition("/")
     return f"{folder}/{key}" if folder in (*ARTIFACT_FOLDERS, FOLDER) and inside else ""
@@ -97,12 +97,12 @@ def _check_shards(store: Store, leftovers: Collection[str]) -> None:
         if name.startswith(f"{FOLDER}/") and "/shards/" in name and name.endswith(".json"):
             raise StoreError(
                 f"{redact(store.folder.join(name))}: has no plan, or no recipe. Restore what is lost, as "
-                "`refseg verify` tells, or remove the object to have its images labeled again; nothing was removed."
+                "`refseg verify` says, or remove the object to have its images labeled again; nothing was removed."
             )
 
 
 def _check_parts(store: Store, unlisted: Collection[str]) -> None:
-    """Raises StoreError where a manifest names what is not there: what it meant would look like a leftover."""
+    """Raises StoreError where a manifest names what is not there: the rest would look like leftovers."""
     for name in sorted(unlisted):
         if store.folder.read_if_there(name) is None:  # else it was made after the listing
             raise StoreError(
@@ -112,7 +112,7 @@ def _check_parts(store: Store, unlisted: Collection[str]) -> None:
 
 
 def _youngest(files: Collection[FileInfo]) -> dict[str, float]:
-    """Returns when the last unneeded object of each group was written: a group is as young as that."""
+    """Returns when the newest unneeded object of each group was written, which is the group's age."""
     youngest: dict[str, float] = {}
     for file in files:
         group = _group(file.name)
@@ -136,7 +136,7 @@ def _needed(store: Store, dropped: set[str], *, drop_gone: bool) -> tuple[set[st
                     why[name] = "gone"
                 else:
                     needed.add(name)
-            roots += _about(store, run, dataset)
+            roots += _derived(store, run, dataset)
     manifests = {
         f"{folder}/{manifest['key']}": manifest for folder in ARTIFACT_FOLDERS for manifest in store.manifests(folder)
     }
@@ -155,7 +155,7 @@ def _needed(store: Store, dropped: set[str], *, drop_gone: bool) -> tuple[set[st
 
 
 def _fixed_objects(run: StoredLabels) -> Iterator[str]:
-    """Yields everything of labels besides their shards."""
+    """Yields the objects of labels, except those of their shards."""
     yield f"{run.root}/recipe.json"
     for number, _ in enumerate(run.requests()):
         yield numbered_name(f"{run.root}/requests", number)
@@ -177,8 +177,8 @@ def _shard_objects(run: StoredLabels) -> Iterator[tuple[str, bool]]:
                     yield f"{run.root}/{table['table']}/{table['name']}", is_gone
 
 
-def _about(store: Store, run: StoredLabels, dataset: Artifact | None) -> Iterator[str]:
-    """Yields the metrics of labels, and today's table of gone ones."""
+def _derived(store: Store, run: StoredLabels, dataset: Artifact | None) -> Iterator[str]:
+    """Yields the metrics of labels, and the table of gone ones that fits their dataset."""
     for manifest in store.manifests("metrics"):
         if manifest["inputs"]["labels"] == run.root:
             yield f"metrics/{manifest['key']}"

@@ -9,9 +9,9 @@
                       /category_similarities/0000-00012.parquet    on the path guided, and not in older stores
                       /shards/0000-00012.json            a shard's manifest: the shard is labeled when it exists
 
-A plan is never changed, so a run that resumes finds the same shards. What exists is found by asking for it by name;
-listings only tell what to ask for. Every image lies in one shard in each of its versions, so that no image is lost and
-none is labeled twice, however many plan and label at the same time.
+A plan is never changed, so a run that resumes finds the same shards. Objects are read by their names; listings only
+suggest which names to read. Every image lies in one shard in each of its versions, so that no image is lost and none is
+labeled twice, however many plan and label at the same time.
 """
 
 import json
@@ -97,7 +97,7 @@ class StoredLabels:
     def images(self) -> Images:
         """Returns the images of the dataset that was requested last; none without a request.
 
-        Raises StoreError where shards tell that a request or a plan is lost: whatever is made of the rest would be
+        Raises StoreError where shards show that a request or a plan is lost: whatever is made of the rest would be
         taken for all there is.
         """
         dataset = self.requested()
@@ -150,7 +150,7 @@ class StoredLabels:
     def pending(self, shards: Sequence[Shard]) -> list[Shard]:
         """Returns the shards that are not labeled yet, as far as a listing shows.
 
-        A listing says which manifests to ask for. Who labels a shard asks again, so a stale one costs a request.
+        A listing says which manifests to read. `label_shard` reads them again, so a stale listing costs a request.
         """
         listed = {name.removesuffix(".json") for name in self.store.listed(f"{self.root}/shards", ".json")}
         probable = [shard for shard in shards if shard.name in listed]

@@ -1,6 +1,6 @@
 """What the json objects of a store must say, so that a damaged one is named where it is read.
 
-Here: their shapes, as far as anybody reads them. Not here: reading them (`tasks/store/store.py`), and whether what they
+Here: their shapes, as far as they are read. Not here: reading them (`tasks/store/store.py`), and whether what they
 say is true (`tasks/store/verify.py`).
 """
 

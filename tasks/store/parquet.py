@@ -16,7 +16,7 @@ AnyTable = TypeVar("AnyTable", bound=Table)
 def table_to_parquet(table: Table, notes: Mapping[str, str] | None = None) -> bytes:
     """Returns the table as a Parquet file; equal tables with equal notes give equal bytes.
 
-    `notes` go into the file's key-value metadata, beside the meaning and unit of each column.
+    `notes` go into the file's key-value metadata, next to the meaning and unit of each column.
     """
     arrow = table.to_arrow()
     arrow = arrow.replace_schema_metadata(dict(notes)) if notes else arrow

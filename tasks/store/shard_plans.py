@@ -55,7 +55,7 @@ class PlanPart:
 
 
 class Wanted:
-    """Images that somebody asks for: finds their rows by id and version."""
+    """Selected images: finds their rows by id and version."""
 
     def __init__(self, images: Images) -> None:
         self._versions = images.version

@@ -27,7 +27,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class ArtifactStatus(Provenance):
-    """An artifact as its manifest tells it; `size` in bytes."""
+    """An artifact as its manifest describes it; `size` in bytes."""
 
     name: str
     step: str

@@ -197,7 +197,7 @@ def _contradictions(
     # A Counter is equal to another that lacks its zeros.
     counted = Counter(dict(zip(labeled.image_id, labeled.num_detections.tolist(), strict=True)))
     if found != counted:
-        yield f"has {len(detections)} detections where its images tell of {counted.total()}"
+        yield f"has {len(detections)} detections where its images count {counted.total()}"
 
 
 def _explains(similarities: CategorySimilarities, labeled: LabeledImages) -> bool:

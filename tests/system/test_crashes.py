@@ -1,4 +1,4 @@
-"""A run that is killed at any of its moments leaves whole objects only, and whoever goes on ends with all of them."""
+"""A run that is killed at any of its moments leaves whole objects only, and the next run ends with all of them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A store that is damaged: every command tells what is damaged, and none makes it worse."""
+"""A store that is damaged: every command names what is damaged, and none makes it worse."""
 
 import json
 import re

@@ -29,7 +29,7 @@ def parse_coco(document: bytes, *, source: str, masks_from: MaskFile | None = No
 
     Accepted besides the standard form: ids that are strings (digit strings stay strings, `has_integer_id` is
     False for them) or whole floats; category ids that are digit strings; no `annotations` (the official test
-    files), and then no `categories`; no image sizes as long as no polygon needs them; no `file_name` beside a
+    files), and then no `categories`; no image sizes as long as no polygon needs them; no `file_name` next to a
     `coco_url` (LVIS); one flat list of coordinates as a polygon; a missing or null `bbox`, `area`, `iscrowd` or
     `segmentation`. Masks may be polygons (those with fewer than three points are left out) or run lengths,
     compressed or not. Boxes may reach beyond the image and may have no width or height (train2017 has such).

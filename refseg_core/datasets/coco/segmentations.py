@@ -1,7 +1,7 @@
 """One annotation's segmentation, checked and made a mask.
 
 Here: which polygons and run lengths are accepted; pycocotools checks neither, and would write beyond the mask's memory.
-Not here: making masks of them (`refseg_core/masks/rle.py`), and whose they are.
+Not here: making masks of them (`refseg_core/masks/rle.py`), and which annotations they belong to.
 """
 
 import json

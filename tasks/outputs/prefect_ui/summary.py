@@ -15,7 +15,7 @@ _HASH_SHOWN = 12
 
 @dataclass(frozen=True)
 class LabelSummary:
-    """What the page tells: `store` is redacted, `pages` are addresses, by what they show."""
+    """What the page shows: `store` is redacted, `pages` are addresses, by what they show."""
 
     store: str
     key: str

@@ -1,4 +1,4 @@
-"""Labels are planned once, committed shard by shard, and found again by whoever goes on."""
+"""Labels are planned once, committed shard by shard, and found again by the next run."""
 
 import threading
 import uuid

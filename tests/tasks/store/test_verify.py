@@ -82,7 +82,7 @@ def test_a_shard_whose_tables_tell_of_different_attempts_is_named() -> None:
     images = images_table("a", "b")
     labels.run.commit(shard, labels_of(images, detections_each=2)[0], labels_of(images)[1])
     assert _problems(labels) == {
-        f"{labels.run.root}/shards/{shard.name}.json": "has 4 detections where its images tell of 2"
+        f"{labels.run.root}/shards/{shard.name}.json": "has 4 detections where its images count 2"
     }
 
 
