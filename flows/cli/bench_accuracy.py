@@ -79,8 +79,8 @@ def accuracy(
 
 def _inputs(
     config: RunConfig, seeds: Sequence[int], shots: int, num_images: int | None
-) -> tuple[dict[int, "Inputs"], list["Artifact"]]:
-    """Returns the images and models with each seed's prototypes, and the artifacts that they come from."""
+) -> tuple[dict[int, "Inputs"], dict[str, "Artifact"]]:
+    """Returns the images and models with each seed's prototypes, and the artifacts that they come from, by name."""
     from flows.config.preflight import check
     from flows.pipeline import make_prototypes
     from flows.study import plan_study
@@ -92,9 +92,9 @@ def _inputs(
     check(configs[0])
     store = Store(config.store)
     dataset = index_dataset.fn(store, config.targets.source, conventions=config.conventions)
-    prototypes = [make_prototypes(one, store) for one in configs]
-    inputs = [
-        inputs_of_run(store, dataset=dataset, prototypes=one, spec=config.label_spec, num_images=num_images)
-        for one in prototypes
-    ]
-    return dict(zip(seeds, inputs, strict=True)), [dataset, *prototypes]
+    prototypes = {seed: make_prototypes(one, store) for seed, one in zip(seeds, configs, strict=True)}
+    inputs = {
+        seed: inputs_of_run(store, dataset=dataset, prototypes=one, spec=config.label_spec, num_images=num_images)
+        for seed, one in prototypes.items()
+    }
+    return inputs, {"dataset": dataset, **{f"seed {seed}": one for seed, one in prototypes.items()}}

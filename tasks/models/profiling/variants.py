@@ -64,15 +64,15 @@ def label_and_compare(inputs_of: InputsBySeed, variants: Variants, parts: str, n
     num_timed = min(num_timed, len(inputs.names))
     times = time_variants(inputs, variants, num_timed)
     labels, images = label_variants(inputs_of, variants, Folder(parts))
-    numbers = VariantNumbers.concatenate([evaluate_variants(inputs_of, labels, images), times])
+    numbers = VariantNumbers.concatenate([evaluate_variants(inputs_of, list(variants), labels, images), times])
     machine = describe_machine(inputs.device)
     return VariantComparison(machine, variants, tuple(inputs_of), len(inputs.names), num_timed, numbers, images)
 
 
-def key_of(models: Models, variants: Variants, artifacts: Sequence[Artifact], num_images: int | None) -> str:
+def key_of(models: Models, variants: Variants, artifacts: Mapping[str, Artifact], num_images: int | None) -> str:
     """Returns the key of what decides labels: a run with another one does not go on with these."""
     settings = {name: {"version": version_of(one.path), **one.model_dump()} for name, one in variants.items()}
-    inputs = {str(number): artifact.name for number, artifact in enumerate(artifacts)}
+    inputs = {name: artifact.name for name, artifact in artifacts.items()}
     recipe = Recipe(
         "bench accuracy",
         "bench",
@@ -193,9 +193,10 @@ class _SharedLabelers:
         )
 
 
-def evaluate_variants(inputs_of: InputsBySeed, labels: VariantLabels, images: VariantImages) -> VariantNumbers:
+def evaluate_variants(
+    inputs_of: InputsBySeed, names: Sequence[str], labels: VariantLabels, images: VariantImages
+) -> VariantNumbers:
     """Returns AP, what limits it, and how many prompts and images the variants asked for; all over the images given."""
-    names = dict.fromkeys(images.variant.tolist())
     report(ProgressStep.BENCH_ACCURACY, doing="evaluating")
     scores: dict[str, list[Scores]] = {}
     for name in names:
