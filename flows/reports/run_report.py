@@ -144,7 +144,8 @@ def report_weights() -> None:
     table = TextTable("name", "kind", "size", "sha256", "here", "location")
     for row in list_weights():
         size = "-" if row.size is None else f"{row.size / 1e6:,.0f} MB"
-        table.add_row(row.model, row.kind, size, "pinned" if row.is_pinned else "not pinned", row.state, row.location)
+        pinned = "not pinned" if row.spec.sha256 is None else "pinned"
+        table.add_row(row.spec.name, row.spec.kind, size, pinned, row.state, row.location)
     results.print(table)
 
 

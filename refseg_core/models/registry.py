@@ -2,7 +2,8 @@
 
 Another model is one file in this folder, a `ModelModule`, and one entry here. Finding and reading weights is in
 `tasks/models/weights.py`, downloading in `tasks/models/download.py`. The publisher of the models gives no checksums;
-every size and sha256 here is what at least two independent public projects pin for the file at this URL.
+every size and sha256 here is what at least two independent public projects pin for the file at this URL. All published
+weights are under the license Apache-2.0.
 """
 
 from collections.abc import Mapping
@@ -51,7 +52,6 @@ class ModelSpec:
     url: str | None = None
     size: int | None = None
     sha256: str | None = None
-    license: str = "Apache-2.0"
 
     @property
     def is_packaged(self) -> bool:

@@ -20,10 +20,10 @@ from refseg_core.errors import StoreError, WeightsError
 from refseg_core.models.registry import ModelSpec, model_spec
 from tasks.models.weights import (
     FOLDER_VARIABLE,
+    first_reason,
     is_local,
-    is_passing,
+    is_transient_cause,
     published_location,
-    reason_of,
     remedies_for,
     sha256_of,
     weights_folder,
@@ -89,7 +89,7 @@ def _download(spec: ModelSpec, part: Path, progress: Progress, pause: Callable[[
     stalls = _Stalls(part)
 
     def log_error(state: RetryCallState) -> None:
-        reason = reason_of(error_of(state))
+        reason = first_reason(error_of(state))
         _log.warning("%s: stopped at byte %d (%s), trying again", spec.url, _length(part), reason)
 
     retrying = Retrying(
@@ -119,7 +119,7 @@ class _Stalls:
         """Counts a failure, and returns whether it may be otherwise the next time."""
         before, self._length = self._length, _length(self._part)
         self.failures = 1 if self._length > before else self.failures + 1
-        may_pass = is_passing(error) if isinstance(error, StoreError) else not isinstance(error, WeightsError)
+        may_pass = is_transient_cause(error) if isinstance(error, StoreError) else not isinstance(error, WeightsError)
         return self.failures < _ATTEMPTS and may_pass and isinstance(error, Exception)
 
 
@@ -201,7 +201,7 @@ def _length(path: Path) -> int:
 def _unreachable(spec: ModelSpec, part: Path, error: Exception) -> WeightsError:
     kept = f" {_length(part)} bytes are kept in {part} and need not come again." if _length(part) else ""
     return WeightsError(
-        f"The weights of {spec.name!r} could not be downloaded ({reason_of(error)}).{kept} If this machine has "
+        f"The weights of {spec.name!r} could not be downloaded ({first_reason(error)}).{kept} If this machine has "
         f"no network, fetch the file elsewhere. {remedies_for(spec, part.parent)}"
     )
 

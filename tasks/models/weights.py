@@ -8,7 +8,8 @@ wherever they came from.
 import hashlib
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,11 +19,12 @@ from torch import Tensor
 
 from refseg_core.errors import StoreError, WeightsError
 from refseg_core.models.checkpoints import read_state
-from refseg_core.models.registry import REGISTRY, Kind, ModelSpec, model_spec
+from refseg_core.models.registry import REGISTRY, ModelSpec, model_spec
 from tasks.datasets.demo_files import demo_weights
 from tasks.specs import Models
 from tasks.storage.objects import open_uri, read_uri, uri_size
-from tasks.storage.uris import redact, redact_text, scheme
+from tasks.storage.retry import reason
+from tasks.storage.uris import redact, scheme
 
 FOLDER_VARIABLE = "REFSEG_WEIGHTS"
 _DEFAULT_FOLDER = "~/.cache/refseg/weights"
@@ -42,18 +44,14 @@ class LoadedWeights:
 
 @dataclass(frozen=True)
 class ListedWeights:
-    """What is known of a model's weights, and whether they can be loaded without a download.
+    """A model's weights, and whether they can be loaded without a download.
 
-    `state` is 'packaged' (comes with refseg), 'present', 'wrong size' or 'missing'; `location` is the file that null
-    as a source stands for, there or not.
+    `size` in bytes. `state` is 'packaged' (comes with refseg), 'present', 'wrong size' or 'missing'; `location` is the
+    file that null as a source stands for, there or not.
     """
 
-    model: str
-    kind: Kind
+    spec: ModelSpec
     size: int | None
-    is_pinned: bool
-    license: str
-    url: str | None
     state: Literal["packaged", "present", "wrong size", "missing"]
     location: str
 
@@ -72,13 +70,7 @@ def load_weights(model: str, source: str | None = None) -> LoadedWeights:
     Raises WeightsError where the file is missing (saying what to put where), is not the published one, or holds
     anything but tensors by name; faults of the network as they come, since they may pass.
     """
-    spec = model_spec(model)
-    uri = source or published_location(spec)
-    try:
-        file = _opened(uri)
-    except StoreError as error:
-        raise WeightsError(_unreadable(spec, source, error)) from error
-    with file:
+    with _located(model, source) as (spec, uri), _opened(uri) as file:
         sha256 = sha256_of(file)
         if not source and spec.sha256 not in (None, sha256):
             fault = f"its sha256 is {sha256}, expected {spec.sha256}"
@@ -100,15 +92,11 @@ def weights_sha256(model: str, source: str | None = None) -> str:
     That of a published file is known, and compared when it is loaded; any other file is read once in a process.
     Raises WeightsError where it cannot be.
     """
-    spec = model_spec(model)
-    if not source and spec.sha256 is not None:
-        return spec.sha256
-    uri = source or published_location(spec)
-    try:
+    with _located(model, source) as (spec, uri):
+        if not source and spec.sha256 is not None:
+            return spec.sha256
         with _opened(uri) as file:
             return sha256_of(file)
-    except StoreError as error:
-        raise WeightsError(_unreadable(spec, source, error)) from error
 
 
 def locate_weights(model: str, source: str | None = None) -> str:
@@ -116,16 +104,22 @@ def locate_weights(model: str, source: str | None = None) -> str:
 
     Raises WeightsError where the file cannot be opened, or has not the size of the published one it stands for.
     """
-    spec = model_spec(model)
-    uri = source or published_location(spec)
-    try:
+    with _located(model, source) as (spec, uri):
         open_uri(uri).close()
         size = uri_size(uri)
-    except StoreError as error:
-        raise WeightsError(_unreadable(spec, source, error)) from error
     if not source and spec.size not in (None, size):
         raise WeightsError(_not_the_published(spec, uri, f"it has {size} bytes, expected {spec.size}"))
     return uri
+
+
+@contextmanager
+def _located(model: str, source: str | None) -> Iterator[tuple[ModelSpec, str]]:
+    """Yields a model's entry and the place of its weights. Errors of the place are raised as WeightsError."""
+    spec = model_spec(model)
+    try:
+        yield spec, source or published_location(spec)
+    except StoreError as error:
+        raise WeightsError(_unreadable(spec, source, error)) from error
 
 
 def list_weights() -> list[ListedWeights]:
@@ -156,16 +150,7 @@ def _listed(spec: ModelSpec) -> ListedWeights:
         state = "packaged"
     else:
         state = "present" if spec.size in (None, size) else "wrong size"
-    return ListedWeights(
-        model=spec.name,
-        kind=spec.kind,
-        size=size if spec.is_packaged else spec.size,
-        is_pinned=spec.sha256 is not None,
-        license=spec.license,
-        url=spec.url,
-        state=state,
-        location=redact(location),
-    )
+    return ListedWeights(spec, size if spec.is_packaged else spec.size, state, redact(location))
 
 
 def _size_if_there(uri: str) -> int | None:
@@ -178,11 +163,11 @@ def _size_if_there(uri: str) -> int | None:
 
 
 def _is_absent(error: StoreError) -> bool:
-    return isinstance(error.__cause__, FileNotFoundError | NotADirectoryError) and not is_passing(error)
+    return isinstance(error.__cause__, FileNotFoundError | NotADirectoryError) and not is_transient_cause(error)
 
 
-def is_passing(error: StoreError) -> bool:
-    """Returns whether a retry may help; fsspec reports every failure of a web server as a file that is not found."""
+def is_transient_cause(error: StoreError) -> bool:
+    """As `is_transient_error`, of the first cause: fsspec reports every failure of a web server as a missing file."""
     root = _root_cause(error)
     status = getattr(root, "status", None)
     if status is not None:
@@ -190,13 +175,13 @@ def is_passing(error: StoreError) -> bool:
     return isinstance(root, OSError) and not isinstance(root, _LASTING_ERRORS)
 
 
-def reason_of(error: BaseException) -> str:
-    """Returns the first cause in a line: the server's status, or the innermost error."""
+def first_reason(error: BaseException) -> str:
+    """As `reason`, of the first cause: the server's status, or the innermost error."""
     root = _root_cause(error)
     status = getattr(root, "status", None)
     if status is not None:
         return f"the server answered with status {status}"
-    return redact_text(f"{type(root).__name__}: {root}".rstrip(": ").splitlines()[0])
+    return reason(root)
 
 
 def _root_cause(error: BaseException) -> BaseException:
@@ -204,9 +189,9 @@ def _root_cause(error: BaseException) -> BaseException:
 
 
 def _unreadable(spec: ModelSpec, source: str | None, error: StoreError) -> str:
-    if is_passing(error):
+    if is_transient_cause(error):
         uri = source or published_location(spec)
-        return f"{spec.kind}.weights: {redact(uri)} cannot be read: {reason_of(error)}."
+        return f"{spec.kind}.weights: {redact(uri)} cannot be read: {first_reason(error)}."
     if source:
         return f"{spec.kind}.weights: {error}"
     if not _is_absent(error):

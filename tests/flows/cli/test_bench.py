@@ -32,9 +32,9 @@ _SMALL = ["--random", "sam2_demo,dinov2_demo", "--images", "2"]
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_paths_are_compared_on_the_demos_images(tmp_path: Path) -> None:
-    told = CliRunner().invoke(main, ["bench", "--images", "2", "--out", str(tmp_path), "--paths", "exact,fast"])
-    assert told.exit_code == 0, told.output
-    assert "times as fast as exact" in told.output
+    result = CliRunner().invoke(main, ["bench", "--images", "2", "--out", str(tmp_path), "--paths", "exact,fast"])
+    assert result.exit_code == 0, result.output
+    assert "times as fast as exact" in result.output
     found = json.loads((tmp_path / "bench.json").read_text())
     exact, fast = found["results"]
     assert (exact["path"], fast["path"], found["num_images"]) == ("exact", "fast", 2)
@@ -49,8 +49,8 @@ def test_paths_are_compared_on_the_demos_images(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_random_models_are_measured_with_the_given_share_of_prompts(tmp_path: Path) -> None:
-    told = CliRunner().invoke(main, ["bench", *_SMALL, "--kept", "0.5", "--paths", "exact", "--out", str(tmp_path)])
-    assert told.exit_code == 0, told.output
+    result = CliRunner().invoke(main, ["bench", *_SMALL, "--kept", "0.5", "--paths", "exact", "--out", str(tmp_path)])
+    assert result.exit_code == 0, result.output
     (exact,) = json.loads((tmp_path / "bench.json").read_text())["results"]
     assert exact["average_precision"] == {}
     assert exact["peak_bytes"] > 10e6
@@ -59,8 +59,8 @@ def test_random_models_are_measured_with_the_given_share_of_prompts(tmp_path: Pa
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_growth_is_measured(tmp_path: Path) -> None:
-    told = CliRunner().invoke(main, ["bench", "scale", "--out", str(tmp_path)])
-    assert told.exit_code == 0, told.output
+    result = CliRunner().invoke(main, ["bench", "scale", "--out", str(tmp_path)])
+    assert result.exit_code == 0, result.output
     series = {each["varied"]: each for each in json.loads((tmp_path / "scale.json").read_text())["series"]}
     assert series["categories"]["values"] == [20, 80, 1203]
     assert series["points"]["values"] == [64, 256, 1024]
@@ -82,9 +82,9 @@ def test_growth_is_measured(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_measured_is_refused(arguments: list[str], expected: str) -> None:
-    told = CliRunner().invoke(main, ["bench", *arguments])
-    assert told.exit_code == 2
-    assert expected in told.output
+    result = CliRunner().invoke(main, ["bench", *arguments])
+    assert result.exit_code == 2
+    assert expected in result.output
 
 
 @pytest.mark.parametrize("command", [["bench"], ["bench", "scale"]])
@@ -144,22 +144,22 @@ def test_a_multiply_add_counts_two_also_in_attention_and_in_onednns_products() -
     assert attention.get_total_flops() == 2 * 2 * 2 * 4 * 4 * 8
 
 
-def _told(progress: list[Progress]) -> list[str]:
+def _doing(progress: list[Progress]) -> list[str]:
     return [each.doing for each in progress if each.doing]
 
 
 @pytest.mark.slow
 def test_ceilings_are_measured_in_the_precisions_that_the_processor_has() -> None:
-    told: list[Progress] = []
-    with listening(told.append):
+    reports: list[Progress] = []
+    with listening(reports.append):
         ceilings = measure_ceilings(torch.device("cpu"), seconds=1)
     assert min(*ceilings.product_flops.values(), ceilings.copied_bytes) > 1e6
     assert "float32" in ceilings.product_flops
     assert ceilings.product_flops.keys() | set(ceilings.emulated) == {"float32", "bfloat16", "float16"}
     assert ("bfloat16" in ceilings.product_flops) == this_processor().has_bfloat16
     assert "torch" in ceilings.machine
-    assert "float32 products of 256 rows" in _told(told)
-    assert sum(each.advanced for each in told) == told[0].total
+    assert "float32 products of 256 rows" in _doing(reports)
+    assert sum(each.advanced for each in reports) == reports[0].total
 
 
 def test_emulated_precisions_are_left_out_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,19 +174,19 @@ def test_emulated_precisions_are_left_out_and_named(monkeypatch: pytest.MonkeyPa
 
 def test_a_ceiling_whose_time_is_up_is_that_of_the_smallest_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(_SIDES, "cpu", (8, 16, 32))
-    told: list[Progress] = []
-    with listening(told.append):
+    reports: list[Progress] = []
+    with listening(reports.append):
         measure_ceilings(torch.device("cpu"), seconds=0)
-    assert [doing for doing in _told(told) if "float32" in doing] == ["float32 products of 8 rows"]
+    assert [doing for doing in _doing(reports) if "float32" in doing] == ["float32 products of 8 rows"]
 
 
 @pytest.mark.slow
 def test_every_stage_of_a_benchmark_says_what_it_does(tmp_path: Path) -> None:
-    told: list[Progress] = []
-    with listening(told.append):
+    reports: list[Progress] = []
+    with listening(reports.append):
         ran = CliRunner().invoke(main, ["bench", *_SMALL, "--paths", "exact", "--out", str(tmp_path)])
     assert ran.exit_code == 0, ran.output
-    doing = _told(told)
+    doing = _doing(reports)
     assert doing[0] == "counting operations"
     assert {"warming up, exact: decoder", "labeling, exact: segmenter", "labeling, exact: write"} <= set(doing)
-    assert sum(each.advanced for each in told if each.step == "bench") == 2
+    assert sum(each.advanced for each in reports if each.step == "bench") == 2

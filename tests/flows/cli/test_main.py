@@ -44,6 +44,7 @@ COMMANDS = [
     ("weights", "pull"),
     ("bench",),
     ("bench", "scale"),
+    ("bench", "accuracy"),
     ("benchmark",),
     ("service",),
     *(("service", name) for name in ("up", "down", "status", "worker", "deploy", "schedule", "label")),
