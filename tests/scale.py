@@ -29,7 +29,7 @@ from refseg_core.masks.rle import Rle, encode_masks, mask_areas, rle_from_polygo
 from refseg_core.settings import SamplingSettings
 from refseg_core.tables import Annotations, Categories, Detections, Images, LabeledImages, Metrics
 from tasks.index_dataset import index_dataset
-from tasks.outputs.export import export_labels
+from tasks.outputs.exports.labels import export_labels
 from tasks.plan_shards import find_gone_labels
 from tasks.sample_references import sample_references
 from tasks.specs import DatasetSource

@@ -354,7 +354,7 @@ _PLANTED = [
     ("refseg_core.masks.rle", "from refseg_core.tables import Images", past_what_a_folder_stands_on),
     ("refseg_core.models.dinov2", "from refseg_core import images", past_what_a_folder_stands_on),
     ("tasks.storage.retry", "from tasks.store.store import Store", past_what_a_folder_stands_on),
-    ("tasks.store.store", "from tasks.outputs import export", past_what_a_folder_stands_on),
+    ("tasks.store.store", "from tasks.outputs import pictures", past_what_a_folder_stands_on),
     ("tasks.datasets.indexed", "def load():\n    import tasks.models.loading", past_what_a_folder_stands_on),
     ("flows.execution.engines", "from flows.pipeline import run_pipeline", past_what_a_folder_stands_on),
     ("flows.demo", "from flows.cli.main import main", past_what_a_folder_stands_on),

@@ -67,7 +67,7 @@ def export(
 
     Labels of images that were removed or changed since are left out.
     """
-    from tasks.outputs.export import export_labels
+    from tasks.outputs.exports.labels import export_labels
     from tasks.store.store import Store
 
     run = _choose_labels(Store(store_uri), key)

@@ -36,10 +36,13 @@ def check(config: RunConfig) -> None:
             Folder(written).check_writable()
     Folder(config.references.images).check_readable()
     references = _check_references(config)
-    if config.targets.annotations is None:
-        _check_listing(config)
-    else:
+    if config.targets.annotations is not None:
         _check_annotated_targets(config, references)
+    elif not Folder(config.targets.images).holds_files(tuple(IMAGE_SUFFIXES)):  # the run lists all, perhaps a million
+        raise DatasetError(
+            f"targets.images: {redact(config.targets.images)} holds no image. Expected files ending in "
+            f"{', '.join(sorted(IMAGE_SUFFIXES))}."
+        )
 
 
 def _check_references(config: RunConfig) -> Artifact:
@@ -52,15 +55,6 @@ def _check_references(config: RunConfig) -> Artifact:
         conventions=config.conventions,
     )
     return dataset
-
-
-def _check_listing(config: RunConfig) -> None:
-    """Looks for one image; the run lists all, which may be a million."""
-    if not Folder(config.targets.images).holds_files(tuple(IMAGE_SUFFIXES)):
-        raise DatasetError(
-            f"targets.images: {redact(config.targets.images)} holds no image. Expected files ending in "
-            f"{', '.join(sorted(IMAGE_SUFFIXES))}."
-        )
 
 
 def _check_annotated_targets(config: RunConfig, references: Artifact) -> None:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 from pydantic.fields import FieldInfo
 
 from refseg_core.errors import ConfigurationError
-from refseg_core.models.registry import models_of
+from refseg_core.models.registry import Kind, models_of
 from refseg_core.settings import (
     BatchSettings,
     Conventions,
@@ -240,12 +240,10 @@ def check_config(config: RunConfig, *, source: str) -> None:
 
 
 def _unknown_models(config: RunConfig) -> Iterator[str]:
-    for name, model, known in (
-        ("segmenter.model", config.segmenter.model, models_of("segmenter")),
-        ("encoder.model", config.encoder.model, models_of("encoder")),
-    ):
+    for kind in typing.get_args(Kind):
+        model, known = getattr(config, kind).model, models_of(kind)
         if model not in known:
-            yield f"  {name}: {model!r} is not known; expected one of {', '.join(known)}."
+            yield f"  {kind}.model: {model!r} is not known; expected one of {', '.join(known)}."
 
 
 def _unfit_places(config: RunConfig) -> Iterator[str]:

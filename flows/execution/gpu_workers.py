@@ -67,18 +67,16 @@ class GpuPool:
 
     def read_statuses(self, runs: Sequence[UUID]) -> dict[UUID, RunStatus]:
         """Returns the status of each run; unknown runs are left out."""
-        with server_call():
-            shown = {artifact.flow_run_id: artifact for artifact in self._progress_of(runs)}
-            wanted = FlowRunFilter(id=FlowRunFilterId(any_=list(runs)))
-            found = list(all_pages(partial(self._client.read_flow_runs, flow_run_filter=wanted)))
-        return {run.id: _status(run, shown.get(run.id)) for run in found}
-
-    def _progress_of(self, runs: Sequence[UUID]) -> list[Artifact]:
-        wanted = ArtifactFilter(
+        wanted = FlowRunFilter(id=FlowRunFilterId(any_=list(runs)))
+        of_runs = ArtifactFilter(
             flow_run_id=ArtifactFilterFlowRunId(any_=list(runs)), type=ArtifactFilterType(any_=["progress"])
         )
         # Not by time of update, an order that changes between two pages.
-        return list(all_pages(partial(self._client.read_artifacts, artifact_filter=wanted, sort=ArtifactSort.ID_DESC)))
+        read_progress = partial(self._client.read_artifacts, artifact_filter=of_runs, sort=ArtifactSort.ID_DESC)
+        with server_call():
+            shown = {artifact.flow_run_id: artifact for artifact in all_pages(read_progress)}
+            found = list(all_pages(partial(self._client.read_flow_runs, flow_run_filter=wanted)))
+        return {run.id: _status(run, shown.get(run.id)) for run in found}
 
     def mark_crashed(self, run: UUID) -> None:
         """Marks a lost run as crashed."""

@@ -136,8 +136,10 @@ class Scheduler:
         """Queues the shards of a group that the store does not have yet."""
         left = self.labels.pending(group.shards)
         del self._groups[run]
-        self._num_done += group.num_images - sum(len(shard) for shard in left)
-        self._learn_speed(group, left)
+        num_labeled = group.num_images - sum(len(shard) for shard in left)
+        self._num_done += num_labeled
+        if num_labeled and group.watch.status.seconds:
+            self.seconds_per_image = group.watch.status.seconds / num_labeled
         if not left:
             return
         why = f"{group.name} {group.watch.outcome}"
@@ -155,11 +157,6 @@ class Scheduler:
                 self._reason_of[shard] = why
             else:
                 self._waiting.append(shard)
-
-    def _learn_speed(self, group: _Group, left: Sequence[Shard]) -> None:
-        num_images = group.num_images - sum(len(shard) for shard in left)
-        if num_images and group.watch.status.seconds:
-            self.seconds_per_image = group.watch.status.seconds / num_images
 
     # Reporting.
 

@@ -17,7 +17,7 @@ from flows.local_stack import seaweedfs
 from flows.local_stack.options import StackOptions, own_variables, parts_of, prepare
 from flows.local_stack.processes import kill_marked, send
 from flows.local_stack.programs import to_json
-from flows.local_stack.state_folder import ServiceFolder, StackState
+from flows.local_stack.state_folder import PartState, ServiceFolder, StackState
 from flows.service.api import answers, ui_address
 
 _SECONDS_TO_START = 180.0
@@ -119,13 +119,17 @@ class _Start:
         deadline = time.monotonic() + _SECONDS_TO_START
         while not works():
             self._check_supervisor()
-            if _restarts(self.folder.read_state(), name) >= _DEATHS_AT_START:
+            if sum(part.restarts for part in self._parts() if part.name == name) >= _DEATHS_AT_START:
                 raise RunFailedError(
                     f"The part {name!r} ends right after its start:\n{_tail(self.folder.log_of(name))}"
                 )
             if time.monotonic() > deadline:
                 raise RunFailedError(f"The part {name!r} does not answer:\n{_tail(self.folder.log_of(name))}")
             time.sleep(0.3)
+
+    def _parts(self) -> tuple[PartState, ...]:
+        state = self.folder.read_state()
+        return () if state is None else state.parts
 
     def _check_supervisor(self) -> None:
         if self.supervisor.poll() is not None:
@@ -134,8 +138,7 @@ class _Start:
     def _wait_for_workers(self) -> None:
         from flows.service.status import workers_online
 
-        state = self.folder.read_state()
-        expected = 0 if state is None else sum(part.name[:3] in ("cpu", "gpu") for part in state.parts)
+        expected = sum(part.name[:3] in ("cpu", "gpu") for part in self._parts())
         deadline = time.monotonic() + _SECONDS_TO_COME_ONLINE
         while (found := sum(workers_online().values())) < expected:
             self._check_supervisor()
@@ -143,10 +146,6 @@ class _Start:
                 self.say(f"Only {found} of {expected} workers are online so far; see their logs in {self.folder.logs}.")
                 return
             time.sleep(0.5)
-
-
-def _restarts(state: StackState | None, name: str) -> int:
-    return 0 if state is None else sum(part.restarts for part in state.parts if part.name == name)
 
 
 def _tail(log: str) -> str:

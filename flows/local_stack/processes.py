@@ -57,15 +57,6 @@ def send(number: signal.Signals, pids: list[int]) -> None:
             os.kill(pid, number)
 
 
-def end_all(leader: subprocess.Popen[bytes] | None, owner: str, name: str) -> None:
-    """Kills all processes of a part."""
-    if leader is not None:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(leader.pid, signal.SIGKILL)
-        leader.wait()
-    kill_marked(owner, name)
-
-
 def kill_marked(owner: str, name: str | None = None, seconds: float = 5.0) -> int:
     """Kills the processes of a part, or of all parts; returns their number."""
     killed: set[int] = set()

@@ -11,10 +11,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from flows.local_stack.processes import end_all, of_part, send, start
+from flows.local_stack.processes import kill_marked, of_part, send, start
 from flows.local_stack.programs import Part, from_json
 from flows.local_stack.state_folder import PartState, ServiceFolder, StackState
 
@@ -90,7 +91,11 @@ class PartRunner:
 
     def kill(self) -> None:
         """Kills the part and its descendants."""
-        end_all(self.process, self._owner, self.part.name)
+        if self.process is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        kill_marked(self._owner, self.part.name)
         self.process = None
         for file in self.part.leaves:
             Path(file).unlink(missing_ok=True)

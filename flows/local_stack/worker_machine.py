@@ -18,10 +18,9 @@ from tasks.models.loading import num_gpus
 def work_for(api_url: str, pool: str, gpus: str, name: str | None) -> None:
     """Runs workers until a signal ends them. Raises ConfigurationError if the server has no such pool."""
     _check_pool(api_url, pool)
-    parts = worker_parts(pool, gpus, name or host_name(), visible_gpus(os.environ, num_gpus()))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="refseg-worker-") as own:
-        Supervisor(parts, own).run()
+        Supervisor(worker_parts(pool, gpus, name or host_name(), visible_gpus(os.environ, num_gpus())), own).run()
 
 
 def worker_parts(pool: str, gpus: str, name: str, visible: list[str]) -> list[Part]:

@@ -114,8 +114,7 @@ def _sizes(images: Images) -> tuple[tuple[int, int], ...]:
     if not len(known):
         return ()
     order = np.argsort(known.height.astype(np.int64) * known.width, kind="stable")
-    rows = order[[0, len(order) // 2, -1]]
-    return tuple((int(known.width[row]), int(known.height[row])) for row in rows.tolist())
+    return tuple((int(known.width[row]), int(known.height[row])) for row in order[[0, len(order) // 2, -1]].tolist())
 
 
 def _count(categories: Categories, annotations: Annotations, has_mask: npt.NDArray[np.bool_]) -> list[CategoryCount]:

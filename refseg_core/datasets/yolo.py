@@ -84,8 +84,7 @@ def _read_line(line: str, size: tuple[int, int], classes: Sequence[str]) -> tupl
 
 
 def _shape(fractions: list[float], size: tuple[int, int]) -> Shape:
-    height, width = size
-    pixels = [value * (height if axis % 2 else width) for axis, value in enumerate(fractions)]
+    pixels = [value * size[1 - axis % 2] for axis, value in enumerate(fractions)]  # x by width, y by height
     if len(pixels) != _BOX:
         return Shape(polygons=(pixels,))
     x_center, y_center, box_width, box_height = pixels

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from refseg_core.evaluation.bootstrap import ap_interval
 from refseg_core.evaluation.curves import NO_VALUE
@@ -95,9 +94,7 @@ def _outcome_counts(matches: CategoryMatches, thresh: float) -> tuple[int, int, 
     return right, wrong, len(matches.wanted_image) - right
 
 
-def _count_rows(
-    iou_type: str, thresh: float, named: tuple[int | None, str | None], counts: npt.NDArray[np.int64]
-) -> Iterator[Row]:
+def _count_rows(iou_type: str, thresh: float, named: tuple[int | None, str | None], counts: Rows) -> Iterator[Row]:
     right, wrong, missed = counts.tolist()
     values = (_share(right, right + wrong), _share(right, right + missed), right, wrong, missed)
     for name, value in zip(NUMBERS, values, strict=True):

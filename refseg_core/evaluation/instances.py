@@ -40,7 +40,10 @@ class Instances:
         cls, images: Images, annotations: Annotations, categories: Categories, detections: Detections
     ) -> "Instances":
         """Keeps what lies in the images and belongs to the categories."""
-        images = images[_coco_order(images)]
+        # Ascending ids, as numbers if all are, else as text: detections of equal score rank in this order.
+        ids = images.image_id.tolist()
+        keys = [int(image_id) for image_id in ids] if images.has_integer_id.all() else ids
+        images = images[np.array(sorted(range(len(ids)), key=keys.__getitem__), dtype=np.int64)]
         annotation_image, detection_image = (
             _places(images.image_id, table.image_id) for table in (annotations, detections)
         )
@@ -101,8 +104,7 @@ class Instances:
         mask: Rle | None = self.annotations.mask_rle[row]
         if mask is not None:
             return mask
-        size = self.sizes.get(int(self.annotation_image[row]), (0, 0))
-        return _filled(self.annotations.box_xywh[row], size)
+        return _filled(self.annotations.box_xywh[row], self.sizes.get(int(self.annotation_image[row]), (0, 0)))
 
     def warn_of_other_sizes(self) -> None:
         """COCO silently takes masks of different sizes for disjoint."""
@@ -119,13 +121,6 @@ class Instances:
             )
 
 
-def _coco_order(images: Images) -> Rows:
-    """Ascending ids: as numbers if all are, else as text. Detections of equal score rank in this order."""
-    ids = images.image_id.tolist()
-    keys = [int(image_id) for image_id in ids] if images.has_integer_id.all() else ids
-    return np.array(sorted(range(len(ids)), key=keys.__getitem__), dtype=np.int64)
-
-
 def _places(image_ids: npt.NDArray[np.object_], image_id: npt.NDArray[np.object_]) -> Rows:
     place_of = {image_id: place for place, image_id in enumerate(image_ids.tolist(), start=1)}
     return np.fromiter((place_of.get(one, 0) for one in image_id), dtype=np.int64, count=len(image_id))
@@ -139,7 +134,6 @@ def _mask_sizes(table: Annotations | Detections, image_places: Rows) -> Sizes:
 def _filled(box_xywh: npt.NDArray[np.float64], size: tuple[int, int]) -> Rle:
     """Returns the box as a mask; of any size where the image's is unknown, since nothing is compared with it then."""
     left, top, width, height = box_xywh.tolist()
-    right, bottom = left + width, top + height
-    corners = [left, top, left, bottom, right, bottom, right, top]
+    corners = [left, top, left, top + height, left + width, top + height, left + width, top]
     rows, columns = size if all(size) else (1, 1)
     return rle_from_polygons([corners], rows, columns)

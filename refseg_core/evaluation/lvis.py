@@ -61,8 +61,7 @@ def _best_of_images(detections: Detections) -> Detections:
     """Returns the best of each image, in their given order; of equal scores the first."""
     _, image = np.unique(detections.image_id, return_inverse=True)
     order = np.lexsort((-detections.score, image))
-    first = np.searchsorted(image[order], image[order])
-    rank = np.arange(len(order)) - first
+    rank = np.arange(len(order)) - np.searchsorted(image[order], image[order])
     return detections[np.sort(order[rank < _MAX_DETECTIONS])]
 
 

@@ -36,8 +36,7 @@ def metrics_of(rows: Iterable[Row]) -> Metrics:
     columns = list(zip(*rows, strict=True))
     if not columns:
         return Metrics.empty()
-    named = zip(Row._fields, columns, strict=True)
-    return Metrics(**{name: np.array(values, dtype=object) for name, values in named})
+    return Metrics(**{name: np.array(values, dtype=object) for name, values in zip(Row._fields, columns, strict=True)})
 
 
 @dataclass(frozen=True)
@@ -86,18 +85,15 @@ def summarize(comparison: InstanceComparison) -> Metrics:
 def average_precisions(curves: Curves) -> Numbers:
     """AP, at two thresholds, and of small, medium and large instances."""
     yield "AP", curves.average_precision()
-    for percent in (50, 75):
-        yield f"AP{percent}", curves.average_precision(percent=percent)
-    for area, letter in _AREAS.items():
-        yield f"AP{letter}", curves.average_precision(area=area)
+    yield from ((f"AP{percent}", curves.average_precision(percent=percent)) for percent in (50, 75))
+    yield from ((f"AP{letter}", curves.average_precision(area=area)) for area, letter in _AREAS.items())
 
 
 def average_recalls(curves: Curves) -> Numbers:
     """AR at each limit of detections, and of small, medium and large instances."""
-    for index, limit in enumerate(curves.max_detections):
-        yield f"AR{limit}", curves.average_recall(limit=index)
-    for area, letter in _AREAS.items():
-        yield f"AR{letter}", curves.average_recall(area=area)
+    limits = enumerate(curves.max_detections)
+    yield from ((f"AR{limit}", curves.average_recall(limit=index)) for index, limit in limits)
+    yield from ((f"AR{letter}", curves.average_recall(area=area)) for area, letter in _AREAS.items())
 
 
 def _category_rows(iou_type: str, curves: Curves, categories: Categories, instances: Instances) -> Iterator[Row]:

@@ -36,5 +36,4 @@ def resize_to_square(image_HW3: npt.NDArray[np.uint8], size: int) -> npt.NDArray
 
     Pillow and nothing else: other libraries' bicubic differs by a level or two (method, section 10.4).
     """
-    resized = Image.fromarray(image_HW3).resize((size, size), Image.Resampling.BICUBIC)
-    return np.array(resized)
+    return np.array(Image.fromarray(image_HW3).resize((size, size), Image.Resampling.BICUBIC))

@@ -27,15 +27,13 @@ def is_federated(artifact: Artifact) -> bool:
 
 
 def ground_truth(store: Store, dataset: Artifact, prototypes: Artifact) -> Dataset:
-    """Returns the targets with the references' category ids; of categories the prototypes' alone."""
+    """Returns the targets with the references' category ids.
+
+    Of the referenced categories, those of the prototypes remain, with the frequencies that the targets give them.
+    """
     referenced = store.load(reference_dataset(store, prototypes), Categories)
     targets = numbered_as(referenced, load_dataset(store, dataset))
-    is_evaluated = np.isin(referenced.category_id, store.load(prototypes, Prototypes).category_id)
-    return replace(targets, categories=_with_frequencies(referenced[is_evaluated], targets.categories))
-
-
-def _with_frequencies(evaluated: Categories, targets: Categories) -> Categories:
-    """Returns the referenced categories, with the frequencies that the targets give them."""
-    frequency_of = dict(zip(targets.category_id.tolist(), targets.frequency, strict=True))
+    evaluated = referenced[np.isin(referenced.category_id, store.load(prototypes, Prototypes).category_id)]
+    frequency_of = dict(zip(targets.categories.category_id.tolist(), targets.categories.frequency, strict=True))
     frequencies = [frequency_of.get(category_id) for category_id in evaluated.category_id.tolist()]
-    return evaluated.replace(frequency=np.array(frequencies, dtype=object))
+    return replace(targets, categories=evaluated.replace(frequency=np.array(frequencies, dtype=object)))

@@ -19,10 +19,8 @@ class ReferenceImages:
     def __init__(self, folder: Folder, images: Images, references: References) -> None:
         self._folder = folder
         self._file_names = sorted(set(references.file_name))
-        self._declared = {
-            name: (int(height), int(width))
-            for name, height, width in zip(images.file_name, images.height, images.width, strict=True)
-        }
+        sizes = zip(images.height.tolist(), images.width.tolist(), strict=True)
+        self._declared = dict(zip(images.file_name, sizes, strict=True))
 
     def content(self) -> str:
         """Returns the hash of all the images' bytes: what is made from them follows it."""

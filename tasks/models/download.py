@@ -146,7 +146,10 @@ def _fetch(spec: ModelSpec, part: Path, progress: Progress) -> None:
 
 
 def _copy(source: BinaryIO, part: Path, done: int, size: int, progress: Progress) -> None:
-    with _opened_at(part, done) as sink:
+    with _writing(part):
+        sink = part.open("ab")
+        sink.truncate(done)
+    with sink:
         progress(done, size)
         while chunk := source.read(min(_CHUNK, size - done)):
             with _writing(part):
@@ -158,13 +161,6 @@ def _copy(source: BinaryIO, part: Path, done: int, size: int, progress: Progress
             os.fsync(sink.fileno())
     if done < size:
         raise ConnectionError(f"the connection ended after {done} of {size} bytes")
-
-
-def _opened_at(part: Path, position: int) -> BinaryIO:
-    with _writing(part):
-        sink = part.open("ab")
-        sink.truncate(position)
-        return sink
 
 
 def _check_download(spec: ModelSpec, part: Path) -> None:

@@ -142,7 +142,12 @@ def is_local(uri: str) -> bool:
 
 def _listed(spec: ModelSpec) -> ListedWeights:
     location = published_location(spec)
-    size = _size_if_there(location)
+    try:
+        size = uri_size(location)
+    except StoreError as error:
+        if not _is_absent(error):
+            raise WeightsError(f"The weights folder cannot be read: {error}") from error
+        size = None
     state: Literal["packaged", "present", "wrong size", "missing"]
     if size is None:
         state = "missing"
@@ -151,15 +156,6 @@ def _listed(spec: ModelSpec) -> ListedWeights:
     else:
         state = "present" if spec.size in (None, size) else "wrong size"
     return ListedWeights(spec, size if spec.is_packaged else spec.size, state, redact(location))
-
-
-def _size_if_there(uri: str) -> int | None:
-    try:
-        return uri_size(uri)
-    except StoreError as error:
-        if _is_absent(error):
-            return None
-        raise WeightsError(f"The weights folder cannot be read: {error}") from error
 
 
 def _is_absent(error: StoreError) -> bool:
@@ -179,9 +175,7 @@ def first_reason(error: BaseException) -> str:
     """As `reason`, of the first cause: the server's status, or the innermost error."""
     root = _root_cause(error)
     status = getattr(root, "status", None)
-    if status is not None:
-        return f"the server answered with status {status}"
-    return reason(root)
+    return reason(root) if status is None else f"the server answered with status {status}"
 
 
 def _root_cause(error: BaseException) -> BaseException:

@@ -162,8 +162,7 @@ class StoredLabels:
         """Yields every shard that holds wanted images, how many of them, and its manifest if it is labeled."""
         shards = self.plans.shards_of(wanted)
         while some := list(islice(shards, _SHARDS_PER_LOOK)):
-            manifests = self.shard_manifests([shard for shard, _ in some])
-            for (shard, num_wanted), manifest in zip(some, manifests, strict=True):
+            for (shard, num_wanted), manifest in zip(some, self.shard_manifests([one for one, _ in some]), strict=True):
                 yield shard, num_wanted, manifest
 
     def is_labeled(self, shard: Shard) -> bool:

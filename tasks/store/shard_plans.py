@@ -133,10 +133,9 @@ class Plans:
     def put_part(self, images: Images) -> dict[str, Any]:
         """Puts images that a plan is to name; returns what its manifest says of them."""
         data = table_to_parquet(images)
-        described = describe_part("", images, data)
-        name = _content_name(data)
-        self._store.folder.create(f"{self._folder}/{name}", data)
-        return {**described, "name": name}
+        name = f"{self._folder}/{_content_name(data)}"
+        self._store.folder.create(name, data)
+        return describe_part(name, images, data)
 
 
 @lru_cache(maxsize=2)

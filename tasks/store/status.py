@@ -84,9 +84,7 @@ class StoreStatus:
 
 def store_status(store: Store) -> StoreStatus:
     """Looks at every manifest."""
-    artifacts = [
-        _artifact_status(folder, manifest) for folder in ARTIFACT_FOLDERS for manifest in store.manifests(folder)
-    ]
+    artifacts = [_artifact_status(folder, one) for folder in ARTIFACT_FOLDERS for one in store.manifests(folder)]
     labels = [_labels_status(store, recipe) for recipe in store.manifests(FOLDER, "recipe.json")]
     return StoreStatus(tuple(artifacts), tuple(labels))
 

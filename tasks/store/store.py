@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
+from typing import Any, cast
 
 from refseg_core.errors import NotFoundError, StoreError
 from refseg_core.table_schema import Table
@@ -147,9 +147,7 @@ class Store:
         """Creates a manifest; returns the one that is there now, which another writer may have created first."""
         if self.folder.create(name, json.dumps(manifest, indent=2).encode()):
             return manifest
-        committed = self._json(name, self.folder.read(name))
-        assert committed is not None
-        return committed
+        return cast(dict[str, Any], self._json(name, self.folder.read(name)))
 
     def manifest(self, name: str) -> dict[str, Any] | None:
         """Returns the manifest of the artifact at `folder/key`, or None where there is none.
@@ -233,8 +231,7 @@ class Store:
 
     def manifests(self, folder: str, name: str = MANIFEST) -> list[dict[str, Any]]:
         """Returns every manifest below a folder, oldest first: to choose from, not to decide what is done."""
-        keys = Folder(self.folder.join(folder)).list_folders()
-        names = [f"{folder}/{key}/{name}" for key in keys]
+        names = [f"{folder}/{key}/{name}" for key in Folder(self.folder.join(folder)).list_folders()]
         read = self.read_jsons(names, ARTIFACT if name == MANIFEST else RECIPE)
         found = [self._recipe(*named) for named in zip(names, read, strict=True)]
         return sorted((manifest for manifest in found if manifest), key=lambda manifest: str(manifest["created"]))

@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refseg_core.tables import Categories, GoneLabels
-from tasks.outputs import export
 from tasks.outputs.exports.formats import EXPORT_FORMATS
-from tasks.outputs.exports.labels import ExportedLabels
+from tasks.outputs.exports.labels import ExportedLabels, export_labels
 from tasks.plan_shards import find_gone_labels
 from tasks.storage.folder import Folder
 from tests.support.label_stores import LabelStore
@@ -108,9 +107,7 @@ def test_exports_hold_each_image_once_and_none_that_is_gone(
     labels.night("b", "c", "d", c="2")
     out = Folder(labels.store.folder.join("exports"))
     for form in EXPORT_FORMATS:
-        export.export_labels(
-            labels.run, out.join(form), form=form, polygons=False, min_score=0, conventions="corrected"
-        )
+        export_labels(labels.run, out.join(form), form=form, polygons=False, min_score=0, conventions="corrected")
     dataset = json.loads(out.read("coco"))
     assert sorted(image["file_name"] for image in dataset["images"]) == ["b", "c", "d"]
     assert len(dataset["annotations"]) == len(json.loads(out.read("coco-results"))) == 3

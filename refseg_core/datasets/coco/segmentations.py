@@ -90,7 +90,7 @@ def _mask_of_run_lengths(segmentation: dict[str, Any], size: tuple[int, int]) ->
     fits = all(own in (0, given) for own, given in zip(size, (height, width), strict=True))
     if not fits or not is_image_size(height, width):
         raise SegmentationError(_RLE_SIZE, f"size {json.dumps(declared)} where the image has {list(size)}")
-    lengths = _decompressed(counts) if isinstance(counts, str) else _whole_numbers(counts)
+    lengths = _lengths(counts)
     # pycocotools does not check: it would write beyond the mask's memory.
     pixels = height * width
     if lengths.min() < 0 or lengths.max() > pixels or lengths.sum() != pixels:
@@ -100,22 +100,15 @@ def _mask_of_run_lengths(segmentation: dict[str, Any], size: tuple[int, int]) ->
     return rle_from_counts(lengths.tolist(), height, width)
 
 
-def _whole_numbers(values: list[Any]) -> npt.NDArray[np.int64]:
+def _lengths(counts: str | list[Any]) -> npt.NDArray[np.int64]:
+    """Returns the run lengths in COCO's string or list. Raises SegmentationError if it is damaged."""
     try:
-        lengths = np.array(values)
+        lengths = run_lengths(counts) if isinstance(counts, str) else np.array(counts)
     except (ValueError, OverflowError) as error:
         raise SegmentationError(_BAD_RLE) from error
     if lengths.ndim != 1 or lengths.dtype.kind != "i":
         raise SegmentationError(_BAD_RLE)
     return lengths.astype(np.int64)
-
-
-def _decompressed(counts: str) -> npt.NDArray[np.int64]:
-    """Returns the run lengths in COCO's string. Raises SegmentationError if it is damaged."""
-    try:
-        return run_lengths(counts)
-    except ValueError as error:
-        raise SegmentationError(_BAD_RLE) from error
 
 
 def box_around(mask: Rle) -> tuple[int, int, int, int] | None:

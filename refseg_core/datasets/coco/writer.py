@@ -129,8 +129,7 @@ def _image_rows(images: Images, labeled: LabeledImages, export_id: Mapping[str, 
     sizes = zip(labeled.height.tolist(), labeled.width.tolist(), strict=True)
     labeled_size = {image_id: size for image_id, size in zip(labeled.image_id, sizes, strict=True) if all(size)}
     for row, (image_id, name) in enumerate(zip(images.image_id, images.file_name, strict=True)):
-        declared = int(images.height[row]), int(images.width[row])
-        height, width = labeled_size.get(image_id, declared)
+        height, width = labeled_size.get(image_id, (int(images.height[row]), int(images.width[row])))
         yield {"id": export_id[image_id], "file_name": name, "height": height, "width": width}
 
 

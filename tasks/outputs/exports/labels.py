@@ -1,4 +1,4 @@
-"""What is exported: the current labels of a run, shard by shard, and how they are written."""
+"""What is exported: the current labels of a run, streamed shard by shard to a file in one of the formats."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,6 +7,8 @@ import numpy as np
 
 from refseg_core.settings import Conventions
 from refseg_core.tables import Categories, Detections, Images, LabeledImages, Prototypes
+from tasks.outputs.exports.formats import EXPORT_FORMATS
+from tasks.storage.objects import write_uri
 from tasks.store.label_store import StoredLabels
 from tasks.store.lineage import reference_dataset
 
@@ -40,3 +42,11 @@ class ExportedLabels:
         prototypes = store.named(self.run.recipe_or_error()["inputs"]["prototypes"])
         categories = store.load(reference_dataset(store, prototypes), Categories)
         return categories[np.isin(categories.category_id, store.load(prototypes, Prototypes).category_id)]
+
+
+def export_labels(
+    run: StoredLabels, out: str, *, form: str, polygons: bool, min_score: float, conventions: Conventions
+) -> None:
+    """Writes the labels of the images that were labeled last to a file or URI, whole or not at all, in any format."""
+    labels = ExportedLabels(run, run.images(), polygons, min_score, conventions)
+    write_uri(out, EXPORT_FORMATS[form].load()(labels))

@@ -4,8 +4,7 @@ import contextvars
 import logging
 import threading
 import time
-from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -68,10 +67,8 @@ class ProgressArtifact:
         self._listening.__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._listening.__exit__(kind, error, traceback)
+    def __exit__(self, *raised: Any) -> None:
+        self._listening.__exit__(*raised)
         self._ended.set()
         if self._thread is not None:
             self._thread.join(_GOODBYE_SECONDS)

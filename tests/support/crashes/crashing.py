@@ -307,14 +307,14 @@ def _run(content: Mapping[str, Any]) -> None:
 
 
 def _export(store: str, key: str, out: str, form: str) -> None:
-    from tasks.outputs import export
+    from tasks.outputs.exports import labels
     from tasks.store.label_store import open_labels
     from tasks.store.store import Store
 
-    write_uri = export.write_uri
-    export.write_uri = lambda uri, chunks: write_uri(uri, (_written(chunk) for chunk in chunks))
+    write_uri = labels.write_uri
+    labels.write_uri = lambda uri, chunks: write_uri(uri, (_written(chunk) for chunk in chunks))
     run = open_labels(Store(store), key)
-    export.export_labels(run, out, form=form, polygons=False, min_score=0, conventions="corrected")
+    labels.export_labels(run, out, form=form, polygons=False, min_score=0, conventions="corrected")
 
 
 def _collect(store: str, **options: Any) -> None:
@@ -354,7 +354,7 @@ def _main() -> None:
 
         main(sys.argv[2:])
         return
-    for name in ("pandas", "s3fs", "tasks.store.garbage", "tasks.outputs.export", "tasks.models.download"):
+    for name in ("pandas", "s3fs", "tasks.store.garbage", "tasks.outputs.exports.labels", "tasks.models.download"):
         import_module(name)  # which would be imported later, by each process that is forked
 
     import pytest
