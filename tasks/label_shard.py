@@ -10,6 +10,8 @@ from itertools import chain, islice
 from threading import Lock
 from typing import NamedTuple
 
+import numpy as np
+
 from refseg_core.errors import WeightsError
 from refseg_core.labeling.batch_labeler import BatchLabeler, EncodedImage
 from refseg_core.labeling.image_labels import FoundInstances, ImageFrame
@@ -25,7 +27,7 @@ from tasks.runtime.retried_task import retried_task
 from tasks.specs import LabelJob
 from tasks.storage.folder import Folder
 from tasks.storage.prefetch import prefetch
-from tasks.store.label_store import StoredLabels, count_statuses
+from tasks.store.label_store import StoredLabels
 from tasks.store.shard_plans import Shard
 from tasks.store.store import Store
 
@@ -36,17 +38,25 @@ _NOTHING = {**dict.fromkeys(_COUNTS, 0), "max_similarity": None}  # of an image 
 _labeling = Lock()
 
 
+@dataclass(frozen=True)
+class ShardSummary:
+    """What became of a shard's images."""
+
+    num_images: int
+    num_unreadable: int
+    num_detections: int
+
+
 @retried_task("label {shard.name}")
-def label_shard(job: LabelJob, shard: Shard) -> dict[str, int]:
+def label_shard(job: LabelJob, shard: Shard) -> ShardSummary:
     """Labels a shard, unless it is labeled already. An image that cannot be read becomes a row that says why.
 
-    Returns how many images were labeled with which status.
     Several may be at work in a process: while one has the model, others read their first images and write labels.
     """
     store = Store(job.store)
     run = StoredLabels(store, job.key)
     if run.is_labeled(shard):
-        return {}
+        return ShardSummary(len(shard), 0, 0)
     images = run.plans.images_of(shard)
     read = read_images(Folder(job.images), images, max_pixels=job.labeling.max_image_pixels)
     read = chain(list(islice(read, 1)), read)  # reads the first, and begins to read the next
@@ -62,7 +72,7 @@ def label_shard(job: LabelJob, shard: Shard) -> dict[str, int]:
     is_guided = LABELING_PATHS[job.labeling.path].is_guided  # on the other paths no category is ruled out
     similarities = CategorySimilarities.concatenate([image.similarities for image in written]) if is_guided else None
     run.commit(shard, detections, labeled, similarities)
-    return count_statuses(labeled)
+    return ShardSummary(len(labeled), int(np.sum(labeled.status == "unreadable")), int(labeled.num_detections.sum()))
 
 
 @contextmanager
@@ -78,12 +88,10 @@ def borrowed_labeler(job: LabelJob) -> Iterator[BatchLabeler]:
 @lru_cache(maxsize=1)
 def _labeler(job: LabelJob) -> BatchLabeler:
     store = Store(job.store)
-    recipe = StoredLabels(store, job.key).recipe_or_error()
-    _check_weights(job, recipe["weights"])
+    _check_weights(job, StoredLabels(store, job.key).recipe_or_error()["weights"])
     segmenter, encoder = load_segmenter(job.segmenter, job.device), load_encoder(job.encoder, job.device)
     prototypes = store.load(store.named(job.prototypes), Prototypes)
-    decided = {name: recipe["settings"][name] for name in ("guidance_thresh",) if name in recipe["settings"]}
-    return BatchLabeler(segmenter, encoder, prototypes, job.labeling.model_copy(update=decided), job.batches)
+    return BatchLabeler(segmenter, encoder, prototypes, job.labeling, job.batches)
 
 
 def _check_weights(job: LabelJob, expected: Mapping[str, str]) -> None:

@@ -4,6 +4,7 @@ Images that are not labeled yet are cut into shards; labels of images that are g
 since, are found and named.
 """
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,11 @@ from refseg_core import images
 from refseg_core.labeling.batch_labeler import version_of
 from refseg_core.models import preprocessing
 from refseg_core.models.registry import model_spec
-from refseg_core.settings import LabelingSettings
+from refseg_core.settings import PART_NAMES, LabelingSettings
+from refseg_core.settings.labeling_methods import PUBLISHED
 from refseg_core.settings.labeling_paths import LABELING_PATHS
 from refseg_core.tables import GoneLabels, Images
 from refseg_core.versions import combined
-from tasks.models.guidance import guidance_of, is_chosen, with_thresh
 from tasks.models.weights import sha256_of_models
 from tasks.runtime.progress import ProgressStep, report
 from tasks.runtime.retried_task import retried_task
@@ -33,16 +34,12 @@ _GONE_VERSION = 1  # of tables of gone labels
 @retried_task("plan shards")
 def plan_shards(store: Store, *, dataset: Artifact, prototypes: Artifact, spec: LabelSpec) -> LabelPlan:
     """Plans new images, and finds the shards that are not labeled yet."""
-    labeling, inputs = spec.labeling, {"prototypes": prototypes.name}
-    if is_chosen(labeling):
-        guidance = guidance_of(store, prototypes, spec)
-        labeling, inputs["guidance"] = with_thresh(store, guidance, labeling), guidance.name
     of_models = (model_spec(model.model).version for model in (spec.segmenter, spec.encoder))
     recipe = Recipe(
         *LABEL_SHARD,
         version=combined(images.VERSION, preprocessing.VERSION, *of_models),  # whatever the path
-        settings={"images": redact(spec.images), **_deciding(labeling)},
-        inputs=inputs,
+        settings={"images": redact(spec.images), **_deciding(spec.labeling)},
+        inputs={"prototypes": prototypes.name},
         weights=sha256_of_models(spec),
     )
     run = StoredLabels.open(store, recipe)
@@ -53,13 +50,14 @@ def plan_shards(store: Store, *, dataset: Artifact, prototypes: Artifact, spec: 
 
 
 def _deciding(labeling: LabelingSettings) -> dict[str, Any]:
-    """Returns the settings that decide labels; without `path` for the exact one, the only one of older stores."""
-    version = version_of(labeling.path)
+    """Returns the settings that decide labels; without path and parts for those that older stores have labels of."""
+    version = version_of(labeling)
     changed = {} if version == 1 else {"path_version": version}
     path = LABELING_PATHS[labeling.path]
     named = {} if path.name == "exact" else {"path": path.former_name or path.name}
+    parts = {} if labeling.parts == PUBLISHED else {"parts": asdict(labeling.parts)}
     unused = set() if path.is_guided else {"guidance_thresh"}
-    return changed | named | labeling.model_dump(mode="json", exclude={"path"} | unused)
+    return changed | named | parts | labeling.model_dump(mode="json", exclude={"path", "method", *PART_NAMES} | unused)
 
 
 @retried_task("find gone labels")

@@ -8,7 +8,10 @@ from pydantic import ValidationError
 
 from refseg_core.errors import ConfigurationError
 from refseg_core.settings import LabelingSettings
+from refseg_core.settings.labeling_methods import LABELING_METHODS
 from refseg_core.settings.labeling_paths import LABELING_PATHS
+
+_METHODS = [name for name in LABELING_METHODS if name != "published"]
 
 
 def parse_numbers(flag: str, given: str, least: int) -> list[int]:
@@ -22,22 +25,24 @@ def parse_numbers(flag: str, given: str, least: int) -> list[int]:
 def parse_variants(given: str, settings: LabelingSettings) -> dict[str, LabelingSettings]:
     """Returns the settings of each variant, by name: the given ones, changed as the variant says.
 
-    `exact,wide:path=exact,points_per_side=64` are two: a path, and a name of one's own with keys of `labeling`; a path
-    takes keys, too, and then its name is all of it, as in `guided:guidance_thresh=0.3`. Raises ConfigurationError.
+    `exact,wide:path=exact,points_per_side=64` are two: a path, and a name of one's own with keys of `labeling`. A path
+    stands for the published method on it, a method for itself on the path 'guided'; they take keys, too, and then
+    their name is all of it, as in `guided:guidance_thresh=0.3`. Raises ConfigurationError.
     """
     variants = {}
+    known = {path: settings.published_on(path) for path in LABELING_PATHS}
+    known |= {method: settings.published_on("guided").model_copy(update={"method": method}) for method in _METHODS}
     for text in _texts(given):
         name, _, changes = text.partition(":")
-        is_path = name in LABELING_PATHS
-        if not name or not (is_path or changes):
+        if not name or not (name in known or changes):
             raise ConfigurationError(
-                f"--variants: {text!r} is neither a path, {', '.join(LABELING_PATHS)}, nor a name with keys of "
+                f"--variants: {text!r} is neither a path or method, {', '.join(known)}, nor a name with keys of "
                 "labeling, as wide:path=exact,points_per_side=64."
             )
-        own = settings.model_copy(update={"path": name}) if is_path else settings
-        if (name := text if is_path else name) in variants:
-            raise ConfigurationError(f"--variants: expected each once; got {name!r} twice.")
-        variants[name] = _changed(own, text, changes)
+        own_name = text if name in known else name
+        if own_name in variants:
+            raise ConfigurationError(f"--variants: expected each once; got {own_name!r} twice.")
+        variants[own_name] = _changed(known.get(name, settings), text, changes)
     return variants
 
 

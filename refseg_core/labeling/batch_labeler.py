@@ -6,7 +6,8 @@ needs the models and their device:
     frames = [labeler.to_frame(image) for image in images]                # threads that read images
     labels = [found.labels(image_id) for found in labeler.find(frames)]   # and threads that write labels
 
-What the paths do differently (`LabelingSettings.path`) is in `refseg_core/settings/labeling_paths.py`.
+What the paths do differently (`LabelingSettings.path`) is in `refseg_core/settings/labeling_paths.py`, what methods do
+(`LabelingSettings.method`) in `refseg_core/settings/labeling_methods.py`.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,22 +22,31 @@ import torch
 from torch import Tensor
 
 from refseg_core.errors import ConfigurationError
-from refseg_core.labeling import guidance, matching, merging, previews, proposals
+from refseg_core.labeling import guidance, matching, merging, previews, proposals, refinement, second_look
 from refseg_core.labeling.batching import UPSAMPLED_AT_ONCE, Batches, in_batches
 from refseg_core.labeling.guidance import Guidance, Guide
 from refseg_core.labeling.image_labels import FoundInstances, ImageFrame, ImageLabels, PromptCounts
 from refseg_core.labeling.matching import Matches, match, match_plainly
-from refseg_core.labeling.merging import Merged, mask_boxes, merge_plainly, merge_softly, non_maximum_suppression
+from refseg_core.labeling.merging import (
+    Merged,
+    merge_plainly,
+    merge_softly,
+    non_maximum_suppression,
+    upsample,
+)
 from refseg_core.labeling.previews import PreviewedGrid, Previews
 from refseg_core.labeling.proposal_source import Proposals, ProposalSource, Proposed
-from refseg_core.labeling.proposals import PointGrid, point_grid
+from refseg_core.labeling.proposals import AllMasks, PointGrid, point_grid
+from refseg_core.labeling.refinement import refine
+from refseg_core.labeling.second_look import SecondLook
+from refseg_core.masks.boxes import mask_boxes
 from refseg_core.models import point_decoder
 from refseg_core.models.acceleration import half, tensor_cores
 from refseg_core.models.compilation import can_compile, compiled
 from refseg_core.models.preprocessing import resize_to_square, to_unit_range
 from refseg_core.models.protocols import Encoder, ImageEmbedding, Segmenter
-from refseg_core.references.guidance_thresh import USUAL
 from refseg_core.settings import BatchSettings, LabelingSettings
+from refseg_core.settings.labeling_methods import MethodParts
 from refseg_core.settings.labeling_paths import LABELING_PATHS
 from refseg_core.tables import Prototypes
 from refseg_core.versions import combined
@@ -47,16 +57,25 @@ Result = TypeVar("Result")
 Stage = Callable[[str], AbstractContextManager[object]]
 """Wraps a stage of the work, by its name, to measure how long each takes."""
 
+Look = Callable[[Tensor, Tensor], Tensor]
+"""Masks bool [n, G, G] and similarities [n, K] to revised similarities."""
 
-def version_of(path: str) -> int:
-    """Returns the version of what a path computes, without that of the models."""
-    steps = combined(proposals.VERSION, matching.VERSION, merging.VERSION)
-    if LABELING_PATHS[path].is_plain:
-        return steps
-    quicker = combined(steps, point_decoder.VERSION)
-    if LABELING_PATHS[path].is_guided:
-        quicker = combined(quicker, guidance.VERSION)
-    return combined(quicker, previews.VERSION) if LABELING_PATHS[path].has_previews else quicker
+DecodeBoxes = Callable[[Tensor], Tensor]
+"""Boxes xyxy [n, 4] in the segmenter frame to logits [n, G, G]."""
+
+
+def version_of(settings: LabelingSettings) -> int:
+    """Returns the version of what settings compute, without that of the models."""
+    path, parts = LABELING_PATHS[settings.path], settings.parts
+    used = {
+        point_decoder: not path.is_plain,
+        guidance: path.is_guided,
+        previews: path.has_previews,
+        second_look: parts.max_second_looks > 0,
+        refinement: parts.max_refined_masks > 0,
+    }
+    optional = (module.VERSION for module, is_used in used.items() if is_used)
+    return combined(proposals.VERSION, matching.VERSION, merging.VERSION, *optional)
 
 
 class EncodedImage(NamedTuple):
@@ -115,21 +134,21 @@ class BatchLabeler:
         self._encode: Callable[[Tensor], Tensor] = compiled(encoder, wanted=is_compiled)
         size = segmenter.architecture.image_size
         grid_N2 = point_grid(self.settings.points_per_side, size, segmenter.device)
-        self._guidance = Guidance(grid_N2, size, self.prototypes_KC, thresh=self._guidance_thresh())
-        self._source = source or self._grid_source(grid_N2, is_compiled=is_compiled)
+        thresh = self.settings.guidance_thresh if self._path.is_guided else None
+        self._guidance = Guidance(grid_N2, size, self.prototypes_KC, thresh=thresh)
+        self._decoder = segmenter.point_decoder(is_compiled=is_compiled)
+        self._source = source or self._grid_source(grid_N2)
+        self._second_look = SecondLook(
+            encoder, self.prototypes_KC, batch=self._batches.crops, part_penalty=self.settings.parts.part_penalty
+        )
         self._stage = stage
 
-    def _guidance_thresh(self) -> float | None:
-        """Returns the threshold of the path. Whoever has the references has put a number in the place of 'auto'."""
-        if not self._path.is_guided or self.settings.guidance_thresh is None:
-            return None
-        return USUAL if self.settings.guidance_thresh == "auto" else self.settings.guidance_thresh
-
-    def _grid_source(self, grid_N2: Tensor, *, is_compiled: bool) -> ProposalSource:
-        batch, thresh = self._batches.points, self.settings.pred_iou_thresh
+    def _grid_source(self, grid_N2: Tensor) -> ProposalSource:
+        decoder, batch, thresh = self._decoder, self._batches.points, self.settings.pred_iou_thresh
         if self._path.is_plain:
             return PointGrid(self.segmenter, grid_N2, batch=batch, pred_iou_thresh=thresh)
-        decoder = self.segmenter.point_decoder(is_compiled=is_compiled)
+        if self.settings.parts.all_masks:
+            return AllMasks(decoder, grid_N2, batch=batch, pred_iou_thresh=thresh)
         if not self._path.has_previews:
             return PointGrid(decoder, grid_N2, batch=batch, pred_iou_thresh=thresh)
         return PreviewedGrid(
@@ -152,8 +171,7 @@ class BatchLabeler:
 
     def to_frame(self, image_HW3: npt.NDArray[np.uint8]) -> ImageFrame:
         """Returns what the models need of an RGB image, uint8 [H, W, 3]."""
-        height, width = image_HW3.shape[:2]
-        return ImageFrame(resize_to_square(image_HW3, self.segmenter.architecture.image_size), (height, width))
+        return ImageFrame(resize_to_square(image_HW3, self.segmenter.architecture.image_size), image_HW3)
 
     def find(self, images: Sequence[ImageFrame]) -> list[FoundInstances]:
         """Finds the instances of images, of which `images_per_batch` go through each encoder together.
@@ -171,7 +189,7 @@ class BatchLabeler:
     def find_in(self, images: Sequence[EncodedImage]) -> list[FoundInstances]:
         """Finds the instances of images, of which only those that are prompted cost more than a moment."""
         segmented = iter(self._in_batches([image for image in images if image.is_prompted], self._segment))
-        return [next(segmented) if image.is_prompted else self._merge(image, self._nothing()) for image in images]
+        return [next(segmented) if image.is_prompted else self._find_nothing(image) for image in images]
 
     def _in_batches(self, items: Sequence[Item], work: Callable[[Sequence[Item]], list[Result]]) -> list[Result]:
         if not items:
@@ -191,7 +209,14 @@ class BatchLabeler:
     def _segment(self, images: Sequence[EncodedImage]) -> list[FoundInstances]:
         with self._stage("segmenter"), self._half():
             embedding = self._embed(self._pixels([image.frame for image in images])).float()
-        return [self._merge(image, self._propose(image, embedding[index])) for index, image in enumerate(images)]
+        return [self._find_on(image, embedding[index]) for index, image in enumerate(images)]
+
+    def _find_on(self, image: EncodedImage, embedding: ImageEmbedding) -> FoundInstances:
+        return self._merge(image, self._propose(image, embedding), partial(self._decode_boxes, embedding))
+
+    def _decode_boxes(self, embedding: ImageEmbedding, boxes_n4: Tensor) -> Tensor:
+        decode = partial(self._decoder.decode_boxes, embedding)
+        return torch.cat([logits for logits, _ in in_batches(boxes_n4, self._batches.points, decode)])
 
     def _pixels(self, images: Sequence[ImageFrame]) -> Tensor:
         return torch.stack([to_unit_range(image.pixels_SS3) for image in images]).to(self.segmenter.device)
@@ -200,14 +225,14 @@ class BatchLabeler:
         with self._stage("decoder"), tensor_cores(self.segmenter.device, wanted=self._path.is_half):
             return self._source.propose(embedding, image.features_PC, image.guide.row_n)
 
-    def _nothing(self) -> Proposed:
-        side = self.segmenter.architecture.logits_size
-        return Proposed(Proposals.none(side, self.segmenter.device), 0, PromptCounts(0, 0, 0, 0))
+    def _find_nothing(self, image: EncodedImage) -> FoundInstances:
+        nothing = Proposals.none(self.segmenter.architecture.logits_size, self.segmenter.device)
+        return self._merge(image, Proposed(nothing, 0, PromptCounts(0, 0, 0, 0)), lambda _: nothing.logits_NGG)
 
     def _half(self) -> AbstractContextManager[None]:
         return half(self.segmenter.device, wanted=self._path.is_half)
 
-    def _merge(self, image: EncodedImage, proposed: Proposed) -> FoundInstances:
+    def _merge(self, image: EncodedImage, proposed: Proposed, decode_boxes: DecodeBoxes) -> FoundInstances:
         merged, class_index_n = match_and_merge(
             proposed.proposals,
             image.features_PC,
@@ -216,6 +241,8 @@ class BatchLabeler:
             settings=self.settings,
             pixels_at_once=self._batches.pixels,
             stage=self._stage,
+            second_look=partial(self._second_look, image.frame.image_HW3),
+            refine=partial(refine, decode_boxes, image_size=self.segmenter.architecture.image_size),
         )
         category_id_n = self.category_id_K[class_index_n.cpu().numpy()]
         return FoundInstances(
@@ -250,30 +277,67 @@ def match_and_merge(
     settings: LabelingSettings,
     pixels_at_once: int = UPSAMPLED_AT_ONCE,
     stage: Stage = lambda _: nullcontext(),
+    second_look: Look = lambda _, similarity_nK: similarity_nK,
+    refine: Callable[[Tensor], Tensor] = lambda logits_nGG: logits_nGG,
 ) -> tuple[Merged, Tensor]:
-    """Returns the merged masks, with their rows in the proposals, and their class indices [n]."""
-    is_plain = LABELING_PATHS[settings.path].is_plain
+    """Returns the merged masks, with their rows in the proposals, and their class indices [n].
+
+    `second_look`: revises similarities [n, K] of masks [n, G, G]; `refine`: decodes logits [n, G, G] again. Both are
+    called as the settings' method says.
+    """
+    path, parts = LABELING_PATHS[settings.path], settings.parts
     with stage("matching"):
         masks_NGG = proposals.logits_NGG > 0
-        matches = (match_plainly if is_plain else match)(masks_NGG, features_PC, prototypes_KC)
-        kept = _suppress(masks_NGG, proposals.predicted_iou_N, matches, box_nms_thresh=settings.box_nms_thresh)
+        matches = (match_plainly if path.is_plain else match)(masks_NGG, features_PC, prototypes_KC)
+        rank_N = _rank(proposals.predicted_iou_N, matches, parts)
+        kept = _suppress(masks_NGG, rank_N, matches, box_nms_thresh=settings.box_nms_thresh)
         kept = kept[: settings.candidates_per_detection * settings.max_detections]
         kept = kept[matches.similarity_N[kept] > 0]
+        matches, predicted_iou_n = matches[kept], proposals.predicted_iou_N[kept]
+    if parts.max_second_looks:
+        with stage("second look"):
+            matches = _looked_at_again(masks_NGG[kept], predicted_iou_n, matches, second_look, parts)
+            order = _rank(predicted_iou_n, matches, parts).argsort(descending=True, stable=True)
+            kept, matches, predicted_iou_n = kept[order], matches[order], predicted_iou_n[order]
     with stage("merging"):
-        merge = merge_plainly if is_plain else partial(merge_softly, pixels_at_once=pixels_at_once)
+        merge = merge_plainly if path.is_plain else partial(merge_softly, pixels_at_once=pixels_at_once)
         merged = merge(
             proposals.logits_NGG[kept],
-            matches.similarity_N[kept],
-            matches.class_index_N[kept],
-            matches.descriptor_NC[kept],
+            matches.similarity_N * predicted_iou_n if parts.quality_in_score else matches.similarity_N,
+            matches.class_index_N,
+            matches.descriptor_NC,
             size=size,
             max_detections=settings.max_detections,
         )
-    rows = kept[merged.row_n]
-    return Merged(rows, merged.score_n, merged.masks), matches.class_index_N[rows]
+    rows, masks = kept[merged.row_n], merged.masks
+    if parts.max_refined_masks:
+        with stage("refining"):
+            best = refine(proposals.logits_NGG[rows[: parts.max_refined_masks]])
+            masks = masks.replaced(upsample(best, size, pixels_at_once))
+    return Merged(rows, merged.score_n, masks), matches.class_index_N[merged.row_n]
 
 
-def _suppress(masks_Nss: Tensor, predicted_iou_N: Tensor, matches: Matches, *, box_nms_thresh: float) -> Tensor:
-    return non_maximum_suppression(
-        mask_boxes(masks_Nss), predicted_iou_N, matches.class_index_N, box_nms_thresh=box_nms_thresh
-    )
+def _rank(predicted_iou_N: Tensor, matches: Matches, parts: MethodParts) -> Tensor:
+    """Returns by what candidates are ordered: the higher, the earlier."""
+    if parts.similarity_exponent == 0:
+        return predicted_iou_N
+    return predicted_iou_N * matches.similarity_N**parts.similarity_exponent
+
+
+def _looked_at_again(
+    masks_nGG: Tensor, predicted_iou_n: Tensor, matches: Matches, second_look: Look, parts: MethodParts
+) -> Matches:
+    """Revises the best candidates; the others lose what those lost on average, so that all stay comparable."""
+    before_n = matches.similarity_N
+    best = (before_n * predicted_iou_n).argsort(descending=True, stable=True)[: parts.max_second_looks]
+    if len(best) == 0:
+        return matches
+    revised_bK = second_look(masks_nGG[best], matches.similarity_NK[best])
+    loss = (before_n[best] - revised_bK.amax(dim=1)).mean()
+    similarity_nK = (matches.similarity_NK - loss).clamp_min(0)
+    similarity_nK[best] = revised_bK
+    return Matches.of(similarity_nK, matches.descriptor_NC)
+
+
+def _suppress(masks_Nss: Tensor, rank_N: Tensor, matches: Matches, *, box_nms_thresh: float) -> Tensor:
+    return non_maximum_suppression(mask_boxes(masks_Nss), rank_N, matches.class_index_N, box_nms_thresh=box_nms_thresh)

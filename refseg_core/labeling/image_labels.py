@@ -42,10 +42,16 @@ class PromptCounts(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageFrame:
-    """An image in the segmenter frame, uint8 [S, S, 3], and its own (height, width)."""
+    """An RGB image in the segmenter frame, uint8 [S, S, 3], and in its own, uint8 [H, W, 3]."""
 
     pixels_SS3: npt.NDArray[np.uint8]
-    size: tuple[int, int]
+    image_HW3: npt.NDArray[np.uint8]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of its own frame, pixels."""
+        height, width = self.image_HW3.shape[:2]
+        return height, width
 
 
 @dataclass(frozen=True)

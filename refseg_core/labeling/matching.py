@@ -16,28 +16,38 @@ _MASKS_PER_CHUNK = 128  # bounds the float copies of the masks to 32 MiB at 256 
 
 @dataclass(frozen=True)
 class Matches:
-    """The best category of each mask.
+    """How much masks resemble the categories, and the best category of each.
 
-    class_index int64 [N]; similarity float32 [N] in [0, 1], 0 for an empty mask or no likeness at all;
-    descriptor float32 [N, C], unit length.
+    similarity float32 in [0, 1], to all categories [N, K] and to the best [N], 0 for an empty mask or no likeness at
+    all; class_index int64 [N]; descriptor float32 [N, C], unit length.
     """
 
-    class_index_N: Tensor
+    similarity_NK: Tensor
     similarity_N: Tensor
+    class_index_N: Tensor
     descriptor_NC: Tensor
+
+    @classmethod
+    def of(cls, similarity_NK: Tensor, descriptor_NC: Tensor) -> "Matches":
+        """Takes the category of the largest similarity."""
+        similarity_N, class_index_N = similarity_NK.max(dim=1)
+        return cls(similarity_NK, similarity_N, class_index_N, descriptor_NC)
+
+    def __getitem__(self, row_n: Tensor) -> "Matches":
+        """Returns those of some masks."""
+        similarity_nK, similarity_n = self.similarity_NK[row_n], self.similarity_N[row_n]
+        return Matches(similarity_nK, similarity_n, self.class_index_N[row_n], self.descriptor_NC[row_n])
 
 
 def match(masks_NGG: Tensor, features_PC: Tensor, prototypes_KC: Tensor) -> Matches:
-    """Describes each mask by the mean feature inside it and takes the prototype of the largest cosine.
+    """Describes each mask by the mean feature inside it and compares it with the prototypes.
 
     `masks_NGG`: bool. `features_PC`: the image's patch features. `prototypes_KC`: unit length.
     """
     weights_NP = pooling_weights(masks_NGG, round(len(features_PC) ** 0.5))
     area_N1 = weights_NP.sum(dim=1, keepdim=True)
     descriptor_NC = F.normalize((weights_NP @ features_PC) / area_N1.clamp_min(0.5), dim=1)
-    similarity_NK = (descriptor_NC @ prototypes_KC.T).clamp_min(0)
-    similarity_N, class_index_N = similarity_NK.max(dim=1)
-    return Matches(class_index_N, similarity_N, descriptor_NC)
+    return Matches.of((descriptor_NC @ prototypes_KC.T).clamp_min(0), descriptor_NC)
 
 
 def match_plainly(masks_NGG: Tensor, features_PC: Tensor, prototypes_KC: Tensor) -> Matches:
@@ -48,8 +58,7 @@ def match_plainly(masks_NGG: Tensor, features_PC: Tensor, prototypes_KC: Tensor)
     pixels_NX = masks_NGG.flatten(1).to(torch.float32)
     sum_NC = pixels_NX @ upsampled_CGG.flatten(1).T
     descriptor_NC = F.normalize(sum_NC / pixels_NX.sum(dim=1, keepdim=True).clamp_min(0.5), dim=1)
-    similarity_N, class_index_N = (descriptor_NC @ prototypes_KC.T).clamp_min(0).max(dim=1)
-    return Matches(class_index_N, similarity_N, descriptor_NC)
+    return Matches.of((descriptor_NC @ prototypes_KC.T).clamp_min(0), descriptor_NC)
 
 
 def pooling_weights(masks_NGG: Tensor, grid_size: int) -> Tensor:

@@ -30,18 +30,6 @@ class Merged:
     masks: PackedMasks
 
 
-def mask_boxes(masks_NGG: Tensor) -> Tensor:
-    """Returns inclusive extents (x_min, y_min, x_max, y_max) int64 [N, 4] of boolean masks; zeros where empty."""
-    extents = []
-    for occupied in (masks_NGG.any(dim=-2), masks_NGG.any(dim=-1)):
-        as_int = occupied.to(torch.uint8)
-        last = occupied.shape[-1] - 1 - as_int.flip(-1).argmax(dim=-1)
-        extents.append((as_int.argmax(dim=-1), last))
-    (x_min, x_max), (y_min, y_max) = extents
-    boxes = torch.stack((x_min, y_min, x_max, y_max), dim=-1)
-    return boxes * masks_NGG.flatten(-2).any(dim=-1)[..., None]
-
-
 def non_maximum_suppression(
     boxes_N4: Tensor, predicted_iou_N: Tensor, class_index_N: Tensor, *, box_nms_thresh: float
 ) -> Tensor:
@@ -79,7 +67,7 @@ def merge_softly(
     original frame is dropped. `size`: (height, width) of the original frame, px. `pixels_at_once`: held in float32 on
     the way there.
     """
-    masks = _upsample(logits_NGG, size, pixels_at_once)
+    masks = upsample(logits_NGG, size, pixels_at_once)
     area_N = masks.areas()
     penalty_N = torch.zeros_like(similarity_N)
     for members in _groups(class_index_N.cpu().numpy()):
@@ -117,6 +105,13 @@ def merge_plainly(
     return Merged(row_n, score_N[row_n], PackedMasks.of(masks_NHW[row_n]))
 
 
+def upsample(logits_NGG: Tensor, size: tuple[int, int], pixels_at_once: int) -> PackedMasks:
+    """Brings logits to the original frame and binarizes them at 0."""
+    chunk = max(1, pixels_at_once // (size[0] * size[1]))
+    parts = [PackedMasks.of(_resize(part[:, None], size)[:, 0] > 0) for part in logits_NGG.split(chunk)]
+    return PackedMasks.concatenate(parts)
+
+
 def _groups(classes: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
     """Yields the rows of each class, in order."""
     order = classes.argsort(kind="stable")
@@ -132,13 +127,6 @@ def _box_iou(box_4: npt.NDArray[np.float32], boxes_N4: npt.NDArray[np.float32]) 
     iou: npt.NDArray[np.float32] = np.zeros_like(intersection)
     np.divide(intersection, union, out=iou, where=union > 0)
     return iou
-
-
-def _upsample(logits_NGG: Tensor, size: tuple[int, int], pixels_at_once: int) -> PackedMasks:
-    """Brings logits to the original frame and binarizes them at 0."""
-    chunk = max(1, pixels_at_once // (size[0] * size[1]))
-    parts = [PackedMasks.of(_resize(part[:, None], size)[:, 0] > 0) for part in logits_NGG.split(chunk)]
-    return PackedMasks.concatenate(parts)
 
 
 def _resize(logits_N1GG: Tensor, size: tuple[int, int]) -> Tensor:

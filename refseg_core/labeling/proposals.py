@@ -12,7 +12,7 @@ from torch import Tensor
 from refseg_core.labeling.batching import BatchSize, in_batches
 from refseg_core.labeling.image_labels import PromptCounts
 from refseg_core.labeling.proposal_source import Proposals, Proposed
-from refseg_core.models.protocols import DecodesPoints, ImageEmbedding, Prepared
+from refseg_core.models.protocols import DecodesPoints, DecodesQuickly, ImageEmbedding, Prepared
 
 VERSION = 1  # of proposals
 
@@ -51,4 +51,21 @@ class PointGrid:
         """Decodes these points; the features play no role."""
         image, thresh = self._decoder.prepare(embedding), self._pred_iou_thresh
         proposals = propose(self._decoder, image, self._prompts[row_n], batch=self._batch, pred_iou_thresh=thresh)
+        return Proposed(proposals, len(proposals), PromptCounts(len(row_n), len(row_n), 0, len(proposals)))
+
+
+class AllMasks:
+    """As `PointGrid`, with all masks of every point whose predicted IoU exceeds the threshold, not only the best."""
+
+    def __init__(
+        self, decoder: DecodesQuickly[Any], grid_N2: Tensor, *, batch: BatchSize, pred_iou_thresh: float
+    ) -> None:
+        self._decoder, self._batch, self._pred_iou_thresh = decoder, batch, pred_iou_thresh
+        self._prompts = decoder.prompts(grid_N2)
+
+    def propose(self, embedding: ImageEmbedding, features_PC: Tensor, row_n: Tensor) -> Proposed:
+        """Decodes these points; the features play no role."""
+        image = self._decoder.prepare(embedding)
+        decode = partial(self._decoder.decode_all_masks, image, pred_iou_thresh=self._pred_iou_thresh)
+        proposals = Proposals.joined(in_batches(self._prompts[row_n], self._batch, decode))
         return Proposed(proposals, len(proposals), PromptCounts(len(row_n), len(row_n), 0, len(proposals)))

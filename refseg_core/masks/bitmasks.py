@@ -50,6 +50,13 @@ class PackedMasks:
         """Returns all masks of the parts, which are of one size, in order."""
         return cls(torch.cat([part.columns_NWB for part in parts]), parts[0].height)
 
+    def replaced(self, others: "PackedMasks") -> "PackedMasks":
+        """Returns these masks, the first of them replaced by the others; an empty one replaces nothing."""
+        rows_N = torch.arange(len(self), device=self.columns_NWB.device)
+        is_there_n = others.areas() > 0
+        rows_N[: len(others)] += len(self) * is_there_n
+        return PackedMasks.concatenate([self, others])[rows_N]
+
     def unpack(self) -> Tensor:
         """bool [N, H, W]."""
         return _unpack_bits(self.columns_NWB)[..., : self.height].transpose(1, 2)

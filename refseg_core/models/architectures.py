@@ -41,7 +41,7 @@ class EncoderArchitecture:
     """A DINOv2 vision transformer.
 
     `image_size` is the side of the square encoder frame in pixels. The checkpoint's learnt position grid
-    has exactly `grid_size` cells a side: refseg never interpolates it.
+    has exactly `grid_size` cells a side.
     """
 
     embed_dim: int

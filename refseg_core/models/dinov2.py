@@ -45,28 +45,39 @@ class DINOv2(nn.Module):
         """The device the parameters lie on."""
         return self.cls_token.device
 
-    def forward(self, images_B3EE: Tensor) -> Tensor:
+    def forward(self, images_B3EE: Tensor, *, grid_size: int | None = None) -> Tensor:
         """Encodes images; float32 [B, 3, H, W], RGB in [0, 1], any square size -> float32 [B, P, C].
 
         The images are resized to the encoder frame (bicubic, a = -0.75, no antialiasing, not clamped: method,
-        section 3.1) and normalized here. Features are those after the last LayerNorm, not normalized.
+        section 3.1) and normalized here. Features are those after the last LayerNorm, not normalized. `grid_size`:
+        patches along one side, where it is not the architecture's; positions are interpolated then.
         """
-        size = self.architecture.image_size
+        grid_size = grid_size or self.architecture.grid_size
+        size = grid_size * self.architecture.patch_size
         if images_B3EE.shape[-1] != size or images_B3EE.shape[-2] != size:
             images_B3EE = F.interpolate(images_B3EE, size=(size, size), mode="bicubic", align_corners=False)
-        tokens_BTC = self._embed(normalize(images_B3EE))
+        tokens_BTC = self._embed(normalize(images_B3EE), grid_size)
         for block in self.blocks:
             tokens_BTC = block(tokens_BTC)
         return cast(Tensor, self.norm(tokens_BTC)[:, 1 + self.architecture.num_registers :])
 
-    def _embed(self, images_B3EE: Tensor) -> Tensor:
+    def _embed(self, images_B3EE: Tensor, grid_size: int) -> Tensor:
         patches_BPC = self.patch_embed(images_B3EE)
         class_B1C = self.cls_token.expand(len(patches_BPC), -1, -1)
-        tokens = torch.cat((class_B1C, patches_BPC), dim=1) + self.pos_embed
+        tokens = torch.cat((class_B1C, patches_BPC), dim=1) + self._positions(grid_size)
         if not self.architecture.num_registers:
             return tokens
         registers = self.register_tokens.expand(len(patches_BPC), -1, -1)
         return torch.cat((tokens[:, :1], registers, tokens[:, 1:]), dim=1)
+
+    def _positions(self, grid_size: int) -> Tensor:
+        side = self.architecture.grid_size
+        if grid_size == side:
+            return self.pos_embed
+        learnt_1Cgg = self.pos_embed[:, 1:].transpose(1, 2).unflatten(2, (side, side))
+        frame = (grid_size, grid_size)
+        resized_1Cgg = F.interpolate(learnt_1Cgg, size=frame, mode="bicubic", align_corners=False)
+        return torch.cat((self.pos_embed[:, :1], resized_1Cgg.flatten(2).transpose(1, 2)), dim=1)
 
 
 class _PatchEmbedding(nn.Module):

@@ -65,8 +65,11 @@ class Encoder(_Model, Protocol):
     def architecture(self) -> EncoderSizes:
         """The sizes of what it takes and gives."""
 
-    def __call__(self, images_B3EE: Tensor, /) -> Tensor:
-        """Returns features float32 [B, P, C], row by row, of RGB images in [0, 1] of any square size."""
+    def __call__(self, images_B3EE: Tensor, /, *, grid_size: int | None = None) -> Tensor:
+        """Returns features float32 [B, P, C], row by row, of RGB images in [0, 1] of any square size.
+
+        `grid_size`: patches along one side; None: those of the architecture. Fewer see less and cost less.
+        """
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,18 @@ class PreviewsPoints(DecodesPoints[Prepared], Protocol[Prepared]):
         """Returns logits [N, h, h] and predicted IoU [N] of all prompts."""
 
 
+class DecodesQuickly(PreviewsPoints[Prepared], Protocol[Prepared]):
+    """Decodes whatever labeling prompts with."""
+
+    def decode_all_masks(
+        self, prepared: Prepared, prompts: Tensor, /, *, pred_iou_thresh: float
+    ) -> tuple[Tensor, Tensor]:
+        """Returns logits [n, G, G] and predicted IoU [n] of all masks of the prompts above the threshold, in order."""
+
+    def decode_boxes(self, embedding: ImageEmbedding, boxes_N4: Tensor, /) -> tuple[Tensor, Tensor]:
+        """Returns logits [N, G, G] and predicted IoU [N] of boxes xyxy in the segmenter frame."""
+
+
 class Segmenter(_Model, DecodesPoints[ImageEmbedding], Protocol):
     """Embeds an image and turns prompts on it into masks."""
 
@@ -125,5 +140,5 @@ class Segmenter(_Model, DecodesPoints[ImageEmbedding], Protocol):
     def decode_clicks(self, embedding: ImageEmbedding, points_K2: Tensor, /) -> tuple[Tensor, Tensor]:
         """Returns logits [G, G] and predicted IoU of the one instance that all points (x, y) lie on."""
 
-    def point_decoder(self, *, is_compiled: bool = False) -> PreviewsPoints[Any]:
+    def point_decoder(self, *, is_compiled: bool = False) -> DecodesQuickly[Any]:
         """Returns a quicker decoder of the same masks; `is_compiled`: its previews, for this machine."""

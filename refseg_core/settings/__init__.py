@@ -4,11 +4,14 @@ Frozen pydantic models: every field has a description and bounds, from which the
 file and the form in the Prefect UI are drawn.
 """
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
+from refseg_core.settings import labeling_methods
 from refseg_core.settings.choices import ANNOTATION_FORMATS, PROTOCOLS
+from refseg_core.settings.labeling_methods import LABELING_METHODS, MethodParts
 from refseg_core.settings.labeling_paths import DESCRIPTION, LABELING_PATHS, current_name
 from refseg_core.settings.splits import SPLIT_NAMES
 
@@ -19,9 +22,14 @@ PathName = Annotated[
 if TYPE_CHECKING:
     FormatName = str
     ProtocolName = str
+    MethodName = str
 else:  # to pydantic they are the registered names, so that forms offer them and errors list them
     FormatName = Literal[("auto", *ANNOTATION_FORMATS)]
     ProtocolName = Literal[("auto", *PROTOCOLS)]
+    MethodName = Literal[tuple(LABELING_METHODS)]
+
+PART_NAMES = tuple(part.name for part in fields(MethodParts))
+"""Names of the settings that are parts of a method."""
 
 
 class Settings(BaseModel):
@@ -71,6 +79,10 @@ class ReferenceSettings(Settings):
 class LabelingSettings(Settings):
     """How an image is labeled. Method, section 6. Everything here changes the labels."""
 
+    method: MethodName = Field(
+        "published",
+        description=f"What is computed. {labeling_methods.DESCRIPTION}. `refseg bench accuracy` compares them.",
+    )
     path: PathName = Field(
         "exact",
         description=f"How labels are computed. {DESCRIPTION}. `refseg bench` compares them.",
@@ -78,11 +90,13 @@ class LabelingSettings(Settings):
     points_per_side: int = Field(
         32, ge=1, le=256, description="Points along one side of the grid of prompts; 32 makes 1024 prompts."
     )
-    guidance_thresh: Annotated[float, Field(ge=-1, le=1)] | Literal["auto"] | None = Field(
-        "auto",
+    guidance_thresh: float | None = Field(
+        0.25,
+        ge=-1,
+        le=1,
         description="For the path 'guided': points are prompted where the cosine of the image's features with any "
-        "prototype exceeds this; null: everywhere. Lower: more prompts. 'auto': between 0.15 and 0.30, chosen by the "
-        "references (0.20 in the library). With DINOv2 S and few categories small objects are lost at 0.25.",
+        "prototype exceeds this; null: everywhere. Lower: more prompts. With DINOv2 S, 0.25 loses no objects of any "
+        "size; at 0.30 small ones begin to be lost.",
     )
     pred_iou_thresh: float = Field(
         0.4, ge=0, le=1, description="Proposals need a predicted IoU above this. Lower: more, worse masks."
@@ -94,11 +108,66 @@ class LabelingSettings(Settings):
     candidates_per_detection: int = Field(
         8, ge=1, le=100, description="Masks that go into merging, as a multiple of max_detections."
     )
+    all_masks: bool | None = Field(
+        None,
+        description="Whether all three masks of a prompt are candidates, not only the best; null: as the method.",
+    )
+    similarity_exponent: float | None = Field(
+        None,
+        ge=0,
+        le=4,
+        description="Of two masks of one category whose boxes overlap, that of the lower predicted IoU * similarity ** "
+        "this is dropped; null: as the method.",
+    )
+    quality_in_score: bool | None = Field(
+        None, description="Whether the score is similarity * predicted IoU; null: as the method."
+    )
+    max_second_looks: int | None = Field(
+        None,
+        ge=0,
+        le=10_000,
+        description="How many candidates of an image, the best, are encoded again in a crop of their own; null: as the "
+        "method.",
+    )
+    part_penalty: float | None = Field(
+        None,
+        ge=0,
+        le=2,
+        description="How much of the likeness of what surrounds a mask, in its second look, is taken off its "
+        "similarity: a part of an object has the rest around it; null: as the method.",
+    )
+    max_refined_masks: int | None = Field(
+        None,
+        ge=0,
+        le=10_000,
+        description="How many masks of an image, the best, are decoded again from their box; null: as the method.",
+    )
     max_image_pixels: int = Field(
         100_000_000,
         ge=1,
         description="Images with more pixels than this are not decoded but reported as unreadable.",
     )
+
+    @property
+    def parts(self) -> MethodParts:
+        """What is done beyond the published method: as set, else as the method has it."""
+        set_here = {name: getattr(self, name) for name in PART_NAMES if getattr(self, name) is not None}
+        return replace(LABELING_METHODS[self.method].parts, **set_here)
+
+    def published_on(self, path: str) -> Self:
+        """Returns the published method on a path, with the other settings as they are."""
+        return self.model_copy(update={"method": "published", "path": path, **dict.fromkeys(PART_NAMES)})
+
+    @model_validator(mode="after")
+    def _check_path(self) -> Self:
+        path = LABELING_PATHS[self.path]
+        if self.parts != labeling_methods.PUBLISHED and not path.is_for_all_methods:
+            able = [name for name, other in LABELING_PATHS.items() if other.is_for_all_methods]
+            raise ValueError(
+                f"the path {self.path!r} has the published method only, got method {self.method!r}; take the path "
+                f"{' or '.join(able)}, or the method 'published'"
+            )
+        return self
 
 
 class BatchSettings(Settings):

@@ -28,6 +28,11 @@ class LabelingPath:
     former_name: str | None = None
     replaces: str | None = None
 
+    @property
+    def is_for_all_methods(self) -> bool:
+        """Whether methods other than the published one can be computed on it."""
+        return not self.is_plain and not self.has_previews
+
 
 LABELING_PATHS = {
     path.name: path

@@ -8,6 +8,7 @@ import pytest
 import refseg_core
 from refseg_core.labeling import merging, previews
 from refseg_core.labeling.batch_labeler import version_of
+from refseg_core.settings import LabelingSettings
 from refseg_core.settings.labeling_paths import LABELING_PATHS
 from refseg_core.versions import combined
 from tests.support.oracles.version_cases import CASES, numbers_of, recorded
@@ -24,15 +25,15 @@ def test_a_change_of_any_algorithm_is_a_change_of_all() -> None:
 
 @pytest.mark.parametrize("path", LABELING_PATHS)
 def test_a_change_of_merging_changes_the_labels_of_every_path(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = version_of(path)
+    before = version_of(LabelingSettings(path=path))
     monkeypatch.setattr(merging, "VERSION", merging.VERSION + 1)
-    assert version_of(path) == before + 1
+    assert version_of(LabelingSettings(path=path)) == before + 1
 
 
 def test_a_change_of_previews_changes_only_the_labels_of_paths_that_preview(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = {path: version_of(path) for path in LABELING_PATHS}
+    before = {path: version_of(LabelingSettings(path=path)) for path in LABELING_PATHS}
     monkeypatch.setattr(previews, "VERSION", previews.VERSION + 1)
-    assert [path for path in before if version_of(path) != before[path]] == ["fast"]
+    assert [path for path in before if version_of(LabelingSettings(path=path)) != before[path]] == ["fast"]
 
 
 @pytest.mark.parametrize("name", CASES)

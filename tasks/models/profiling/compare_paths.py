@@ -24,7 +24,8 @@ from tasks.storage.folder import Folder
 from tasks.store.parquet import table_to_parquet
 
 STAGES = (
-    "read", "decode image", "resize", "segmenter", "encoder", "decoder", "matching", "merging", "run lengths", "write",
+    "read", "decode image", "resize", "segmenter", "encoder", "decoder", "matching", "second look", "merging",
+    "refining", "run lengths", "write",
 )  # fmt: skip
 _FEW = 8  # points along one side, for warming up
 
@@ -69,7 +70,8 @@ class Comparison:
 
 def compare_paths(inputs: Inputs, paths: Sequence[str]) -> Comparison:
     """Labels every image on every path, a batch at a time, in an order that turns; warms up before it measures."""
-    runs = {path: LabelingRun(inputs, path) for path in paths}
+    on_path = {path: replace(inputs, labeling=inputs.labeling.published_on(path)) for path in paths}
+    runs = {path: LabelingRun(own, path) for path, own in on_path.items()}
     report(ProgressStep.BENCH, total=len(paths) * len(inputs.names), doing="counting operations")
     arithmetic = count_arithmetic(inputs.segmenter, inputs.encoder)
     label_in_turn(list(runs.values()), len(inputs.names))
@@ -105,22 +107,20 @@ def _warm_up(runs: Sequence["LabelingRun"], target: Folder) -> None:
         if not inputs.batches.compiled:
             few = min(_FEW, inputs.labeling.points_per_side)
             inputs = replace(inputs, labeling=inputs.labeling.model_copy(update={"points_per_side": few}))
-        LabelingRun(inputs, run.path, name=run.name, doing="warming up").label(range(1), target)
+        LabelingRun(inputs, run.name, doing="warming up").label(range(1), target)
 
 
 class LabelingRun:
-    """A path at work, and what was measured of it."""
+    """A labeler at work, and what was measured of it."""
 
-    def __init__(self, inputs: Inputs, path: str, *, name: str = "", doing: str = "labeling") -> None:
-        """`name`: what progress calls it, by default the path."""
+    def __init__(self, inputs: Inputs, name: str, *, doing: str = "labeling") -> None:
+        """`name`: what progress calls it."""
         self.inputs = inputs
-        self.path = path
-        self.name = name or path
+        self.name = name
         self._doing = doing
         self._watch = Stopwatch(inputs.device, STAGES)
-        settings = inputs.labeling.model_copy(update={"path": path})
         self.labeler = BatchLabeler(
-            inputs.segmenter, inputs.encoder, inputs.prototypes, settings, inputs.batches, stage=self._stage
+            inputs.segmenter, inputs.encoder, inputs.prototypes, inputs.labeling, inputs.batches, stage=self._stage
         )
         self._found: list[Detections] = []
         self._prompts: list[PromptCounts] = []
@@ -141,7 +141,7 @@ class LabelingRun:
         forget_peak(self.inputs.device)
         found = list(self._label(rows))
         with self._stage("write"):
-            target.replace(f"{self.path}.parquet", table_to_parquet(Detections.concatenate(found)))
+            target.replace(f"{self.name}.parquet", table_to_parquet(Detections.concatenate(found)))
         self._watch.next_images(len(rows))
         self._found += found
         self.peak_bytes = max(self.peak_bytes, peak_bytes(self.inputs.device))
@@ -149,9 +149,9 @@ class LabelingRun:
     def result(self, expected: Detections, arithmetic: Arithmetic) -> PathResult:
         """What was measured, and how the labels compare."""
         return PathResult(
-            self.path,
+            self.name,
             self.seconds,
-            arithmetic.per_image(self._prompts, is_plain=LABELING_PATHS[self.path].is_plain),
+            arithmetic.per_image(self._prompts, is_plain=LABELING_PATHS[self.inputs.labeling.path].is_plain),
             self.peak_bytes,
             compare_labels(expected, self.detections),
             self._average_precision(),

@@ -71,7 +71,7 @@ def label_and_compare(inputs_of: InputsBySeed, variants: Variants, parts: str, n
 
 def key_of(models: Models, variants: Variants, artifacts: Mapping[str, Artifact], num_images: int | None) -> str:
     """Returns the key of what decides labels: a run with another one does not go on with these."""
-    settings = {name: {"version": version_of(one.path), **one.model_dump()} for name, one in variants.items()}
+    settings = {name: {"version": version_of(one), **one.model_dump()} for name, one in variants.items()}
     inputs = {name: artifact.name for name, artifact in artifacts.items()}
     recipe = Recipe(
         "bench accuracy",
@@ -87,7 +87,7 @@ def key_of(models: Models, variants: Variants, artifacts: Mapping[str, Artifact]
 def time_variants(inputs: Inputs, variants: Variants, num_images: int) -> VariantNumbers:
     """Returns the seconds of the first images, medians of all stages together and of each, and memory at most."""
     runs = {
-        name: LabelingRun(replace(inputs, labeling=settings), settings.path, name=name, doing="timing")
+        name: LabelingRun(replace(inputs, labeling=settings), name, doing="timing")
         for name, settings in variants.items()
     }
     report(ProgressStep.BENCH, total=len(runs) * num_images)

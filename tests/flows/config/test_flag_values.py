@@ -24,13 +24,13 @@ def test_a_path_may_be_there_several_times_with_other_keys() -> None:
     names = ["guided:guidance_thresh=0.2", "guided:guidance_thresh=0.3", "guided"]
     variants = parse_variants(",".join(names), _SETTINGS)
     assert list(variants) == names
-    assert [one.guidance_thresh for one in variants.values()] == [0.2, 0.3, "auto"]
+    assert [one.guidance_thresh for one in variants.values()] == [0.2, 0.3, 0.25]
 
 
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ("", "'' is neither a path, plain, exact"),
+        ("", "'' is neither a path or method, plain, exact"),
         ("exact,", "'' is neither a path"),
         ("quick", "'quick' is neither a path"),
         ("exact,exact", "each once; got 'exact' twice"),

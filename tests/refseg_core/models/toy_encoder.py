@@ -23,8 +23,8 @@ class ColorEncoder(nn.Module):
     def device(self) -> torch.device:
         return self.gray.device
 
-    def forward(self, images_B3EE: Tensor) -> Tensor:
-        means_B3gg = F.adaptive_avg_pool2d(images_B3EE, self.architecture.grid_size)
+    def forward(self, images_B3EE: Tensor, *, grid_size: int | None = None) -> Tensor:
+        means_B3gg = F.adaptive_avg_pool2d(images_B3EE, grid_size or self.architecture.grid_size)
         return means_B3gg.flatten(2).transpose(1, 2) - self.gray
 
 

@@ -26,11 +26,12 @@ from refseg_core.labeling.matching import match, match_plainly
 from refseg_core.labeling.merging import mask_boxes, merge_plainly, merge_softly, non_maximum_suppression
 from refseg_core.labeling.previews import preview_points
 from refseg_core.labeling.proposals import PointGrid, point_grid
+from refseg_core.labeling.refinement import refine
+from refseg_core.labeling.second_look import SecondLook
 from refseg_core.models.dinov2 import DINOv2
 from refseg_core.models.point_decoder import PointDecoder
 from refseg_core.models.preprocessing import normalize, resize_to_square, to_unit_range
 from refseg_core.models.sam2 import SAM2
-from refseg_core.references.guidance_thresh import choose_thresh, instance_similarity, largest_similarity
 from refseg_core.references.memory_bank import crop_reference, encode_references
 from refseg_core.references.prototypes import postprocess_memory_bank
 from refseg_core.references.sampling import sample_references
@@ -207,6 +208,23 @@ def _merging() -> list[float]:
     ]
 
 
+def _second_look() -> list[float]:
+    encoder = _with_values(DINOv2(TINY_ENCODER))
+    prototypes = nn.functional.normalize(_values(3, TINY_ENCODER.embed_dim, seed=2), dim=1)
+    look = SecondLook(encoder, prototypes, batch=BatchSize(4), part_penalty=0.3)
+    return _moments(look(picture(4), _masks(*_OVERLAPPING), 0.5 + 0.5 * _values(6, 3)))
+
+
+def _refinement() -> list[float]:
+    masks, boxes = _masks(*_OVERLAPPING), []
+
+    def decode(boxes_n4: Tensor) -> Tensor:
+        boxes.append(boxes_n4)
+        return masks.roll(1, dims=1).float() - 0.5
+
+    return [*_moments(refine(decode, masks.float() - 0.4, image_size=48)), *_positions(boxes[0].flatten().tolist())]
+
+
 def _previews() -> list[float]:
     masks, predicted_iou = _values(6, 16, 16), _values(6, seed=1)
     chosen = preview_points(
@@ -241,23 +259,6 @@ def _memory_bank() -> list[float]:
     assert crop is not None
     (encoded,) = encode_references(_with_values(DINOv2(TINY_ENCODER)), [crop])
     return [encoded.foreground_weight, *_moments(crop.image_3EE, torch.from_numpy(encoded.feature_C))]
-
-
-def _guidance_thresh() -> list[float]:
-    bank = MemoryBank(
-        category_id=np.array([1, 1, 4]),
-        shot=np.array([0, 1, 0]),
-        foreground_weight=np.ones(3, dtype=np.float32),
-        feature=_values(3, 8).numpy(),
-    )
-    mask = np.zeros((30, 40), dtype=bool)
-    mask[5:25, 5:30] = True
-    features = [_values(25, 8, seed=seed) for seed in range(3)]
-    similarities = [instance_similarity(one, mask, bank, row) for row, one in enumerate(features)]
-    prototypes = nn.functional.normalize(_values(3, 8, seed=2), dim=1)
-    low, high = ([torch.full((9,), value) for _ in range(2)] for value in (0.1, 0.28))
-    chosen = [choose_thresh(given, patches).thresh[0] for patches in (low, high) for given in ([0.9], [0.22], [0.0])]
-    return [*similarities, *_moments(largest_similarity(features[0], prototypes)), *chosen]
 
 
 def _prototypes() -> list[float]:
@@ -310,11 +311,12 @@ CASES: dict[str, Callable[[], list[float]]] = {
     "labeling.merging": _merging,
     "labeling.previews": _previews,
     "labeling.proposals": _proposals,
+    "labeling.refinement": _refinement,
+    "labeling.second_look": _second_look,
     "models.dinov2": _dinov2,
     "models.point_decoder.decoder": _point_decoder,
     "models.preprocessing": _preprocessing,
     "models.sam2": _sam2,
-    "references.guidance_thresh": _guidance_thresh,
     "references.memory_bank": _memory_bank,
     "references.prototypes": _prototypes,
     "references.sampling": _sampling,

@@ -1,0 +1,115 @@
+"""Step 5c of the method `accurate`: encodes a crop around each of the best candidates, as references are encoded.
+
+In the whole image an object of 60 pixels has a dozen patches, in a crop two hundred, as its reference had. And a crop
+shows what is around: a mask of a part of an object has the rest of that object around it.
+
+Shapes: n candidates, G mask logits side, E crop side (px), g crop patch grid side, P = g * g, C channels,
+K categories. Boxes are in the image's own frame, pixels.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from refseg_core.labeling.batching import BatchSize, in_batches
+from refseg_core.masks.boxes import mask_boxes
+from refseg_core.models.preprocessing import to_unit_range
+from refseg_core.models.protocols import Encoder
+
+VERSION = 1  # of similarities after a second look
+
+_GRID = 16  # patches along one side of a crop
+_CONTEXT = 0.2  # how much larger a crop is than the longer side of its box, as crops of references are
+_SAMPLES = 4  # points of the mask along one side of a patch; the share of them inside is the patch's weight
+_LEAST_WEIGHT = 0.5  # patches; a mean over less says nothing
+_INSIDE = 0.5  # of a mask that is read between its cells
+
+
+class _Square(NamedTuple):
+    """Where a crop lies in the image, cut at its borders, in whole pixels."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
+class SecondLook:
+    """Revises the similarities of candidates by their crops."""
+
+    def __init__(self, encoder: Encoder, prototypes_KC: Tensor, *, batch: BatchSize, part_penalty: float) -> None:
+        """`part_penalty`: how much of the likeness of a crop's background to a category is taken from it."""
+        self._encoder, self._prototypes_KC = encoder, prototypes_KC
+        self._batch, self._part_penalty = batch, part_penalty
+
+    def __call__(self, image_HW3: npt.NDArray[np.uint8], masks_nGG: Tensor, similarity_nK: Tensor) -> Tensor:
+        """Returns similarities [n, K]: the mean of the given ones and the crops', less the penalty; at least 0.
+
+        A candidate whose mask vanishes in its crop keeps what it has. `masks_nGG`: bool. `similarity_nK`: in [0, 1].
+        """
+        if len(masks_nGG) == 0:
+            return similarity_nK
+        squares = _squares(masks_nGG, image_HW3.shape[:2])
+
+        def look(row_n: Tensor) -> Tensor:
+            chosen = [squares[row] for row in row_n.tolist()]
+            return self._revised(image_HW3, chosen, masks_nGG[row_n], similarity_nK[row_n])
+
+        return torch.cat(in_batches(torch.arange(len(squares)), self._batch, look))
+
+    def _revised(
+        self, image_HW3: npt.NDArray[np.uint8], squares: list[_Square], masks_nGG: Tensor, similarity_nK: Tensor
+    ) -> Tensor:
+        weights_nP = _patch_weights(masks_nGG, squares, image_HW3.shape[:2])
+        side = self._encoder.architecture.image_size * _GRID // self._encoder.architecture.grid_size
+        crops_n3EE = torch.stack([_crop(image_HW3, square, side) for square in squares]).to(similarity_nK.device)
+        features_nPC = self._encoder(crops_n3EE, grid_size=_GRID).float()
+        inside_nK, outside_nK = (self._likeness(weight, features_nPC) for weight in (weights_nP, 1 - weights_nP))
+        has_mask_n1 = weights_nP.sum(dim=1, keepdim=True) >= _LEAST_WEIGHT
+        mean_nK = torch.where(has_mask_n1, (similarity_nK + inside_nK) / 2, similarity_nK)
+        return (mean_nK - self._part_penalty * outside_nK).clamp_min(0)
+
+    def _likeness(self, weights_nP: Tensor, features_nPC: Tensor) -> Tensor:
+        """Returns cosines of the weighted mean features with the prototypes, [n, K]; 0 where hardly a patch counts."""
+        total_n1 = weights_nP.sum(dim=1, keepdim=True)
+        mean_nC = torch.einsum("np,npc->nc", weights_nP, features_nPC) / total_n1.clamp_min(_LEAST_WEIGHT)
+        likeness_nK = F.normalize(mean_nC, dim=1) @ self._prototypes_KC.T
+        return torch.where(total_n1 >= _LEAST_WEIGHT, likeness_nK, 0)
+
+
+def _squares(masks_nGG: Tensor, size: tuple[int, int]) -> list[_Square]:
+    """Returns the squares around masks, `_CONTEXT` larger than their boxes' longer sides; `size`: (height, width)."""
+    height, width = size
+    extents = mask_boxes(masks_nGG).cpu().numpy().astype(np.float64)
+    extents[:, 2:] += 1  # from inclusive cells to the edges of the last ones
+    boxes_n4 = extents / masks_nGG.shape[-1] * (width, height, width, height)
+    centers_n2 = (boxes_n4[:, :2] + boxes_n4[:, 2:]) / 2
+    halves_n1 = (boxes_n4[:, 2:] - boxes_n4[:, :2]).max(axis=1, keepdims=True) * (1 + _CONTEXT) / 2
+    first_n2 = np.floor(centers_n2 - halves_n1).clip(0).astype(int)
+    last_n2 = np.ceil(centers_n2 + halves_n1).clip(max=(width, height)).astype(int)
+    return [_Square(*corners) for corners in np.concatenate((first_n2, last_n2), axis=1).tolist()]
+
+
+def _crop(image_HW3: npt.NDArray[np.uint8], square: _Square, side: int) -> Tensor:
+    """Returns the pixels of a square, stretched to `side`: float32 [3, E, E] in [0, 1]."""
+    pixels = to_unit_range(image_HW3[square.top : square.bottom, square.left : square.right])[None]
+    return F.interpolate(pixels, size=(side, side), mode="bicubic", align_corners=False, antialias=True)[0].clamp(0, 1)
+
+
+def _patch_weights(masks_nGG: Tensor, squares: list[_Square], size: tuple[int, int]) -> Tensor:
+    """Returns the share of each patch of the crops that is inside the mask, float32 [n, P]."""
+    height, width = size
+    corners_n4 = torch.tensor(squares, device=masks_nGG.device) / torch.tensor(
+        (width, height, width, height), device=masks_nGG.device
+    )
+    along = (torch.arange(_GRID * _SAMPLES, device=masks_nGG.device) + 0.5) / (_GRID * _SAMPLES)
+    first_n12, last_n12 = corners_n4[:, None, :2], corners_n4[:, None, 2:]
+    places_nX2 = (first_n12 + (last_n12 - first_n12) * along[:, None]) * 2 - 1
+    x_nX, y_nX = places_nX2.unbind(dim=-1)
+    grid_nXX2 = torch.stack(torch.broadcast_tensors(x_nX[:, None, :], y_nX[:, :, None]), dim=-1)
+    inside_n1XX = F.grid_sample(masks_nGG[:, None].float(), grid_nXX2, align_corners=False) > _INSIDE
+    return F.avg_pool2d(inside_n1XX.float(), _SAMPLES).flatten(1)
