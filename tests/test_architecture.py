@@ -333,12 +333,12 @@ _PLANTED = [
     ("flows.cli.main", "from tests.support.models import tiny_encoder", against_the_layers),
     (
         "refseg_core.labeling.matching",
-        "from refseg_core.labeling.merging import mask_boxes",
+        "from refseg_core.labeling.merging import Merged",
         steps_that_know_each_other,
     ),
     ("refseg_core.labeling.matching", "from refseg_core.labeling import merging", steps_that_know_each_other),
     ("refseg_core.labeling.matching", "from . import merging", steps_that_know_each_other),
-    ("refseg_core.labeling.matching", "from .merging import mask_boxes", steps_that_know_each_other),
+    ("refseg_core.labeling.matching", "from .merging import Merged", steps_that_know_each_other),
     ("refseg_core.images", "from refseg_core.datasets.coco import parse_coco", steps_that_know_each_other),
     ("refseg_core.analysis.label_agreement", "import refseg_core.evaluation", steps_that_know_each_other),
     (

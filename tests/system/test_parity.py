@@ -14,9 +14,9 @@ from refseg_core.datasets.coco.parser import parse_coco
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.labeling.batch_labeler import match_and_merge
 from refseg_core.labeling.batching import BatchSize
-from refseg_core.labeling.merging import mask_boxes
 from refseg_core.labeling.proposal_source import Proposals
 from refseg_core.labeling.proposals import point_grid, propose
+from refseg_core.masks.boxes import mask_boxes
 from refseg_core.masks.rle import decode_mask
 from refseg_core.models.architectures import EncoderArchitecture, SegmenterArchitecture
 from refseg_core.models.dinov2 import DINOv2

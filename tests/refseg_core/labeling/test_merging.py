@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from refseg_core.labeling.merging import Merged, mask_boxes, merge_softly, non_maximum_suppression
+from refseg_core.labeling.merging import Merged, merge_softly, non_maximum_suppression
 from tests.support.closeness import assert_close
 from tests.support.oracles import original
 
@@ -102,14 +102,6 @@ def test_a_suppressed_box_suppresses_nothing() -> None:
 def test_boxes_one_pixel_wide_have_no_area_and_are_never_suppressed() -> None:
     lines = torch.tensor([[3, 0, 3, 9], [3, 0, 3, 9], [3, 3, 3, 3]])
     assert _suppress(lines, [0.7, 0.9, 0.8], [0, 0, 0]) == [1, 2, 0]
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 4), st.integers(0, 2**32 - 1), st.sampled_from((0.05, 0.5)))
-def test_extents_agree_with_the_oracle(height: int, width: int, count: int, seed: int, density: float) -> None:
-    masks = np.random.default_rng(seed).random((count, height, width)) < density
-    expected = np.array([original.extent(mask) for mask in masks]).reshape(-1, 4)
-    np.testing.assert_array_equal(mask_boxes(torch.from_numpy(masks)).numpy(), expected)
 
 
 @pytest.mark.parametrize("size", [(12, 12), (30, 17), (5, 40), (7, 3), (1, 1), (1, 30), (30, 1), (5, 1)])

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
 from refseg_core.labeling.matching import Matches, match, match_plainly
-from refseg_core.labeling.merging import mask_boxes
 from refseg_core.labeling.proposals import point_grid
 from refseg_core.masks.bitmasks import PackedMasks
+from refseg_core.masks.boxes import mask_boxes
 from refseg_core.models.dinov2 import DINOv2
 from refseg_core.models.point_decoder import PointDecoder
 from refseg_core.models.sam2 import SAM2

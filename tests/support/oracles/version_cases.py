@@ -23,11 +23,12 @@ from refseg_core.evaluation.protocols import evaluate
 from refseg_core.labeling.batching import BatchSize
 from refseg_core.labeling.guidance import Guidance
 from refseg_core.labeling.matching import match, match_plainly
-from refseg_core.labeling.merging import mask_boxes, merge_plainly, merge_softly, non_maximum_suppression
+from refseg_core.labeling.merging import merge_plainly, merge_softly, non_maximum_suppression
 from refseg_core.labeling.previews import preview_points
 from refseg_core.labeling.proposals import PointGrid, point_grid
 from refseg_core.labeling.refinement import refine
 from refseg_core.labeling.second_look import SecondLook
+from refseg_core.masks.boxes import mask_boxes
 from refseg_core.models.dinov2 import DINOv2
 from refseg_core.models.point_decoder import PointDecoder
 from refseg_core.models.preprocessing import normalize, resize_to_square, to_unit_range
