@@ -16,6 +16,7 @@ from flows.execution.engines import build_bank_with_workers, label_with
 from tasks.evaluate import evaluate
 from tasks.fill_memory_bank import fill_memory_bank
 from tasks.index_dataset import index_dataset
+from tasks.models.guidance import is_chosen
 from tasks.models.loading import load_models
 from tasks.outputs.prefect_ui.labels import publish_labels
 from tasks.outputs.prefect_ui.metrics import publish_metrics
@@ -23,7 +24,7 @@ from tasks.outputs.prefect_ui.progress import ProgressArtifact
 from tasks.outputs.prefect_ui.publishing import is_shown
 from tasks.outputs.prefect_ui.references import publish_bank
 from tasks.plan_shards import find_gone_labels, plan_shards
-from tasks.postprocess_memory_bank import postprocess_memory_bank
+from tasks.postprocess_memory_bank import choose_guidance_thresh, postprocess_memory_bank
 from tasks.runtime.progress import ProgressStep
 from tasks.sample_references import sample_references
 from tasks.segment_references import segment_references
@@ -101,7 +102,7 @@ def build_bank(config: RunConfig) -> Artifact:
 
 
 def make_prototypes(config: RunConfig, store: Store) -> Artifact:
-    """Makes the prototypes in this process, unless the store has them."""
+    """Makes the prototypes in this process, and the threshold of guided prompts, unless the store has them."""
     dataset = _call(index_dataset, store)(store, config.references.source)
     references = _call(sample_references, store)(
         store,
@@ -126,7 +127,12 @@ def make_prototypes(config: RunConfig, store: Store) -> Artifact:
         settings=config.references.crop,
         models=config.models,
     )
-    return _call(postprocess_memory_bank, store)(store, references, bank)
+    prototypes = _call(postprocess_memory_bank, store)(store, references, bank)
+    if is_chosen(config.labeling):
+        _call(choose_guidance_thresh, store)(
+            store, prototypes=prototypes, images_uri=config.references.images, models=config.models
+        )
+    return prototypes
 
 
 def _call(task: Task[P, R], store: Store) -> Callable[P, R]:

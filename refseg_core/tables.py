@@ -116,6 +116,18 @@ class Prototypes(Table):
 
 
 @dataclass(frozen=True, eq=False)
+class GuidanceThresholds(Table):
+    """From which likeness on points are prompted, in one row: of one model's features, and these prototypes."""
+
+    thresh: Array = column(pa.float64(), "cosine with any prototype that a point must exceed")
+    instance_similarity: Array = column(
+        pa.float64(), "cosine that a quarter of its patches exceed in 9 of 10 references, in their whole images"
+    )
+    patch_similarity: Array = column(pa.float64(), "cosine that 40 % of all patches of these images exceed")
+    num_images: Array = column(pa.int64(), "reference images that it was taken from")
+
+
+@dataclass(frozen=True, eq=False)
 class Detections(Table):
     """The labeled instances, by image, then by falling score. Key: image_id, category_id, score."""
 

@@ -88,10 +88,12 @@ def borrowed_labeler(job: LabelJob) -> Iterator[BatchLabeler]:
 @lru_cache(maxsize=1)
 def _labeler(job: LabelJob) -> BatchLabeler:
     store = Store(job.store)
-    _check_weights(job, StoredLabels(store, job.key).recipe_or_error()["weights"])
+    recipe = StoredLabels(store, job.key).recipe_or_error()
+    _check_weights(job, recipe["weights"])
     segmenter, encoder = load_segmenter(job.segmenter, job.device), load_encoder(job.encoder, job.device)
     prototypes = store.load(store.named(job.prototypes), Prototypes)
-    return BatchLabeler(segmenter, encoder, prototypes, job.labeling, job.batches)
+    decided = {name: recipe["settings"][name] for name in ("guidance_thresh",) if name in recipe["settings"]}
+    return BatchLabeler(segmenter, encoder, prototypes, job.labeling.model_copy(update=decided), job.batches)
 
 
 def _check_weights(job: LabelJob, expected: Mapping[str, str]) -> None:

@@ -18,6 +18,7 @@ from refseg_core.settings.labeling_methods import PUBLISHED
 from refseg_core.settings.labeling_paths import LABELING_PATHS
 from refseg_core.tables import GoneLabels, Images
 from refseg_core.versions import combined
+from tasks.models.guidance import guidance_of, is_chosen, with_thresh
 from tasks.models.weights import sha256_of_models
 from tasks.runtime.progress import ProgressStep, report
 from tasks.runtime.retried_task import retried_task
@@ -34,12 +35,16 @@ _GONE_VERSION = 1  # of tables of gone labels
 @retried_task("plan shards")
 def plan_shards(store: Store, *, dataset: Artifact, prototypes: Artifact, spec: LabelSpec) -> LabelPlan:
     """Plans new images, and finds the shards that are not labeled yet."""
+    labeling, inputs = spec.labeling, {"prototypes": prototypes.name}
+    if is_chosen(labeling):
+        guidance = guidance_of(store, prototypes, spec)
+        labeling, inputs["guidance"] = with_thresh(store, guidance, labeling), guidance.name
     of_models = (model_spec(model.model).version for model in (spec.segmenter, spec.encoder))
     recipe = Recipe(
         *LABEL_SHARD,
         version=combined(images.VERSION, preprocessing.VERSION, *of_models),  # whatever the path
-        settings={"images": redact(spec.images), **_deciding(spec.labeling)},
-        inputs={"prototypes": prototypes.name},
+        settings={"images": redact(spec.images), **_deciding(labeling)},
+        inputs=inputs,
         weights=sha256_of_models(spec),
     )
     run = StoredLabels.open(store, recipe)

@@ -1,11 +1,30 @@
-"""Step 4: aggregates the bank into one prototype per category."""
+"""Step 4: aggregates the bank into one prototype per category, and finds from which likeness on to prompt."""
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from refseg_core.errors import DatasetError
+from refseg_core.images import Pixels
+from refseg_core.masks.rle import decode_mask
+from refseg_core.models.preprocessing import resize_to_square, to_unit_range
+from refseg_core.models.protocols import Encoder
+from refseg_core.models.registry import model_spec
 from refseg_core.references import prototypes
-from refseg_core.tables import MemoryBank, Prototypes, References
+from refseg_core.references.guidance_thresh import choose_thresh, instance_similarity, largest_similarity
+from refseg_core.tables import GuidanceThresholds, Images, MemoryBank, Prototypes, References
+from tasks.datasets.reference_images import ReferenceImages
+from tasks.models.guidance import guidance_recipe
+from tasks.models.loading import load_encoder
+from tasks.runtime.progress import ProgressStep, report
 from tasks.runtime.retried_task import retried_task
+from tasks.specs import Models
+from tasks.storage.folder import Folder
+from tasks.store.lineage import memory_bank_of, reference_dataset, references_of
 from tasks.store.steps import POSTPROCESS_MEMORY_BANK
 from tasks.store.store import Artifact, Recipe, Store
+
+_MOST_IMAGES = 64  # that a threshold is taken from: each costs a pass of the encoder
 
 
 @retried_task("postprocess memory bank")
@@ -23,3 +42,50 @@ def _prototypes(references: References, bank: MemoryBank) -> Prototypes:
             "references, or leave the categories out."
         )
     return prototypes.postprocess_memory_bank(bank)
+
+
+@retried_task("choose guidance threshold")
+def choose_guidance_thresh(store: Store, *, prototypes: Artifact, images_uri: str, models: Models) -> Artifact:
+    """Chooses the threshold of the path `guided` by the references in their whole images, of 64 images at most."""
+    return store.make(
+        guidance_recipe(prototypes, models), lambda: [_choose(store, prototypes, Folder(images_uri), models)]
+    )
+
+
+@torch.inference_mode()
+def _choose(store: Store, prototypes: Artifact, folder: Folder, models: Models) -> GuidanceThresholds:
+    references = store.load(references_of(store, prototypes), References)
+    bank = store.load(memory_bank_of(store, prototypes), MemoryBank)
+    listed = store.load(reference_dataset(store, prototypes), Images)
+    reference_images = ReferenceImages(folder, listed, references)
+    encoder = load_encoder(models.encoder, models.device)
+    size = model_spec(models.segmenter.model).architecture.image_size
+    prototypes_KC = torch.from_numpy(store.load(prototypes, Prototypes).prototype.copy()).to(encoder.device)
+    names = sorted(set(references.file_name))
+    names = names[:: -(-len(names) // _MOST_IMAGES)]
+    report(ProgressStep.CHOOSE_GUIDANCE, total=len(names))
+    instances: list[float] = []
+    patches: list[Tensor] = []
+    for name in names:
+        features_PC = _encode(encoder, reference_images.read(name), size)
+        patches.append(largest_similarity(features_PC, prototypes_KC).cpu())
+        instances += _instances(features_PC, references[references.file_name == name], bank)
+        report(ProgressStep.CHOOSE_GUIDANCE, advanced=1)
+    return choose_thresh(instances, patches)
+
+
+def _encode(encoder: Encoder, image_HW3: Pixels, size: int) -> Tensor:
+    """Returns the features of a whole image as the labeler sees them, float32 [P, C]."""
+    pixels = to_unit_range(resize_to_square(image_HW3, size))
+    return encoder(pixels[None].to(encoder.device)).float()[0]
+
+
+def _instances(features_PC: Tensor, references: References, bank: MemoryBank) -> list[float]:
+    """Returns how alike their categories the references of an image are; without those that the bank left out."""
+    row_of = {key: row for row, key in enumerate(zip(bank.category_id.tolist(), bank.shot.tolist(), strict=True))}
+    keys = zip(references.category_id.tolist(), references.shot.tolist(), references.mask_rle, strict=True)
+    return [
+        instance_similarity(features_PC, np.asarray(decode_mask(mask)), bank, row_of[category, shot])
+        for category, shot, mask in keys
+        if (category, shot) in row_of
+    ]

@@ -45,6 +45,7 @@ from refseg_core.models.acceleration import half, tensor_cores
 from refseg_core.models.compilation import can_compile, compiled
 from refseg_core.models.preprocessing import resize_to_square, to_unit_range
 from refseg_core.models.protocols import Encoder, ImageEmbedding, Segmenter
+from refseg_core.references.guidance_thresh import USUAL
 from refseg_core.settings import BatchSettings, LabelingSettings
 from refseg_core.settings.labeling_methods import MethodParts
 from refseg_core.settings.labeling_paths import LABELING_PATHS
@@ -134,14 +135,19 @@ class BatchLabeler:
         self._encode: Callable[[Tensor], Tensor] = compiled(encoder, wanted=is_compiled)
         size = segmenter.architecture.image_size
         grid_N2 = point_grid(self.settings.points_per_side, size, segmenter.device)
-        thresh = self.settings.guidance_thresh if self._path.is_guided else None
-        self._guidance = Guidance(grid_N2, size, self.prototypes_KC, thresh=thresh)
+        self._guidance = Guidance(grid_N2, size, self.prototypes_KC, thresh=self._guidance_thresh())
         self._decoder = segmenter.point_decoder(is_compiled=is_compiled)
         self._source = source or self._grid_source(grid_N2)
         self._second_look = SecondLook(
             encoder, self.prototypes_KC, batch=self._batches.crops, part_penalty=self.settings.parts.part_penalty
         )
         self._stage = stage
+
+    def _guidance_thresh(self) -> float | None:
+        """Returns the threshold of the path. Whoever has the references has put a number in the place of 'auto'."""
+        if not self._path.is_guided or self.settings.guidance_thresh is None:
+            return None
+        return USUAL if self.settings.guidance_thresh == "auto" else self.settings.guidance_thresh
 
     def _grid_source(self, grid_N2: Tensor) -> ProposalSource:
         decoder, batch, thresh = self._decoder, self._batches.points, self.settings.pred_iou_thresh

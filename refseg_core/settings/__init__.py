@@ -90,13 +90,11 @@ class LabelingSettings(Settings):
     points_per_side: int = Field(
         32, ge=1, le=256, description="Points along one side of the grid of prompts; 32 makes 1024 prompts."
     )
-    guidance_thresh: float | None = Field(
-        0.25,
-        ge=-1,
-        le=1,
+    guidance_thresh: Annotated[float, Field(ge=-1, le=1)] | Literal["auto"] | None = Field(
+        "auto",
         description="For the path 'guided': points are prompted where the cosine of the image's features with any "
-        "prototype exceeds this; null: everywhere. Lower: more prompts. With DINOv2 S, 0.25 loses no objects of any "
-        "size; at 0.30 small ones begin to be lost.",
+        "prototype exceeds this; null: everywhere. Lower: more prompts. 'auto': between 0.15 and 0.30, chosen by the "
+        "references (0.20 in the library). With DINOv2 S and few categories small objects are lost at 0.25.",
     )
     pred_iou_thresh: float = Field(
         0.4, ge=0, le=1, description="Proposals need a predicted IoU above this. Lower: more, worse masks."

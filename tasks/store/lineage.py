@@ -16,7 +16,12 @@ def reference_dataset(store: Store, prototypes: Artifact) -> Artifact:
 
 def references_of(store: Store, prototypes: Artifact) -> Artifact:
     """Returns the references, with masks, that the prototypes were made from."""
-    return _follow(store, _follow(store, prototypes, "memory_bank"), "references")
+    return _follow(store, memory_bank_of(store, prototypes), "references")
+
+
+def memory_bank_of(store: Store, prototypes: Artifact) -> Artifact:
+    """Returns the memory bank that the prototypes were made from."""
+    return _follow(store, prototypes, "memory_bank")
 
 
 def reachable(roots: Collection[str], manifests: Mapping[str, Mapping[str, Any]]) -> set[str]:

@@ -18,7 +18,7 @@ from flows.errors import ShardsFailedError
 from flows.pipeline import RunResult, build_bank, evaluate_labels, label_targets, run_pipeline
 from refseg_core.errors import ConfigurationError, DatasetError
 from refseg_core.references import sampling
-from refseg_core.tables import Detections, Images, LabeledImages, Metrics, Prototypes, References
+from refseg_core.tables import Detections, GuidanceThresholds, Images, LabeledImages, Metrics, Prototypes, References
 from tasks import label_shard as label_module
 from tasks.datasets.image_reader import ReadImage, read_images
 from tasks.label_shard import label_shard
@@ -102,6 +102,19 @@ def test_a_run_makes_prototypes_labels_and_metrics_and_again_it_makes_nothing(
     assert again.plan.pending == ()
     assert labeled_names == []
     assert _contents(config) == before
+
+
+def test_guided_prompts_take_their_threshold_from_the_references(project: Project, refseg: Callable[..., str]) -> None:
+    project.content["labeling"]["path"] = "guided"
+    file = project.write_config()
+    assert "% of the points prompted" in refseg("run", file)
+    store = Store(project.config.store)
+    (guidance,) = store.manifests("guidance")
+    (thresh,) = store.load(store.named(f"guidance/{guidance['key']}"), GuidanceThresholds).thresh.tolist()
+    (labels,) = store.manifests("labels", "recipe.json")
+    assert labels["settings"]["guidance_thresh"] == thresh
+    refseg("run", file)
+    assert len(store.manifests("guidance")) == len(store.manifests("labels", "recipe.json")) == 1
 
 
 def test_new_and_changed_images_are_labeled_and_no_others(

@@ -1,15 +1,22 @@
-"""Each category becomes one unit vector, or an error that names it."""
+"""Each category becomes one unit vector, or an error that names it; the references choose the threshold of prompts."""
 
 import numpy as np
 import pytest
 
-from refseg_core.errors import DatasetError
-from refseg_core.settings import SamplingSettings
-from refseg_core.tables import MemoryBank, Prototypes
-from tasks.postprocess_memory_bank import postprocess_memory_bank
-from tasks.store.store import Recipe
+from refseg_core.errors import DatasetError, StoreError
+from refseg_core.references.guidance_thresh import HIGHEST, LOWEST
+from refseg_core.settings import LabelingSettings, SamplingSettings
+from refseg_core.table_schema import Table
+from refseg_core.tables import GuidanceThresholds, MemoryBank, Prototypes
+from tasks import postprocess_memory_bank as module
+from tasks.postprocess_memory_bank import choose_guidance_thresh, postprocess_memory_bank
+from tasks.runtime.progress import Progress, ProgressStep, listening
+from tasks.store.garbage import find_garbage
+from tasks.store.label_store import StoredLabels
+from tasks.store.store import Artifact, Recipe
 from tests.support.projects.project import CATEGORIES
-from tests.support.projects.steps import Steps
+from tests.support.projects.steps import Steps, forbid
+from tests.support.samples import table_rows
 
 pytest_plugins = ["tests.support.projects.tiny_project"]
 
@@ -29,3 +36,73 @@ def test_a_category_that_lost_all_its_references_is_an_error_that_names_it(steps
     left = steps.store.make(Recipe("test", "memory_bank", version=1), lambda: [bank[bank.category_id == 8]])
     with pytest.raises(DatasetError, match=r"\[3\]"):
         postprocess_memory_bank.fn(steps.store, references, left)
+
+
+# --- the threshold of guided prompts ---------------------------------------------------------------------------------
+
+_GUIDED = LabelingSettings(path="guided", points_per_side=3, pred_iou_thresh=0)
+
+
+def _choose(steps: Steps, prototypes: Artifact) -> Artifact:
+    images, models = steps.config.references.images, steps.config.models
+    return choose_guidance_thresh.fn(steps.store, prototypes=prototypes, images_uri=images, models=models)
+
+
+def test_a_threshold_is_chosen_once_for_prototypes(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
+    prototypes = steps.prototypes()
+    heard: list[Progress] = []
+    with listening(heard.append):
+        guidance = _choose(steps, prototypes)
+    chosen = steps.store.load(guidance, GuidanceThresholds)
+    assert LOWEST <= chosen.thresh[0] <= HIGHEST
+    chose = [one for one in heard if one.step == ProgressStep.CHOOSE_GUIDANCE]
+    assert sum(one.advanced for one in chose) == chose[0].total == chosen.num_images[0] > 0
+    assert steps.manifest(guidance)["inputs"] == {"prototypes": prototypes.name}
+    forbid(monkeypatch, module, "load_encoder")
+    assert _choose(steps, prototypes) == guidance
+
+
+def test_of_many_reference_images_some_choose_the_threshold(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
+    prototypes = steps.prototypes()
+    monkeypatch.setattr(module, "_MOST_IMAGES", 1)
+    assert steps.store.load(_choose(steps, prototypes), GuidanceThresholds).num_images.tolist() == [1]
+
+
+def test_guided_labels_are_made_with_the_threshold_that_the_references_chose(steps: Steps) -> None:
+    prototypes = steps.prototypes()
+    guidance = _choose(steps, prototypes)
+    (thresh,) = steps.store.load(guidance, GuidanceThresholds).thresh.tolist()
+    plan = steps.plan(prototypes, labeling=_GUIDED)
+    recipe = StoredLabels(steps.store, plan.key).recipe_or_error()
+    assert recipe["settings"]["guidance_thresh"] == thresh
+    assert recipe["inputs"] == {"prototypes": prototypes.name, "guidance": guidance.name}
+    steps.label(prototypes, plan, labeling=_GUIDED)
+    given = _GUIDED.model_copy(update={"guidance_thresh": thresh})
+    same = steps.plan(prototypes, labeling=given)
+    steps.label(prototypes, same, labeling=given)
+    for ours, theirs in zip(steps.labels(plan), steps.labels(same), strict=True):
+        assert table_rows(ours, without=_times(ours)) == table_rows(theirs, without=_times(theirs))
+    assert find_garbage(steps.store, min_age_hours=0) == []
+
+
+def _times(table: Table) -> list[str]:
+    return [name for name in ("seconds",) if hasattr(table, name)]
+
+
+def test_what_was_chosen_decides_and_not_what_the_job_says(steps: Steps) -> None:
+    """A job carries 'auto'; the number is in the recipe of the labels."""
+    prototypes = steps.prototypes()
+    nothing = _GUIDED.model_copy(update={"guidance_thresh": 1.0})
+    plan = steps.plan(prototypes, labeling=nothing)
+    steps.label(prototypes, plan, labeling=_GUIDED)
+    assert steps.labels(plan)[1].num_prompts.tolist() == [0] * 5
+
+
+def test_planning_without_a_threshold_says_how_to_choose_it(steps: Steps) -> None:
+    with pytest.raises(StoreError, match=r"has no threshold for prototypes/\w+ yet.*refseg bank"):
+        steps.plan(steps.prototypes(), labeling=_GUIDED)
+
+
+def test_other_paths_need_no_threshold(steps: Steps) -> None:
+    plan = steps.plan(steps.prototypes(), labeling=LabelingSettings(path="exact"))
+    assert "guidance" not in StoredLabels(steps.store, plan.key).recipe_or_error()["inputs"]

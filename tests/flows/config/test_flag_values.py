@@ -24,7 +24,7 @@ def test_a_path_may_be_there_several_times_with_other_keys() -> None:
     names = ["guided:guidance_thresh=0.2", "guided:guidance_thresh=0.3", "guided"]
     variants = parse_variants(",".join(names), _SETTINGS)
     assert list(variants) == names
-    assert [one.guidance_thresh for one in variants.values()] == [0.2, 0.3, 0.25]
+    assert [one.guidance_thresh for one in variants.values()] == [0.2, 0.3, "auto"]
 
 
 @pytest.mark.parametrize(

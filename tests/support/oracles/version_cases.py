@@ -33,6 +33,7 @@ from refseg_core.models.dinov2 import DINOv2
 from refseg_core.models.point_decoder import PointDecoder
 from refseg_core.models.preprocessing import normalize, resize_to_square, to_unit_range
 from refseg_core.models.sam2 import SAM2
+from refseg_core.references.guidance_thresh import choose_thresh, instance_similarity, largest_similarity
 from refseg_core.references.memory_bank import crop_reference, encode_references
 from refseg_core.references.prototypes import postprocess_memory_bank
 from refseg_core.references.sampling import sample_references
@@ -262,6 +263,23 @@ def _memory_bank() -> list[float]:
     return [encoded.foreground_weight, *_moments(crop.image_3EE, torch.from_numpy(encoded.feature_C))]
 
 
+def _guidance_thresh() -> list[float]:
+    bank = MemoryBank(
+        category_id=np.array([1, 1, 4]),
+        shot=np.array([0, 1, 0]),
+        foreground_weight=np.ones(3, dtype=np.float32),
+        feature=_values(3, 8).numpy(),
+    )
+    mask = np.zeros((30, 40), dtype=bool)
+    mask[5:25, 5:30] = True
+    features = [_values(25, 8, seed=seed) for seed in range(3)]
+    similarities = [instance_similarity(one, mask, bank, row) for row, one in enumerate(features)]
+    prototypes = nn.functional.normalize(_values(3, 8, seed=2), dim=1)
+    low, high = ([torch.full((9,), value) for _ in range(2)] for value in (0.1, 0.28))
+    chosen = [choose_thresh(given, patches).thresh[0] for patches in (low, high) for given in ([0.9], [0.22], [0.0])]
+    return [*similarities, *_moments(largest_similarity(features[0], prototypes)), *chosen]
+
+
 def _prototypes() -> list[float]:
     bank = MemoryBank(
         category_id=np.array([1, 1, 4]),
@@ -318,6 +336,7 @@ CASES: dict[str, Callable[[], list[float]]] = {
     "models.point_decoder.decoder": _point_decoder,
     "models.preprocessing": _preprocessing,
     "models.sam2": _sam2,
+    "references.guidance_thresh": _guidance_thresh,
     "references.memory_bank": _memory_bank,
     "references.prototypes": _prototypes,
     "references.sampling": _sampling,
