@@ -111,7 +111,10 @@ def _refuse_misplaced_flags(context: click.Context) -> None:
 @bench.command()
 @_bench_options
 def scale(*, out: str, **what: Any) -> None:
-    """Measure how cost grows with points, categories (20, 80, 1203), image size, references and images."""
+    """Measure how cost grows with points, image size, references and images.
+
+    On the path `guided` also with categories (1, 3, 10, 60, 1203) and with the share of images that hold any.
+    """
     from flows.terminal import progress_bars
 
     folder = made_folder(out)

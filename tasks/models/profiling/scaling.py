@@ -10,18 +10,22 @@ import torch
 from refseg_core.images import Pixels
 from refseg_core.labeling.batch_labeler import BatchLabeler
 from refseg_core.labeling.image_labels import ImageLabels
+from refseg_core.references.guidance_thresh import USUAL
 from refseg_core.references.memory_bank import crop_reference, encode_references
 from refseg_core.settings import ReferenceSettings
+from refseg_core.tables import Prototypes
 from tasks.datasets.demo_files import demo_images
-from tasks.models.profiling.inputs import Inputs, random_prototypes
+from tasks.models.profiling.inputs import Inputs
 from tasks.models.profiling.stopwatch import finish
 from tasks.runtime.progress import ProgressStep, report
 
 _POINTS_PER_SIDE = (8, 16, 32)
-_CATEGORIES = (20, 80, 1203)
+_CATEGORIES = (1, 3, 10, 60, 1203)
 _SIDES = (480, 1080, 2160)
 _REFERENCES = (1, 4, 16)
 _IMAGES = (1, 2, 4)
+_QUARTERS = (1, 2, 3, 4)  # of the images, which hold what is looked for
+_ITS_OWN = 0.9  # cosine that only patches reach which prototypes were made of
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,8 @@ def measure_growth(inputs: Inputs) -> list[Growth]:
     """Varies one thing at a time; all else is as the inputs have it."""
     series: dict[str, tuple[Sequence[int], Callable[[int], float]]] = {
         "points": (_POINTS_PER_SIDE, lambda side: _of_points(inputs, side)),
-        "categories": (_CATEGORIES, lambda number: _of_categories(inputs, number)),
+        "categories, guided": (_CATEGORIES, lambda number: _of_categories(inputs, number)),
+        "quarters of images that hold any, guided": (_QUARTERS, lambda number: _of_quarters(inputs, number)),
         "image side (px)": (_SIDES, lambda side: _of_size(inputs, side)),
         "references": (_REFERENCES, lambda number: _of_references(inputs, number)),
         "images": (_IMAGES, lambda number: _of_images(inputs, number)),
@@ -64,8 +69,27 @@ def _of_points(inputs: Inputs, side: int) -> float:
 
 
 def _of_categories(inputs: Inputs, number: int) -> float:
-    prototypes = random_prototypes(number, inputs.prototypes.prototype.shape[1])
-    return _seconds_per_image(replace(inputs, prototypes=prototypes), [_image(480)])
+    return _seconds_per_image(_guided(inputs, number, USUAL), [_image(480)])
+
+
+def _of_quarters(inputs: Inputs, number: int) -> float:
+    images = [_image(480)] * number + [np.full((480, 480, 3), 128, dtype=np.uint8)] * (len(_QUARTERS) - number)
+    return _seconds_per_image(_guided(inputs, 1, _ITS_OWN), images)
+
+
+def _guided(inputs: Inputs, num_categories: int, thresh: float) -> Inputs:
+    """Looks for patches of the drawn scene: each of as many categories is one of them, drawn with replacement."""
+    labeler = BatchLabeler(inputs.segmenter, inputs.encoder, inputs.prototypes, inputs.labeling, inputs.batches)
+    (encoded,) = labeler.encode([labeler.to_frame(_image(480))])
+    patches = torch.nn.functional.normalize(encoded.features_PC, dim=1).cpu().numpy()
+    rows = np.random.default_rng(num_categories).integers(0, len(patches), num_categories)
+    prototypes = Prototypes(
+        category_id=np.arange(1, num_categories + 1),
+        num_references=np.ones(num_categories, dtype=np.int64),
+        prototype=patches[rows],
+    )
+    labeling = inputs.labeling.model_copy(update={"path": "guided", "guidance_thresh": thresh})
+    return replace(inputs, prototypes=prototypes, labeling=labeling)
 
 
 def _of_size(inputs: Inputs, side: int) -> float:

@@ -62,7 +62,10 @@ def test_growth_is_measured(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["bench", "scale", "--out", str(tmp_path)])
     assert result.exit_code == 0, result.output
     series = {each["varied"]: each for each in json.loads((tmp_path / "scale.json").read_text())["series"]}
-    assert series["categories"]["values"] == [20, 80, 1203]
+    assert series["categories, guided"]["values"] == [1, 3, 10, 60, 1203]
+    held = series["quarters of images that hold any, guided"]
+    assert held["values"] == [1, 2, 3, 4]
+    assert held["seconds"][0] < held["seconds"][-1]  # three of four images never reach the segmenter
     assert series["points"]["values"] == [64, 256, 1024]
     assert all(min(each["seconds"]) > 0 for each in series.values())
     assert (tmp_path / "scale.png").exists()
