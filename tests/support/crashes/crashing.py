@@ -271,7 +271,7 @@ def _doings() -> dict[str, tuple[Any, str]]:
         "delete": (folder.Folder, "delete"),
         "read": (folder.Folder, "read"),
         "call": (folder, "with_retries"),
-        "label": (BatchLabeler, "find"),
+        "label": (BatchLabeler, "encode"),  # of a batch, here of one image
         "write": (sys.modules[__name__], "_written"),
         "rename": (Path, "replace"),
         "download": (sys.modules[__name__], "_downloaded"),
