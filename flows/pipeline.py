@@ -126,6 +126,7 @@ def make_prototypes(config: RunConfig, store: Store) -> Artifact:
         images_uri=config.references.images,
         settings=config.references.crop,
         models=config.models,
+        all_views=config.labeling.parts.all_views,
     )
     prototypes = _call(postprocess_memory_bank, store)(store, references, bank)
     if is_chosen(config.labeling):

@@ -2,9 +2,12 @@
 
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from refseg_core import images
 from refseg_core.errors import UnusableReferenceError
@@ -13,8 +16,17 @@ from refseg_core.models import preprocessing
 from refseg_core.models.protocols import Encoder
 from refseg_core.models.registry import model_spec
 from refseg_core.references import memory_bank
-from refseg_core.references.memory_bank import Crop, EncodedReference, crop_reference, encode_references
+from refseg_core.references.memory_bank import (
+    Crop,
+    EncodedReference,
+    crop_reference,
+    encode_image,
+    encode_references,
+    encode_views,
+    pool,
+)
 from refseg_core.settings import ReferenceSettings
+from refseg_core.table_schema import Table
 from refseg_core.tables import Images, MemoryBank, References
 from refseg_core.versions import combined
 from tasks.datasets.reference_images import ReferenceImages
@@ -40,61 +52,82 @@ def fill_memory_bank(
     images_uri: str,
     settings: ReferenceSettings,
     models: Models,
+    all_views: bool = False,
 ) -> Artifact:
-    """Encodes the references, each into one vector."""
+    """Encodes the references, each into one vector; `all_views`: the mean of three, as `encode_views` says."""
     table = store.load(references, References)
     reference_images = ReferenceImages(Folder(images_uri), store.load(dataset, Images), table)
     encoder_version = model_spec(models.encoder.model).version
     recipe = Recipe(
         *FILL_MEMORY_BANK,
         version=combined(images.VERSION, preprocessing.VERSION, encoder_version, memory_bank.VERSION),
-        settings=settings.model_dump(mode="json"),
+        settings=settings.model_dump(mode="json") | ({"views": memory_bank.VIEWS_VERSION} if all_views else {}),
         inputs={"references": references.name, "images": reference_images.content()},
         weights={"encoder": weights_sha256(models.encoder.model, models.encoder.weights)},
     )
-    return store.make(
-        recipe, lambda: [_encode(table, reference_images, load_encoder(models.encoder, models.device), settings)]
-    )
+
+    def bank() -> list[Table]:
+        encoder = load_encoder(models.encoder, models.device)
+        return [_encode(table, _Crops(reference_images, encoder, settings, all_views), encoder)]
+
+    return store.make(recipe, bank)
+
+
+class _Prepared(NamedTuple):
+    """A reference's crop and, where all views are wanted, its feature in the whole image."""
+
+    crop: Crop
+    in_image_C: Tensor | None
+
+
+@dataclass(frozen=True)
+class _Crops:
+    """Cuts references out of their images."""
+
+    images: ReferenceImages
+    encoder: Encoder
+    settings: ReferenceSettings
+    all_views: bool
+
+    def __call__(self, references: References) -> Iterator[tuple[int, _Prepared | UnusableReferenceError]]:
+        """Yields each reference, or why it is of no use, image by image, so that each image is read once."""
+        for file_name in sorted(set(references.file_name)):
+            pixels = self.images.read(file_name)
+            features_PC = encode_image(self.encoder, pixels) if self.all_views else None
+            for row in np.flatnonzero(references.file_name == file_name).tolist():
+                mask, box = decode_mask(references.mask_rle[row]), references.box_xyxy[row]
+                ratio, size = self.settings.context_ratio, self.encoder.architecture.image_size
+                try:
+                    crop = crop_reference(pixels, mask, box, context_ratio=ratio, size=size)
+                except UnusableReferenceError as error:
+                    yield row, error
+                    continue
+                yield row, _Prepared(crop, None if features_PC is None else pool(features_PC, torch.from_numpy(mask)))
 
 
 @torch.inference_mode()
-def _encode(
-    references: References, reference_images: ReferenceImages, encoder: Encoder, settings: ReferenceSettings
-) -> MemoryBank:
+def _encode(references: References, prepare: _Crops, encoder: Encoder) -> MemoryBank:
     report(ProgressStep.FILL_MEMORY_BANK, total=len(references))
     encoded: dict[int, EncodedReference] = {}
-    waiting: dict[int, Crop] = {}
-    for row, crop in _crops(references, reference_images, encoder, settings):
+    waiting: dict[int, _Prepared] = {}
+    for row, prepared in prepare(references):
         report(ProgressStep.FILL_MEMORY_BANK, advanced=1)
-        if isinstance(crop, UnusableReferenceError):
-            _warn_left_out(references, row, str(crop))
+        if isinstance(prepared, UnusableReferenceError):
+            _warn_left_out(references, row, str(prepared))
             continue
-        waiting[row] = crop
+        waiting[row] = prepared
         if len(waiting) == _CROPS_PER_BATCH:
-            encoded |= _encode_batch(encoder, waiting)
+            encoded |= _encode_batch(encoder, waiting, all_views=prepare.all_views)
             waiting = {}
     if waiting:
-        encoded |= _encode_batch(encoder, waiting)
+        encoded |= _encode_batch(encoder, waiting, all_views=prepare.all_views)
     return _bank(references, encoded, encoder.architecture.embed_dim)
 
 
-def _crops(
-    references: References, reference_images: ReferenceImages, encoder: Encoder, settings: ReferenceSettings
-) -> Iterator[tuple[int, Crop | UnusableReferenceError]]:
-    """Yields each reference's crop, or why there is none, image by image, so that each image is read once."""
-    for file_name in sorted(set(references.file_name)):
-        pixels = reference_images.read(file_name)
-        for row in np.flatnonzero(references.file_name == file_name).tolist():
-            mask, box = decode_mask(references.mask_rle[row]), references.box_xyxy[row]
-            ratio, size = settings.context_ratio, encoder.architecture.image_size
-            try:
-                yield row, crop_reference(pixels, mask, box, context_ratio=ratio, size=size)
-            except UnusableReferenceError as error:
-                yield row, error
-
-
-def _encode_batch(encoder: Encoder, crops: dict[int, Crop]) -> dict[int, EncodedReference]:
-    return dict(zip(crops, encode_references(encoder, list(crops.values())), strict=True))
+def _encode_batch(encoder: Encoder, waiting: dict[int, _Prepared], *, all_views: bool) -> dict[int, EncodedReference]:
+    crops, in_image = map(list, zip(*waiting.values(), strict=True))
+    encoded = encode_references(encoder, crops)
+    return dict(zip(waiting, encode_views(encoder, encoded, crops, in_image) if all_views else encoded, strict=True))
 
 
 def _bank(references: References, encoded: dict[int, EncodedReference], channels: int) -> MemoryBank:

@@ -17,6 +17,7 @@ from flows.config.loading import load_config
 from flows.config.run_config import RunConfig
 
 if TYPE_CHECKING:
+    from refseg_core.settings import LabelingSettings
     from tasks.models.profiling.inputs import Inputs
     from tasks.store.store import Artifact
 
@@ -64,13 +65,13 @@ def accuracy(
         file = config_file or demo_config(Path(place))
         config = load_config(file, {} if device == "auto" else {"device": device})
         chosen = parse_variants(variants, config.labeling)
-        inputs_of, artifacts = _inputs(config, chosen_seeds, shots, num_images)
+        inputs_of, artifacts = _inputs(config, chosen, chosen_seeds, shots, num_images)
         from tasks.models.profiling.variants import key_of, label_and_compare
 
         parts = folder / f"accuracy-{key_of(config.models, chosen, artifacts, num_images)}"
         if parts.exists():
             messages.print(f"Going on with the images in {parts}; remove it to begin anew.", style="dim")
-        comparison = label_and_compare(inputs_of, chosen, str(parts), num_timed)
+        comparison = label_and_compare(inputs_of, str(parts), num_timed)
     from flows.reports.accuracy_report import report_accuracy
 
     report_accuracy(comparison, folder)
@@ -78,9 +79,13 @@ def accuracy(
 
 
 def _inputs(
-    config: RunConfig, seeds: Sequence[int], shots: int, num_images: int | None
-) -> tuple[dict[int, "Inputs"], dict[str, "Artifact"]]:
-    """Returns the images and models with each seed's prototypes, and the artifacts that they come from, by name."""
+    config: RunConfig,
+    variants: dict[str, "LabelingSettings"],
+    seeds: Sequence[int],
+    shots: int,
+    num_images: int | None,
+) -> tuple[dict[str, dict[int, "Inputs"]], dict[str, "Artifact"]]:
+    """Returns what each variant labels with each seed's prototypes, and the artifacts it comes from, by name."""
     from flows.config.preflight import check
     from flows.pipeline import make_prototypes
     from flows.study import plan_study
@@ -91,10 +96,15 @@ def _inputs(
     configs = plan_study(config, seeds, [shots])
     check(configs[0])
     store = Store(config.store)
-    dataset = index_dataset.fn(store, config.targets.source, conventions=config.conventions)
-    prototypes = {seed: make_prototypes(one, store) for seed, one in zip(seeds, configs, strict=True)}
-    inputs = {
-        seed: inputs_of_run(store, dataset=dataset, prototypes=one, spec=config.label_spec, num_images=num_images)
-        for seed, one in prototypes.items()
-    }
-    return inputs, {"dataset": dataset, **{f"seed {seed}": one for seed, one in prototypes.items()}}
+    artifacts = {"dataset": index_dataset.fn(store, config.targets.source, conventions=config.conventions)}
+    inputs: dict[str, dict[int, Inputs]] = {}
+    for name, settings in variants.items():
+        spec = config.label_spec.model_copy(update={"labeling": settings})
+        for seed, one in zip(seeds, configs, strict=True):
+            prototypes = make_prototypes(one.model_copy(update={"labeling": settings}), store)
+            artifacts[f"{name}, seed {seed}"] = prototypes
+            own = inputs_of_run(
+                store, dataset=artifacts["dataset"], prototypes=prototypes, spec=spec, num_images=num_images
+            )
+            inputs.setdefault(name, {})[seed] = own
+    return inputs, artifacts

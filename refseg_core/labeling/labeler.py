@@ -17,7 +17,15 @@ from refseg_core.models.acceleration import pick_device
 from refseg_core.models.checkpoints import read_state
 from refseg_core.models.protocols import Encoder, Segmenter
 from refseg_core.models.registry import build_encoder, build_segmenter, recognize
-from refseg_core.references.memory_bank import EncodedReference, crop_reference, encode_references
+from refseg_core.references.memory_bank import (
+    Crop,
+    EncodedReference,
+    crop_reference,
+    encode_image,
+    encode_references,
+    encode_views,
+    pool,
+)
 from refseg_core.references.prototypes import postprocess_memory_bank
 from refseg_core.references.segmentation import segment_boxes, segment_points
 from refseg_core.references.validation import check_mask
@@ -143,12 +151,19 @@ class Labeler:
     ) -> EncodedReference:
         ratio, size = self._reference_settings.context_ratio, self._encoder.architecture.image_size
         crop = crop_reference(pixels, mask_HW, box_xyxy, context_ratio=ratio, size=size)
-        (encoded,) = encode_references(self._encoder, [crop])
+        (encoded,) = self._encoded_crop(pixels, mask_HW, crop)
         if encoded.foreground_weight == 0:
             raise UnusableReferenceError(
                 "The reference's mask is too thin for the encoder's patches. Give a larger or thicker instance."
             )
         return encoded
+
+    def _encoded_crop(self, pixels: npt.NDArray[np.uint8], mask_HW: Masks, crop: Crop) -> list[EncodedReference]:
+        encoded = encode_references(self._encoder, [crop])
+        if not self._settings.parts.all_views:
+            return encoded
+        in_image = pool(encode_image(self._encoder, pixels), torch.from_numpy(mask_HW))
+        return encode_views(self._encoder, encoded, [crop], [in_image])
 
     def _build(self) -> BatchLabeler:
         if not self._encoded:

@@ -19,10 +19,10 @@ from refseg_core.labeling.batching import BatchSize, in_batches
 from refseg_core.masks.boxes import mask_boxes
 from refseg_core.models.preprocessing import to_unit_range
 from refseg_core.models.protocols import Encoder
+from refseg_core.settings.labeling_methods import SMALL_GRID
 
 VERSION = 1  # of similarities after a second look
 
-_GRID = 16  # patches along one side of a crop
 _CONTEXT = 0.2  # how much larger a crop is than the longer side of its box, as crops of references are
 _SAMPLES = 4  # points of the mask along one side of a patch; the share of them inside is the patch's weight
 _LEAST_WEIGHT = 0.5  # patches; a mean over less says nothing
@@ -65,9 +65,9 @@ class SecondLook:
         self, image_HW3: npt.NDArray[np.uint8], squares: list[_Square], masks_nGG: Tensor, similarity_nK: Tensor
     ) -> Tensor:
         weights_nP = _patch_weights(masks_nGG, squares, image_HW3.shape[:2])
-        side = self._encoder.architecture.image_size * _GRID // self._encoder.architecture.grid_size
+        side = self._encoder.architecture.image_size * SMALL_GRID // self._encoder.architecture.grid_size
         crops_n3EE = torch.stack([_crop(image_HW3, square, side) for square in squares]).to(similarity_nK.device)
-        features_nPC = self._encoder(crops_n3EE, grid_size=_GRID).float()
+        features_nPC = self._encoder(crops_n3EE, grid_size=SMALL_GRID).float()
         inside_nK, outside_nK = (self._likeness(weight, features_nPC) for weight in (weights_nP, 1 - weights_nP))
         has_mask_n1 = weights_nP.sum(dim=1, keepdim=True) >= _LEAST_WEIGHT
         mean_nK = torch.where(has_mask_n1, (similarity_nK + inside_nK) / 2, similarity_nK)
@@ -106,7 +106,7 @@ def _patch_weights(masks_nGG: Tensor, squares: list[_Square], size: tuple[int, i
     corners_n4 = torch.tensor(squares, device=masks_nGG.device) / torch.tensor(
         (width, height, width, height), device=masks_nGG.device
     )
-    along = (torch.arange(_GRID * _SAMPLES, device=masks_nGG.device) + 0.5) / (_GRID * _SAMPLES)
+    along = (torch.arange(SMALL_GRID * _SAMPLES, device=masks_nGG.device) + 0.5) / (SMALL_GRID * _SAMPLES)
     first_n12, last_n12 = corners_n4[:, None, :2], corners_n4[:, None, 2:]
     places_nX2 = (first_n12 + (last_n12 - first_n12) * along[:, None]) * 2 - 1
     x_nX, y_nX = places_nX2.unbind(dim=-1)

@@ -1,12 +1,13 @@
 """Step 3: encodes references into the memory bank. Method, sections 3.2, 3.3, 4 and 5.
 
 One vector per reference is kept, the mask-weighted mean of its patch features: all that prototypes need, a
-thousandth of the features' size.
+thousandth of the features' size. Published is one view of a reference, a large crop. Masks are compared as they appear
+in the whole image and, at a second look, in a small crop; `encode_views` sees the reference in these ways, too.
 
 Shapes: H, W reference image (px), E encoder frame side (px), g patch grid side, P = g * g patches, C channels.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,11 +17,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from refseg_core.errors import UnusableReferenceError
-from refseg_core.models.preprocessing import to_unit_range
+from refseg_core.models.preprocessing import resize_to_square, to_unit_range
 from refseg_core.models.protocols import Encoder
 from refseg_core.references.validation import check_box, check_mask
+from refseg_core.settings.labeling_methods import SMALL_GRID
 
 VERSION = 1  # of crops and of what is kept of their features
+VIEWS_VERSION = 1  # of the mean over views
+
+_LEAST_WEIGHT = 0.5  # patches; a view in which a mask has less says nothing
 
 
 class Crop(NamedTuple):
@@ -90,3 +95,43 @@ def encode_references(encoder: Encoder, crops: list[Crop]) -> list[EncodedRefere
         EncodedReference(feature, float(weight))
         for feature, weight in zip(means_RC.cpu().numpy(), sums_R.cpu().numpy(), strict=True)
     ]
+
+
+def encode_views(
+    encoder: Encoder, references: list[EncodedReference], crops: list[Crop], in_image: list[Tensor | None]
+) -> list[EncodedReference]:
+    """Returns the references with the mean of three views: as encoded, in a small crop, and in the whole image.
+
+    `in_image`: what `pool` gives of the features of the image that each lies in. A view in which the mask vanishes is
+    left out.
+    """
+    small_RPC = encoder(torch.stack([_small(crop.image_3EE, encoder) for crop in crops]), grid_size=SMALL_GRID)
+    views = [
+        (torch.from_numpy(reference.feature_C), pool(features_PC, crop.mask_EE), whole_C)
+        for reference, features_PC, crop, whole_C in zip(references, small_RPC, crops, in_image, strict=True)
+    ]
+    means = [torch.stack([view.cpu() for view in seen if view is not None]).mean(dim=0).numpy() for seen in views]
+    return [replace(reference, feature_C=mean) for reference, mean in zip(references, means, strict=True)]
+
+
+def encode_image(encoder: Encoder, image_HW3: npt.NDArray[np.uint8]) -> Tensor:
+    """Returns the patch features of a whole image, float32 [P, C]."""
+    frame = to_unit_range(resize_to_square(image_HW3, encoder.architecture.image_size))
+    return encoder(frame[None].to(encoder.device))[0]
+
+
+def pool(features_PC: Tensor, mask_HW: Tensor) -> Tensor | None:
+    """Returns the mean feature [C] of patches, each as much as it is inside a mask; None where hardly any is.
+
+    `mask_HW`: bool, or float32 in [0, 1], of any size: it covers the same square as the patches.
+    """
+    side = round(len(features_PC) ** 0.5)
+    weights_P = F.adaptive_avg_pool2d(mask_HW[None].float(), side).flatten().to(features_PC.device)
+    total = weights_P.sum()
+    return weights_P @ features_PC / total if total >= _LEAST_WEIGHT else None
+
+
+def _small(image_3EE: Tensor, encoder: Encoder) -> Tensor:
+    side = encoder.architecture.image_size * SMALL_GRID // encoder.architecture.grid_size
+    small = F.interpolate(image_3EE[None], size=(side, side), mode="bicubic", align_corners=False, antialias=True)
+    return small[0].to(encoder.device)

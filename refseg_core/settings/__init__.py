@@ -106,6 +106,11 @@ class LabelingSettings(Settings):
     candidates_per_detection: int = Field(
         8, ge=1, le=100, description="Masks that go into merging, as a multiple of max_detections."
     )
+    all_views: bool | None = Field(
+        None,
+        description="Whether references are encoded in a large crop, in a small one and in the whole image, not only "
+        "in the large crop; null: as the method.",
+    )
     all_masks: bool | None = Field(
         None,
         description="Whether all three masks of a prompt are candidates, not only the best; null: as the method.",

@@ -6,7 +6,7 @@ was. Seconds are measured apart, with the models as they are.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
@@ -35,6 +35,9 @@ Variants = Mapping[str, LabelingSettings]
 InputsBySeed = Mapping[int, Inputs]
 """The same images and models with the prototypes of each seed's references."""
 
+InputsOfVariants = Mapping[str, InputsBySeed]
+"""The same images and models with each variant's settings and prototypes."""
+
 NOTHING_COMPARED = "none"  # where others have bbox or segm: the number is a cost
 PROPOSED = ("proposed", "proposed_s", "proposed_m", "proposed_l")
 
@@ -54,19 +57,20 @@ class VariantComparison:
     images: VariantImages
 
 
-def label_and_compare(inputs_of: InputsBySeed, variants: Variants, parts: str, num_timed: int) -> VariantComparison:
+def label_and_compare(inputs_of: InputsOfVariants, parts: str, num_timed: int) -> VariantComparison:
     """Times the variants on the first images, labels all, and evaluates; `parts`: a folder for what is labeled.
 
     Raises DatasetError where the images hold no instance of the referenced categories.
     """
-    inputs = next(iter(inputs_of.values()))
+    first_of = {name: next(iter(own.values())) for name, own in inputs_of.items()}
+    inputs, by_seed = next(iter(first_of.values())), next(iter(inputs_of.values()))
     _require_truth(inputs)
     num_timed = min(num_timed, len(inputs.names))
-    times = time_variants(inputs, variants, num_timed)
-    labels, images = label_variants(inputs_of, variants, Folder(parts))
-    numbers = VariantNumbers.concatenate([evaluate_variants(inputs_of, list(variants), labels, images), times])
-    machine = describe_machine(inputs.device)
-    return VariantComparison(machine, variants, tuple(inputs_of), len(inputs.names), num_timed, numbers, images)
+    times = time_variants(first_of, num_timed)
+    labels, images = label_variants(inputs_of, Folder(parts))
+    numbers = VariantNumbers.concatenate([evaluate_variants(by_seed, list(inputs_of), labels, images), times])
+    machine, variants = describe_machine(inputs.device), {name: own.labeling for name, own in first_of.items()}
+    return VariantComparison(machine, variants, tuple(by_seed), len(inputs.names), num_timed, numbers, images)
 
 
 def key_of(models: Models, variants: Variants, artifacts: Mapping[str, Artifact], num_images: int | None) -> str:
@@ -84,12 +88,9 @@ def key_of(models: Models, variants: Variants, artifacts: Mapping[str, Artifact]
     return recipe.key
 
 
-def time_variants(inputs: Inputs, variants: Variants, num_images: int) -> VariantNumbers:
+def time_variants(inputs_of: Mapping[str, Inputs], num_images: int) -> VariantNumbers:
     """Returns the seconds of the first images, medians of all stages together and of each, and memory at most."""
-    runs = {
-        name: LabelingRun(replace(inputs, labeling=settings), name, doing="timing")
-        for name, settings in variants.items()
-    }
+    runs = {name: LabelingRun(inputs, name, doing="timing") for name, inputs in inputs_of.items()}
     report(ProgressStep.BENCH, total=len(runs) * num_images)
     label_in_turn(list(runs.values()), num_images)
     first, *_ = costs = [_costs(run) for run in runs.values()]
@@ -121,13 +122,13 @@ def _mean(variant: str, iou_type: str, metric: str, value: float, of_first: floa
     )
 
 
-def label_variants(inputs_of: InputsBySeed, variants: Variants, parts: Folder) -> _Part:
+def label_variants(inputs_of: InputsOfVariants, parts: Folder) -> _Part:
     """Labels every image by every variant with every seed's references, except images that `parts` holds already."""
-    names = next(iter(inputs_of.values())).names
+    labelers = _SharedLabelers(inputs_of)
+    names = labelers.names
     done = dict(_parts(parts, len(names)))
-    per_image = len(variants) * len(inputs_of)
+    per_image = sum(map(len, inputs_of.values()))
     report(ProgressStep.BENCH_ACCURACY, total=per_image * (len(names) - len(done)))
-    labelers = _SharedLabelers(inputs_of, variants)
     for row in range(len(names)):
         if row not in done:
             done[row] = labelers.label(row)
@@ -151,16 +152,18 @@ def _parts(parts: Folder, num_images: int) -> Iterator[tuple[int, _Part]]:
 class _SharedLabelers:
     """A labeler for each variant and seed, on shared models."""
 
-    def __init__(self, inputs_of: InputsBySeed, variants: Variants) -> None:
-        self._inputs = next(iter(inputs_of.values()))
-        self._truth_of = {seed: true_masks(inputs.truth) for seed, inputs in inputs_of.items() if inputs.truth}
+    def __init__(self, inputs_of: InputsOfVariants) -> None:
+        by_seed = next(iter(inputs_of.values()))
+        self._inputs = next(iter(by_seed.values()))
+        self.names = self._inputs.names
+        self._truth_of = {seed: true_masks(inputs.truth) for seed, inputs in by_seed.items() if inputs.truth}
         self._models = SharedModels(self._inputs.segmenter, self._inputs.encoder)
         self._labelers = {
             (name, seed): BatchLabeler(
-                self._models.segmenter, self._models.encoder, inputs.prototypes, settings, inputs.batches
+                self._models.segmenter, self._models.encoder, inputs.prototypes, inputs.labeling, inputs.batches
             )
-            for name, settings in variants.items()
-            for seed, inputs in inputs_of.items()
+            for name, own in inputs_of.items()
+            for seed, inputs in own.items()
         }
 
     def label(self, row: int) -> _Part:

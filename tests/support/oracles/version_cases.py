@@ -29,12 +29,20 @@ from refseg_core.labeling.proposals import PointGrid, point_grid
 from refseg_core.labeling.refinement import refine
 from refseg_core.labeling.second_look import SecondLook
 from refseg_core.masks.boxes import mask_boxes
+from refseg_core.masks.rle import Masks
 from refseg_core.models.dinov2 import DINOv2
 from refseg_core.models.point_decoder import PointDecoder
 from refseg_core.models.preprocessing import normalize, resize_to_square, to_unit_range
 from refseg_core.models.sam2 import SAM2
 from refseg_core.references.guidance_thresh import choose_thresh, instance_similarity, largest_similarity
-from refseg_core.references.memory_bank import crop_reference, encode_references
+from refseg_core.references.memory_bank import (
+    Crop,
+    crop_reference,
+    encode_image,
+    encode_references,
+    encode_views,
+    pool,
+)
 from refseg_core.references.prototypes import postprocess_memory_bank
 from refseg_core.references.sampling import sample_references
 from refseg_core.references.segmentation import segment_boxes
@@ -253,12 +261,19 @@ def _segmentation() -> list[float]:
     return [*shares, *predicted_iou.tolist()]
 
 
-def _memory_bank() -> list[float]:
+def _reference_mask() -> Masks:
     mask = np.zeros((96, 128), dtype=bool)
     mask[20:70, 30:90] = True
+    return mask
+
+
+def _reference_crop() -> Crop:
     box = np.array([30.0, 20.0, 90.0, 70.0])
-    crop = crop_reference(picture(6), mask, box, context_ratio=0.2, size=TINY_ENCODER.image_size)
-    assert crop is not None
+    return crop_reference(picture(6), _reference_mask(), box, context_ratio=0.2, size=TINY_ENCODER.image_size)
+
+
+def _memory_bank() -> list[float]:
+    crop = _reference_crop()
     (encoded,) = encode_references(_with_values(DINOv2(TINY_ENCODER)), [crop])
     return [encoded.foreground_weight, *_moments(crop.image_3EE, torch.from_numpy(encoded.feature_C))]
 
@@ -278,6 +293,13 @@ def _guidance_thresh() -> list[float]:
     low, high = ([torch.full((9,), value) for _ in range(2)] for value in (0.1, 0.28))
     chosen = [choose_thresh(given, patches).thresh[0] for patches in (low, high) for given in ([0.9], [0.22], [0.0])]
     return [*similarities, *_moments(largest_similarity(features[0], prototypes)), *chosen]
+
+
+def _views() -> list[float]:
+    encoder, crop = _with_values(DINOv2(TINY_ENCODER)), _reference_crop()
+    in_image = pool(encode_image(encoder, picture(6)), torch.from_numpy(_reference_mask()))
+    (encoded,) = encode_views(encoder, encode_references(encoder, [crop]), [crop], [in_image])
+    return _moments(torch.from_numpy(encoded.feature_C))
 
 
 def _prototypes() -> list[float]:
@@ -338,6 +360,7 @@ CASES: dict[str, Callable[[], list[float]]] = {
     "models.sam2": _sam2,
     "references.guidance_thresh": _guidance_thresh,
     "references.memory_bank": _memory_bank,
+    "references.memory_bank:VIEWS_VERSION": _views,
     "references.prototypes": _prototypes,
     "references.sampling": _sampling,
     "references.segmentation": _segmentation,
