@@ -10,8 +10,6 @@ from itertools import chain, islice
 from threading import Lock
 from typing import NamedTuple
 
-import numpy as np
-
 from refseg_core.errors import WeightsError
 from refseg_core.labeling.batch_labeler import BatchLabeler, EncodedImage
 from refseg_core.labeling.image_labels import FoundInstances, ImageFrame
@@ -27,7 +25,7 @@ from tasks.runtime.retried_task import retried_task
 from tasks.specs import LabelJob
 from tasks.storage.folder import Folder
 from tasks.storage.prefetch import prefetch
-from tasks.store.label_store import StoredLabels
+from tasks.store.label_store import StoredLabels, count_statuses
 from tasks.store.shard_plans import Shard
 from tasks.store.store import Store
 
@@ -38,25 +36,17 @@ _NOTHING = {**dict.fromkeys(_COUNTS, 0), "max_similarity": None}  # of an image 
 _labeling = Lock()
 
 
-@dataclass(frozen=True)
-class ShardSummary:
-    """What became of a shard's images."""
-
-    num_images: int
-    num_unreadable: int
-    num_detections: int
-
-
 @retried_task("label {shard.name}")
-def label_shard(job: LabelJob, shard: Shard) -> ShardSummary:
+def label_shard(job: LabelJob, shard: Shard) -> dict[str, int]:
     """Labels a shard, unless it is labeled already. An image that cannot be read becomes a row that says why.
 
+    Returns how many images were labeled with which status.
     Several may be at work in a process: while one has the model, others read their first images and write labels.
     """
     store = Store(job.store)
     run = StoredLabels(store, job.key)
     if run.is_labeled(shard):
-        return ShardSummary(len(shard), 0, 0)
+        return {}
     images = run.plans.images_of(shard)
     read = read_images(Folder(job.images), images, max_pixels=job.labeling.max_image_pixels)
     read = chain(list(islice(read, 1)), read)  # reads the first, and begins to read the next
@@ -72,7 +62,7 @@ def label_shard(job: LabelJob, shard: Shard) -> ShardSummary:
     is_guided = LABELING_PATHS[job.labeling.path].is_guided  # on the other paths no category is ruled out
     similarities = CategorySimilarities.concatenate([image.similarities for image in written]) if is_guided else None
     run.commit(shard, detections, labeled, similarities)
-    return ShardSummary(len(labeled), int(np.sum(labeled.status == "unreadable")), int(labeled.num_detections.sum()))
+    return count_statuses(labeled)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from flows.execution.cancellation import stopping_when_cancelled
 from flows.execution.concurrency_limits import holding_tag_slots
 from flows.execution.names import group_name
 from refseg_core.errors import ConfigurationError, WeightsError
-from tasks.label_shard import ShardSummary, label_shard
+from tasks.label_shard import label_shard
 from tasks.outputs.prefect_ui.progress import ProgressArtifact
 from tasks.outputs.prefect_ui.publishing import is_shown
 from tasks.runtime.cancellation import stopping_with_this
@@ -71,9 +71,9 @@ def _progress(job: LabelJob, shards: list[Shard]) -> AbstractContextManager[obje
 
 def _few_at_once(
     job: LabelJob, shards: list[Shard], at_once: int
-) -> Iterator[tuple[Shard, PrefectFuture[ShardSummary]]]:
+) -> Iterator[tuple[Shard, PrefectFuture[dict[str, int]]]]:
     """Yields each shard and its future, in order, with at most `at_once` of them submitted and not awaited."""
-    waiting: deque[tuple[Shard, PrefectFuture[ShardSummary]]] = deque()
+    waiting: deque[tuple[Shard, PrefectFuture[dict[str, int]]]] = deque()
     for shard in shards:
         waiting.append((shard, label_shard.submit(job, shard)))
         if len(waiting) >= at_once:

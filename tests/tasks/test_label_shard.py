@@ -15,7 +15,7 @@ from refseg_core.settings import BatchSettings, LabelingSettings
 from refseg_core.tables import CategorySimilarities, Images
 from tasks import label_shard as label_module
 from tasks.datasets.image_reader import ReadImage
-from tasks.label_shard import ShardSummary, _find_each, _Framed
+from tasks.label_shard import _find_each, _Framed
 from tasks.runtime.progress import Progress, listening
 from tasks.storage.folder import Folder
 from tasks.store.parquet import table_from_parquet
@@ -33,13 +33,13 @@ def test_every_image_is_labeled_once_in_the_plans_order(steps: Steps) -> None:
     plan = steps.plan(prototypes)
     heard: list[Progress] = []
     with listening(heard.append):
-        summaries = steps.label(prototypes, plan)
-    assert [summary.num_images for summary in summaries] == [2, 2, 1]
-    assert [summary.num_unreadable for summary in summaries] == [0, 0, 0]
+        counts = steps.label(prototypes, plan)
+    assert [sum(of_shard.values()) for of_shard in counts] == [2, 2, 1]
+    assert [of_shard["unreadable"] for of_shard in counts] == [0, 0, 0]
     assert heard == [Progress("label", 1)] * 5
     detections, labeled = steps.labels(plan)
     assert labeled.image_id.tolist() == ["1", "2", "3", "4", "5"]
-    assert sum(summary.num_detections for summary in summaries) == len(detections) > 0
+    assert sum(of_shard["ok"] for of_shard in counts) == len(set(detections.image_id)) > 0
     assert labeled.num_detections.tolist() == [int((detections.image_id == i).sum()) for i in labeled.image_id]
     assert set(labeled.height.tolist()) == {96}
     assert set(labeled.width.tolist()) == {128}
@@ -72,7 +72,7 @@ def test_a_labeled_shard_is_neither_planned_nor_labeled_again(steps: Steps, monk
     steps.label(prototypes, plan)
     assert steps.plan(prototypes).pending == ()
     forbid(monkeypatch, label_module, "BatchLabeler")
-    assert steps.label(prototypes, plan) == [ShardSummary(2, 0, 0), ShardSummary(2, 0, 0), ShardSummary(1, 0, 0)]
+    assert steps.label(prototypes, plan) == [{}, {}, {}]
 
 
 def test_images_that_cannot_be_read_become_rows_with_their_reasons(steps: Steps) -> None:
@@ -82,8 +82,7 @@ def test_images_that_cannot_be_read_become_rows_with_their_reasons(steps: Steps)
     write_images(targets, {"t3.png": scene(3)[:50]})
     prototypes = steps.prototypes()
     plan = steps.plan(prototypes)
-    summaries = steps.label(prototypes, plan)
-    assert [summary.num_unreadable for summary in summaries] == [1, 2, 0]
+    assert [of_shard["unreadable"] for of_shard in steps.label(prototypes, plan)] == [1, 2, 0]
     detections, labeled = steps.labels(plan)
     assert [status == "unreadable" for status in labeled.status] == [False, True, True, True, False]
     for row, reason in ((1, "not an image"), (2, "t2.png: not found"), (3, "declare 96 x 128")):
@@ -244,5 +243,5 @@ def test_a_shard_is_committed_though_an_image_vanished_meanwhile(steps: Steps, m
     prototypes = steps.prototypes()
     plan = steps.plan(prototypes)
     monkeypatch.setattr(label_module, "read_images", none_readable)
-    assert steps.label(prototypes, plan)[0] == ShardSummary(2, 2, 0)
+    assert steps.label(prototypes, plan)[0] == {"ok": 0, "empty": 0, "unreadable": 2}
     assert steps.labels(plan)[1].error.tolist() == ["gone (100000000)"] * 5

@@ -11,7 +11,7 @@ from refseg_core.tables import Detections, LabeledImages
 from tasks.evaluate import evaluate
 from tasks.fill_memory_bank import fill_memory_bank
 from tasks.index_dataset import index_dataset
-from tasks.label_shard import ShardSummary, label_shard
+from tasks.label_shard import label_shard
 from tasks.plan_shards import plan_shards
 from tasks.postprocess_memory_bank import postprocess_memory_bank
 from tasks.sample_references import sample_references
@@ -87,7 +87,7 @@ class Steps:
             spec=self.config.label_spec.model_copy(update=changes),
         )
 
-    def label(self, prototypes: Artifact, plan: LabelPlan, **changes: Any) -> list[ShardSummary]:
+    def label(self, prototypes: Artifact, plan: LabelPlan, **changes: Any) -> list[dict[str, int]]:
         given: dict[str, Any] = {
             "store": self.store.uri,
             "key": plan.key,
