@@ -44,7 +44,7 @@ class Palette:
 
 
 class LabelPictures:
-    """Writes a picture of each labeled image while it is at hand."""
+    """Writes a picture of each labeled image while it is in memory."""
 
     def __init__(self, store: Store, prototypes: Artifact, pictures_uri: str) -> None:
         self._folder = Folder(pictures_uri)

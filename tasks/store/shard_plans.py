@@ -1,7 +1,7 @@
 """How the images of labels are cut into shards: written down in plans, which are never changed.
 
 The layout stands in `label_store.py`. Parts are named by their content: a plan that lost a race leaves parts that no
-manifest names, and nobody reads.
+manifest names and that are never read.
 """
 
 import hashlib
