@@ -53,3 +53,18 @@ def test_masks_areas_and_extents_are_those_of_the_pixels(masks: Masks) -> None:
     flat = masks.reshape(len(masks), masks[0].size if len(masks) else 0).astype(np.int64)
     np.testing.assert_array_equal(packed.shared_areas().numpy(), flat @ flat.T)
     np.testing.assert_array_equal(packed[torch.arange(len(masks)).flip(0)].unpack().numpy(), masks[::-1])
+
+
+@settings(max_examples=100, deadline=None)
+@given(_masks(), st.integers(0, 5), st.integers(0, 2**32 - 1))
+def test_the_first_masks_are_replaced_but_never_by_empty_ones(masks: Masks, number: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    others = random.random((min(number, len(masks)), *masks.shape[1:])) < random.choice((0.0, 0.02, 0.5))
+    packed = PackedMasks.of(torch.from_numpy(masks))
+    replaced = packed.replaced(PackedMasks.of(torch.from_numpy(others))).unpack().numpy()
+    expected = masks.copy()
+    for row, other in enumerate(others):
+        if other.any():
+            expected[row] = other
+    np.testing.assert_array_equal(replaced, expected)
+    np.testing.assert_array_equal(packed.unpack().numpy(), masks)

@@ -1,6 +1,7 @@
 """The encoder against a plain restatement of DINOv2: softmax written out, one head at a time."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -123,6 +124,46 @@ def test_other_sizes_are_resized_without_antialiasing_or_clamping(side: int) -> 
     resized = F.interpolate(image, size=(70, 70), mode="bicubic", align_corners=False)
     assert resized.min() < 0
     assert torch.equal(encoder(image), encoder(resized))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_architectures_own_grid_changes_nothing(variant: str) -> None:
+    encoder, images = tiny_encoder(VARIANTS[variant]), random_tensor(2, 3, 61, 61)
+    assert torch.equal(encoder(images, grid_size=5), encoder(images))
+
+
+def _cubic(distance: float) -> float:
+    """The weight of a sample at this distance, for a = -0.75."""
+    far = abs(distance)
+    if far <= 1:
+        return 1.25 * far**3 - 2.25 * far**2 + 1
+    return -0.75 * (far**3 - 5 * far**2 + 8 * far - 4) if far < 2 else 0.0
+
+
+def _resampling(size: int, grid_size: int) -> Tensor:
+    """Bicubic weights of `size` learnt places for each of `grid_size`, beyond the border those of the border."""
+    weights = torch.zeros(grid_size, size, dtype=torch.float64)
+    for place in range(grid_size):
+        center = (place + 0.5) * size / grid_size - 0.5
+        for sample in range(math.floor(center) - 1, math.floor(center) + 3):
+            weights[place, min(max(sample, 0), size - 1)] += _cubic(center - sample)
+    return weights
+
+
+@pytest.mark.parametrize("grid_size", [1, 3, 4, 8])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_another_grid_has_the_features_of_an_encoder_that_learnt_its_positions(variant: str, grid_size: int) -> None:
+    encoder = tiny_encoder(VARIANTS[variant])
+    other = DINOv2(dataclasses.replace(VARIANTS[variant], image_size=14 * grid_size))
+    along = _resampling(5, grid_size)
+    learnt = encoder.pos_embed[0, 1:].double().view(5, 5, -1)
+    between = torch.einsum("yr,xs,rsc->yxc", along, along, learnt).flatten(0, 1)
+    positions = torch.cat((encoder.pos_embed[0, :1], between.float()))[None]
+    other.load_state_dict(encoder.state_dict() | {"pos_embed": positions})
+    images = random_tensor(2, 3, 90, 90)
+    features = encoder(images, grid_size=grid_size)
+    assert features.shape == (2, grid_size**2, 32)
+    assert_close(features, other.eval()(images), atol=1e-5, rtol=0)
 
 
 def _num_parameters(architecture: EncoderArchitecture) -> int:

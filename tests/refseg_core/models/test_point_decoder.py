@@ -274,3 +274,71 @@ def test_no_points_have_no_masks_and_no_previews(architecture: SegmenterArchitec
     small, same = decoder.preview_points(image, nothing)
     assert small.shape == (0, architecture.embedding_size, architecture.embedding_size)
     assert len(predicted_iou) == len(same) == 0
+    every, ious = decoder.decode_all_masks(image, nothing, pred_iou_thresh=0)
+    boxed, of_boxes = decoder.decode_boxes(_embedding(architecture), torch.zeros(0, 4))
+    assert every.shape == boxed.shape == logits.shape
+    assert len(ious) == len(of_boxes) == 0
+
+
+def _every_mask(segmenter: SAM2, embedding: ImageEmbedding, points: Tensor) -> tuple[Tensor, Tensor]:
+    """SAM2's own three masks of each point: logits [N, 3, G, G] and predicted IoU [N, 3]."""
+    logits, predicted_iou = segmenter._decode(embedding, points[:, None], torch.ones(len(points), 1))
+    return logits[:, 1:], predicted_iou[:, 1:]
+
+
+def _between(values: Tensor, rank: int) -> float:
+    """A threshold that this many of the values do not exceed, well between two that differ."""
+    ordered = values.double().flatten().sort().values
+    gaps = ordered[1:] - ordered[:-1]
+    rank += int(gaps[rank - 1 :].gt(4e-6).nonzero()[0, 0])
+    return float((ordered[rank - 1] + ordered[rank]) / 2)
+
+
+@pytest.mark.parametrize("architecture", _ARCHITECTURES)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_all_masks_are_the_three_of_each_point_above_the_threshold(
+    architecture: SegmenterArchitecture, seed: int
+) -> None:
+    segmenter, embedding = _segmenter(architecture, seed), _embedding(architecture, seed)
+    decoder, points = PointDecoder(segmenter), _points(architecture)
+    every_logits, every_iou = _every_mask(segmenter, embedding, points)
+    image, prompts = decoder.prepare(embedding), decoder.prompts(points)
+    everything = decoder.decode_all_masks(image, prompts, pred_iou_thresh=-1)
+    _assert_same(everything, (every_logits.flatten(0, 1), every_iou.flatten()))
+    thresh = _between(every_iou, 40)
+    is_good = every_iou > thresh
+    per_point = is_good.sum(dim=1)
+    assert len(set(per_point.tolist())) > 1, "points should keep different numbers of masks, or this shows little"
+    chosen = decoder.decode_all_masks(image, prompts, pred_iou_thresh=thresh)
+    _assert_same(chosen, (every_logits[is_good], every_iou[is_good]))
+    assert len(decoder.decode_all_masks(image, prompts, pred_iou_thresh=1)[0]) == 0
+
+
+@pytest.mark.parametrize("prompts_per_chunk", [1, 3])
+def test_chunks_leave_all_masks_and_boxes_in_order(prompts_per_chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    segmenter, embedding = _segmenter(TINY_SEGMENTER), _embedding(TINY_SEGMENTER)
+    decoder, points = PointDecoder(segmenter), _points(TINY_SEGMENTER, per_side=3)
+    every_logits, every_iou = _every_mask(segmenter, embedding, points)
+    cells = prompts_per_chunk * TINY_SEGMENTER.embedding_size**2
+    monkeypatch.setattr("refseg_core.models.point_decoder.decoder._CELLS_PER_CHUNK", cells)
+    image, prompts = decoder.prepare(embedding), decoder.prompts(points)
+    everything = decoder.decode_all_masks(image, prompts, pred_iou_thresh=-1)
+    _assert_same(everything, (every_logits.flatten(0, 1), every_iou.flatten()))
+    boxes = _boxes(TINY_SEGMENTER, seed=1)
+    _assert_same(decoder.decode_boxes(embedding, boxes), segmenter.decode_boxes(embedding, boxes))
+
+
+def _boxes(architecture: SegmenterArchitecture, seed: int, number: int = 7) -> Tensor:
+    """Of all sizes, the last the whole frame."""
+    corners = random_tensor(number, 2, 2, seed=seed).sort(dim=1).values.flatten(1)
+    return torch.cat((corners, torch.tensor([[0.0, 0.0, 1.0, 1.0]]))) * architecture.image_size
+
+
+@pytest.mark.parametrize("architecture", _ARCHITECTURES)
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_masks_of_boxes_equal_the_segmenters(architecture: SegmenterArchitecture, seed: int) -> None:
+    segmenter, embedding = _segmenter(architecture, seed), _embedding(architecture, seed)
+    boxes = _boxes(architecture, seed)
+    expected = segmenter.decode_boxes(embedding, boxes)
+    assert expected[0].std(dim=0).max() > 0.01, "boxes should give different masks, or this shows little"
+    _assert_same(PointDecoder(segmenter).decode_boxes(embedding, boxes), expected)
