@@ -340,7 +340,7 @@ def _looked_at_again(
         return matches
     revised_bK = second_look(masks_nGG[best], matches.similarity_NK[best])
     loss = (before_n[best] - revised_bK.amax(dim=1)).mean()
-    similarity_nK = (matches.similarity_NK - loss).clamp_min(0)
+    similarity_nK = (matches.similarity_NK - loss).clamp(0, 1)
     similarity_nK[best] = revised_bK
     return Matches.of(similarity_nK, matches.descriptor_NC)
 

@@ -47,7 +47,7 @@ class SecondLook:
         self._batch, self._part_penalty = batch, part_penalty
 
     def __call__(self, image_HW3: npt.NDArray[np.uint8], masks_nGG: Tensor, similarity_nK: Tensor) -> Tensor:
-        """Returns similarities [n, K]: the mean of the given ones and the crops', less the penalty; at least 0.
+        """Returns similarities [n, K] in [0, 1]: the mean of the given ones and the crops', less the penalty.
 
         A candidate whose mask vanishes in its crop keeps what it has. `masks_nGG`: bool. `similarity_nK`: in [0, 1].
         """
@@ -70,8 +70,8 @@ class SecondLook:
         features_nPC = self._encoder(crops_n3EE, grid_size=SMALL_GRID).float()
         inside_nK, outside_nK = (self._likeness(weight, features_nPC) for weight in (weights_nP, 1 - weights_nP))
         has_mask_n1 = weights_nP.sum(dim=1, keepdim=True) >= _LEAST_WEIGHT
-        mean_nK = torch.where(has_mask_n1, (similarity_nK + inside_nK) / 2, similarity_nK)
-        return (mean_nK - self._part_penalty * outside_nK).clamp_min(0)
+        revised_nK = (similarity_nK + inside_nK) / 2 - self._part_penalty * outside_nK
+        return torch.where(has_mask_n1, revised_nK.clamp(0, 1), similarity_nK)
 
     def _likeness(self, weights_nP: Tensor, features_nPC: Tensor) -> Tensor:
         """Returns cosines of the weighted mean features with the prototypes, [n, K]; 0 where hardly a patch counts."""
