@@ -122,13 +122,7 @@ class BatchLabeler:
         self.prototypes_KC = torch.from_numpy(prototypes.prototype.copy()).to(segmenter.device)
         self.settings = settings or LabelingSettings()
         batches = batches or BatchSettings()
-        self._batches = Batches.fit(
-            batches,
-            segmenter.architecture,
-            segmenter.device,
-            (segmenter, encoder),
-            self.settings.points_per_side**2,
-        )
+        self._batches = Batches.fit(batches, self.settings, segmenter.device, segmenter, encoder)
         self._path = LABELING_PATHS[self.settings.path]
         is_compiled = batches.compiled and self._path.has_previews and can_compile(segmenter.device)
         self._embed = compiled(segmenter.embed, wanted=is_compiled)
@@ -308,7 +302,7 @@ def match_and_merge(
     with stage("merging"):
         merge = merge_plainly if path.is_plain else partial(merge_softly, pixels_at_once=pixels_at_once)
         merged = merge(
-            proposals.logits_NGG[kept],
+            proposals.logits_NGG[kept].float(),
             matches.similarity_N * predicted_iou_n if parts.quality_in_score else matches.similarity_N,
             matches.class_index_N,
             matches.descriptor_NC,
@@ -318,7 +312,7 @@ def match_and_merge(
     rows, masks = kept[merged.row_n], merged.masks
     if parts.max_refined_masks:
         with stage("refining"):
-            best = refine(proposals.logits_NGG[rows[: parts.max_refined_masks]])
+            best = refine(proposals.logits_NGG[rows[: parts.max_refined_masks]].float())
             masks = masks.replaced(upsample(best, size, pixels_at_once))
     return Merged(rows, merged.score_n, masks), matches.class_index_N[merged.row_n]
 

@@ -4,7 +4,7 @@ Bytes are of float32 and were measured with SAM2 tiny and large at 1024 pixels (
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from refseg_core.errors import ConfigurationError
-from refseg_core.models.protocols import Encoder, Segmenter, SegmenterSizes
-from refseg_core.settings import BatchSettings
+from refseg_core.models.protocols import Encoder, Segmenter
+from refseg_core.settings import BatchSettings, LabelingSettings
+from refseg_core.settings.labeling_methods import SMALL_GRID
 
 UPSAMPLED_AT_ONCE = 64_000_000  # pixels
 
@@ -25,7 +26,9 @@ _CROPS = {"cpu": 8, "cuda": 64}  # in a batch: one has a fifth of the patches of
 _RUNTIME = {"cpu": 1_150_000_000, "cuda": 600_000_000}  # of Python, Prefect, libraries and torch itself
 _PER_FRAME_PIXEL = 500  # of an image in the segmenter's trunk, its widest place
 _ROWS_OF_A_PROMPT = 900  # numbers for each cell of the embedding while a prompt is decoded on a GPU
-_COPIES_OF_LOGITS = 2  # where batches of them are joined
+_PER_LOGIT = 2 * 4 + 1  # two copies where batches of them are joined, and the mask
+_PER_LOGITS_OF_ALL_MASKS = 3 * (2 * 2 + 1)  # of the three of a point, in half precision
+_ROWS_OF_A_CROP = 18  # numbers for each channel of a patch in the encoder's blocks
 _PER_UPSAMPLED_PIXEL = 10
 _LEAST_UPSAMPLED = 4_000_000  # pixels
 
@@ -84,33 +87,40 @@ class Batches:
     def fit(
         cls,
         settings: BatchSettings,
-        sizes: SegmenterSizes,
+        labeling: LabelingSettings,
         device: torch.device,
-        models: Sequence[Segmenter | Encoder],
-        num_points: int,
+        segmenter: Segmenter,
+        encoder: Encoder,
     ) -> "Batches":
-        """Returns the configured sizes, smaller ones for a memory limit. Raises ConfigurationError where none fit."""
+        """Returns the configured sizes, smaller ones for a memory limit. Raises ConfigurationError where none fit.
+
+        `device`: where the models are going to be.
+        """
         images = settings.images_per_batch or (_ON_A_CPU if device.type == "cpu" else _ON_A_GPU)
-        points, pixels = settings.points_per_batch, UPSAMPLED_AT_ONCE
-        crops = BatchSize(_CROPS[device.type])
+        points, crops, pixels = settings.points_per_batch, _CROPS[device.type], UPSAMPLED_AT_ONCE
         limit = settings.max_memory_bytes
         if limit is None:
-            return cls(BatchSize(images), BatchSize(points), crops, pixels)
-        fixed = _RUNTIME[device.type] + sum(_bytes_of(model) for model in models)
+            return cls(BatchSize(images), BatchSize(points), BatchSize(crops), pixels)
+        sizes, num_points = segmenter.architecture, labeling.points_per_side**2
+        fixed = _RUNTIME[device.type] + _bytes_of(segmenter) + _bytes_of(encoder)
         per_image = sizes.image_size**2 * _PER_FRAME_PIXEL
-        logits = num_points * sizes.logits_size**2 * (4 * _COPIES_OF_LOGITS + 1)
+        per_logit = _PER_LOGITS_OF_ALL_MASKS if labeling.parts.all_masks else _PER_LOGIT
+        logits = num_points * sizes.logits_size**2 * per_logit
         per_point = sizes.embedding_size**2 * 4 * _ROWS_OF_A_PROMPT if device.type != "cpu" else 0
-        least = fixed + max(per_image, logits + max(per_point, _LEAST_UPSAMPLED * _PER_UPSAMPLED_PIXEL))
+        per_crop = SMALL_GRID**2 * encoder.architecture.embed_dim * 4 * _ROWS_OF_A_CROP
+        least_after = max(per_point, per_crop, _LEAST_UPSAMPLED * _PER_UPSAMPLED_PIXEL)
+        least = fixed + max(per_image, logits + least_after)
         if limit < least:
             raise ConfigurationError(
                 f"batches.max_memory: {settings.max_memory} is too little for these models and {num_points} points on "
                 f"{device.type}: {least / 1e9:.1f} GB are needed. Raise it, or set fewer points or smaller models."
             )
-        left = limit - fixed
+        left, left_after = limit - fixed, limit - fixed - logits
         images = max(1, min(images, left // per_image))
-        points = max(1, min(points, (left - logits) // per_point)) if per_point else points
-        pixels = min(pixels, (left - logits) // _PER_UPSAMPLED_PIXEL)
-        return cls(BatchSize(images), BatchSize(points), crops, pixels)
+        points = max(1, min(points, left_after // per_point)) if per_point else points
+        crops = max(1, min(crops, left_after // per_crop))
+        pixels = min(pixels, left_after // _PER_UPSAMPLED_PIXEL)
+        return cls(BatchSize(images), BatchSize(points), BatchSize(crops), pixels)
 
 
 def _bytes_of(model: Segmenter | Encoder) -> int:

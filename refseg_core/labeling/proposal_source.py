@@ -19,7 +19,7 @@ from refseg_core.models.protocols import ImageEmbedding
 
 @dataclass(frozen=True)
 class Proposals:
-    """Masks without a category yet: logits float32 [N, G, G], predicted IoU float32 [N], in point order."""
+    """Masks without a category yet: logits float32 or float16 [N, G, G], predicted IoU float32 [N], in point order."""
 
     logits_NGG: Tensor
     predicted_iou_N: Tensor

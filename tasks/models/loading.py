@@ -24,7 +24,7 @@ def check_memory(models: Models, labeling: LabelingSettings, batches: BatchSetti
     if batches.max_memory is None:
         return
     empty = build_segmenter(models.segmenter.model, None), build_encoder(models.encoder.model, None)
-    Batches.fit(batches, empty[0].architecture, pick_device(models.device), empty, labeling.points_per_side**2)
+    Batches.fit(batches, labeling, pick_device(models.device), *empty)
 
 
 def num_gpus() -> int:

@@ -1,22 +1,38 @@
 """Batches keep a limit of memory, and halve where memory runs out all the same."""
 
 import logging
+import re
+from typing import Any, cast
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from refseg_core.errors import ConfigurationError
 from refseg_core.labeling.batching import UPSAMPLED_AT_ONCE, Batches, BatchSize, in_batches
+from refseg_core.models.protocols import Encoder, Segmenter
 from refseg_core.models.registry import REGISTRY
-from refseg_core.settings import BatchSettings
+from refseg_core.settings import BatchSettings, LabelingSettings
 
-_LARGE = REGISTRY["sam2_hiera_large"].architecture
 _CPU, _GPU = torch.device("cpu"), torch.device("cuda")
 
 
-def _fit(device: torch.device, num_points: int = 1024, **settings: object) -> Batches:
-    return Batches.fit(BatchSettings.model_validate(settings), _LARGE, device, (nn.Linear(1000, 1000),), num_points)
+class _Model:
+    """The sizes of a registered model, with a million parameters."""
+
+    def __init__(self, name: str) -> None:
+        self.architecture: Any = REGISTRY[name].architecture
+
+    def parameters(self) -> list[Tensor]:
+        return [torch.zeros(1000, 1000)]
+
+
+_SEGMENTER, _ENCODER = cast(Segmenter, _Model("sam2_hiera_large")), cast(Encoder, _Model("dinov2_vitl14"))
+
+
+def _fit(device: torch.device, labeling: LabelingSettings | None = None, **settings: object) -> Batches:
+    batches = BatchSettings.model_validate(settings)
+    return Batches.fit(batches, labeling or LabelingSettings(), device, _SEGMENTER, _ENCODER)
 
 
 def _sizes(batches: Batches) -> tuple[int, int, int]:
@@ -42,7 +58,31 @@ def test_a_limit_that_nothing_fits_into_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"max_memory: 900MB is too little .* 1\.\d GB are needed"):
         _fit(_CPU, max_memory="900MB")
     with pytest.raises(ConfigurationError, match="4096 points"):
-        _fit(_CPU, max_memory="2GB", num_points=4096)
+        _fit(_CPU, LabelingSettings(points_per_side=64), max_memory="2GB")
+
+
+def _needed(device: torch.device, **settings: object) -> float:
+    """GB, as the refusal of a limit says."""
+    with pytest.raises(ConfigurationError) as caught:
+        _fit(device, LabelingSettings.model_validate(settings), max_memory="1MB")
+    (needed,) = re.findall(r"(\d+\.\d) GB are needed", str(caught.value))
+    return float(needed)
+
+
+@pytest.mark.parametrize("device", [_CPU, _GPU])
+def test_all_masks_need_memory_for_three_of_each_point(device: torch.device) -> None:
+    """Of 128 x 128 points 65536 * 16384 logits: 9 bytes each of the best mask, 5 of each of three."""
+    best, all_three = (_needed(device, points_per_side=128, all_masks=every) for every in (False, True))
+    assert all_three - best == pytest.approx(65536 * 16384 * (3 * 5 - 9) / 1e9, abs=0.11)
+    assert _needed(device, points_per_side=128, method="accurate") == all_three
+
+
+def test_crops_become_fewer_where_logits_leave_no_room() -> None:
+    accurate = LabelingSettings(method="accurate")
+    assert [_fit(device, accurate).crops.now for device in (_CPU, _GPU)] == [8, 64]
+    crops = [_fit(_GPU, accurate, max_memory=limit).crops.now for limit in ("1.8GB", "2GB", "3GB", "9GB")]
+    assert crops == sorted(crops)
+    assert 1 <= crops[0] < crops[1] < crops[2] == crops[3] == 64
 
 
 class _Device:
