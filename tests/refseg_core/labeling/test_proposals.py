@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from refseg_core.labeling.batching import BatchSize
+from refseg_core.labeling.image_labels import PromptCounts
 from refseg_core.labeling.proposal_source import Proposals
-from refseg_core.labeling.proposals import point_grid, propose
+from refseg_core.labeling.proposals import AllMasks, point_grid, propose
 from refseg_core.models.protocols import ImageEmbedding
 from refseg_core.models.sam2 import SAM2
 from tests.support.closeness import assert_close
@@ -74,3 +75,29 @@ def test_nothing_may_be_proposed(segmenter: SAM2, embedding: ImageEmbedding) -> 
     nothing = _propose(segmenter, embedding, batch=5, thresh=1)
     assert len(nothing) == 0
     assert nothing.logits_NGG.shape == (0, 16, 16)
+
+
+@pytest.mark.parametrize("batch", [1, 5, 64])
+def test_all_masks_are_those_of_the_decoder_but_for_half_precision(
+    segmenter: SAM2, embedding: ImageEmbedding, batch: int
+) -> None:
+    decoder, grid, rows = segmenter.point_decoder(), point_grid(4, 64, _CPU), torch.tensor([1, 5, 6, 14])
+    _, every_iou = decoder.decode_all_masks(decoder.prepare(embedding), decoder.prompts(grid[rows]), pred_iou_thresh=0)
+    thresh = float(every_iou.sort().values[[4, 5]].mean())
+    source = AllMasks(decoder, grid, batch=BatchSize(batch), pred_iou_thresh=thresh)
+    proposed = source.propose(embedding, torch.zeros(25, 32), rows)
+    logits, predicted_iou = decoder.decode_all_masks(
+        decoder.prepare(embedding), decoder.prompts(grid[rows]), pred_iou_thresh=thresh
+    )
+    assert proposed.num_proposals == len(proposed.proposals) == len(logits) == 7
+    assert proposed.prompts == PromptCounts(4, 4, 0, 7)
+    assert proposed.proposals.logits_NGG.dtype == torch.float16
+    assert_close(proposed.proposals.logits_NGG.float(), logits, atol=1e-5, rtol=1e-3)
+    assert_close(proposed.proposals.predicted_iou_N, predicted_iou, atol=1e-5, rtol=0)
+
+
+def test_no_points_have_no_masks_at_all(segmenter: SAM2, embedding: ImageEmbedding) -> None:
+    source = AllMasks(segmenter.point_decoder(), point_grid(4, 64, _CPU), batch=BatchSize(3), pred_iou_thresh=0)
+    proposed = source.propose(embedding, torch.zeros(25, 32), torch.zeros(0, dtype=torch.int64))
+    assert proposed.num_proposals == 0
+    assert proposed.proposals.logits_NGG.shape == (0, 16, 16)
