@@ -2,11 +2,12 @@
 
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import refseg_core
-from refseg_core.labeling import merging, previews
+from refseg_core.labeling import merging, previews, refinement, second_look
 from refseg_core.labeling.batch_labeler import version_of
 from refseg_core.settings import LabelingSettings
 from refseg_core.settings.labeling_paths import LABELING_PATHS
@@ -34,6 +35,21 @@ def test_a_change_of_previews_changes_only_the_labels_of_paths_that_preview(monk
     before = {path: version_of(LabelingSettings(path=path)) for path in LABELING_PATHS}
     monkeypatch.setattr(previews, "VERSION", previews.VERSION + 1)
     assert [path for path in before if version_of(LabelingSettings(path=path)) != before[path]] == ["fast"]
+
+
+@pytest.mark.parametrize(
+    ("module", "part"), [(second_look, {"max_second_looks": 1}), (refinement, {"max_refined_masks": 1})]
+)
+def test_a_change_of_a_part_changes_only_the_labels_that_have_it(
+    module: ModuleType, part: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = [LabelingSettings(path=path) for path in LABELING_PATHS]
+    settings += [LabelingSettings(method="accurate", **dict.fromkeys(part, 0))]
+    with_part = [LabelingSettings(method="accurate"), LabelingSettings(**part)]
+    before = [version_of(each) for each in (*settings, *with_part)]
+    monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
+    after = [version_of(each) for each in (*settings, *with_part)]
+    assert after == [*before[: len(settings)], *(version + 1 for version in before[len(settings) :])]
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -1,5 +1,7 @@
 """A labeled image: everything after the decoder against the slow oracle, and what holds for any image."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
@@ -21,6 +23,7 @@ from refseg_core.models.preprocessing import resize_to_square, to_unit_range
 from refseg_core.models.protocols import ImageEmbedding
 from refseg_core.models.sam2 import SAM2
 from refseg_core.settings import BatchSettings, LabelingSettings
+from refseg_core.settings.labeling_methods import PUBLISHED
 from refseg_core.tables import Detections, Prototypes
 from tests.support.closeness import assert_close
 from tests.support.models import TINY_ENCODER, tiny_encoder, tiny_segmenter
@@ -370,3 +373,264 @@ def test_images_found_together_are_those_found_alone(segmenter: SAM2, encoder: D
         assert len(ours) == len(theirs)
         np.testing.assert_allclose(ours.score, theirs.score, atol=1e-5)
         np.testing.assert_array_equal(ours.box_xyxy, theirs.box_xyxy)
+
+
+# --- methods other than the published --------------------------------------------------------------------------------
+
+OFF = {"method": "accurate", **asdict(PUBLISHED)}
+
+
+def _refuse(*_: object) -> Tensor:
+    raise AssertionError("called although the settings say not to")
+
+
+class _Look:
+    """Takes off what it is told from the similarities of each mask, by the first row of the mask."""
+
+    def __init__(self, loss_of_stripe: list[float]) -> None:
+        self.loss_of_stripe = torch.tensor(loss_of_stripe)
+        self.stripes: list[int] = []
+
+    def __call__(self, masks_nGG: Tensor, similarity_nK: Tensor) -> Tensor:
+        stripes = [int(mask.any(dim=1).nonzero()[0, 0]) // 2 for mask in masks_nGG]
+        self.stripes += stripes
+        return (similarity_nK - self.loss_of_stripe[stripes, None]).clamp_min(0)
+
+
+def _stripes(similarities: list[float], predicted_ious: list[float]) -> tuple[Proposals, Tensor, Tensor]:
+    """A proposal for each two rows of the image, whose features have these similarities to the only prototype."""
+    side = 2 * len(similarities)
+    logits = torch.full((len(similarities), side, side), -1.0)
+    for row, mask in enumerate(logits):
+        mask[2 * row : 2 * row + 2] = 1.0
+    cosines = torch.tensor(similarities).repeat_interleave(2)
+    features = torch.stack((cosines, (1 - cosines**2).sqrt()), dim=1).repeat_interleave(side, dim=0)
+    return Proposals(logits, torch.tensor(predicted_ious)), features, torch.tensor([[1.0, 0.0]])
+
+
+def _scores(given: tuple[Proposals, Tensor, Tensor], look: _Look | None = None, **parts: object) -> dict[int, float]:
+    """The score of each proposal that is left, by falling score."""
+    proposals, features, prototypes = given
+    merged, _ = match_and_merge(
+        proposals,
+        features,
+        prototypes,
+        size=proposals.logits_NGG.shape[1:],
+        settings=LabelingSettings.model_validate(parts),
+        second_look=look or _refuse,
+    )
+    return dict(zip(merged.row_n.tolist(), merged.score_n.tolist(), strict=True))
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32 - 3), num_masks=st.integers(1, 16), path=st.sampled_from(("exact", "guided")))
+def test_without_its_parts_the_accurate_method_is_the_published(seed: int, num_masks: int, path: str) -> None:
+    proposals, (features, prototypes) = _proposals(seed, num_masks), _features(seed, 3)
+    (merged, classes), (same, same_classes) = (
+        match_and_merge(
+            proposals,
+            features,
+            prototypes,
+            size=(20, 17),
+            settings=LabelingSettings.model_validate({"path": path, **method}),
+            second_look=_refuse,
+            refine=_refuse,
+        )
+        for method in ({}, OFF)
+    )
+    assert torch.equal(merged.row_n, same.row_n)
+    assert torch.equal(merged.score_n, same.score_n)
+    assert torch.equal(merged.masks.columns_NWB, same.masks.columns_NWB)
+    assert torch.equal(classes, same_classes)
+
+
+def test_the_quality_of_masks_may_be_part_of_the_score() -> None:
+    given = _stripes([0.9, 0.8, 0.5], [0.5, 1.0, 0.6])
+    assert _scores(given) == pytest.approx({0: 0.9, 1: 0.8, 2: 0.5})
+    with_quality = _scores(given, quality_in_score=True)
+    assert with_quality == pytest.approx({1: 0.8, 0: 0.45, 2: 0.3})
+    assert list(with_quality) == [1, 0, 2]
+
+
+def test_of_duplicates_the_one_that_resembles_more_may_stay() -> None:
+    """Both lie in one box, of one category: one mask is all of it, the other without its middle."""
+    _, features, prototypes = _stripes([0.9, 0.2, 0.9], [0, 0, 0])
+    logits = torch.ones(2, 6, 6)
+    logits[1, 2:4, 1:] = -1
+    given = Proposals(logits, torch.tensor([0.8, 0.7])), features, prototypes
+    assert list(_scores(given)) == [0]
+    assert list(_scores(given, similarity_exponent=0.01)) == [0]
+    assert list(_scores(given, similarity_exponent=1)) == [1]
+
+
+def test_the_best_are_looked_at_again_and_the_others_lose_what_those_lost_on_average() -> None:
+    given = _stripes([0.9, 0.8, 0.7, 0.6, 0.05], [0.5, 0.9, 0.9, 0.6, 0.9])  # products: .45, .72, .63, .36, .045
+    look = _Look([0.9, 0.5, 0.1, 0.9, 0.9])
+    scores = _scores(given, look, max_second_looks=2)
+    assert look.stripes == [1, 2]
+    assert scores == pytest.approx({0: 0.6, 2: 0.6, 1: 0.3, 3: 0.3})  # 0.3 off on average, and the last has none left
+
+
+def test_where_the_looked_at_gain_the_others_gain_and_none_exceeds_1() -> None:
+    look = _Look([0.0, -0.1, -0.3, 0.0])
+    scores = _scores(_stripes([0.9, 0.8, 0.7, 0.6], [0.5, 0.9, 0.9, 0.6]), look, max_second_looks=2)
+    assert scores == pytest.approx({0: 1.0, 2: 1.0, 1: 0.9, 3: 0.8})
+
+
+@pytest.mark.parametrize("max_second_looks", [3, 100])
+def test_with_looks_for_all_each_has_its_own(max_second_looks: int) -> None:
+    look = _Look([0.5, 0.0, 0.3])
+    scores = _scores(_stripes([0.9, 0.8, 0.7], [0.5, 0.9, 0.9]), look, max_second_looks=max_second_looks)
+    assert sorted(look.stripes) == [0, 1, 2]
+    assert scores == pytest.approx({1: 0.8, 0: 0.4, 2: 0.4})
+
+
+def test_a_second_look_may_find_another_category() -> None:
+    proposals, features, _ = _stripes([0.9, 0.8], [0.9, 0.9])
+    merged, classes = match_and_merge(
+        proposals,
+        features,
+        torch.eye(2),
+        size=(4, 4),
+        settings=LabelingSettings(max_second_looks=1),
+        second_look=lambda _, similarity_nK: similarity_nK.flip(1),
+    )
+    by_row = dict(zip(merged.row_n.tolist(), classes.tolist(), strict=True))
+    assert by_row == {0: 1, 1: 0}
+
+
+def test_no_candidate_is_no_look() -> None:
+    given = _stripes([0.0, 0.0], [0.9, 0.9])
+    assert _scores(given, max_second_looks=2) == {}
+
+
+def test_the_best_masks_are_decoded_again_and_only_those() -> None:
+    proposals, features, prototypes = _stripes([0.7, 0.9, 0.8], [0.9, 0.9, 0.9])
+    asked: list[Tensor] = []
+
+    def refine(logits_nGG: Tensor) -> Tensor:
+        asked.append(logits_nGG)
+        return logits_nGG.roll(3, dims=2) + torch.linspace(-0.9, 0.9, 6)
+
+    before, after = (
+        match_and_merge(
+            proposals,
+            features,
+            prototypes,
+            size=(6, 6),
+            settings=LabelingSettings(max_refined_masks=number),
+            refine=refine,
+        )[0]
+        for number in (0, 2)
+    )
+    (logits,) = asked
+    assert before.row_n.tolist() == after.row_n.tolist() == [1, 2, 0]
+    assert torch.equal(logits, proposals.logits_NGG[[1, 2]])
+    assert torch.equal(before.score_n, after.score_n)
+    masks = before.masks.unpack()
+    assert torch.equal(after.masks.unpack(), torch.cat(((refine(logits) > 0), masks[2:])))
+
+
+class _Counts:
+    """Crops that are encoded and boxes that are decoded."""
+
+    def __init__(self, labeler: BatchLabeler, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.crops = self.boxes = 0
+        encode, decode_boxes = labeler.encoder, labeler._decoder.decode_boxes
+
+        def counted_encode(images_B3EE: Tensor, *, grid_size: int) -> Tensor:
+            self.crops += len(images_B3EE)
+            return encode(images_B3EE, grid_size=grid_size)
+
+        def counted_boxes(embedding: ImageEmbedding, boxes_N4: Tensor) -> tuple[Tensor, Tensor]:
+            self.boxes += len(boxes_N4)
+            return decode_boxes(embedding, boxes_N4)
+
+        counted_encode.architecture = encode.architecture  # type: ignore[attr-defined]
+        monkeypatch.setattr(labeler._second_look, "_encoder", counted_encode)
+        monkeypatch.setattr(labeler._decoder, "decode_boxes", counted_boxes)
+
+
+ACCURATE = MANY.model_copy(update={"method": "accurate", "max_second_looks": 6, "max_refined_masks": 4})
+
+
+@pytest.mark.parametrize(("looks", "refined"), [(0, 0), (1, 2), (5, 1), (1000, 1000)])
+def test_an_image_costs_no_more_crops_and_boxes_than_allowed(
+    prototypes: Prototypes, looks: int, refined: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allowed = {"max_second_looks": looks, "max_refined_masks": refined, "points_per_side": 2}
+    labeler = BatchLabeler(tiny_segmenter(), tiny_encoder(), prototypes, ACCURATE.model_copy(update=allowed))
+    counts = _Counts(labeler, monkeypatch)
+    images = [labeler.to_frame(_image(90, 120)), labeler.to_frame(_image(41, 17))]
+    labels = [found.labels("7") for found in labeler.find(images)]
+    assert min(len(each.detections) for each in labels) > 5
+    assert counts.crops == sum(min(looks, each.num_proposals) for each in labels)
+    assert counts.boxes == sum(min(refined, len(each.detections)) for each in labels)
+
+
+def test_an_image_without_a_prompt_costs_no_crop_and_no_box(
+    segmenter: SAM2, encoder: DINOv2, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = ACCURATE.model_copy(update={"path": "guided", "guidance_thresh": 0.99})
+    labeler = BatchLabeler(segmenter, encoder, prototypes, nowhere)
+    counts = _Counts(labeler, monkeypatch)
+    labels = labeler.label(_image(90, 120), image_id="7")
+    assert (labels.num_prompts, labels.num_proposals, len(labels.detections)) == (0, 0, 0)
+    assert labels.detections.equals(Detections.empty())
+    assert (counts.crops, counts.boxes) == (0, 0)
+
+
+@pytest.mark.parametrize("path", ["exact", "guided"])
+def test_accurate_labels_are_the_same_every_time_and_others_than_published(
+    segmenter: SAM2, encoder: DINOv2, prototypes: Prototypes, path: str
+) -> None:
+    image, accurate = _image(90, 120), ACCURATE.model_copy(update={"path": path, "guidance_thresh": -1.0})
+    first, second = (_detect(segmenter, encoder, prototypes, image, settings=accurate) for _ in range(2))
+    assert first.equals(second)
+    published = _detect(segmenter, encoder, prototypes, image, settings=accurate.published_on(path))
+    assert not first.equals(published)
+    off = LabelingSettings.model_validate(accurate.model_dump() | OFF)
+    assert _detect(segmenter, encoder, prototypes, image, settings=off).equals(published)
+
+
+@pytest.mark.parametrize("points_per_batch", [1, 5])
+def test_batches_change_no_accurate_label(
+    segmenter: SAM2, encoder: DINOv2, prototypes: Prototypes, points_per_batch: int
+) -> None:
+    image = _image(90, 120)
+    expected = _detect(segmenter, encoder, prototypes, image, settings=ACCURATE)
+    detections = _detect(segmenter, encoder, prototypes, image, settings=ACCURATE, points_per_batch=points_per_batch)
+    assert len(detections) == len(expected) > 5
+    np.testing.assert_allclose(detections.score, expected.score, atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 700), (3, 500), (2000, 10), (240, 180)])
+def test_accurate_labels_of_images_of_any_size_are_in_their_own_frame(
+    segmenter: SAM2, encoder: DINOv2, prototypes: Prototypes, size: tuple[int, int]
+) -> None:
+    detections = _detect(segmenter, encoder, prototypes, _image(*size), settings=ACCURATE)
+    assert len(detections) > 0
+    assert {rle.size for rle in detections.mask_rle} == {size}
+    assert ((detections.score > 0) & (detections.score <= 1)).all()
+    assert (np.diff(detections.score) <= 0).all()
+    expected = boxes_of_masks(decode_masks(detections.mask_rle.tolist())) + np.array([0, 0, 1, 1])
+    np.testing.assert_array_equal(detections.box_xyxy, expected)
+
+
+def test_with_all_masks_labels_are_those_of_the_segmenters_three(
+    segmenter: SAM2, encoder: DINOv2, prototypes: Prototypes
+) -> None:
+    image, all_masks = _image(90, 120), MANY.model_copy(update={"all_masks": True})
+    detections = _detect(segmenter, encoder, prototypes, image, settings=all_masks)
+    frame = to_unit_range(resize_to_square(image, 64))[None]
+    points = point_grid(4, 64, segmenter.device)
+    logits, predicted_iou = segmenter._decode(segmenter.embed(frame), points[:, None], torch.ones(16, 1))
+    proposals = Proposals(logits[:, 1:].flatten(0, 1), predicted_iou[:, 1:].flatten())
+    merged, class_index = match_and_merge(
+        proposals, encoder(frame)[0], torch.tensor(prototypes.prototype), size=(90, 120), settings=MANY
+    )
+    assert len(detections) > 16
+    assert detections.category_id.tolist() == prototypes.category_id[class_index].tolist()
+    np.testing.assert_allclose(detections.score, merged.score_n, atol=1e-3)
+    masks = decode_masks(detections.mask_rle.tolist())
+    assert (masks != merged.masks.unpack().numpy()).mean() < 1e-3
