@@ -20,6 +20,7 @@ from refseg_core.tables import Images, Prototypes
 from refseg_core.visualization import to_png
 from tasks.datasets.demo_files import demo_images
 from tasks.datasets.indexed import ground_truth
+from tasks.models.guidance import guidance_of, is_chosen, with_thresh
 from tasks.models.loading import load_encoder, load_segmenter
 from tasks.specs import LabelSpec
 from tasks.storage.folder import Folder
@@ -60,6 +61,9 @@ def inputs_of_run(
     """A run's first images (None: all), models and prototypes; with ground truth where the dataset has any."""
     images = store.load(dataset, Images)[:num_images]
     truth = ground_truth(store, dataset, prototypes)
+    labeling = spec.labeling
+    if is_chosen(labeling):
+        labeling = with_thresh(store, guidance_of(store, prototypes, spec), labeling)
     return Inputs(
         Folder(spec.images),
         tuple(images.file_name.tolist()),
@@ -67,7 +71,7 @@ def inputs_of_run(
         load_segmenter(spec.segmenter, spec.device),
         load_encoder(spec.encoder, spec.device),
         store.load(prototypes, Prototypes),
-        spec.labeling,
+        labeling,
         spec.batches,
         replace(truth, images=images) if len(truth.annotations) else None,
     )
