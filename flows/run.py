@@ -20,6 +20,12 @@ PREFECT_SETTINGS = {
 }
 
 
+_DEFAULT_METHOD = (
+    "Neither labeling.method nor labeling.path is set: labels are made by the method 'accurate' on the path 'guided' "
+    "(labeling.path: exact is the published method)."
+)
+
+
 def set_prefect_defaults() -> None:
     """Sets Prefect's settings in the environment, unless the user has; call it before Prefect is imported."""
     for name, value in PREFECT_SETTINGS.items():
@@ -54,7 +60,10 @@ def checked_session(config: RunConfig) -> Iterator[None]:
     """Checks the configuration, then opens a Prefect session for the block."""
     set_prefect_defaults()
     from flows.config.preflight import check
+    from flows.terminal import messages
 
     check(config)
+    if config.labeling.is_by_default:
+        messages.print(_DEFAULT_METHOD, style="dim")
     with prefect_session():
         yield

@@ -71,9 +71,9 @@ class Benchmark(Settings):
     def run_config(
         self, point: Point, *, data: Path, store: str, corrected: bool, changes: Mapping[str, Any]
     ) -> RunConfig:
-        """Returns the run at a point; `changes`, by dotted key, have precedence."""
+        """Returns the run at a point, by the published method; `changes`, by dotted key, have precedence."""
         content = _filled(self.config, point)
-        content["store"] = store
+        content |= {"store": store, "labeling": {"method": "published"} | content.get("labeling", {})}
         overrides = {**({} if corrected else self.original), **changes}
         return load_content(content, overrides, source=f"benchmark {self.name}", base=data)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 from pydantic.fields import FieldInfo
 
 from refseg_core.errors import ConfigurationError
@@ -26,6 +26,7 @@ from refseg_core.settings import (
     Settings,
 )
 from refseg_core.settings.choices import ANNOTATION_FORMATS
+from refseg_core.settings.labeling_methods import PUBLISHED
 from refseg_core.settings.splits import NOVEL_SPLITS
 from tasks.specs import DatasetSource, LabelSpec, Models, ModelSettings
 from tasks.storage.uris import holds_credentials
@@ -161,11 +162,25 @@ class RunConfig(Settings):
         "published numbers: detections' boxes are one pixel small and their area is that of the box; masks made from "
         "boxes of references lose their holes and a pixel to the right and below; with references.sampling.selection "
         "'all', several instances in one image become copies of the first; LVIS is evaluated as COCO; the semantic "
-        "mean is over five of twenty categories; targets.masks_from is looked up by position.",
+        "mean is over five of twenty categories; targets.masks_from is looked up by position. Labels are those of the "
+        "published method.",
     )
     device: str = Field("auto", description="'auto', 'cpu', 'cuda' or 'cuda:1'.")
     pictures: str | None = Field(None, description="Folder or prefix for a picture of every labeled image; null: none.")
     execution: ExecutionConfig = Field(ExecutionConfig(), description="Where images are labeled; never changes labels.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pin_method(cls, given: Any) -> Any:
+        """Takes the published method for the original conventions, where neither method nor path is given."""
+        labeling = given.get("labeling") or {} if isinstance(given, dict) else None
+        if (
+            isinstance(labeling, dict)
+            and given.get("conventions") == "original"
+            and not {"method", "path"} & {*labeling}
+        ):
+            return given | {"labeling": labeling | {"method": "published"}}
+        return given
 
     @property
     def models(self) -> Models:
@@ -244,6 +259,14 @@ def _unknown_models(config: RunConfig) -> Iterator[str]:
         model, known = getattr(config, kind).model, models_of(kind)
         if model not in known:
             yield f"  {kind}.model: {model!r} is not known; expected one of {', '.join(known)}."
+
+
+def _unfit_method(config: RunConfig) -> Iterator[str]:
+    if config.conventions == "original" and config.labeling.parts != PUBLISHED:
+        yield (
+            f"  labeling.method: {config.labeling.method!r} is not the published method, which the conventions "
+            "'original' compare with. Set it to 'published', or conventions to 'corrected'."
+        )
 
 
 def _unfit_places(config: RunConfig) -> Iterator[str]:

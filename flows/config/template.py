@@ -21,7 +21,7 @@ _EXAMPLES = {
 def template() -> str:
     """Returns the text of the file."""
     lines = [
-        "# refseg: one run. Fill in the paths; everything else has the published defaults.",
+        "# refseg: one run. Fill in the paths; everything else has its default.",
         "# Paths are relative to this file, or URIs such as s3://bucket/prefix. `refseg run THIS_FILE` does the rest.",
     ]
     return "\n".join([*lines, *_lines(RunConfig, None)]) + "\n"

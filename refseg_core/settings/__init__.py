@@ -5,7 +5,7 @@ file and the form in the Prefect UI are drawn.
 """
 
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
@@ -80,12 +80,14 @@ class LabelingSettings(Settings):
     """How an image is labeled. Method, section 6. Everything here changes the labels."""
 
     method: MethodName = Field(
-        "published",
-        description=f"What is computed. {labeling_methods.DESCRIPTION}. `refseg bench accuracy` compares them.",
+        "accurate",
+        description=f"What is computed. {labeling_methods.DESCRIPTION}. Where only a path is given, 'published'. "
+        "`refseg bench accuracy` compares them.",
     )
     path: PathName = Field(
-        "exact",
-        description=f"How labels are computed. {DESCRIPTION}. `refseg bench` compares them.",
+        "guided",
+        description=f"How labels are computed. {DESCRIPTION}. Where only the published method is given, 'exact'. "
+        "`refseg bench` compares them.",
     )
     points_per_side: int = Field(
         32, ge=1, le=256, description="Points along one side of the grid of prompts; 32 makes 1024 prompts."
@@ -160,6 +162,21 @@ class LabelingSettings(Settings):
     def published_on(self, path: str) -> Self:
         """Returns the published method on a path, with the other settings as they are."""
         return self.model_copy(update={"method": "published", "path": path, **dict.fromkeys(PART_NAMES)})
+
+    @property
+    def is_by_default(self) -> bool:
+        """Whether neither a method nor a path was given."""
+        return not {"method", "path"} & self.model_fields_set
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, given: Any) -> Any:
+        """Completes a path or a method that is given alone, so that what was once configured stays what it was."""
+        if isinstance(given, dict) and "path" in given and "method" not in given:
+            return given | {"method": "published"}
+        if isinstance(given, dict) and given.get("method") == "published" and "path" not in given:
+            return given | {"path": "exact"}
+        return given
 
     @model_validator(mode="after")
     def _check_path(self) -> Self:
