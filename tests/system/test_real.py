@@ -71,7 +71,7 @@ class RealRun:
             load_segmenter(self.segmenter, "cpu"),
             load_encoder(self.encoder, "cpu"),
             self.prototypes,
-            LabelingSettings(points_per_side=points_per_side),
+            LabelingSettings(method="published", points_per_side=points_per_side),
             BatchSettings(),
         )
         for image in read_images(Folder(str(self.targets)), images, max_pixels=10**8):

@@ -58,3 +58,15 @@ def test_a_reference_whose_mask_vanishes_is_left_out_with_a_warning(
     bank = steps.store.load(steps.fill(steps.dataset(), references), MemoryBank)
     assert sorted(zip(bank.category_id.tolist(), bank.shot.tolist(), strict=True)) == [(3, 1), (8, 0)]
     assert "Reference annotation 1 (category 3, image r0.png) is left out" in caplog.text
+
+
+def test_all_views_are_another_bank_of_the_same_references(steps: Steps) -> None:
+    dataset, references = steps.dataset(), steps.references()
+    crops = steps.fill(dataset, references)
+    steps.config = steps.project.config_with({"labeling.method": "accurate"})
+    views = steps.fill(dataset, references)
+    assert views != crops
+    one, all_views = (steps.store.load(bank, MemoryBank) for bank in (crops, views))
+    assert one.category_id.tolist() == all_views.category_id.tolist()
+    np.testing.assert_array_equal(one.foreground_weight, all_views.foreground_weight)
+    assert not np.allclose(one.feature, all_views.feature, atol=1e-3)

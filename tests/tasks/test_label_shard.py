@@ -93,7 +93,7 @@ def test_images_that_cannot_be_read_become_rows_with_their_reasons(steps: Steps)
 
 def test_an_image_in_which_nothing_is_found_is_empty(steps: Steps) -> None:
     prototypes = steps.prototypes()
-    labeling = LabelingSettings(points_per_side=1, pred_iou_thresh=1)
+    labeling = LabelingSettings(method="published", points_per_side=1, pred_iou_thresh=1)
     plan = steps.plan(prototypes, labeling=labeling)
     steps.label(prototypes, plan, labeling=labeling)
     detections, labeled = steps.labels(plan)

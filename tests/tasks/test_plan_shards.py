@@ -29,7 +29,7 @@ def test_what_matters_makes_new_labels_and_what_does_not_makes_none(steps: Steps
     prototypes = steps.prototypes()
     key = steps.plan(prototypes).key
     assert steps.plan(prototypes, batches=BatchSettings(points_per_batch=1, images_per_shard=1)).key == key
-    assert steps.plan(prototypes, labeling=LabelingSettings(points_per_side=2)).key != key
+    assert steps.plan(prototypes, labeling=LabelingSettings(method="published", points_per_side=2)).key != key
     other = postprocess_memory_bank.fn(
         steps.store,
         steps.references(ids=["1", "2"]),

@@ -12,11 +12,11 @@ _SETTINGS = LabelingSettings(points_per_side=7)
 def test_variants_are_paths_paths_with_keys_and_names_with_keys() -> None:
     given = "exact, guided:guidance_thresh=0.3,points_per_side=9,wide:path=guided,guidance_thresh=null"
     assert parse_variants(given, _SETTINGS) == {
-        "exact": _SETTINGS,
+        "exact": _SETTINGS.published_on("exact"),
         "guided:guidance_thresh=0.3,points_per_side=9": LabelingSettings(
             path="guided", guidance_thresh=0.3, points_per_side=9
         ),
-        "wide": LabelingSettings(path="guided", guidance_thresh=None, points_per_side=7),
+        "wide": LabelingSettings(method="accurate", path="guided", guidance_thresh=None, points_per_side=7),
     }
 
 

@@ -475,3 +475,24 @@ def test_categories_are_novel_where_they_are_all_that_a_benchmark_calls_so(
     changes: dict[str, Any], expected: bool
 ) -> None:
     assert parse_config(_with(changes), source="run.yaml").references.are_novel is expected
+
+
+# --- methods ---------------------------------------------------------------------------------------------------------
+
+
+def test_original_conventions_take_the_published_method() -> None:
+    config = RunConfig.model_validate(_with({"conventions": "original", "labeling.points_per_side": 8}))
+    assert (config.labeling.method, config.labeling.path) == ("published", "exact")
+    assert config.labeling.points_per_side == 8
+
+
+def test_original_conventions_and_another_method_contradict_each_other(file: Path) -> None:
+    file.write_text(yaml.safe_dump(_with({"conventions": "original", "labeling.method": "accurate"})))
+    with pytest.raises(ConfigurationError, match=r"labeling\.method: 'accurate' is not the published method"):
+        load_config(str(file))
+
+
+def test_a_method_on_a_path_that_has_the_published_one_only_is_refused(file: Path) -> None:
+    file.write_text(yaml.safe_dump(_with({"labeling.method": "accurate", "labeling.path": "fast"})))
+    with pytest.raises(ConfigurationError, match="the path 'fast' has the published method only"):
+        load_config(str(file))

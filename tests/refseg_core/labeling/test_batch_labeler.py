@@ -31,7 +31,7 @@ from tests.support.oracles import original
 
 _SIDE, _GRID, _CHANNELS = 14, 4, 5
 _CERTAIN = 1e-5  # scores and thresholds this close are not distinguished in float32
-EVERYTHING = LabelingSettings(points_per_side=4, pred_iou_thresh=0)
+EVERYTHING = LabelingSettings(method="published", points_per_side=4, pred_iou_thresh=0)
 MANY = EVERYTHING.model_copy(update={"box_nms_thresh": 1.0})
 
 
@@ -96,6 +96,7 @@ def _label(
     size=st.tuples(st.integers(1, 24), st.integers(1, 24)),
     thresholds=st.builds(
         LabelingSettings,
+        method=st.just("published"),
         box_nms_thresh=st.sampled_from((0.25, 0.5, 1.0)),
         max_detections=st.sampled_from((1, 2, 100)),
     ),
@@ -117,7 +118,7 @@ def test_labels_agree_with_the_oracle(
 @pytest.mark.parametrize("size", [(20, 31), (9, 33), (5, 6)])
 def test_more_masks_than_candidates(size: tuple[int, int]) -> None:
     proposals, (features, prototypes) = _proposals(11, 60), _features(11, 3)
-    few = LabelingSettings(max_detections=3, candidates_per_detection=4, box_nms_thresh=1.0)
+    few = LabelingSettings(method="published", max_detections=3, candidates_per_detection=4, box_nms_thresh=1.0)
     merged, class_index, expected = _label(proposals, features, prototypes, size, few)
     assert expected.margin > _CERTAIN / 10
     assert len(merged.row_n) == 3
@@ -130,7 +131,9 @@ def test_more_masks_than_candidates(size: tuple[int, int]) -> None:
 
 def test_the_order_is_the_oracles_where_scores_differ() -> None:
     proposals, (features, prototypes) = _proposals(5, 30), _features(5, 4)
-    merged, _, expected = _label(proposals, features, prototypes, (17, 23), LabelingSettings(box_nms_thresh=1.0))
+    merged, _, expected = _label(
+        proposals, features, prototypes, (17, 23), LabelingSettings(method="published", box_nms_thresh=1.0)
+    )
     scores = np.array([instance.score for instance in expected.instances])
     certain = int(np.argmax(np.append(-np.diff(scores), 0) < _CERTAIN))
     assert certain > 10
@@ -145,7 +148,7 @@ def test_images_that_resemble_no_reference_get_no_instances() -> None:
         features,
         prototypes,
         size=(5, 6),
-        settings=LabelingSettings(),
+        settings=LabelingSettings(method="published"),
     )
     assert len(merged.row_n) == len(class_index) == 0
     assert merged.masks.unpack().shape == (0, 5, 6)
@@ -154,7 +157,7 @@ def test_images_that_resemble_no_reference_get_no_instances() -> None:
 def test_permuting_the_classes_only_renames_them() -> None:
     proposals, (features, prototypes) = _proposals(40, 30), _features(40, 5)
     order = torch.tensor([3, 0, 4, 1, 2])
-    options = LabelingSettings(box_nms_thresh=1.0)
+    options = LabelingSettings(method="published", box_nms_thresh=1.0)
     before, classes = match_and_merge(proposals, features, prototypes, size=(20, 20), settings=options)
     after, renamed = match_and_merge(proposals, features, prototypes[order], size=(20, 20), settings=options)
     assert before.row_n.tolist() == after.row_n.tolist()
@@ -167,7 +170,7 @@ def test_a_class_that_nothing_resembles_changes_nothing() -> None:
     proposals, (features, prototypes) = _proposals(8, 30), _features(8, 2)
     features, prototypes = features.abs(), prototypes.abs()
     unlike = torch.cat((prototypes, -torch.ones(1, _CHANNELS) / _CHANNELS**0.5))
-    options = LabelingSettings(box_nms_thresh=1.0)
+    options = LabelingSettings(method="published", box_nms_thresh=1.0)
     before, classes = match_and_merge(proposals, features, prototypes, size=(20, 20), settings=options)
     after, same = match_and_merge(proposals, features, unlike, size=(20, 20), settings=options)
     assert len(before.row_n) > 3
@@ -179,7 +182,7 @@ def test_a_class_that_nothing_resembles_changes_nothing() -> None:
 @given(seed=st.integers(0, 2**32 - 3), num_classes=st.integers(1, 4))
 def test_scores_never_exceed_the_similarity_and_the_first_of_a_class_keeps_it(seed: int, num_classes: int) -> None:
     proposals, (features, prototypes) = _proposals(seed, 12), _features(seed, num_classes)
-    options = LabelingSettings(box_nms_thresh=1.0)
+    options = LabelingSettings(method="published", box_nms_thresh=1.0)
     merged, classes = match_and_merge(proposals, features, prototypes, size=(16, 16), settings=options)
     assume(len(merged.row_n) > 0)
     descriptors = original.describe((proposals.logits_NGG > 0).numpy(), features.double().numpy())
@@ -302,7 +305,9 @@ def test_another_source_of_proposals_takes_the_place_of_the_grid(
 
 
 def test_an_image_without_proposals_has_no_instances(segmenter: SAM2, encoder: DINOv2, prototypes: Prototypes) -> None:
-    labeler = BatchLabeler(segmenter, encoder, prototypes, LabelingSettings(points_per_side=2, pred_iou_thresh=1))
+    labeler = BatchLabeler(
+        segmenter, encoder, prototypes, LabelingSettings(method="published", points_per_side=2, pred_iou_thresh=1)
+    )
     labels = labeler.label(_image(30, 40), image_id="7")
     assert labels.num_proposals == 0
     assert labels.detections.equals(Detections.empty())

@@ -32,7 +32,7 @@ _SEGMENTER, _ENCODER = cast(Segmenter, _Model("sam2_hiera_large")), cast(Encoder
 
 def _fit(device: torch.device, labeling: LabelingSettings | None = None, **settings: object) -> Batches:
     batches = BatchSettings.model_validate(settings)
-    return Batches.fit(batches, labeling or LabelingSettings(), device, _SEGMENTER, _ENCODER)
+    return Batches.fit(batches, labeling or LabelingSettings(method="published"), device, _SEGMENTER, _ENCODER)
 
 
 def _sizes(batches: Batches) -> tuple[int, int, int]:
@@ -58,7 +58,7 @@ def test_a_limit_that_nothing_fits_into_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"max_memory: 900MB is too little .* 1\.\d GB are needed"):
         _fit(_CPU, max_memory="900MB")
     with pytest.raises(ConfigurationError, match="4096 points"):
-        _fit(_CPU, LabelingSettings(points_per_side=64), max_memory="2GB")
+        _fit(_CPU, LabelingSettings(method="published", points_per_side=64), max_memory="2GB")
 
 
 def _needed(device: torch.device, **settings: object) -> float:

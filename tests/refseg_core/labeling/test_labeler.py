@@ -43,7 +43,7 @@ def _mask(rectangle: Rectangle) -> np.ndarray:
 
 
 def _tiny() -> Labeler:
-    settings = LabelingSettings(points_per_side=3, pred_iou_thresh=0)
+    settings = LabelingSettings(method="published", points_per_side=3, pred_iou_thresh=0)
     return Labeler(tiny_segmenter(), tiny_encoder(), settings=settings)
 
 
@@ -132,7 +132,11 @@ def test_the_demos_models_are_recognized_and_points_become_masks() -> None:
 def test_its_answer_is_the_steps_put_together() -> None:
     image = np.random.default_rng(5).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     box = (10, 12, 50, 44)
-    segmenter, encoder, settings = tiny_segmenter(), tiny_encoder(), LabelingSettings(points_per_side=3)
+    segmenter, encoder, settings = (
+        tiny_segmenter(),
+        tiny_encoder(),
+        LabelingSettings(method="published", points_per_side=3),
+    )
     labeler = Labeler(segmenter, encoder, settings=settings)
     mask = labeler.add_reference(image, "thing", box=box)
     masks, _ = segment_boxes(segmenter, image, np.array([box], dtype=np.float64))
@@ -147,7 +151,11 @@ def test_its_answer_is_the_steps_put_together() -> None:
 
 
 def test_an_image_without_instances_has_none() -> None:
-    labeler = Labeler(tiny_segmenter(), tiny_encoder(), settings=LabelingSettings(points_per_side=2, pred_iou_thresh=1))
+    labeler = Labeler(
+        tiny_segmenter(),
+        tiny_encoder(),
+        settings=LabelingSettings(method="published", points_per_side=2, pred_iou_thresh=1),
+    )
     labeler.add_reference(_scene(), "thing", mask=_mask((40, 40, 120, 120)))
     none = labeler.label(_scene())
     assert len(none) == 0

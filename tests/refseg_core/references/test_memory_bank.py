@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from refseg_core.errors import UnusableReferenceError
 from refseg_core.models.dinov2 import DINOv2
-from refseg_core.references.memory_bank import Crop, crop_reference, encode_references, patch_weights
+from refseg_core.references.memory_bank import (
+    Crop,
+    crop_reference,
+    encode_image,
+    encode_references,
+    encode_views,
+    patch_weights,
+    pool,
+)
 from refseg_core.tables import MemoryBank
 from tasks.store.parquet import table_to_parquet
 from tests.support.models import random_tensor, tiny_encoder
@@ -165,3 +173,59 @@ def test_a_bank_on_disk_is_a_thousandth_of_all_patch_features(categories: int, s
         feature=np.random.default_rng(0).standard_normal((categories * shots, 1024), dtype=np.float32),
     )
     assert len(table_to_parquet(bank)) < limit
+
+
+# --- views -----------------------------------------------------------------------------------------------------------
+
+
+def _reference(encoder: DINOv2, bounds: Bounds) -> tuple[np.ndarray, np.ndarray, Crop]:
+    image, _ = _scene()
+    mask = np.zeros(image.shape[:2], dtype=bool)
+    left, top, right, bottom = bounds
+    mask[top:bottom, left:right] = True
+    size = encoder.architecture.image_size
+    return image, mask, crop_reference(image, mask, np.array(bounds, dtype=float), context_ratio=0.2, size=size)
+
+
+def _views(encoder: DINOv2, image: np.ndarray, mask: np.ndarray, crop: Crop) -> tuple[np.ndarray, np.ndarray]:
+    """The feature of the large crop, and the mean with that of the others."""
+    encoded = encode_references(encoder, [crop])
+    in_image = pool(encode_image(encoder, image), torch.from_numpy(mask))
+    (seen,) = encode_views(encoder, encoded, [crop], [in_image])
+    assert seen.foreground_weight == encoded[0].foreground_weight
+    return encoded[0].feature_C, seen.feature_C
+
+
+def test_a_view_is_the_mean_feature_of_the_patches_inside_the_mask() -> None:
+    features = random_tensor(16, 3)
+    mask = np.zeros((8, 12), dtype=bool)
+    mask[:4, :3] = True  # the first column's upper two patches, of 2 x 3 pixels
+    pooled = pool(features, torch.from_numpy(mask))
+    assert pooled is not None
+    np.testing.assert_allclose(pooled.numpy(), features[[0, 4]].mean(dim=0).numpy(), rtol=1e-6)
+
+
+def test_a_view_in_which_the_mask_hardly_covers_a_patch_says_nothing() -> None:
+    mask = torch.zeros(40, 40, dtype=torch.bool)
+    mask[:4, :4] = True
+    assert pool(random_tensor(16, 3), mask) is None
+
+
+def test_views_are_the_mean_of_a_large_crop_a_small_one_and_the_image(encoder: DINOv2) -> None:
+    image, mask, crop = _reference(encoder, (10, 10, 70, 50))
+    large, mean = _views(encoder, image, mask, crop)
+    in_image = pool(encode_image(encoder, image), torch.from_numpy(mask))
+    assert in_image is not None
+    small = mean * 3 - large - in_image.numpy()
+    assert not np.allclose(small, large, atol=1e-3)
+    assert np.isfinite(small).all()
+
+
+def test_without_the_image_two_views_are_left(encoder: DINOv2) -> None:
+    image, mask, crop = _reference(encoder, (10, 10, 70, 50))
+    encoded = encode_references(encoder, [crop])
+    (two,) = encode_views(encoder, encoded, [crop], [None])
+    in_image = pool(encode_image(encoder, image), torch.from_numpy(mask))
+    (three,) = encode_views(encoder, encoded, [crop], [in_image])
+    assert in_image is not None
+    np.testing.assert_allclose(three.feature_C, (2 * two.feature_C + in_image.numpy()) / 3, atol=1e-5)

@@ -71,3 +71,22 @@ def test_defaults_are_the_papers() -> None:
 def test_values_that_make_no_sense_are_refused(model: type[Settings], values: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(values))):
         model.model_validate(values)
+
+
+@pytest.mark.parametrize(
+    ("given", "method", "path"),
+    [
+        ({}, "accurate", "guided"),
+        ({"points_per_side": 8}, "accurate", "guided"),
+        ({"path": "exact"}, "published", "exact"),
+        ({"path": "turbo"}, "published", "guided"),
+        ({"method": "published"}, "published", "exact"),
+        ({"method": "accurate"}, "accurate", "guided"),
+        ({"method": "accurate", "path": "exact"}, "accurate", "exact"),
+    ],
+)
+def test_what_is_given_alone_decides_the_other(given: dict[str, object], method: str, path: str) -> None:
+    labeling = LabelingSettings.model_validate(given)
+    assert (labeling.method, labeling.path) == (method, path)
+    assert labeling.is_by_default == (not {"method", "path"} & given.keys())
+    assert LabelingSettings.model_validate(labeling.model_dump()) == labeling

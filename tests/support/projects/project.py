@@ -75,7 +75,7 @@ def write_project(folder: Path, weights: Path, *, num_targets: int = 5) -> Proje
         "targets": {"images": str(folder / "targets"), "annotations": str(folder / "targets.json")},
         "segmenter": {"model": "sam2_demo", "weights": str(weights / "segmenter.pt")},
         "encoder": {"model": "dinov2_demo", "weights": str(weights / "encoder.pt")},
-        "labeling": {"points_per_side": 3, "pred_iou_thresh": 0.0},
+        "labeling": {"method": "published", "points_per_side": 3, "pred_iou_thresh": 0.0},
         "batches": {"images_per_shard": 2},
         "device": "cpu",
     }

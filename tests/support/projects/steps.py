@@ -73,6 +73,7 @@ class Steps:
             images_uri=self.config.references.images,
             settings=self.config.references.crop,
             models=self.config.models,
+            all_views=self.config.labeling.parts.all_views,
         )
 
     def prototypes(self) -> Artifact:

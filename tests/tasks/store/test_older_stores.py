@@ -46,7 +46,7 @@ def config(tmp_path: Path, harbor: None, monkeypatch: pytest.MonkeyPatch) -> Pat
 @pytest.mark.parametrize("command", ["run", "bank", "label", "evaluate", "index"])
 def test_the_same_run_finds_everything_done(command: str, config: Path) -> None:
     store = config.parent / "store"
-    done(refseg(command, config))
+    done(refseg(command, config, "--labeling.method", "published"))  # the default of 0.1.0
     made = {name: data for name, data in contents(store).items() if not name.startswith("overviews/")}
     assert made == contents(MADE / "store")
 

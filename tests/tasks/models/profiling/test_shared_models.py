@@ -22,13 +22,13 @@ from tests.support.models import TINY_ENCODER, TINY_SEGMENTER, tiny_encoder, tin
 from tests.support.projects.project import scene
 
 _VARIANTS = {
-    "exact": LabelingSettings(points_per_side=5, pred_iou_thresh=0.48),
+    "exact": LabelingSettings(method="published", points_per_side=5, pred_iou_thresh=0.48),
     "guided": LabelingSettings(path="guided", points_per_side=5, pred_iou_thresh=0.48, guidance_thresh=0.9),
     "unguided": LabelingSettings(path="guided", points_per_side=5, pred_iou_thresh=0.48, guidance_thresh=None),
-    "finer": LabelingSettings(points_per_side=7, pred_iou_thresh=0.45),
+    "finer": LabelingSettings(method="published", points_per_side=7, pred_iou_thresh=0.45),
     "fast": LabelingSettings(path="fast", points_per_side=5, pred_iou_thresh=0.48),
     "plain": LabelingSettings(path="plain", points_per_side=4, pred_iou_thresh=0.48),
-    "nothing passes": LabelingSettings(points_per_side=5, pred_iou_thresh=1.0),
+    "nothing passes": LabelingSettings(method="published", points_per_side=5, pred_iou_thresh=1.0),
 }
 
 
