@@ -111,5 +111,6 @@ def _patch_weights(masks_nGG: Tensor, squares: list[_Square], size: tuple[int, i
     places_nX2 = (first_n12 + (last_n12 - first_n12) * along[:, None]) * 2 - 1
     x_nX, y_nX = places_nX2.unbind(dim=-1)
     grid_nXX2 = torch.stack(torch.broadcast_tensors(x_nX[:, None, :], y_nX[:, :, None]), dim=-1)
-    inside_n1XX = F.grid_sample(masks_nGG[:, None].float(), grid_nXX2, align_corners=False) > _INSIDE
+    read_n1XX = F.grid_sample(masks_nGG[:, None].float(), grid_nXX2, padding_mode="border", align_corners=False)
+    inside_n1XX = read_n1XX > _INSIDE
     return F.avg_pool2d(inside_n1XX.float(), _SAMPLES).flatten(1)

@@ -99,7 +99,8 @@ def test_crops_are_squares_a_fifth_larger_than_masks_and_cut_at_borders(
 
 
 def _read(mask: npt.NDArray[np.bool_], x: float, y: float) -> float:
-    """The mask between the centers of its cells, 0 beyond them; x and y in cells."""
+    """The mask between the centers of its cells, and beyond them as in the outermost cell; x and y in cells."""
+    x, y = (min(max(place, 0.5), _SIDE - 0.5) for place in (x, y))
     left, top = math.floor(x - 0.5), math.floor(y - 0.5)
     value = 0.0
     for column, row in ((left, top), (left + 1, top), (left, top + 1), (left + 1, top + 1)):
