@@ -133,7 +133,11 @@ class Detections(Table):
 
     image_id: Array = column(pa.string(), "the image it lies in")
     category_id: Array = column(pa.int64(), "its category")
-    score: Array = column(pa.float32(), "similarity to the prototype, lowered where masks overlap; in (0, 1]")
+    score: Array = column(
+        pa.float32(),
+        "similarity to the prototype, lowered where masks overlap; by the method 'accurate' its geometric mean with "
+        "predicted_iou; in (0, 1]",
+    )
     predicted_iou: Array = column(pa.float32(), "the segmenter's own estimate of the mask's quality, in [0, 1]")
     box_xyxy: Array = column(_BOX, "the box around the mask", unit="px")
     mask_rle: Array = column(RLE_TYPE, "the mask")

@@ -7,11 +7,11 @@ import yaml
 from pydantic import ValidationError
 
 from refseg_core.errors import ConfigurationError
-from refseg_core.settings import LabelingSettings
+from refseg_core.settings import PART_NAMES, LabelingSettings
 from refseg_core.settings.labeling_methods import LABELING_METHODS
 from refseg_core.settings.labeling_paths import LABELING_PATHS
 
-_METHODS = [name for name in LABELING_METHODS if name != "published"]
+_CHOSEN = {"method", "path", *PART_NAMES}
 
 
 def parse_numbers(flag: str, given: str, least: int) -> list[int]:
@@ -26,12 +26,13 @@ def parse_variants(given: str, settings: LabelingSettings) -> dict[str, Labeling
     """Returns the settings of each variant, by name: the given ones, changed as the variant says.
 
     `exact,wide:path=exact,points_per_side=64` are two: a path, and a name of one's own with keys of `labeling`. A path
-    stands for the published method on it, a method for itself on the path 'guided'; they take keys, too, and then
-    their name is all of it, as in `guided:guidance_thresh=0.3`. Raises ConfigurationError.
+    stands for the published method on it, a method for itself on its path; they take keys, too, and then their name is
+    all of it, as in `guided:guidance_thresh=0.3`. A path or method among the keys decides the other, as in a
+    configuration. Raises ConfigurationError.
     """
     variants = {}
     known = {path: settings.published_on(path) for path in LABELING_PATHS}
-    known |= {method: settings.published_on("guided").model_copy(update={"method": method}) for method in _METHODS}
+    known |= {method: _by(method, settings) for method in LABELING_METHODS}
     for text in _texts(given):
         name, _, changes = text.partition(":")
         if not name or not (name in known or changes):
@@ -44,6 +45,10 @@ def parse_variants(given: str, settings: LabelingSettings) -> dict[str, Labeling
             raise ConfigurationError(f"--variants: expected each once; got {own_name!r} twice.")
         variants[own_name] = _changed(known.get(name, settings), text, changes)
     return variants
+
+
+def _by(method: str, settings: LabelingSettings) -> LabelingSettings:
+    return LabelingSettings.model_validate(settings.model_dump(exclude=_CHOSEN) | {"method": method})
 
 
 def _texts(given: str) -> Iterator[str]:
@@ -62,10 +67,11 @@ def _texts(given: str) -> Iterator[str]:
 def _changed(settings: LabelingSettings, text: str, changes: str) -> LabelingSettings:
     pairs = [change.partition("=") for change in changes.split(",") if change]
     values = {key.strip(): _value(text, key, value) for key, _, value in pairs}
+    kept = settings.model_dump(exclude=_CHOSEN if values.keys() & {"method", "path"} else None)
     try:
-        return LabelingSettings.model_validate(settings.model_dump() | values)
+        return LabelingSettings.model_validate(kept | values)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        problems = "; ".join(": ".join([*map(str, one["loc"]), one["msg"]]) for one in error.errors())
         raise ConfigurationError(f"--variants: {text!r}: {problems}.") from error
 
 

@@ -249,7 +249,7 @@ def keys(model: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[Key]:
 
 def check_config(config: RunConfig, *, source: str) -> None:
     """Checks several keys together. Raises ConfigurationError naming all problems."""
-    problems = [*_unknown_models(config), *_unfit_places(config)]
+    problems = [*_unknown_models(config), *_unfit_method(config), *_unfit_places(config)]
     if problems:
         raise ConfigurationError("\n".join([f"{source}: {len(problems)} wrong:", *problems]))
 

@@ -314,7 +314,9 @@ def match_and_merge(
         with stage("refining"):
             best = refine(proposals.logits_NGG[rows[: parts.max_refined_masks]].float())
             masks = masks.replaced(upsample(best, size, pixels_at_once))
-    return Merged(rows, merged.score_n, masks), matches.class_index_N[merged.row_n]
+    # The root keeps the order, and scores near those of similarity alone: people have thresholds for these.
+    score_n = merged.score_n.sqrt() if parts.quality_in_score else merged.score_n
+    return Merged(rows, score_n, masks), matches.class_index_N[merged.row_n]
 
 
 def _rank(predicted_iou_N: Tensor, matches: Matches, parts: MethodParts) -> Tensor:

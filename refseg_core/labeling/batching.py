@@ -4,6 +4,7 @@ Bytes are of float32 and were measured with SAM2 tiny and large at 1024 pixels (
 """
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -113,7 +114,8 @@ class Batches:
         if limit < least:
             raise ConfigurationError(
                 f"batches.max_memory: {settings.max_memory} is too little for these models and {num_points} points on "
-                f"{device.type}: {least / 1e9:.1f} GB are needed. Raise it, or set fewer points or smaller models."
+                f"{device.type}: {math.ceil(least / 1e8) / 10:.1f} GB are needed. Raise it, or set fewer points or "
+                "smaller models."
             )
         left, left_after = limit - fixed, limit - fixed - logits
         images = max(1, min(images, left // per_image))

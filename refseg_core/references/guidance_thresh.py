@@ -54,7 +54,8 @@ def choose_thresh(instance_similarities: Sequence[float], patch_similarities: Se
     and `HIGHEST`. `patch_similarities`: one entry for each image.
     """
     of_patches = float(torch.cat(list(patch_similarities)).quantile(1 - _SHARE_PROMPTED))
-    of_instances = float(np.quantile(instance_similarities, _INSTANCES_LOST))
+    # Without a reference in these images, which are not all, nothing speaks for a lower threshold.
+    of_instances = float(np.quantile(instance_similarities or [HIGHEST], _INSTANCES_LOST))
     thresh = min(max(min(max(USUAL, of_patches), of_instances), LOWEST), HIGHEST)
     return GuidanceThresholds.row(
         thresh=round(thresh, 3),

@@ -125,7 +125,8 @@ class LabelingSettings(Settings):
         "this is dropped; null: as the method.",
     )
     quality_in_score: bool | None = Field(
-        None, description="Whether the score is similarity * predicted IoU; null: as the method."
+        None,
+        description="Whether the score is the geometric mean of similarity and predicted IoU; null: as the method.",
     )
     max_second_looks: int | None = Field(
         None,
@@ -183,9 +184,11 @@ class LabelingSettings(Settings):
         path = LABELING_PATHS[self.path]
         if self.parts != labeling_methods.PUBLISHED and not path.is_for_all_methods:
             able = [name for name, other in LABELING_PATHS.items() if other.is_for_all_methods]
+            own = ", ".join(name for name in PART_NAMES if getattr(self, name) is not None)
             raise ValueError(
-                f"the path {self.path!r} has the published method only, got method {self.method!r}; take the path "
-                f"{' or '.join(able)}, or the method 'published'"
+                f"the path {self.path!r} has the published method only, got method {self.method!r}"
+                f"{f' with {own}' if own else ''}; take the path {' or '.join(able)}, or the method 'published'"
+                f"{' without these' if own else ''}"
             )
         return self
 

@@ -16,9 +16,9 @@ class MethodParts:
 
     `all_views`: references are encoded in three views. `all_masks`: all three masks of a prompt are candidates, not
     only the best. `similarity_exponent`: duplicates are dropped in the order of predicted IoU * similarity ** this.
-    `quality_in_score`: the score is similarity * predicted IoU. `max_second_looks`: candidates per image that are
-    encoded again in a crop of their own. `part_penalty`: how much of the likeness of a crop's background is taken off.
-    `max_refined_masks`: masks per image that are decoded again from their box.
+    `quality_in_score`: the score is the geometric mean of similarity and predicted IoU. `max_second_looks`: candidates
+    per image that are encoded again in a crop of their own. `part_penalty`: how much of the likeness of a crop's
+    background is taken off. `max_refined_masks`: masks per image that are decoded again from their box.
     """
 
     all_views: bool = False

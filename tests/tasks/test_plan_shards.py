@@ -64,9 +64,11 @@ def _stored_settings(steps: Steps, prototypes: Artifact, labeling: LabelingSetti
 
 
 def test_labels_of_the_published_method_name_what_they_did_before_there_were_others(steps: Steps) -> None:
-    off = LabelingSettings.model_validate({"method": "accurate", **asdict(PUBLISHED)})
+    off = LabelingSettings.model_validate({"method": "accurate", "path": "exact", **asdict(PUBLISHED)})
     prototypes = steps.prototypes()
-    (key, settings), same = (_stored_settings(steps, prototypes, labeling) for labeling in (LabelingSettings(), off))
+    (key, settings), same = (
+        _stored_settings(steps, prototypes, labeling) for labeling in (LabelingSettings(path="exact"), off)
+    )
     assert same == (key, settings)
     assert settings.pop("images")
     assert settings == {
@@ -85,15 +87,16 @@ def test_every_method_and_every_value_of_a_part_decides_labels_of_its_own() -> N
     given += [{name: value} for name, value in accurate.items()]
     given += [{"method": "accurate", name: value} for name, value in asdict(PUBLISHED).items()]
     given += [{"method": "accurate", name: 1} for name, value in accurate.items() if not isinstance(value, bool)]
-    deciding = [_deciding(LabelingSettings.model_validate(each)) for each in given]
+    deciding = [_deciding(LabelingSettings.model_validate({"path": "exact", **each})) for each in given]
     assert len(deciding) > 2 * len(accurate)
     assert all(one != other for one, other in combinations(deciding, 2))
-    assert _deciding(LabelingSettings.model_validate({"method": "published", **accurate})) == deciding[1]
+    assert _deciding(LabelingSettings.model_validate({"path": "exact", **accurate})) == deciding[1]
 
 
 def test_labels_of_another_method_have_another_key(steps: Steps) -> None:
     prototypes = steps.prototypes()
-    given = (LabelingSettings(), LabelingSettings(method="accurate"), LabelingSettings(max_refined_masks=3))
+    parts: list[dict[str, object]] = [{}, {"method": "accurate"}, {"max_refined_masks": 3}]
+    given = [LabelingSettings.model_validate({"path": "exact", **one}) for one in parts]
     stored = [_stored_settings(steps, prototypes, labeling) for labeling in given]
     assert len({key for key, _ in stored}) == 3
     assert stored[1][1]["parts"] == asdict(LABELING_METHODS["accurate"].parts)

@@ -16,7 +16,18 @@ def test_variants_are_paths_paths_with_keys_and_names_with_keys() -> None:
         "guided:guidance_thresh=0.3,points_per_side=9": LabelingSettings(
             path="guided", guidance_thresh=0.3, points_per_side=9
         ),
-        "wide": LabelingSettings(method="accurate", path="guided", guidance_thresh=None, points_per_side=7),
+        "wide": LabelingSettings(path="guided", guidance_thresh=None, points_per_side=7),
+    }
+
+
+def test_a_method_is_a_variant_on_its_path_and_a_key_alone_changes_the_run() -> None:
+    given = "published,accurate,few:max_second_looks=3,one:path=fast,other:method=published"
+    assert parse_variants(given, _SETTINGS) == {
+        "published": LabelingSettings(method="published", points_per_side=7),
+        "accurate": LabelingSettings(method="accurate", points_per_side=7),
+        "few": LabelingSettings(method="accurate", path="guided", max_second_looks=3, points_per_side=7),
+        "one": LabelingSettings(path="fast", points_per_side=7),
+        "other": LabelingSettings(method="published", points_per_side=7),
     }
 
 

@@ -421,7 +421,7 @@ def _scores(given: tuple[Proposals, Tensor, Tensor], look: _Look | None = None, 
         features,
         prototypes,
         size=proposals.logits_NGG.shape[1:],
-        settings=LabelingSettings.model_validate(parts),
+        settings=LabelingSettings.model_validate({"path": "exact", **parts}),
         second_look=look or _refuse,
     )
     return dict(zip(merged.row_n.tolist(), merged.score_n.tolist(), strict=True))
@@ -453,7 +453,7 @@ def test_the_quality_of_masks_may_be_part_of_the_score() -> None:
     given = _stripes([0.9, 0.8, 0.5], [0.5, 1.0, 0.6])
     assert _scores(given) == pytest.approx({0: 0.9, 1: 0.8, 2: 0.5})
     with_quality = _scores(given, quality_in_score=True)
-    assert with_quality == pytest.approx({1: 0.8, 0: 0.45, 2: 0.3})
+    assert with_quality == pytest.approx({1: 0.8**0.5, 0: 0.45**0.5, 2: 0.3**0.5})
     assert list(with_quality) == [1, 0, 2]
 
 
@@ -497,7 +497,7 @@ def test_a_second_look_may_find_another_category() -> None:
         features,
         torch.eye(2),
         size=(4, 4),
-        settings=LabelingSettings(max_second_looks=1),
+        settings=LabelingSettings(path="exact", max_second_looks=1),
         second_look=lambda _, similarity_nK: similarity_nK.flip(1),
     )
     by_row = dict(zip(merged.row_n.tolist(), classes.tolist(), strict=True))
@@ -523,7 +523,7 @@ def test_the_best_masks_are_decoded_again_and_only_those() -> None:
             features,
             prototypes,
             size=(6, 6),
-            settings=LabelingSettings(max_refined_masks=number),
+            settings=LabelingSettings(path="exact", max_refined_masks=number),
             refine=refine,
         )[0]
         for number in (0, 2)

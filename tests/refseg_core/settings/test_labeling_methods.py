@@ -21,8 +21,9 @@ OTHER = MethodParts(
 )
 
 
-def test_unless_told_otherwise_the_published_method_is_computed() -> None:
-    assert LabelingSettings().parts == PUBLISHED == MethodParts()
+def test_the_published_method_has_none_of_the_parts_and_the_default_is_the_accurate_one() -> None:
+    assert LabelingSettings(method="published").parts == PUBLISHED == MethodParts()
+    assert LabelingSettings().parts == ACCURATE
     assert not any(asdict(PUBLISHED).values())
 
 
