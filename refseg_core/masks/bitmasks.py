@@ -35,6 +35,8 @@ class PackedMasks:
     def of(cls, masks_NHW: Tensor) -> "PackedMasks":
         """Packs boolean masks."""
         num_masks, height, width = masks_NHW.shape
+        if num_masks == 0:  # whose strides may be anything, which what follows cannot view
+            return cls(torch.empty(0, width, -(-height // _BITS), dtype=torch.uint8, device=masks_NHW.device), height)
         pixels = masks_NHW.contiguous().view(torch.uint8)
         if height % _BITS or width % _BITS:
             pixels = F.pad(pixels, (0, -width % _BITS, 0, -height % _BITS))

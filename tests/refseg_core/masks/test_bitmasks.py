@@ -60,8 +60,8 @@ def test_masks_areas_and_extents_are_those_of_the_pixels(masks: Masks) -> None:
 def test_the_first_masks_are_replaced_but_never_by_empty_ones(masks: Masks, number: int, seed: int) -> None:
     random = np.random.default_rng(seed)
     others = random.random((min(number, len(masks)), *masks.shape[1:])) < random.choice((0.0, 0.02, 0.5))
-    packed = PackedMasks.of(torch.tensor(masks))
-    replaced = packed.replaced(PackedMasks.of(torch.tensor(others))).unpack().numpy()
+    packed = PackedMasks.of(torch.from_numpy(masks))
+    replaced = packed.replaced(PackedMasks.of(torch.from_numpy(others))).unpack().numpy()
     expected = masks.copy()
     for row, other in enumerate(others):
         if other.any():
