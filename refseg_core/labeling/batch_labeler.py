@@ -12,9 +12,10 @@ What the paths do differently (`LabelingSettings.path`) is in `refseg_core/setti
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from itertools import chain
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +45,7 @@ from refseg_core.models import point_decoder
 from refseg_core.models.acceleration import half, tensor_cores
 from refseg_core.models.compilation import can_compile, compiled
 from refseg_core.models.preprocessing import resize_to_square, to_unit_range
-from refseg_core.models.protocols import Encoder, ImageEmbedding, Segmenter
+from refseg_core.models.protocols import DecodesQuickly, Encoder, ImageEmbedding, Segmenter
 from refseg_core.references.guidance_thresh import USUAL
 from refseg_core.settings import BatchSettings, LabelingSettings
 from refseg_core.settings.labeling_methods import MethodParts
@@ -130,7 +131,7 @@ class BatchLabeler:
         size = segmenter.architecture.image_size
         grid_N2 = point_grid(self.settings.points_per_side, size, segmenter.device)
         self._guidance = Guidance(grid_N2, size, self.prototypes_KC, thresh=self._guidance_thresh())
-        self._decoder = segmenter.point_decoder(is_compiled=is_compiled)
+        self._is_compiled = is_compiled
         self._source = source or self._grid_source(grid_N2)
         self._second_look = SecondLook(
             encoder, self.prototypes_KC, batch=self._batches.crops, part_penalty=self.settings.parts.part_penalty
@@ -143,10 +144,16 @@ class BatchLabeler:
             return None
         return USUAL if self.settings.guidance_thresh == "auto" else self.settings.guidance_thresh
 
+    @cached_property
+    def _decoder(self) -> DecodesQuickly[Any]:
+        """The quick decoder, which the plain path does without."""
+        return self.segmenter.point_decoder(is_compiled=self._is_compiled)
+
     def _grid_source(self, grid_N2: Tensor) -> ProposalSource:
-        decoder, batch, thresh = self._decoder, self._batches.points, self.settings.pred_iou_thresh
+        batch, thresh = self._batches.points, self.settings.pred_iou_thresh
         if self._path.is_plain:
             return PointGrid(self.segmenter, grid_N2, batch=batch, pred_iou_thresh=thresh)
+        decoder = self._decoder
         if self.settings.parts.all_masks:
             return AllMasks(decoder, grid_N2, batch=batch, pred_iou_thresh=thresh)
         if not self._path.has_previews:
@@ -171,7 +178,9 @@ class BatchLabeler:
 
     def to_frame(self, image_HW3: npt.NDArray[np.uint8]) -> ImageFrame:
         """Returns what the models need of an RGB image, uint8 [H, W, 3]."""
-        return ImageFrame(resize_to_square(image_HW3, self.segmenter.architecture.image_size), image_HW3)
+        height, width = image_HW3.shape[:2]
+        pixels_SS3 = resize_to_square(image_HW3, self.segmenter.architecture.image_size)
+        return ImageFrame(pixels_SS3, (height, width), image_HW3 if self.settings.parts.max_second_looks else None)
 
     def find(self, images: Sequence[ImageFrame]) -> list[FoundInstances]:
         """Finds the instances of images, of which `images_per_batch` go through each encoder together.
@@ -241,7 +250,7 @@ class BatchLabeler:
             settings=self.settings,
             pixels_at_once=self._batches.pixels,
             stage=self._stage,
-            second_look=partial(self._second_look, image.frame.image_HW3),
+            second_look=partial(self._look_again, image.frame),
             refine=partial(refine, decode_boxes, image_size=self.segmenter.architecture.image_size),
         )
         category_id_n = self.category_id_K[class_index_n.cpu().numpy()]
@@ -255,6 +264,10 @@ class BatchLabeler:
             image.guide,
             self.category_id_K,
         )
+
+    def _look_again(self, frame: ImageFrame, masks_nGG: Tensor, similarity_nK: Tensor) -> Tensor:
+        assert frame.image_HW3 is not None  # see to_frame
+        return self._second_look(frame.image_HW3, masks_nGG, similarity_nK)
 
     def _distinct(self, previews: Previews, features_PC: Tensor) -> Tensor:
         """Returns the previews that suppression is not sure to drop, by falling similarity."""
@@ -285,38 +298,73 @@ def match_and_merge(
     `second_look`: revises similarities [n, K] of masks [n, G, G]; `refine`: decodes logits [n, G, G] again. Both are
     called as the settings' method says.
     """
-    path, parts = LABELING_PATHS[settings.path], settings.parts
+    parts = settings.parts
     with stage("matching"):
         masks_NGG = proposals.logits_NGG > 0
-        matches = (match_plainly if path.is_plain else match)(masks_NGG, features_PC, prototypes_KC)
-        rank_N = _rank(proposals.predicted_iou_N, matches, parts)
-        kept = _suppress(masks_NGG, rank_N, matches, box_nms_thresh=settings.box_nms_thresh)
-        kept = kept[: settings.candidates_per_detection * settings.max_detections]
-        kept = kept[matches.similarity_N[kept] > 0]
-        matches, predicted_iou_n = matches[kept], proposals.predicted_iou_N[kept]
+        candidates = _candidates(masks_NGG, proposals.predicted_iou_N, features_PC, prototypes_KC, settings)
     if parts.max_second_looks:
         with stage("second look"):
-            matches = _looked_at_again(masks_NGG[kept], predicted_iou_n, matches, second_look, parts)
-            order = _rank(predicted_iou_n, matches, parts).argsort(descending=True, stable=True)
-            kept, matches, predicted_iou_n = kept[order], matches[order], predicted_iou_n[order]
+            candidates = _looked_at_again(candidates, masks_NGG, second_look, parts)
     with stage("merging"):
-        merge = merge_plainly if path.is_plain else partial(merge_softly, pixels_at_once=pixels_at_once)
-        merged = merge(
-            proposals.logits_NGG[kept].float(),
-            matches.similarity_N * predicted_iou_n if parts.quality_in_score else matches.similarity_N,
-            matches.class_index_N,
-            matches.descriptor_NC,
-            size=size,
-            max_detections=settings.max_detections,
-        )
-    rows, masks = kept[merged.row_n], merged.masks
+        merged = _merged(candidates, proposals.logits_NGG, size, settings, pixels_at_once)
+    rows, masks = candidates.row_n[merged.row_n], merged.masks
     if parts.max_refined_masks:
         with stage("refining"):
             best = refine(proposals.logits_NGG[rows[: parts.max_refined_masks]].float())
             masks = masks.replaced(upsample(best, size, pixels_at_once))
+    return Merged(rows, merged.score_n, masks), candidates.matches.class_index_N[merged.row_n]
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """Proposals that are no duplicates, in their order: rows of the proposals, likenesses, predicted IoU."""
+
+    row_n: Tensor
+    matches: Matches
+    predicted_iou_n: Tensor
+
+    def __getitem__(self, row_n: Tensor) -> "_Candidates":
+        return _Candidates(self.row_n[row_n], self.matches[row_n], self.predicted_iou_n[row_n])
+
+
+def _candidates(
+    masks_NGG: Tensor,
+    predicted_iou_N: Tensor,
+    features_PC: Tensor,
+    prototypes_KC: Tensor,
+    settings: LabelingSettings,
+) -> _Candidates:
+    """Matches proposals, drops duplicates, and takes the first of those that resemble anything."""
+    is_plain = LABELING_PATHS[settings.path].is_plain
+    matches = (match_plainly if is_plain else match)(masks_NGG, features_PC, prototypes_KC)
+    rank_N = _rank(predicted_iou_N, matches, settings.parts)
+    kept = _suppress(masks_NGG, rank_N, matches, box_nms_thresh=settings.box_nms_thresh)
+    kept = kept[: settings.candidates_per_detection * settings.max_detections]
+    kept = kept[matches.similarity_N[kept] > 0]
+    return _Candidates(kept, matches[kept], predicted_iou_N[kept])
+
+
+def _merged(
+    candidates: _Candidates,
+    logits_NGG: Tensor,
+    size: tuple[int, int],
+    settings: LabelingSettings,
+    pixels_at_once: int,
+) -> Merged:
+    """Merges candidates, as rows of them."""
+    is_plain, has_quality = LABELING_PATHS[settings.path].is_plain, settings.parts.quality_in_score
+    merge = merge_plainly if is_plain else partial(merge_softly, pixels_at_once=pixels_at_once)
+    matches = candidates.matches
+    merged = merge(
+        logits_NGG[candidates.row_n].float(),
+        matches.similarity_N * candidates.predicted_iou_n if has_quality else matches.similarity_N,
+        matches.class_index_N,
+        matches.descriptor_NC,
+        size=size,
+        max_detections=settings.max_detections,
+    )
     # The root keeps the order, and scores near those of similarity alone: people have thresholds for these.
-    score_n = merged.score_n.sqrt() if parts.quality_in_score else merged.score_n
-    return Merged(rows, score_n, masks), matches.class_index_N[merged.row_n]
+    return replace(merged, score_n=merged.score_n.sqrt()) if has_quality else merged
 
 
 def _rank(predicted_iou_N: Tensor, matches: Matches, parts: MethodParts) -> Tensor:
@@ -326,19 +374,21 @@ def _rank(predicted_iou_N: Tensor, matches: Matches, parts: MethodParts) -> Tens
     return predicted_iou_N * matches.similarity_N**parts.similarity_exponent
 
 
-def _looked_at_again(
-    masks_nGG: Tensor, predicted_iou_n: Tensor, matches: Matches, second_look: Look, parts: MethodParts
-) -> Matches:
-    """Revises the best candidates; the others lose what those lost on average, so that all stay comparable."""
-    before_n = matches.similarity_N
-    best = (before_n * predicted_iou_n).argsort(descending=True, stable=True)[: parts.max_second_looks]
-    if len(best) == 0:
-        return matches
-    revised_bK = second_look(masks_nGG[best], matches.similarity_NK[best])
-    loss = (before_n[best] - revised_bK.amax(dim=1)).mean()
-    similarity_nK = (matches.similarity_NK - loss).clamp(0, 1)
-    similarity_nK[best] = revised_bK
-    return Matches.of(similarity_nK, matches.descriptor_NC)
+def _looked_at_again(candidates: _Candidates, masks_NGG: Tensor, look: Look, parts: MethodParts) -> _Candidates:
+    """Revises the best candidates, and orders all again.
+
+    The others lose what those lost on average, so that all stay comparable.
+    """
+    matches, predicted_iou_n = candidates.matches, candidates.predicted_iou_n
+    best = (matches.similarity_N * predicted_iou_n).argsort(descending=True, stable=True)[: parts.max_second_looks]
+    if len(best) > 0:
+        revised_bK = look(masks_NGG[candidates.row_n[best]], matches.similarity_NK[best])
+        loss = (matches.similarity_N[best] - revised_bK.amax(dim=1)).mean()
+        similarity_nK = (matches.similarity_NK - loss).clamp(0, 1)
+        similarity_nK[best] = revised_bK
+        matches = Matches.of(similarity_nK, matches.descriptor_NC)
+    order = _rank(predicted_iou_n, matches, parts).argsort(descending=True, stable=True)
+    return _Candidates(candidates.row_n, matches, predicted_iou_n)[order]
 
 
 def _suppress(masks_Nss: Tensor, rank_N: Tensor, matches: Matches, *, box_nms_thresh: float) -> Tensor:

@@ -42,16 +42,14 @@ class PromptCounts(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageFrame:
-    """An RGB image in the segmenter frame, uint8 [S, S, 3], and in its own, uint8 [H, W, 3]."""
+    """An RGB image in the segmenter frame, uint8 [S, S, 3], and its own (height, width).
+
+    image_HW3: the image in its own frame, uint8; None where nothing is cut from it, since images wait and may be large.
+    """
 
     pixels_SS3: npt.NDArray[np.uint8]
-    image_HW3: npt.NDArray[np.uint8]
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) of its own frame, pixels."""
-        height, width = self.image_HW3.shape[:2]
-        return height, width
+    size: tuple[int, int]
+    image_HW3: npt.NDArray[np.uint8] | None
 
 
 @dataclass(frozen=True)

@@ -49,27 +49,25 @@ class PointGrid:
 
     def propose(self, embedding: ImageEmbedding, features_PC: Tensor, row_n: Tensor) -> Proposed:
         """Decodes these points; the features play no role."""
-        image, thresh = self._decoder.prepare(embedding), self._pred_iou_thresh
-        proposals = propose(self._decoder, image, self._prompts[row_n], batch=self._batch, pred_iou_thresh=thresh)
+        proposals = self._decoded(self._decoder.prepare(embedding), self._prompts[row_n])
         return Proposed(proposals, len(proposals), PromptCounts(len(row_n), len(row_n), 0, len(proposals)))
 
+    def _decoded(self, image: Any, prompts: Tensor) -> Proposals:
+        return propose(self._decoder, image, prompts, batch=self._batch, pred_iou_thresh=self._pred_iou_thresh)
 
-class AllMasks:
+
+class AllMasks(PointGrid):
     """As `PointGrid`, with all masks of every point whose predicted IoU exceeds the threshold, not only the best."""
 
     def __init__(
         self, decoder: DecodesQuickly[Any], grid_N2: Tensor, *, batch: BatchSize, pred_iou_thresh: float
     ) -> None:
-        self._decoder, self._batch, self._pred_iou_thresh = decoder, batch, pred_iou_thresh
-        self._prompts = decoder.prompts(grid_N2)
+        super().__init__(decoder, grid_N2, batch=batch, pred_iou_thresh=pred_iou_thresh)
+        self._decode_all = partial(decoder.decode_all_masks, pred_iou_thresh=pred_iou_thresh)
 
-    def propose(self, embedding: ImageEmbedding, features_PC: Tensor, row_n: Tensor) -> Proposed:
-        """Decodes these points; the features play no role."""
-        image = self._decoder.prepare(embedding)
+    def _decoded(self, image: Any, prompts: Tensor) -> Proposals:
+        def decode(some: Tensor) -> tuple[Tensor, Tensor]:
+            logits_nGG, predicted_iou_n = self._decode_all(image, some)
+            return logits_nGG.half(), predicted_iou_n  # three times as many: a GB instead of two
 
-        def decode(prompts_n: Tensor) -> tuple[Tensor, Tensor]:
-            decoded = self._decoder.decode_all_masks(image, prompts_n, pred_iou_thresh=self._pred_iou_thresh)
-            return decoded[0].half(), decoded[1]  # three times as many: a GB instead of two
-
-        proposals = Proposals.joined(in_batches(self._prompts[row_n], self._batch, decode))
-        return Proposed(proposals, len(proposals), PromptCounts(len(row_n), len(row_n), 0, len(proposals)))
+        return Proposals.joined(in_batches(prompts, self._batch, decode))

@@ -639,3 +639,25 @@ def test_with_all_masks_labels_are_those_of_the_segmenters_three(
     np.testing.assert_allclose(detections.score, merged.score_n, atol=1e-3)
     masks = decode_masks(detections.mask_rle.tolist())
     assert (masks != merged.masks.unpack().numpy()).mean() < 1e-3
+
+
+@pytest.mark.parametrize(("looks", "is_kept"), [(0, False), (1, True)])
+def test_an_image_waits_with_its_pixels_only_where_it_is_looked_at_again(
+    segmenter: SAM2, encoder: DINOv2, prototypes: Prototypes, looks: int, is_kept: bool
+) -> None:
+    labeling = LabelingSettings(path="exact", max_second_looks=looks)
+    frame = BatchLabeler(segmenter, encoder, prototypes, labeling).to_frame(_image(30, 40))
+    assert frame.size == (30, 40)
+    assert (frame.image_HW3 is not None) == is_kept
+
+
+def test_the_plain_path_builds_no_quick_decoder(
+    segmenter: SAM2, encoder: DINOv2, prototypes: Prototypes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("built")
+
+    monkeypatch.setattr(type(segmenter), "point_decoder", refuse)
+    BatchLabeler(segmenter, encoder, prototypes, LabelingSettings(path="plain"))
+    with pytest.raises(AssertionError, match="built"):
+        BatchLabeler(segmenter, encoder, prototypes, LabelingSettings(path="exact"))
