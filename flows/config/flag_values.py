@@ -7,11 +7,9 @@ import yaml
 from pydantic import ValidationError
 
 from refseg_core.errors import ConfigurationError
-from refseg_core.settings import PART_NAMES, LabelingSettings
+from refseg_core.settings import LabelingSettings, problems_of
 from refseg_core.settings.labeling_methods import LABELING_METHODS
 from refseg_core.settings.labeling_paths import LABELING_PATHS
-
-_CHOSEN = {"method", "path", *PART_NAMES}
 
 
 def parse_numbers(flag: str, given: str, least: int) -> list[int]:
@@ -32,7 +30,7 @@ def parse_variants(given: str, settings: LabelingSettings) -> dict[str, Labeling
     """
     variants = {}
     known = {path: settings.published_on(path) for path in LABELING_PATHS}
-    known |= {method: _by(method, settings) for method in LABELING_METHODS}
+    known |= {method: settings.choosing(method=method) for method in LABELING_METHODS}
     for text in _texts(given):
         name, _, changes = text.partition(":")
         if not name or not (name in known or changes):
@@ -45,10 +43,6 @@ def parse_variants(given: str, settings: LabelingSettings) -> dict[str, Labeling
             raise ConfigurationError(f"--variants: expected each once; got {own_name!r} twice.")
         variants[own_name] = _changed(known.get(name, settings), text, changes)
     return variants
-
-
-def _by(method: str, settings: LabelingSettings) -> LabelingSettings:
-    return LabelingSettings.model_validate(settings.model_dump(exclude=_CHOSEN) | {"method": method})
 
 
 def _texts(given: str) -> Iterator[str]:
@@ -67,12 +61,12 @@ def _texts(given: str) -> Iterator[str]:
 def _changed(settings: LabelingSettings, text: str, changes: str) -> LabelingSettings:
     pairs = [change.partition("=") for change in changes.split(",") if change]
     values = {key.strip(): _value(text, key, value) for key, _, value in pairs}
-    kept = settings.model_dump(exclude=_CHOSEN if values.keys() & {"method", "path"} else None)
     try:
-        return LabelingSettings.model_validate(kept | values)
+        if values.keys() & {"method", "path"}:
+            return settings.choosing(**values)
+        return LabelingSettings.model_validate(settings.model_dump() | values)
     except ValidationError as error:
-        problems = "; ".join(": ".join([*map(str, one["loc"]), one["msg"]]) for one in error.errors())
-        raise ConfigurationError(f"--variants: {text!r}: {problems}.") from error
+        raise ConfigurationError(f"--variants: {text!r}: {problems_of(error)}.") from error
 
 
 def _value(text: str, key: str, value: str) -> Any:

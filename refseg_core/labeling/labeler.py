@@ -29,7 +29,7 @@ from refseg_core.references.memory_bank import (
 from refseg_core.references.prototypes import postprocess_memory_bank
 from refseg_core.references.segmentation import segment_boxes, segment_points
 from refseg_core.references.validation import check_mask
-from refseg_core.settings import BatchSettings, LabelingSettings, ReferenceSettings
+from refseg_core.settings import BatchSettings, LabelingSettings, ReferenceSettings, problems_of
 from refseg_core.tables import MemoryBank
 
 AnyImage = npt.NDArray[np.uint8] | Image.Image
@@ -190,8 +190,7 @@ def _labeling_settings(settings: dict[str, Any]) -> LabelingSettings:
     try:
         return LabelingSettings(**settings)
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
-        raise ConfigurationError(f"Settings of the labeler: {'; '.join(problems)}.") from error
+        raise ConfigurationError(f"Settings of the labeler: {problems_of(error)}.") from error
 
 
 def _pixels(image: AnyImage) -> npt.NDArray[np.uint8]:

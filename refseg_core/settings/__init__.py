@@ -7,7 +7,7 @@ file and the form in the Prefect UI are drawn.
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
 
 from refseg_core.settings import labeling_methods
 from refseg_core.settings.choices import ANNOTATION_FORMATS, PROTOCOLS
@@ -30,6 +30,11 @@ else:  # to pydantic they are the registered names, so that forms offer them and
 
 PART_NAMES = tuple(part.name for part in fields(MethodParts))
 """Names of the settings that are parts of a method."""
+
+
+def problems_of(error: ValidationError) -> str:
+    """Returns what is wrong with settings, each problem behind its key."""
+    return "; ".join(": ".join([*map(str, one["loc"]), one["msg"]]) for one in error.errors())
 
 
 class Settings(BaseModel):
@@ -160,9 +165,16 @@ class LabelingSettings(Settings):
         set_here = {name: getattr(self, name) for name in PART_NAMES if getattr(self, name) is not None}
         return replace(LABELING_METHODS[self.method].parts, **set_here)
 
+    def choosing(self, **chosen: Any) -> Self:
+        """Returns the settings with another method, path and parts: those given, and what follows from them.
+
+        Raises ValidationError.
+        """
+        return self.model_validate(self.model_dump(exclude={"method", "path", *PART_NAMES}) | chosen)
+
     def published_on(self, path: str) -> Self:
         """Returns the published method on a path, with the other settings as they are."""
-        return self.model_copy(update={"method": "published", "path": path, **dict.fromkeys(PART_NAMES)})
+        return self.choosing(path=path)
 
     @property
     def is_by_default(self) -> bool:
