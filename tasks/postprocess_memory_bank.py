@@ -11,7 +11,7 @@ from refseg_core.models.preprocessing import resize_to_square, to_unit_range
 from refseg_core.models.protocols import Encoder
 from refseg_core.models.registry import model_spec
 from refseg_core.references import prototypes
-from refseg_core.references.guidance_thresh import choose_thresh, instance_similarity, largest_similarity
+from refseg_core.references.guidance_thresh import choose_thresh, instance_similarity, similarity_around
 from refseg_core.tables import GuidanceThresholds, Images, MemoryBank, Prototypes, References
 from tasks.datasets.reference_images import ReferenceImages
 from tasks.models.guidance import guidance_recipe
@@ -68,8 +68,9 @@ def _choose(store: Store, prototypes: Artifact, folder: Folder, models: Models) 
     patches: list[Tensor] = []
     for name in names:
         features_PC = _encode(encoder, reference_images.read(name), size)
-        patches.append(largest_similarity(features_PC, prototypes_KC).cpu())
-        instances += _instances(features_PC, references[references.file_name == name], bank)
+        inside = references[references.file_name == name]
+        patches.append(_around(features_PC, inside, prototypes_KC))
+        instances += _instances(features_PC, inside, bank)
         report(ProgressStep.CHOOSE_GUIDANCE, advanced=1)
     return choose_thresh(instances, patches)
 
@@ -78,6 +79,12 @@ def _encode(encoder: Encoder, image_HW3: Pixels, size: int) -> Tensor:
     """Returns the features of a whole image as the labeler sees them, float32 [P, C]."""
     pixels = to_unit_range(resize_to_square(image_HW3, size))
     return encoder(pixels[None].to(encoder.device)).float()[0]
+
+
+def _around(features_PC: Tensor, references: References, prototypes_KC: Tensor) -> Tensor:
+    """Returns how alike any category the patches outside an image's references are."""
+    masks = [np.asarray(decode_mask(mask)) for mask in references.mask_rle]
+    return similarity_around(features_PC, masks, prototypes_KC).cpu()
 
 
 def _instances(features_PC: Tensor, references: References, bank: MemoryBank) -> list[float]:

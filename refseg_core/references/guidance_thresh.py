@@ -16,12 +16,12 @@ from torch import Tensor
 
 from refseg_core.tables import GuidanceThresholds, MemoryBank
 
-VERSION = 1  # of the rule
+VERSION = 2  # of the rule
 
 LOWEST, USUAL, HIGHEST = 0.15, 0.20, 0.30
 """Cosines. With few categories and DINOv2 S, small objects are lost at 0.25; with 60 none are at 0.30."""
 
-_SHARE_PROMPTED = 0.4  # of the patches of reference images, above which the threshold is raised
+_SHARE_PROMPTED = 0.4  # of the patches around references, above which the threshold is raised
 _PART_OF_INSTANCE = 0.25  # of its patches, which are to be prompted
 _INSTANCES_LOST = 0.1  # of the references, at most
 _OWN_PROTOTYPE = 0.1  # by how much an instance is more like a prototype that it alone has made
@@ -42,18 +42,28 @@ def instance_similarity(features_PC: Tensor, mask_HW: npt.NDArray[np.bool_], ban
     return float(similarity_P[inside_P].quantile(1 - _PART_OF_INSTANCE)) - margin
 
 
-def largest_similarity(features_PC: Tensor, prototypes_KC: Tensor) -> Tensor:
-    """Returns each patch's largest cosine with any prototype, float32 [P]."""
-    return (F.normalize(features_PC, dim=1) @ prototypes_KC.T).amax(dim=1)
+def similarity_around(features_PC: Tensor, masks: Sequence[npt.NDArray[np.bool_]], prototypes_KC: Tensor) -> Tensor:
+    """Returns the largest cosine with any prototype of each patch outside an image's references, float32 [at most P].
+
+    The references themselves, which may fill their images as they fill no other, do not tell what share of an image
+    would be prompted. `masks`: bool [H, W] each.
+    """
+    around_P = torch.ones(len(features_PC), dtype=torch.bool)
+    for mask_HW in masks:
+        around_P &= ~_inside(mask_HW, round(len(features_PC) ** 0.5))
+    features_OC = features_PC[around_P.to(features_PC.device)]
+    return (F.normalize(features_OC, dim=1) @ prototypes_KC.T).amax(dim=1)
 
 
 def choose_thresh(instance_similarities: Sequence[float], patch_similarities: Sequence[Tensor]) -> GuidanceThresholds:
     """Returns the threshold, to three decimals: the usual one, or the one above which 40 % of the patches lie.
 
     It is lowered until all but a tenth of the instances keep a quarter of their patches, and lies between `LOWEST`
-    and `HIGHEST`. `patch_similarities`: one entry for each image.
+    and `HIGHEST`. `patch_similarities`: one entry for each image, of the patches around its references.
     """
-    of_patches = float(torch.cat(list(patch_similarities)).quantile(1 - _SHARE_PROMPTED))
+    around = torch.cat(list(patch_similarities))
+    # Where references fill all their images, nothing speaks for a higher threshold.
+    of_patches = float(around.quantile(1 - _SHARE_PROMPTED)) if len(around) else USUAL
     # Without a reference in these images, which are not all, nothing speaks for a lower threshold.
     of_instances = float(np.quantile(instance_similarities or [HIGHEST], _INSTANCES_LOST))
     thresh = min(max(min(max(USUAL, of_patches), of_instances), LOWEST), HIGHEST)

@@ -13,7 +13,7 @@ from refseg_core.references.guidance_thresh import (
     USUAL,
     choose_thresh,
     instance_similarity,
-    largest_similarity,
+    similarity_around,
 )
 from refseg_core.tables import MemoryBank
 from tests.support.models import random_tensor
@@ -89,7 +89,20 @@ def test_only_patches_within_the_mask_count_and_one_at_least() -> None:
         assert instance_similarity(features, mask, bank, 0) == pytest.approx(1.0)
 
 
+def test_references_that_fill_their_images_do_not_raise_it() -> None:
+    assert float(choose_thresh([0.9], [torch.zeros(0)]).thresh[0]) == USUAL
+
+
 def test_a_patch_is_as_similar_as_its_nearest_prototype() -> None:
     features, prototypes = random_tensor(9, _CHANNELS, seed=1) - 0.5, F.normalize(random_tensor(2, _CHANNELS, seed=2))
     expected = [max(float(F.cosine_similarity(one, each, dim=0)) for each in prototypes) for one in features]
-    assert largest_similarity(features, prototypes).tolist() == pytest.approx(expected, abs=1e-6)
+    assert similarity_around(features, [], prototypes).tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_patches_of_references_are_left_out() -> None:
+    features, prototypes = random_tensor(_SIDE**2, _CHANNELS, seed=3) - 0.5, F.normalize(random_tensor(2, _CHANNELS))
+    left, top = (np.zeros((8, 8), dtype=bool) for _ in range(2))
+    left[:, :2], top[:2] = True, True
+    kept = [row * _SIDE + column for row in range(1, _SIDE) for column in range(1, _SIDE)]
+    expected = similarity_around(features, [], prototypes)[kept]
+    assert torch.equal(similarity_around(features, [left, top], prototypes), expected)

@@ -34,7 +34,7 @@ from refseg_core.models.dinov2 import DINOv2
 from refseg_core.models.point_decoder import PointDecoder
 from refseg_core.models.preprocessing import normalize, resize_to_square, to_unit_range
 from refseg_core.models.sam2 import SAM2
-from refseg_core.references.guidance_thresh import choose_thresh, instance_similarity, largest_similarity
+from refseg_core.references.guidance_thresh import choose_thresh, instance_similarity, similarity_around
 from refseg_core.references.memory_bank import (
     Crop,
     crop_reference,
@@ -292,7 +292,7 @@ def _guidance_thresh() -> list[float]:
     prototypes = nn.functional.normalize(_values(3, 8, seed=2), dim=1)
     low, high = ([torch.full((9,), value) for _ in range(2)] for value in (0.1, 0.28))
     chosen = [choose_thresh(given, patches).thresh[0] for patches in (low, high) for given in ([0.9], [0.22], [0.0])]
-    return [*similarities, *_moments(largest_similarity(features[0], prototypes)), *chosen]
+    return [*similarities, *_moments(similarity_around(features[0], [mask], prototypes)), *chosen]
 
 
 def _views() -> list[float]:
