@@ -34,13 +34,18 @@ def plan_study(config: RunConfig, seeds: Sequence[int], shots: Sequence[int]) ->
     Raises ConfigurationError if there is no ground truth, or if the references are not sampled.
     """
     sampling = config.references.sampling
-    if config.targets.annotations is None:
-        raise ConfigurationError("targets.annotations is null: a study compares labels with ground truth.")
+    check_has_truth(config)
     if config.references.annotation_ids is not None:
         raise ConfigurationError("references.annotation_ids: names the references, and a study samples them. Set null.")
     if sampling.selection != "sampled":
         raise ConfigurationError(f"references.sampling.selection: a study needs 'sampled', got {sampling.selection!r}.")
     return [_with(config, num_shots, seed) for num_shots in sorted(shots) for seed in seeds]
+
+
+def check_has_truth(config: RunConfig) -> None:
+    """Raises ConfigurationError if there is no ground truth to compare labels with."""
+    if config.targets.annotations is None:
+        raise ConfigurationError("targets.annotations is null: this compares labels with ground truth.")
 
 
 def _with(config: RunConfig, num_shots: int, seed: int) -> RunConfig:

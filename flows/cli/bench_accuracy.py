@@ -60,12 +60,13 @@ def accuracy(
     """
     from flows.terminal import messages, progress_bars
 
-    folder, chosen_seeds = made_folder(out), parse_numbers("--seeds", seeds, 0)
+    folder, given_seeds = made_folder(out), parse_numbers("--seeds", seeds, 0)
     with tempfile.TemporaryDirectory(prefix="refseg-bench-") as place, progress_bars():
         file = config_file or demo_config(Path(place))
         config = load_config(file, {} if device == "auto" else {"device": device})
         chosen = parse_variants(variants, config.labeling)
-        inputs_of, artifacts = _inputs(config, chosen, chosen_seeds, shots, num_images)
+        configs = _configs(config, given_seeds, shots)
+        inputs_of, artifacts = _inputs(configs, chosen, num_images)
         from tasks.models.profiling.variants import key_of, label_and_compare
 
         parts = folder / f"accuracy-{key_of(config.models, chosen, artifacts, num_images)}"
@@ -78,29 +79,37 @@ def accuracy(
     shutil.rmtree(parts)
 
 
+def _configs(config: RunConfig, seeds: Sequence[int], shots: int) -> list[RunConfig]:
+    """Returns a run for each set of references: one for each seed, or the run itself where it names its references."""
+    from flows.study import check_has_truth, plan_study
+    from flows.terminal import messages
+
+    check_has_truth(config)
+    if config.references.are_sampled:
+        return plan_study(config, seeds, [shots])
+    messages.print("The run names its references: they are the only set, and --seeds and --shots decide nothing.")
+    return [config]
+
+
 def _inputs(
-    config: RunConfig,
-    variants: dict[str, "LabelingSettings"],
-    seeds: Sequence[int],
-    shots: int,
-    num_images: int | None,
+    configs: Sequence[RunConfig], variants: dict[str, "LabelingSettings"], num_images: int | None
 ) -> tuple[dict[str, dict[int, "Inputs"]], dict[str, "Artifact"]]:
     """Returns what each variant labels with each seed's prototypes, and the artifacts it comes from, by name."""
     from flows.config.preflight import check
     from flows.pipeline import make_prototypes
-    from flows.study import plan_study
     from tasks.index_dataset import index_dataset
     from tasks.models.profiling.inputs import inputs_of_run
     from tasks.store.store import Store
 
-    configs = plan_study(config, seeds, [shots])
-    check(configs[0])
+    config = configs[0]
+    check(config)
     store = Store(config.store)
     artifacts = {"dataset": index_dataset.fn(store, config.targets.source, conventions=config.conventions)}
     inputs: dict[str, dict[int, Inputs]] = {}
     for name, settings in variants.items():
         spec = config.label_spec.model_copy(update={"labeling": settings})
-        for seed, one in zip(seeds, configs, strict=True):
+        for one in configs:
+            seed = one.references.sampling.seed
             prototypes = make_prototypes(one.model_copy(update={"labeling": settings}), store)
             artifacts[f"{name}, seed {seed}"] = prototypes
             own = inputs_of_run(

@@ -70,6 +70,11 @@ class ReferencesConfig(Settings):
         return DatasetSource(images=self.images, annotations=self.annotations, format=self.format)
 
     @property
+    def are_sampled(self) -> bool:
+        """Whether a seed draws them, so that there are other sets of them."""
+        return self.annotation_ids is None and self.sampling.selection == "sampled"
+
+    @property
     def are_novel(self) -> bool:
         """Whether the categories are all the novel categories of a benchmark."""
         sampling = self.sampling

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from refseg_core.analysis.label_statistics import PromptShare
+from refseg_core.settings.labeling_methods import LABELING_METHODS, MethodParts
 from tasks.runtime.progress import ProgressStep, report
 from tasks.store.label_store import FOLDER, STATUSES, StoredLabels, count_statuses, points_per_image
 from tasks.store.shard_plans import Shard, Wanted
@@ -52,6 +53,8 @@ class LabelsStatus(Provenance):
     """
 
     key: str
+    method: str
+    path: str
     dataset: str | None
     num_images: int
     num_shards: int
@@ -117,6 +120,8 @@ def _labels_status(store: Store, recipe: Mapping[str, Any]) -> LabelsStatus:
             found.add(run, shard, manifest, wanted if num_wanted < len(shard) else None)
     return LabelsStatus(
         key=recipe["key"],
+        method=_method(recipe["settings"]),
+        path=recipe["settings"].get("path", "exact"),
         **_provenance(recipe),
         dataset=None if dataset is None else dataset.name,
         num_images=len(images),
@@ -129,6 +134,12 @@ def _labels_status(store: Store, recipe: Mapping[str, Any]) -> LabelsStatus:
         last_commit=found.last_commit,
         failed=tuple(found.failed),
     )
+
+
+def _method(settings: Mapping[str, Any]) -> str:
+    """Returns the name of the labeling method whose parts a recipe has."""
+    parts = MethodParts(**settings.get("parts", {}))
+    return next((name for name, one in LABELING_METHODS.items() if one.parts == parts), "parts of its own")
 
 
 @dataclass

@@ -25,6 +25,7 @@ class LabelStore:
     images_per_shard: int = 2
     recipe_version: int = 1
     is_guided: bool = True
+    settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def run(self) -> StoredLabels:
@@ -33,7 +34,7 @@ class LabelStore:
             "label_shard",
             "labels",
             version=self.recipe_version,
-            settings={"images": "s3://bucket/images"} | (_GUIDED if self.is_guided else {}),
+            settings={"images": "s3://bucket/images"} | (_GUIDED if self.is_guided else {}) | self.settings,
             inputs={"prototypes": self.prototypes().name},
             weights={"segmenter": "0" * 64, "encoder": "1" * 64},
         )

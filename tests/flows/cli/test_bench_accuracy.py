@@ -136,3 +136,10 @@ def test_targets_without_annotations_are_refused(project: Project, tmp_path: Pat
     config = project.write_config(targets__annotations=None)
     told = refused(refseg("bench", "accuracy", "--config", config, "--out", tmp_path / "out"))
     assert "targets.annotations is null" in told
+
+
+def test_named_references_are_the_only_set(project: Project, tmp_path: Path) -> None:
+    config, out = project.write_config(references__sampling__selection="all"), tmp_path / "out"
+    flags = ["--variants", "exact", "--timed-images", "1", "--images", "2", "--out", out]
+    assert "the only set" in done(refseg("bench", "accuracy", "--config", config, *flags))
+    assert len(json.loads((out / "accuracy.json").read_text())["seeds"]) == 1

@@ -1,12 +1,14 @@
 """The status of a store is read from its manifests: what is done, missing and failed, and who made it of what."""
 
 import json
+from dataclasses import asdict, replace
 from importlib.metadata import version
 
 import pytest
 
 from flows.reports.store_report import report_status
 from flows.terminal import results
+from refseg_core.settings.labeling_methods import LABELING_METHODS
 from tasks.store.status import FailedImage, LabelsStatus, store_status
 from tests.support.label_stores import LabelStore
 
@@ -129,3 +131,13 @@ def test_people_see_what_is_missing_and_only_the_first_failures(labels: LabelSto
     assert printed.count("not an image") == 10
     assert "and 20 more; --failed lists all" in printed
     assert _printed(labels, all_failed=True).count("not an image") == 30
+
+
+def test_method_and_path_are_told_of_older_labels_and_of_newer_ones() -> None:
+    older, parts = LabelStore(is_guided=False), LABELING_METHODS["accurate"].parts
+    older.night("a")
+    assert "method   published on path exact" in _printed(older)
+    for made, expected in ((parts, "accurate"), (replace(parts, max_second_looks=7), "parts of its own")):
+        newer = LabelStore(settings={"path": "guided", "parts": asdict(made)})
+        newer.night("a")
+        assert f"method   {expected} on path guided" in _printed(newer)
