@@ -153,7 +153,7 @@ def label_targets(config: RunConfig, prototypes: Artifact) -> LabelPlan:
     except ShardsFailedError as error:
         _publish(config, plan, error.reason_of)
         raise
-    if config.targets.image_ids is None:  # else the other images are not gone, only not selected
+    if config.targets.are_all:  # else the other images are not gone, only not selected
         plan = replace(plan, gone=find_gone_labels(Store(config.store), dataset=plan.dataset, labels_key=plan.key))
     _publish(config, plan)
     return plan
@@ -182,6 +182,7 @@ def plan_labels(config: RunConfig, prototypes: Artifact) -> LabelPlan:
         dataset=index_dataset(store, config.targets.source, conventions=config.conventions),
         prototypes=prototypes,
         spec=config.label_spec,
+        purpose=config.request,
     )
 
 

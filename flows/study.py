@@ -49,10 +49,10 @@ def check_has_truth(config: RunConfig) -> None:
 
 
 def _with(config: RunConfig, num_shots: int, seed: int) -> RunConfig:
-    """Returns the run with other references, and without pictures, which runs would overwrite."""
+    """Returns the run with other references, as part of a study, and without pictures, which runs would overwrite."""
     sampling = config.references.sampling.model_copy(update={"num_shots": num_shots, "seed": seed})
     references = config.references.model_copy(update={"sampling": sampling})
-    return config.model_copy(update={"references": references, "pictures": None})
+    return config.model_copy(update={"references": references, "pictures": None, "purpose": "study"})
 
 
 def run_study(configs: Sequence[RunConfig]) -> list[StudyRun]:

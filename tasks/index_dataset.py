@@ -13,7 +13,7 @@ import numpy as np
 
 from refseg_core.datasets.coco.columns import FEDERATED_VERSION, may_be_federated
 from refseg_core.datasets.coco.mask_source import MaskFile
-from refseg_core.datasets.dataset import VERSION, Dataset, dataset_of_files, select_images
+from refseg_core.datasets.dataset import VERSION, Dataset, dataset_of_files, first_images, select_images
 from refseg_core.errors import DatasetError, listed
 from refseg_core.images import IMAGE_SUFFIXES
 from refseg_core.settings import Conventions
@@ -94,6 +94,7 @@ def _recipe(
                 if source.masks_from is None
                 else {"masks_from": redact(source.masks_from), "conventions": conventions}
             ),
+            **({} if source.limit is None else {"limit": source.limit}),
             **({} if kind in (None, "coco") else {"format": kind}),
         },
         inputs=inputs,
@@ -125,7 +126,8 @@ def _from_listing(source: DatasetSource) -> AnnotatedDataset:
 
 
 def _selected(dataset: Dataset, source: DatasetSource) -> Dataset:
-    return dataset if source.image_ids is None else select_images(dataset, source.image_ids)
+    selected = dataset if source.image_ids is None else select_images(dataset, source.image_ids)
+    return selected if source.limit is None else first_images(selected, source.limit)
 
 
 def _with_versions(images: Images, source: DatasetSource) -> tuple[Images, str]:

@@ -13,7 +13,7 @@ from refseg_core import images
 from refseg_core.labeling.batch_labeler import version_of
 from refseg_core.models import preprocessing
 from refseg_core.models.registry import model_spec
-from refseg_core.settings import PART_NAMES, LabelingSettings
+from refseg_core.settings import PART_NAMES, LabelingSettings, Purpose
 from refseg_core.settings.labeling_methods import PUBLISHED
 from refseg_core.settings.labeling_paths import LABELING_PATHS
 from refseg_core.tables import GoneLabels, Images
@@ -33,8 +33,13 @@ _GONE_VERSION = 1  # of tables of gone labels
 
 
 @retried_task("plan shards")
-def plan_shards(store: Store, *, dataset: Artifact, prototypes: Artifact, spec: LabelSpec) -> LabelPlan:
-    """Plans new images, and finds the shards that are not labeled yet."""
+def plan_shards(
+    store: Store, *, dataset: Artifact, prototypes: Artifact, spec: LabelSpec, purpose: Purpose = "run"
+) -> LabelPlan:
+    """Plans new images, and finds the shards that are not labeled yet. `purpose`: what the labels are noted to be for.
+
+    Labels for several purposes are the same labels where everything that decides them is the same.
+    """
     labeling, inputs = spec.labeling, {"prototypes": prototypes.name}
     if is_chosen(labeling):
         guidance = guidance_of(store, prototypes, spec)
@@ -48,7 +53,7 @@ def plan_shards(store: Store, *, dataset: Artifact, prototypes: Artifact, spec: 
         weights=sha256_of_models(spec),
     )
     run = StoredLabels.open(store, recipe)
-    run.request(dataset)
+    run.request(dataset, purpose)
     pending = tuple(run.pending(run.plan(store.load(dataset, Images), spec.batches.images_per_shard)))
     report(ProgressStep.LABEL, total=int(np.sum([len(shard) for shard in pending])))
     return LabelPlan(dataset, run.key, pending)

@@ -18,6 +18,7 @@ class DatasetSource(Settings):
         None, description="COCO json from which annotations without a mask take theirs: a path or any fsspec URI."
     )
     image_ids: tuple[str, ...] | None = Field(None, description="Only these images; null: all.")
+    limit: int | None = Field(None, ge=1, description="Only the first so many of them; null: all.")
     with_versions: bool = Field(
         False, description="Look up annotated images in their folder too, so that changed ones are noticed."
     )

@@ -26,7 +26,7 @@ from refseg_core.errors import ConfigurationError, RefsegError
 from tasks.storage.retry import is_transient_error, reason
 
 _USER_ERROR, _FAILURE = 2, 1
-_SHORT = {"batches.max_memory": ("--max-memory",), "labeling.path": ("--path",)}
+_SHORT = {"batches.max_memory": ("--max-memory",), "labeling.path": ("--path",), "targets.limit": ("--limit",)}
 _KEPT = "This may be temporary; finished work is kept, and the same command resumes."
 
 

@@ -21,14 +21,16 @@ _FAILURE = 1
 
 
 def _choose_labels(store: "Store", key: str | None) -> "StoredLabels":
-    """Returns the labels of the given key, else the newest. Raises StoreError if there are none."""
+    """Returns the labels of the given key, else the newest of a run. Raises StoreError if there are none."""
     from tasks.store.label_store import newest_labels, open_labels
 
     if key is not None:
         return open_labels(store, key)
     run, others = newest_labels(store)
-    if others:
-        click.echo(f"Labels {run.key}, the newest of {others + 1}; choose others with --labels KEY.", err=True)
+    if others or run.purpose() != "run":
+        of_what = f"of a {run.purpose()}, since there are none of a run" if run.purpose() != "run" else "of a run"
+        chosen = f"the newest {of_what}" + (f", of {others + 1} in all" if others else "")
+        click.echo(f"Labels {run.key}: {chosen}; `refseg status` lists them, --labels KEY takes others.", err=True)
     return run
 
 
@@ -43,7 +45,7 @@ def _choose_labels(store: "Store", key: str | None) -> "StoredLabels":
     help=f"{EXPORT_FORMATS.help}.",
 )
 @click.option("--out", required=True, help="File or URI to write.")
-@click.option("--labels", "key", metavar="KEY", help="Labels to use; by default the newest.")
+@click.option("--labels", "key", metavar="KEY", help="Labels to use; by default the newest of a run.")
 @click.option("--polygons", is_flag=True, help="Polygons instead of run lengths (coco only; holes are filled).")
 @click.option("--min-score", default=0.0, show_default=True, help="Leave out instances below this score.")
 @click.option(
@@ -78,7 +80,7 @@ def export(
 @click.command()
 @click.argument("store_uri", metavar="STORE")
 @click.option("--out", required=True, help="Folder or prefix to write the pictures to.")
-@click.option("--labels", "key", metavar="KEY", help="Labels to use; by default the newest.")
+@click.option("--labels", "key", metavar="KEY", help="Labels to use; by default the newest of a run.")
 @click.option("--score", default=0.5, show_default=True, help="Show instances of at least this score.")
 @click.option("--limit", type=int, help="Draw at most so many images.")
 def show(store_uri: str, out: str, key: str | None, score: float, limit: int | None) -> None:

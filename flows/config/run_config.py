@@ -21,6 +21,7 @@ from refseg_core.settings import (
     EvaluationSettings,
     FormatName,
     LabelingSettings,
+    Purpose,
     ReferenceSettings,
     SamplingSettings,
     Settings,
@@ -98,6 +99,16 @@ class TargetsConfig(Settings):
         "minival, from the whole validation set); null: their box is all there is.",
     )
     image_ids: tuple[DatasetId, ...] | None = Field(None, description="Only these images; null: all.")
+    limit: int | None = Field(
+        None,
+        ge=1,
+        description="Only the first so many images, to try something out: labels of the purpose 'trial'. null: all.",
+    )
+
+    @property
+    def are_all(self) -> bool:
+        """Whether no image is left out."""
+        return self.image_ids is None and self.limit is None
 
     @property
     def source(self) -> DatasetSource:
@@ -108,6 +119,7 @@ class TargetsConfig(Settings):
             format=self.format,
             masks_from=self.masks_from,
             image_ids=self.image_ids,
+            limit=self.limit,
             with_versions=True,
         )
 
@@ -170,6 +182,11 @@ class RunConfig(Settings):
         "mean is over five of twenty categories; targets.masks_from is looked up by position. Labels are those of the "
         "published method.",
     )
+    purpose: Purpose = Field(
+        "run",
+        description="What the labels are for; never changes them. Where the store holds labels of a 'run', commands "
+        "such as export and show take others only with --labels.",
+    )
     device: str = Field("auto", description="'auto', 'cpu', 'cuda' or 'cuda:1'.")
     pictures: str | None = Field(None, description="Folder or prefix for a picture of every labeled image; null: none.")
     execution: ExecutionConfig = Field(ExecutionConfig(), description="Where images are labeled; never changes labels.")
@@ -191,6 +208,11 @@ class RunConfig(Settings):
     def models(self) -> Models:
         """The models, and where they run."""
         return Models(segmenter=self.segmenter, encoder=self.encoder, device=self.device)
+
+    @property
+    def request(self) -> Purpose:
+        """What the labels are noted to be for."""
+        return "trial" if self.purpose == "run" and self.targets.limit is not None else self.purpose
 
     @property
     def label_spec(self) -> LabelSpec:

@@ -67,7 +67,8 @@ def _artifact_row(artifact: ArtifactStatus) -> Iterator[str]:
 
 def _labels_lines(labels: LabelsStatus, most: int | None) -> Iterator[str]:
     state = "complete" if labels.is_complete else "incomplete"
-    yield f"labels/{labels.key}: {state}, begun {labels.created} by {labels.created_by}, refseg {labels.refseg_version}"
+    begun = f"begun {labels.created} by {labels.created_by}, refseg {labels.refseg_version}"
+    yield f"labels/{labels.key}: {state}, of a {labels.purpose}, {begun}"
     yield f"  method   {labels.method} on path {labels.path}"
     yield f"  from     {_made_from(labels.inputs, labels.weights)}"
     yield f"  images   {labels.num_labeled} of {labels.num_images} in {labels.dataset or 'no dataset'}: " + ", ".join(

@@ -77,6 +77,11 @@ def select_images(dataset: Dataset, image_ids: Collection[str]) -> Dataset:
     )
 
 
+def first_images(dataset: Dataset, number: int) -> Dataset:
+    """Returns the first images, with their annotations and all categories."""
+    return select_images(dataset, dataset.images.image_id[:number].tolist())
+
+
 def is_among(ids: npt.NDArray[Any], wanted: set[str]) -> npt.NDArray[np.bool_]:
     """Returns whether each id [N] is one of those."""
     return np.fromiter((one in wanted for one in ids), dtype=bool, count=len(ids))

@@ -16,6 +16,8 @@ from refseg_core.settings.labeling_paths import DESCRIPTION, LABELING_PATHS, cur
 from refseg_core.settings.splits import SPLIT_NAMES
 
 Conventions = Literal["corrected", "original"]
+Purpose = Literal["run", "trial", "pilot", "study"]
+"""What labels were asked for: those of a run are taken where nobody names others."""
 PathName = Annotated[
     str, BeforeValidator(current_name), WithJsonSchema({"type": "string", "enum": list(LABELING_PATHS)})
 ]

@@ -39,7 +39,7 @@ def show_labels(store_uri: str, labels_key: str, out_uri: str, *, score_thresh: 
     palette = Palette(store, prototypes)
     panels = reference_panels(store, prototypes, palette)
     out.replace("references.jpg", to_jpeg(contact_sheet(panels, heading=f"{len(panels)} references")))
-    annotations = _ground_truth(store, prototypes, recipe["settings"]["images"])
+    annotations = _ground_truth(run, prototypes, recipe["settings"]["images"])
     num_pictures = 1
     source = Folder(recipe["settings"]["images"])
     for images, detections in _labels_by_shard(run, limit):
@@ -72,10 +72,16 @@ def _labels_by_shard(run: StoredLabels, limit: int | None) -> Iterator[tuple[Ima
             return
 
 
-def _ground_truth(store: Store, prototypes: Artifact, images_uri: str) -> Annotations | None:
-    """Returns the annotations of the last indexed dataset of the same images, or None if it has other categories."""
+def _ground_truth(run: StoredLabels, prototypes: Artifact, images_uri: str) -> Annotations | None:
+    """Returns the annotations of the requested dataset, else those of the last indexed one of all the same images.
+
+    None where there are none, or where they have other categories.
+    """
+    store, requested = run.store, run.requested()
     for manifest in reversed(store.manifests("dataset")):
-        if manifest["settings"]["images"] == images_uri and manifest["settings"]["annotations"]:
+        settings, is_requested = manifest["settings"], requested and manifest["key"] == requested.key
+        is_whole = not (settings["image_ids"] or settings.get("limit"))
+        if settings["images"] == images_uri and settings["annotations"] and (is_requested or is_whole):
             referenced = store.load(reference_dataset(store, prototypes), Categories)
             dataset = load_dataset(store, store.named(f"dataset/{manifest['key']}"))
             try:

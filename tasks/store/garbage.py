@@ -25,7 +25,7 @@ from tasks.store.label_store import FOLDER, StoredLabels, open_labels
 from tasks.store.lineage import reachable
 from tasks.store.shard_plans import Wanted
 from tasks.store.steps import ARTIFACT_FOLDERS, BENCHMARK
-from tasks.store.store import MANIFEST, Artifact, Store, numbered_name
+from tasks.store.store import MANIFEST, Store, numbered_name
 
 Why = Literal["leftover", "unused", "gone", "labels"]
 # How the names of labels' objects begin, in the order of removal; artifacts follow. Parts of shards go before plans:
@@ -128,15 +128,15 @@ def _needed(store: Store, dropped: set[str], *, drop_gone: bool) -> tuple[set[st
     for recipe in store.manifests(FOLDER, "recipe.json"):
         if recipe["key"] not in dropped:
             run = StoredLabels(store, recipe["key"])
-            dataset = run.requested()
-            roots += [*recipe["inputs"].values(), *([dataset.name] if dataset else [])]
+            datasets = run.last_requests().values()
+            roots += [*recipe["inputs"].values(), *datasets]
             needed.update(_fixed_objects(run))
             for name, is_gone in _shard_objects(run):
                 if is_gone and drop_gone:
                     why[name] = "gone"
                 else:
                     needed.add(name)
-            roots += _derived(store, run, dataset)
+            roots += _derived(store, run, datasets)
     manifests = {
         f"{folder}/{manifest['key']}": manifest for folder in ARTIFACT_FOLDERS for manifest in store.manifests(folder)
     }
@@ -177,11 +177,11 @@ def _shard_objects(run: StoredLabels) -> Iterator[tuple[str, bool]]:
                     yield f"{run.root}/{table['table']}/{table['name']}", is_gone
 
 
-def _derived(store: Store, run: StoredLabels, dataset: Artifact | None) -> Iterator[str]:
-    """Yields the metrics of labels, and the table of gone ones that fits their dataset."""
+def _derived(store: Store, run: StoredLabels, datasets: Collection[str]) -> Iterator[str]:
+    """Yields the metrics of labels, and the tables of gone ones that fit their datasets."""
     for manifest in store.manifests("metrics"):
         if manifest["inputs"]["labels"] == run.root:
             yield f"metrics/{manifest['key']}"
     for manifest in store.manifests("gone_labels"):
-        if dataset and manifest["inputs"] == {"dataset": dataset.name, "labels": run.root}:
+        if manifest["inputs"]["labels"] == run.root and manifest["inputs"]["dataset"] in datasets:
             yield f"gone_labels/{manifest['key']}"

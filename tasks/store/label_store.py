@@ -1,7 +1,8 @@
 """How labels lie in a store: planned once, committed shard by shard.
 
     STORE/labels/<key>/recipe.json                       what decides the labels
-                      /requests/0000.json                which datasets were requested, in order; the last counts
+                      /requests/0000.json                which datasets were requested, in order, and what for;
+                                                         the last for a run counts, or where there is none the last
                       /plans/0000.json                   images to label, cut into shards; new images, new plan
                       /plans/parts/<hash>.parquet        the images that plans name
                       /detections/0000-00012.parquet     one part per shard; the whole folder reads as one table
@@ -25,6 +26,7 @@ import numpy as np
 
 from refseg_core.analysis.label_statistics import PromptShare
 from refseg_core.errors import StoreError
+from refseg_core.settings import Purpose
 from refseg_core.tables import CategorySimilarities, Detections, Images, LabeledImages
 from tasks.storage.prefetch import prefetch
 from tasks.storage.uris import redact
@@ -76,26 +78,34 @@ class StoredLabels:
 
     # Requests.
 
-    def request(self, dataset: Artifact) -> None:
-        """Records that the labels of this dataset are wanted now, unless the last request was for it."""
+    def request(self, dataset: Artifact, purpose: Purpose = "run") -> None:
+        """Records that the labels of this dataset are wanted now, unless the last request of its purpose was for it."""
         while True:
             requests = self.requests()
-            if requests and requests[-1]["dataset"] == dataset.name:
+            if _last_by_purpose(requests).get(purpose) == dataset.name:
                 return
-            noted = {"dataset": dataset.name, **made_by()}
+            noted = {"dataset": dataset.name, **({} if purpose == "run" else {"purpose": purpose}), **made_by()}
             self.store.commit(numbered_name(f"{self.root}/requests", len(requests)), noted)
 
     def requests(self) -> list[dict[str, Any]]:
         """Returns every request for a dataset, in order."""
         return list(self.store.numbered(f"{self.root}/requests", REQUEST))
 
+    def last_requests(self) -> dict[str, str]:
+        """Returns by purpose the name of the dataset that was requested last for it, in the order of the requests."""
+        return _last_by_purpose(self.requests())
+
+    def purpose(self) -> str:
+        """Returns what the labels are for: a run, if ever they were requested for one, else the last purpose."""
+        return _deciding(self.last_requests())[0]
+
     def requested(self) -> Artifact | None:
-        """Returns the dataset that was requested last."""
-        requests = self.requests()
-        return self.store.named(requests[-1]["dataset"]) if requests else None
+        """Returns the dataset that was requested last for a run; where there was no run, for whatever it was."""
+        _, dataset = _deciding(self.last_requests())
+        return None if dataset is None else self.store.named(dataset)
 
     def images(self) -> Images:
-        """Returns the images of the dataset that was requested last; none without a request.
+        """Returns the images of the dataset that `requested` returns; none without a request.
 
         Raises StoreError where shards show that a request or a plan is lost: whatever is made of the rest would be
         taken for all there is.
@@ -270,6 +280,22 @@ class StoredLabels:
         return f"{self.root}/shards/{shard.name}.json"
 
 
+def _last_by_purpose(requests: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Returns the dataset that was requested last for each purpose, in the order of these requests."""
+    last: dict[str, str] = {}
+    for request in requests:
+        purpose = request.get("purpose", "run")  # which older stores do not say
+        last.pop(purpose, None)
+        last[purpose] = request["dataset"]
+    return last
+
+
+def _deciding(last_requests: dict[str, str]) -> tuple[str, str | None]:
+    """Returns the purpose and the dataset that count."""
+    purpose = "run" if "run" in last_requests else next(reversed(last_requests), "run")
+    return purpose, last_requests.get(purpose)
+
+
 def points_per_image(recipe: Mapping[str, Any]) -> int | None:
     """Returns the points of the grid where labels prompt only some of them, on the path `guided`; else None."""
     settings = recipe["settings"]
@@ -289,8 +315,13 @@ def open_labels(store: Store, key: str) -> StoredLabels:
 
 
 def newest_labels(store: Store) -> tuple[StoredLabels, int]:
-    """Returns the labels begun last, and how many others there are. Raises StoreError if there are none."""
+    """Returns the labels of a run that were begun last, and how many others there are.
+
+    Where there was no run they are those begun last, of a pilot or whatever it was: see `StoredLabels.purpose`.
+    Raises StoreError if there are none.
+    """
     recipes = store.manifests(FOLDER, "recipe.json")
     if not recipes:
         raise StoreError(f"{redact(store.uri)}: holds no labels. `refseg run` makes some; check the store's path.")
-    return StoredLabels(store, recipes[-1]["key"]), len(recipes) - 1
+    newest = [StoredLabels(store, recipe["key"]) for recipe in reversed(recipes)]
+    return next((run for run in newest if run.purpose() == "run"), newest[0]), len(newest) - 1

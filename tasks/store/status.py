@@ -48,6 +48,7 @@ class FailedImage:
 class LabelsStatus(Provenance):
     """How far the labels of one recipe are, for the dataset that was requested last; `size` in bytes.
 
+    `purpose`: what that request was for, 'run' where it was for several things.
     `num_images` counts its images, `images` those that were worked on by what became of them. `prompted` tells how much
     of them was prompted, on the path `guided`.
     """
@@ -55,6 +56,7 @@ class LabelsStatus(Provenance):
     key: str
     method: str
     path: str
+    purpose: str
     dataset: str | None
     num_images: int
     num_shards: int
@@ -123,6 +125,7 @@ def _labels_status(store: Store, recipe: Mapping[str, Any]) -> LabelsStatus:
         method=_method(recipe["settings"]),
         path=recipe["settings"].get("path", "exact"),
         **_provenance(recipe),
+        purpose=run.purpose(),
         dataset=None if dataset is None else dataset.name,
         num_images=len(images),
         num_shards=len(found.missing) + found.num_done,

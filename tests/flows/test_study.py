@@ -11,6 +11,8 @@ from PIL import Image
 from flows.study import plan_study
 from refseg_core.analysis.reference_study import Outcome, Spread, answer, enough, spreads
 from tasks.storage.folder import Folder
+from tasks.store.label_store import newest_labels
+from tasks.store.store import Store
 from tests.support.commands import done, refseg, refused, without_prefect
 from tests.support.projects.project import Project, read_coco
 
@@ -104,6 +106,12 @@ def test_a_study_prints_the_spread_and_an_answer_and_writes_files(plain: Project
     assert names_in(plain.config.store) == before, "what is done is not done again"
     assert content["answer"] in again
     assert "s per image, as for the newest labels" in again
+    labels = {run["labels"].removeprefix("labels/") for run in content["runs"]}
+    assert newest_labels(Store(plain.config.store))[0].key in labels
+    own = done(refseg("run", plain.write_config(references__sampling__num_shots=1, references__sampling__seed=7)))
+    assert newest_labels(Store(plain.config.store))[0].key not in labels, own
+    more = done(refseg("study", plain.write_config(), "--seeds", "3", "--shots", "1", "--out", out))
+    assert newest_labels(Store(plain.config.store))[0].key not in labels, more
 
 
 @pytest.mark.parametrize(
@@ -149,5 +157,6 @@ def test_only_the_sampling_differs_and_pictures_are_left_out(project: Project) -
     ]
     for one in planned:
         same = one.references.model_copy(update={"sampling": config.references.sampling})
-        assert one.model_copy(update={"references": same, "pictures": config.pictures}) == config
+        assert one.model_copy(update={"references": same, "pictures": config.pictures, "purpose": "run"}) == config
+        assert one.purpose == "study"
         assert one.pictures is None

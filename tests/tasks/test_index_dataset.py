@@ -33,6 +33,17 @@ def test_a_folder_becomes_images_with_sizes_and_versions(steps: Steps) -> None:
     assert dataset.num_rows == {"images": 5, "annotations": 0, "categories": 0}
 
 
+@pytest.mark.parametrize("annotations", ["targets.json", None])
+def test_a_limit_takes_the_first_images_with_their_annotations(steps: Steps, annotations: str | None) -> None:
+    given = None if annotations is None else str(steps.project.folder / annotations)
+    source = DatasetSource(images=steps.config.targets.images, annotations=given)
+    whole, first = steps.dataset(source), steps.dataset(source.model_copy(update={"limit": 2}))
+    assert steps.store.load(first, Images).equals(steps.store.load(whole, Images)[:2])
+    assert first.num_rows["annotations"] == (0 if given is None else 4)
+    assert first.key != whole.key
+    assert steps.dataset(source.model_copy(update={"limit": 9})).num_rows == whole.num_rows
+
+
 def test_files_that_are_no_images_are_not_listed(steps: Steps) -> None:
     folder = Path(steps.config.targets.images)
     (folder / "notes.txt").write_text("no image")

@@ -63,6 +63,17 @@ def test_listings_of_earlier_nights_are_unused_and_todays_is_not(labels: LabelSt
     assert _labels_of_last_night(labels) == ["a", "b", "c", "d", "e", "f"]
 
 
+def test_what_a_pilot_asked_for_stays_although_a_run_asked_for_more(labels: LabelStore) -> None:
+    labels.run.request(labels.dataset(images_table("a")), "pilot")
+    labels.night("a", "b", "c", "d", "e", "f")
+    labels.run.request(labels.dataset(images_table("b")), "study")
+    labels.night("a", "b", "c", "d", "e", "f")
+    asked_for = {labels.dataset(images_table(*names)).name for names in ("a", "b", "abcdef")}
+    garbage = find_garbage(labels.store, min_age_hours=0)
+    assert not asked_for & {name.rpartition("/")[0] for name in _names(garbage)}
+    assert garbage
+
+
 def test_unused_artifacts_that_are_young_stay_since_a_run_may_be_making_them(labels: LabelStore) -> None:
     labels.dataset(images_table("new"))
     assert find_garbage(labels.store) == []

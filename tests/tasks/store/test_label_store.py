@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refseg_core.errors import StoreError
+from refseg_core.settings import Purpose
 from refseg_core.tables import CategorySimilarities, Detections, Images, LabeledImages
 from tasks.store import label_store as labels_module
 from tasks.store import shard_plans as plans_module
@@ -388,6 +389,19 @@ def test_the_newest_labels_are_those_begun_last(monkeypatch: pytest.MonkeyPatch)
     assert others == 2
 
 
+@pytest.mark.parametrize("purpose", ["trial", "pilot", "study"])
+def test_labels_of_a_run_are_taken_before_newer_ones_for_something_else(purpose: Purpose) -> None:
+    store = Store(f"memory://{uuid.uuid4().hex}")
+    pilot = StoredLabels.open(store, Recipe("label_shard", "labels", version=1))
+    pilot.request(_dataset(pilot, images_table("a")), purpose)
+    assert (newest_labels(store)[0].key, newest_labels(store)[0].purpose()) == (pilot.key, purpose)
+    run = StoredLabels.open(store, Recipe("label_shard", "labels", version=2))
+    run.request(_dataset(run, images_table("a", "b")))
+    later = StoredLabels.open(store, Recipe("label_shard", "labels", version=3))
+    later.request(_dataset(later, images_table("c")), purpose)
+    assert (newest_labels(store)[0].key, newest_labels(store)[1]) == (run.key, 2)
+
+
 @pytest.mark.parametrize(
     "ask",
     [
@@ -418,6 +432,18 @@ def test_the_images_of_a_run_are_those_of_the_dataset_that_was_asked_for_last(ru
         run.request(_dataset(run, images))
         assert run.images().equals(images)
     assert len(list(run.store.numbered(f"{run.root}/requests"))) == 3
+
+
+def test_images_asked_for_by_a_pilot_are_those_of_the_labels_only_until_a_run_asks(run: StoredLabels) -> None:
+    pilot, whole, later = images_table("a"), images_table("a", "b"), images_table("c")
+    run.request(_dataset(run, pilot), "pilot")
+    assert (run.images().image_id.tolist(), run.purpose()) == (["a"], "pilot")
+    for _ in range(2):
+        run.request(_dataset(run, whole))
+        run.request(_dataset(run, later), "pilot")
+    assert (run.images().image_id.tolist(), run.purpose()) == (["a", "b"], "run")
+    assert run.last_requests() == {"run": _dataset(run, whole).name, "pilot": _dataset(run, later).name}
+    assert len(run.requests()) == 3
 
 
 # --- what is pending -------------------------------------------------------------------------------------------------
