@@ -27,8 +27,8 @@ from tasks.models.weights import list_weights
 from tasks.outputs.dataset_overview import draw_overview
 from tasks.specs import DatasetSource
 from tasks.storage.uris import redact
+from tasks.store.evaluations import load_review, protocol_of
 from tasks.store.label_store import StoredLabels, points_per_image
-from tasks.store.reviews import load_review, protocol_of
 from tasks.store.shard_plans import LabelPlan
 from tasks.store.store import Artifact, Store
 

@@ -11,7 +11,7 @@ from refseg_core.evaluation import protocols
 from refseg_core.settings import EvaluationSettings
 from refseg_core.tables import Confusion, Metrics, Misses
 from tasks.datasets.indexed import load_dataset
-from tasks.store.reviews import load_review, protocol_of
+from tasks.store.evaluations import load_review, protocol_of
 from tasks.store.shard_plans import LabelPlan
 from tasks.store.store import Artifact, Recipe, Store
 from tests.support.projects.project import CATEGORIES, Project, read_coco, write_coco

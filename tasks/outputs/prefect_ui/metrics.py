@@ -16,7 +16,7 @@ from tasks.outputs.prefect_ui.markdown import code, escaped
 from tasks.outputs.prefect_ui.publishing import publish_table, publishing_task
 from tasks.outputs.prefect_ui.rows import text_rows
 from tasks.storage.uris import redact
-from tasks.store.reviews import load_review, protocol_of
+from tasks.store.evaluations import load_review, protocol_of
 from tasks.store.store import Artifact, Store
 
 _MOST_CATEGORIES = 2000
