@@ -186,6 +186,38 @@ class CategorySimilarities(Table):
 
 
 @dataclass(frozen=True, eq=False)
+class Decisions(Table):
+    """What people decided on instances, a row for each time they did; of an instance the last one counts.
+
+    `refseg_core/analysis/decisions.py` says what each verdict does to labels. Key: decision_id.
+    """
+
+    decision_id: Array = column(pa.string(), "a random id")
+    decided_at: Array = column(pa.string(), "when, in UTC: 2026-11-29T05:20:00.123456Z; sorts as time does")
+    reviewer: Array = column(pa.string(), "who, by the name that they gave")
+    source: Array = column(pa.string(), "where: 'review', the page, or the format of an imported file, such as 'cvat'")
+    verdict: Array = column(
+        pa.string(),
+        "'accept', 'reject', 'category', 'part', 'merge', 'mask', 'add' or 'undecided' for labels; 'reference', "
+        "'negative' or 'unused' for the bank",
+    )
+    image_id: Array = column(pa.string(), "the image")
+    image_version: Array = column(pa.string(), "the version of its content that was looked at; '' where none is known")
+    instance_id: Array = column(pa.string(), "hash of the image's id, the category and the mask that were shown")
+    mask_rle: Array = column(RLE_TYPE, "the mask that was shown; of a missed object the one that was added")
+    found_category_id: Array = column(pa.int64(), "the category that was shown; null: added", nullable=True)
+    found_category_name: Array = column(pa.string(), "its name; null: added", nullable=True)
+    score: Array = column(pa.float32(), "the score that was shown; null: added", nullable=True)
+    predicted_iou: Array = column(pa.float32(), "the segmenter's own estimate of the mask's quality; 1: drawn by hand")
+    category_id: Array = column(pa.int64(), "the category by the decision")
+    category_name: Array = column(pa.string(), "its name, by which it is found in labels that number otherwise")
+    new_mask_rle: Array = column(RLE_TYPE, "the mask by the decision; null: as it was shown", nullable=True)
+    merged_into: Array = column(pa.string(), "for 'merge' the instance_id of the whole", nullable=True)
+    is_audit: Array = column(pa.bool_(), "whether it was drawn by chance, which makes it fit to estimate precision")
+    labels_key: Array = column(pa.string(), "the labels that it was seen in; '' where it was in none")
+
+
+@dataclass(frozen=True, eq=False)
 class GoneLabels(Table):
     """The labels that no longer belong to any image: it was removed, or changed and was labeled again.
 

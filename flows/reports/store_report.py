@@ -11,7 +11,7 @@ from flows.terminal import results
 from refseg_core.errors import listed
 from tasks.storage.uris import redact
 from tasks.store.garbage import Garbage
-from tasks.store.status import ArtifactStatus, LabelsStatus, StoreStatus
+from tasks.store.status import ArtifactStatus, LabelsStatus, ReviewStatus, StoreStatus
 from tasks.store.verify import Verified
 
 _SHOWN = 10
@@ -31,6 +31,10 @@ def report_status(store_uri: str, status: StoreStatus, *, all_failed: bool) -> N
     for labels in status.labels:
         results.print()
         for line in _labels_lines(labels, None if all_failed else _SHOWN):
+            results.print(line)
+    for review in status.reviews:
+        results.print()
+        for line in _review_lines(review):
             results.print(line)
 
 
@@ -85,6 +89,12 @@ def _labels_lines(labels: LabelsStatus, most: int | None) -> Iterator[str]:
         yield f"  failed   {image.image_id}: {image.error}"
     if most is not None and len(labels.failed) > most:
         yield f"  failed   and {len(labels.failed) - most} more; --failed lists all"
+
+
+def _review_lines(review: ReviewStatus) -> Iterator[str]:
+    yield f"reviews/{review.key}: of {redact(review.images)}, last decision {review.last_decision}"
+    yield "  decided  " + ", ".join(f"{number} {verdict}" for verdict, number in review.verdicts.items())
+    yield f"  by       {listed(review.reviewers, _SHOWN)}"
 
 
 def _made_from(inputs: Mapping[str, str], weights: Mapping[str, str]) -> str:

@@ -54,6 +54,15 @@ def mask_areas(rles: Sequence[Rle]) -> npt.NDArray[np.int64]:
     return np.concatenate([np.zeros(0), *areas]).astype(np.int64)
 
 
+def rle_boxes(rles: Sequence[Rle]) -> npt.NDArray[np.float64]:
+    """Boxes (x1, y1, x2, y2) [N, 4] around masks, along pixel edges; zeros where a mask is empty."""
+    if not rles:
+        return np.zeros((0, 4))
+    boxes = np.asarray(coco_mask.toBbox([rle.to_coco() for rle in rles]), dtype=np.float64)
+    boxes[:, 2:] += boxes[:, :2]
+    return boxes
+
+
 def mask_ious(
     first: Sequence[Rle], second: Sequence[Rle], is_crowd: Sequence[bool] | None = None
 ) -> npt.NDArray[np.float64]:

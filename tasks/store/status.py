@@ -5,12 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from refseg_core.analysis.decisions import standing
 from refseg_core.analysis.label_statistics import PromptShare
 from refseg_core.settings.labeling_methods import LABELING_METHODS, MethodParts
 from tasks.runtime.progress import ProgressStep, report
 from tasks.store.label_store import FOLDER, STATUSES, StoredLabels, count_statuses, points_per_image
+from tasks.store.reviews import StoredReview
 from tasks.store.shard_plans import Shard, Wanted
-from tasks.store.steps import ARTIFACT_FOLDERS
+from tasks.store.steps import ARTIFACT_FOLDERS, REVIEW
 from tasks.store.store import Store, size_of
 
 
@@ -80,18 +82,45 @@ class LabelsStatus(Provenance):
 
 
 @dataclass(frozen=True)
+class ReviewStatus:
+    """What people have decided on the instances of an image folder: how many of them by which verdict, and who."""
+
+    key: str
+    images: str
+    verdicts: Mapping[str, int]
+    reviewers: tuple[str, ...]
+    last_decision: str
+
+
+@dataclass(frozen=True)
 class StoreStatus:
     """Everything a store holds, in the order of the steps, then by age."""
 
     artifacts: tuple[ArtifactStatus, ...]
     labels: tuple[LabelsStatus, ...]
+    reviews: tuple[ReviewStatus, ...] = ()
 
 
 def store_status(store: Store) -> StoreStatus:
     """Looks at every manifest."""
     artifacts = [_artifact_status(folder, one) for folder in ARTIFACT_FOLDERS for one in store.manifests(folder)]
     labels = [_labels_status(store, recipe) for recipe in store.manifests(FOLDER, "recipe.json")]
-    return StoreStatus(tuple(artifacts), tuple(labels))
+    reviews = [_review_status(store, recipe) for recipe in store.manifests(REVIEW.folder, "recipe.json")]
+    return StoreStatus(tuple(artifacts), tuple(labels), tuple(review for review in reviews if review is not None))
+
+
+def _review_status(store: Store, recipe: Mapping[str, Any]) -> ReviewStatus | None:
+    """Returns what was decided, or None where nothing was yet."""
+    decisions = StoredReview(store, recipe["key"]).read()
+    if not len(decisions):
+        return None
+    return ReviewStatus(
+        key=recipe["key"],
+        images=recipe["settings"]["images"],
+        verdicts=dict(Counter(standing(decisions).verdict.tolist()).most_common()),
+        reviewers=tuple(sorted(set(decisions.reviewer))),
+        last_decision=max(decisions.decided_at),
+    )
 
 
 def _artifact_status(folder: str, manifest: Mapping[str, Any]) -> ArtifactStatus:

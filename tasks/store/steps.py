@@ -23,7 +23,8 @@ LABEL_SHARD = Step("label_shard", "labels")
 FIND_GONE_LABELS = Step("find_gone_labels", "gone_labels")
 EVALUATE = Step("evaluate", "metrics")
 BENCHMARK = Step("benchmark", "benchmarks")
+REVIEW = Step("review", "reviews")
 
 STEPS = tuple(step for step in list(globals().values()) if isinstance(step, Step))
-# Labels lie otherwise than artifacts: see `label_store.py`.
-ARTIFACT_FOLDERS = tuple(dict.fromkeys(step.folder for step in STEPS if step is not LABEL_SHARD))
+# Labels and reviews lie otherwise than artifacts: see `label_store.py` and `reviews.py`.
+ARTIFACT_FOLDERS = tuple(dict.fromkeys(step.folder for step in STEPS if step not in (LABEL_SHARD, REVIEW)))

@@ -22,8 +22,9 @@ from tasks.store.label_store import FOLDER, StoredLabels, count_statuses
 from tasks.store.lineage import reachable
 from tasks.store.manifests import PLAN, REQUEST, Shape
 from tasks.store.parquet import table_from_parquet
+from tasks.store.reviews import StoredReview
 from tasks.store.shard_plans import PlanPart, Shard
-from tasks.store.steps import ARTIFACT_FOLDERS
+from tasks.store.steps import ARTIFACT_FOLDERS, REVIEW
 from tasks.store.store import MANIFEST, Store, numbered_name, table_name
 
 _AT_ONCE = 8
@@ -66,6 +67,8 @@ def verify_store(store: Store) -> Verified:
                 manifests[name] = manifest
     for key in Folder(store.folder.join(FOLDER)).list_folders():
         _verify_labels(StoredLabels(store, key), manifests, verified)
+    for key in Folder(store.folder.join(REVIEW.folder)).list_folders():
+        _verify_review(StoredReview(store, key), verified)
     return verified
 
 
@@ -101,6 +104,21 @@ def _verify_labels(run: StoredLabels, manifests: Mapping[str, Mapping[str, Any]]
     for name in shards:
         if name not in known:
             verified.note(f"{run.root}/shards/{name}", "belongs to no plan: a plan is lost")
+
+
+def _verify_review(review: StoredReview, verified: Verified) -> None:
+    """Reads every part of people's decisions, whose names hold the hashes of their contents."""
+    names = review.part_names()
+    recipe = f"{review.root}/recipe.json"
+    num_problems = len(verified.problems)
+    if _guarded(review.store, verified, recipe, review.recipe) is not None:
+        verified.num_manifests += 1
+    elif names and len(verified.problems) == num_problems:
+        verified.note(recipe, "is missing")
+    for name in names:
+        part = _guarded(review.store, verified, f"{review.root}/decisions/{name}", partial(review.read_part, name))
+        verified.num_parts += part is not None
+        verified.num_rows += 0 if part is None else len(part)
 
 
 def _verify_recipe(

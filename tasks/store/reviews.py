@@ -1,0 +1,140 @@
+"""How people's decisions lie in a store: appended part by part, never changed.
+
+    STORE/reviews/<key>/recipe.json                                    which images they are about
+                       /decisions/<time>-<reviewer>-<hash>.parquet     what one person decided at once
+
+The key is that of the images, not of their labels, so that decisions outlive labels. A part exists whole or not at all,
+and its name ends with the hash of its content: no two writers touch one object, nothing is lost when a writer is
+killed, and a damaged part is noticed. They are found by listing. What a decision means is in
+`refseg_core/analysis/decisions.py`.
+"""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from refseg_core.analysis.decisions import DecidedInstances, in_categories
+from refseg_core.errors import StoreError
+from refseg_core.tables import Categories, Decisions, Detections, Images, LabeledImages, Prototypes
+from tasks.storage.uris import redact
+from tasks.store.label_store import Labels, StoredLabels
+from tasks.store.lineage import reference_dataset
+from tasks.store.parquet import table_from_parquet, table_to_parquet
+from tasks.store.steps import REVIEW
+from tasks.store.store import Recipe, Store, made_by
+
+_VERSION = 1  # of what decisions are about
+_HASH_LENGTH = 16
+_LONGEST_NAME = 32  # characters of a reviewer's name in that of a part
+
+
+class StoredReview:
+    """The decisions on the instances of one image folder. Keeps what it has read, since parts never change."""
+
+    def __init__(self, store: Store, key: str) -> None:
+        self.store = store
+        self.key = key
+        self.root = f"{REVIEW.folder}/{key}"
+        self._parts: dict[str, Decisions] = {}
+
+    @classmethod
+    def of_labels(cls, run: StoredLabels) -> "StoredReview":
+        """Returns the decisions on the images that labels are of, whether there are any or not."""
+        return cls(run.store, _recipe(run.recipe_or_error()).key)
+
+    @classmethod
+    def open(cls, run: StoredLabels) -> "StoredReview":
+        """Returns the decisions on the images of labels, to append to: which images these are is written down."""
+        recipe, review = _recipe(run.recipe_or_error()), cls.of_labels(run)
+        if review.recipe() is None:
+            review.store.commit(f"{review.root}/recipe.json", {**asdict(recipe), "key": recipe.key, **made_by()})
+        return review
+
+    def recipe(self) -> dict[str, Any] | None:
+        """Returns what the decisions are about, or None where nobody has decided anything."""
+        return self.store.read_recipe(f"{self.root}/recipe.json")
+
+    def append(self, decisions: Decisions) -> str:
+        """Puts decisions of one person, which exist when this returns; returns the name of their part."""
+        data = table_to_parquet(decisions)
+        time, by = re.sub("[^0-9TZ]", "", max(decisions.decided_at)), _plain(str(decisions.reviewer[0]))
+        name = f"{time}-{by}-{_hash(data)}.parquet"
+        self.store.folder.create(f"{self.root}/decisions/{name}", data)
+        self._parts[name] = decisions
+        return name
+
+    def part_names(self) -> list[str]:
+        """Returns the names of all parts, by time."""
+        return sorted(self.store.listed(f"{self.root}/decisions", ".parquet"))
+
+    def read_part(self, name: str) -> Decisions:
+        """Returns a part. Raises StoreError where it is missing or damaged."""
+        return self._decoded(name, self.store.folder.read(f"{self.root}/decisions/{name}"))
+
+    def read(self) -> Decisions:
+        """Returns every row that there is now, by time; only parts that are new since the last call are fetched."""
+        names = self.part_names()
+        new = [name for name in names if name not in self._parts]
+        for name, data in zip(new, self.store.folder.read_many(f"{self.root}/decisions/{n}" for n in new), strict=True):
+            if data is not None:  # else it was removed after the listing
+                self._parts[name] = self._decoded(name, data)
+        return Decisions.concatenate([self._parts[name] for name in names if name in self._parts])
+
+    def _decoded(self, name: str, data: bytes) -> Decisions:
+        place = redact(self.store.folder.join(f"{self.root}/decisions/{name}"))
+        if not name.endswith(f"-{_hash(data)}.parquet"):
+            raise StoreError(
+                f"{place}: damaged: expected the content that its name ends with the hash of. Restore the object, or "
+                "remove it to give up these decisions."
+            )
+        return table_from_parquet(data, Decisions)
+
+
+def read_reviewed(run: StoredLabels, images: Images) -> Iterator[Labels]:
+    """Yields the labels of the given images in their versions by what people have decided on them, shard by shard.
+
+    What became of an image counts the instances that there are after that.
+    """
+    decided = DecidedInstances(decisions_on(run))
+    for detections, labeled in run.read(images):
+        reviewed = decided.apply(detections, labeled)
+        yield reviewed, labeled if reviewed is detections else _counted(labeled, reviewed)
+
+
+def _counted(labeled: LabeledImages, detections: Detections) -> LabeledImages:
+    found = Counter(detections.image_id.tolist())
+    counts = np.array([found[image_id] for image_id in labeled.image_id], dtype=np.int32)
+    status = np.where(labeled.status == "unreadable", "unreadable", np.where(counts > 0, "ok", "empty"))
+    return labeled.replace(num_detections=counts, status=status.astype(object))
+
+
+def decisions_on(run: StoredLabels) -> Decisions:
+    """Returns all decisions on the images of labels, in the categories of these."""
+    decisions = StoredReview.of_labels(run).read()
+    return in_categories(decisions, labeled_categories(run)) if len(decisions) else decisions
+
+
+def labeled_categories(run: StoredLabels) -> Categories:
+    """Returns the categories that were labeled."""
+    store = run.store
+    prototypes = store.named(run.recipe_or_error()["inputs"]["prototypes"])
+    categories = store.load(reference_dataset(store, prototypes), Categories)
+    return categories[np.isin(categories.category_id, store.load(prototypes, Prototypes).category_id)]
+
+
+def _recipe(of_labels: Mapping[str, Any]) -> Recipe:
+    return Recipe(*REVIEW, version=_VERSION, settings={"images": of_labels["settings"]["images"]})
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:_HASH_LENGTH]
+
+
+def _plain(reviewer: str) -> str:
+    """Returns a name as it can stand in that of an object; the whole name is in the table."""
+    return re.sub("[^a-z0-9]+", "_", reviewer.lower()).strip("_")[:_LONGEST_NAME] or "someone"
