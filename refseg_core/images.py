@@ -73,13 +73,16 @@ _SIDEWAYS = (5, 6, 7, 8)
 _REASON_LENGTH = 200
 
 
-def decode_image(data: bytes, *, max_pixels: int, declared_size: tuple[int, int] = (0, 0)) -> Pixels:
+def decode_image(
+    data: bytes, *, max_pixels: int, declared_size: tuple[int, int] = (0, 0), is_upright: bool = False
+) -> Pixels:
     """Decodes an image file into RGB pixels: uint8 [H, W, 3], in the original frame.
 
     `declared_size` is the (height, width) that the annotations declare, and decides the frame, since boxes and
     masks were drawn in it: if it is the stored size, the pixels stay as they are stored; if it is only that of the
     picture turned upright by its EXIF orientation, they are turned. Where a side is 0, unknown, they are turned as
-    people see them.
+    people see them. `is_upright`: the annotations were drawn on the picture as people see it, which decides where the
+    declared size fits both ways: squares, and pictures that are mirrored or stand on their head.
 
     The first frame of an animation and the first page of a document count. Alpha and transparency are dropped, as
     Pillow's `convert("RGB")` does, whatever color lies below. 16-bit grayscale (0..65535) is divided by 257 and
@@ -100,7 +103,7 @@ def decode_image(data: bytes, *, max_pixels: int, declared_size: tuple[int, int]
         # Pillow decodes a file whose tail is zeros, such as a cut download into preallocated space.
         raise ImageError(f"the {kind.name} file is truncated: its end marker is missing")
     stored, orientation = _guarded(kind, lambda: _stored_pixels(image))
-    return np.ascontiguousarray(_oriented(stored, orientation, declared_size))
+    return np.ascontiguousarray(_oriented(stored, orientation, declared_size, is_upright=is_upright))
 
 
 def image_size(data: bytes) -> tuple[int, int]:
@@ -200,12 +203,13 @@ def _gray16_to_rgb(values_HW: npt.NDArray[np.integer]) -> Pixels:
     return np.repeat(gray_HW[:, :, None], 3, axis=2)
 
 
-def _oriented(stored: Pixels, orientation: int, declared_size: tuple[int, int]) -> Pixels:
+def _oriented(stored: Pixels, orientation: int, declared_size: tuple[int, int], *, is_upright: bool) -> Pixels:
     upright = _UPRIGHT[orientation](stored) if orientation != 1 else stored
-    if stored.shape[:2] == declared_size:
-        return stored
-    if upright.shape[:2] == declared_size or not all(declared_size):
+    if not all(declared_size):
         return upright
+    for pixels in (upright, stored) if is_upright else (stored, upright):
+        if pixels.shape[:2] == declared_size:
+            return pixels
     raise ImageError(
         f"the image has {stored.shape[0]} x {stored.shape[1]} pixels (height x width), "
         f"but the annotations declare {declared_size[0]} x {declared_size[1]}"

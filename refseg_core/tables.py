@@ -26,6 +26,12 @@ class Images(Table):
     width: Array = column(pa.int32(), "columns, as the annotations declare; 0 where nothing does", unit="px")
     size: Array = column(pa.int64(), "size of the file; -1 where it was not listed", unit="bytes")
     version: Array = column(pa.string(), "what changes with the content: etag or modification time; may be ''")
+    frame: Array = column(
+        pa.string(),
+        "'upright' where boxes and masks are meant on the picture as people see it, by its EXIF orientation; '' where "
+        "the declared size decides that",
+        default="",
+    )
 
 
 @dataclass(frozen=True, eq=False)

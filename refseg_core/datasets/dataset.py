@@ -55,6 +55,7 @@ def dataset_of_files(names: Sequence[str], sizes: Sequence[int], versions: Seque
         width=zeros,
         size=np.array([sizes[row] for row in order], dtype=np.int64),
         version=np.array([versions[row] for row in order], dtype=object),
+        frame=np.full(len(names), "", dtype=object),
     )
     return Dataset(images, Annotations.empty(), Categories.empty())
 

@@ -1,4 +1,8 @@
-"""Reads images of a dataset ahead of their use, within bounds; a bad image is an entry, not an error."""
+"""Images of a dataset in their frame, the one that its boxes and masks are drawn in.
+
+Whatever opens an image of a dataset opens it here. Several are read ahead of their use, within bounds; there a bad
+image is an entry, not an error.
+"""
 
 from collections import deque
 from collections.abc import Generator, Iterator
@@ -11,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refseg_core.errors import ImageError, NotFoundError
-from refseg_core.images import decode_image
+from refseg_core.images import Pixels, decode_image
 from refseg_core.tables import Images
 from tasks.storage.folder import Folder
 from tasks.storage.prefetch import prefetch
@@ -30,6 +34,18 @@ class ReadImage:
     error: str | None
 
 
+def read_image(folder: Folder, images: Images, row: int, *, max_pixels: int) -> Pixels:
+    """Returns an image of the table, uint8 [H, W, 3]. Raises ImageError or StoreError where it cannot be read."""
+    return decode_row(folder.read(str(images.file_name[row])), images, row, max_pixels=max_pixels)
+
+
+def decode_row(data: bytes, images: Images, row: int, *, max_pixels: int) -> Pixels:
+    """Returns the pixels, uint8 [H, W, 3], of the file of an image of the table. Raises ImageError."""
+    declared = (int(images.height[row]), int(images.width[row]))
+    is_upright = images.frame[row] == "upright"
+    return decode_image(data, max_pixels=max_pixels, declared_size=declared, is_upright=is_upright)
+
+
 def read_images(folder: Folder, images: Images, *, max_pixels: int) -> Iterator[ReadImage]:
     """Reads and decodes every image of the table, in order, while the caller works on the ones before."""
     decode = partial(_decode, images, max_pixels)
@@ -39,9 +55,8 @@ def read_images(folder: Folder, images: Images, *, max_pixels: int) -> Iterator[
 
 def _decode(images: Images, max_pixels: int, file: tuple[int, Future[bytes]]) -> ReadImage:
     row, data = file
-    declared = (int(images.height[row]), int(images.width[row]))
     try:
-        pixels = decode_image(data.result(), max_pixels=max_pixels, declared_size=declared)
+        pixels = decode_row(data.result(), images, row, max_pixels=max_pixels)
     except (ImageError, NotFoundError) as error:
         return ReadImage(row, None, str(error))
     return ReadImage(row, pixels, None)

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from refseg_core.errors import DatasetError, ImageError
-from refseg_core.images import decode_image
 from refseg_core.tables import Images, References
+from tasks.datasets.image_reader import read_image
 from tasks.storage.folder import Folder
 
 _MAX_PIXELS = 400_000_000
@@ -19,8 +19,8 @@ class ReferenceImages:
     def __init__(self, folder: Folder, images: Images, references: References) -> None:
         self._folder = folder
         self._file_names = sorted(set(references.file_name))
-        sizes = zip(images.height.tolist(), images.width.tolist(), strict=True)
-        self._declared = dict(zip(images.file_name, sizes, strict=True))
+        self._images = images
+        self._row_of = {str(name): row for row, name in enumerate(images.file_name)}
 
     def content(self) -> str:
         """Returns the hash of all the images' bytes: what is made from them follows it."""
@@ -32,8 +32,7 @@ class ReferenceImages:
     def read(self, file_name: str) -> npt.NDArray[np.uint8]:
         """One image, uint8 [H, W, 3]. Raises DatasetError if it cannot be read, which stops the run."""
         try:
-            data = self._folder.read(file_name)
-            return decode_image(data, max_pixels=_MAX_PIXELS, declared_size=self._declared[file_name])
+            return read_image(self._folder, self._images, self._row_of[file_name], max_pixels=_MAX_PIXELS)
         except ImageError as error:
             raise DatasetError(
                 f"The reference image {file_name} cannot be read: {error} Repair it, or choose references from others."

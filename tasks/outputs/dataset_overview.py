@@ -7,7 +7,7 @@ from refseg_core.datasets.dataset import Dataset
 from refseg_core.tables import Annotations, Categories
 from refseg_core.visualization import Picture, contact_sheet, draw_instances, to_jpeg
 from tasks.datasets.image_reader import read_images
-from tasks.outputs.pictures import MAX_PIXELS
+from tasks.outputs.pictures import MAX_PIXELS, fitting_masks
 from tasks.storage.folder import Folder
 from tasks.store.store import Artifact, Store
 
@@ -38,7 +38,6 @@ def draw_overview(store: Store, artifact: Artifact, dataset: Dataset, images_uri
 
 def _draw(pixels: Picture, annotations: Annotations, categories: Categories) -> Picture:
     """Returns the image, uint8 RGB [H, W, 3], with all that is annotated in it; of masks those that have its size."""
-    masks = [rle if rle is not None and rle.size == pixels.shape[:2] else None for rle in annotations.mask_rle]
     rows = np.searchsorted(categories.category_id, annotations.category_id)  # categories are by ascending id
     names, colors = categories.name[rows].tolist(), categories.class_index[rows]
-    return draw_instances(pixels, masks, annotations.box_xyxy, names, colors)
+    return draw_instances(pixels, fitting_masks(pixels, annotations), annotations.box_xyxy, names, colors)

@@ -7,9 +7,10 @@ import numpy as np
 import numpy.typing as npt
 
 from refseg_core.errors import ConfigurationError, ImageError, RefsegError
-from refseg_core.images import decode_image
-from refseg_core.tables import Annotations, Categories, Detections, Prototypes, References
+from refseg_core.masks.rle import Rle
+from refseg_core.tables import Annotations, Categories, Detections, Images, Prototypes, References
 from refseg_core.visualization import Picture, draw_instances, reference_panel, to_jpeg
+from tasks.datasets.image_reader import read_image
 from tasks.storage.folder import Folder
 from tasks.storage.uris import redact
 from tasks.store.lineage import reference_dataset, references_of
@@ -85,7 +86,12 @@ def draw_ground_truth(image: Picture, annotations: Annotations, palette: Palette
     """Returns the image, uint8 RGB [H, W, 3], with its annotated instances of the prototypes' categories."""
     shown = annotations[palette.knows(annotations.category_id)]
     names, colors = palette.names(shown.category_id), palette.colors(shown.category_id)
-    return draw_instances(image, list(shown.mask_rle), shown.box_xyxy, names, colors)
+    return draw_instances(image, fitting_masks(image, shown), shown.box_xyxy, names, colors)
+
+
+def fitting_masks(image: Picture, annotations: Annotations) -> list[Rle | None]:
+    """Returns the masks of an image's annotations, without those of another size than the image."""
+    return [rle if rle is not None and rle.size == image.shape[:2] else None for rle in annotations.mask_rle]
 
 
 def reference_panels(
@@ -98,17 +104,22 @@ def reference_panels(
     references = store.load(references_of(store, prototypes), References)
     references = references[palette.knows(references.category_id)]
     shown = references[np.sort(np.argsort(references.shot, kind="stable")[:most])]
-    panels = (_reference_panel(folder, shown, row, palette, side) for row in range(len(shown)))
-    return [panel for panel in panels if panel is not None]
+    images = store.load(dataset, Images)
+    read = (_read(folder, images, str(image_id)) for image_id in shown.image_id)
+    return [_reference_panel(image, shown, row, palette, side) for row, image in enumerate(read) if image is not None]
 
 
-def _reference_panel(folder: Folder, references: References, row: int, palette: Palette, side: int) -> Picture | None:
-    """Returns one reference, or None where its image cannot be read any more."""
-    category = references.category_id[row : row + 1]
+def _read(folder: Folder, images: Images, image_id: str) -> Picture | None:
+    """Returns an image, or None where it cannot be read any more."""
+    (row,) = np.flatnonzero(images.image_id == image_id).tolist()
     try:
-        image = decode_image(folder.read(str(references.file_name[row])), max_pixels=MAX_PIXELS)
+        return read_image(folder, images, row, max_pixels=MAX_PIXELS)
     except (ImageError, RefsegError):
         return None
+
+
+def _reference_panel(image: Picture, references: References, row: int, palette: Palette, side: int) -> Picture:
+    category = references.category_id[row : row + 1]
     return reference_panel(
         image,
         references.box_xyxy[row],

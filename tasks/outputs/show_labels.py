@@ -1,14 +1,16 @@
 """Draws all labels of a store: the references, and ground truth next to predictions for every labeled image."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from refseg_core.datasets.category_mapping import numbered_as
-from refseg_core.errors import DatasetError
-from refseg_core.tables import Annotations, Categories, Detections, Images
-from refseg_core.visualization import contact_sheet, side_by_side, to_jpeg
-from tasks.datasets.image_reader import read_images
+from refseg_core.datasets.dataset import Dataset
+from refseg_core.errors import DatasetError, ImageError
+from refseg_core.tables import Categories, Detections, Images
+from refseg_core.visualization import Picture, contact_sheet, side_by_side, to_jpeg
+from tasks.datasets.image_reader import read_image, read_images
 from tasks.datasets.indexed import load_dataset
 from tasks.outputs.pictures import (
     MAX_PIXELS,
@@ -39,9 +41,9 @@ def show_labels(store_uri: str, labels_key: str, out_uri: str, *, score_thresh: 
     palette = Palette(store, prototypes)
     panels = reference_panels(store, prototypes, palette)
     out.replace("references.jpg", to_jpeg(contact_sheet(panels, heading=f"{len(panels)} references")))
-    annotations = _ground_truth(run, prototypes, recipe["settings"]["images"])
-    num_pictures = 1
     source = Folder(recipe["settings"]["images"])
+    truth = _GroundTruth.of(run, prototypes, source)
+    num_pictures = 1
     for images, detections in _labels_by_shard(run, limit):
         report(ProgressStep.DRAW_PICTURES, total=len(images))
         for image in read_images(source, images, max_pixels=MAX_PIXELS):
@@ -51,10 +53,9 @@ def show_labels(store_uri: str, labels_key: str, out_uri: str, *, score_thresh: 
             image_id = images.image_id[image.row]
             found = detections[detections.image_id == image_id]
             picture = draw_detections(image.pixels, found, palette, score_thresh)
-            if annotations is not None:
-                truth = annotations[annotations.image_id == image_id]
+            if truth is not None and (drawn := truth.draw(images, image.row, image.pixels, palette)) is not None:
                 titles = ("ground truth", f"predictions, score at least {score_thresh:g}")
-                picture = side_by_side(draw_ground_truth(image.pixels, truth, palette), picture, titles)
+                picture = side_by_side(drawn, picture, titles)
             out.replace(f"images/{picture_name(str(images.file_name[image.row]))}", to_jpeg(picture))
             num_pictures += 1
     return num_pictures
@@ -72,20 +73,51 @@ def _labels_by_shard(run: StoredLabels, limit: int | None) -> Iterator[tuple[Ima
             return
 
 
-def _ground_truth(run: StoredLabels, prototypes: Artifact, images_uri: str) -> Annotations | None:
-    """Returns the annotations of the requested dataset, else those of the last indexed one of all the same images.
+@dataclass(frozen=True)
+class _GroundTruth:
+    """The annotations of the labeled images, which may have been drawn in another frame than the labels."""
 
-    None where there are none, or where they have other categories.
-    """
-    store, requested = run.store, run.requested()
-    for manifest in reversed(store.manifests("dataset")):
-        settings, is_requested = manifest["settings"], requested and manifest["key"] == requested.key
-        is_whole = not (settings["image_ids"] or settings.get("limit"))
-        if settings["images"] == images_uri and settings["annotations"] and (is_requested or is_whole):
-            referenced = store.load(reference_dataset(store, prototypes), Categories)
-            dataset = load_dataset(store, store.named(f"dataset/{manifest['key']}"))
+    source: Folder
+    dataset: Dataset
+    row_of: Mapping[str, int]
+
+    @classmethod
+    def of(cls, run: StoredLabels, prototypes: Artifact, source: Folder) -> "_GroundTruth | None":
+        """Returns that of the requested dataset, else of the last indexed one of all the same images.
+
+        None where there is none, or where it has other categories.
+        """
+        store, requested = run.store, run.requested()
+        for manifest in reversed(store.manifests("dataset")):
+            settings, is_requested = manifest["settings"], requested and manifest["key"] == requested.key
+            is_whole = not (settings["image_ids"] or settings.get("limit"))
+            if settings["images"] == source.uri and settings["annotations"] and (is_requested or is_whole):
+                referenced = store.load(reference_dataset(store, prototypes), Categories)
+                dataset = load_dataset(store, store.named(f"dataset/{manifest['key']}"))
+                try:
+                    dataset = numbered_as(referenced, dataset)
+                except DatasetError:
+                    return None
+                names = map(str, dataset.images.file_name)
+                return cls(source, dataset, {name: row for row, name in enumerate(names)})
+        return None
+
+    def draw(self, labeled: Images, row: int, pixels: Picture, palette: Palette) -> Picture | None:
+        """Returns the annotated image [H, W, 3] of a labeled one, or None where nothing is known of it.
+
+        `pixels` [H, W, 3]: the labeled image, which is drawn on unless the annotations' frame is another.
+        """
+        own, images = self.row_of.get(str(labeled.file_name[row])), self.dataset.images
+        if own is None:
+            return None
+        if _frame(images, own) != _frame(labeled, row):
             try:
-                return numbered_as(referenced, dataset).annotations
-            except DatasetError:
+                pixels = read_image(self.source, images, own, max_pixels=MAX_PIXELS)
+            except ImageError:
                 return None
-    return None
+        annotations = self.dataset.annotations
+        return draw_ground_truth(pixels, annotations[annotations.image_id == images.image_id[own]], palette)
+
+
+def _frame(images: Images, row: int) -> tuple[int, int, str]:
+    return int(images.height[row]), int(images.width[row]), str(images.frame[row])

@@ -25,6 +25,7 @@ def images_table(*names: str, version: str = "1", **versions: str) -> Images:
         width=np.zeros(len(names), dtype=np.int32),
         size=np.full(len(names), 100, dtype=np.int64),
         version=np.array([versions.get(name, version) for name in names], dtype=object),
+        frame=np.full(len(names), "", dtype=object),
     )
 
 

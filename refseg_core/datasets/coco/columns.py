@@ -113,6 +113,7 @@ class ImageColumns(Columns):
             width=sizes[:, 1],
             size=np.full(len(self.ids), -1, dtype=np.int64),
             version=np.array([""] * len(self.ids), dtype=object),
+            frame=np.full(len(self.ids), "", dtype=object),
         )
 
 

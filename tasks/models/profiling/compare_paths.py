@@ -9,7 +9,6 @@ import numpy as np
 
 from refseg_core.analysis.label_agreement import Agreement, compare_labels
 from refseg_core.evaluation.protocols import evaluate
-from refseg_core.images import decode_image
 from refseg_core.labeling.batch_labeler import BatchLabeler
 from refseg_core.labeling.image_labels import PromptCounts
 from refseg_core.settings import EvaluationSettings
@@ -72,14 +71,14 @@ def compare_paths(inputs: Inputs, paths: Sequence[str]) -> Comparison:
     """Labels every image on every path, a batch at a time, in an order that turns; warms up before it measures."""
     on_path = {path: replace(inputs, labeling=inputs.labeling.published_on(path)) for path in paths}
     runs = {path: LabelingRun(own, path) for path, own in on_path.items()}
-    report(ProgressStep.BENCH, total=len(paths) * len(inputs.names), doing="counting operations")
+    report(ProgressStep.BENCH, total=len(paths) * len(inputs.images), doing="counting operations")
     arithmetic = count_arithmetic(inputs.segmenter, inputs.encoder)
-    label_in_turn(list(runs.values()), len(inputs.names))
+    label_in_turn(list(runs.values()), len(inputs.images))
     first = runs[paths[0]]
     return Comparison(
         measure_ceilings(inputs.device),
         str(inputs.device),
-        len(inputs.names),
+        len(inputs.images),
         inputs.labeling.points_per_side**2,
         inputs.batches.compiled,
         tuple(run.result(first.detections, arithmetic) for run in runs.values()),
@@ -166,15 +165,15 @@ class LabelingRun:
     def _label(self, rows: range) -> Iterator[Detections]:
         inputs = self.inputs
         with self._stage("read"):
-            files = [inputs.folder.read(inputs.names[row]) for row in rows]
+            files = [inputs.folder.read(str(inputs.images.file_name[row])) for row in rows]
         with self._stage("decode image"):
-            images = [decode_image(data, max_pixels=inputs.labeling.max_image_pixels) for data in files]
+            images = [inputs.decode(data, row) for data, row in zip(files, rows, strict=True)]
         with self._stage("resize"):
             frames = [self.labeler.to_frame(image) for image in images]
         found = self.labeler.find(frames)
         self._prompts += [each.prompts for each in found]
         with self._stage("run lengths"):
-            labels = [each.labels(inputs.image_ids[row]) for row, each in zip(rows, found, strict=True)]
+            labels = [each.labels(str(inputs.images.image_id[row])) for row, each in zip(rows, found, strict=True)]
         yield from (each.detections for each in labels)
 
     def _average_precision(self) -> dict[str, float]:

@@ -7,8 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from refseg_core.datasets.dataset import Dataset
+from refseg_core.datasets.dataset import Dataset, dataset_of_files
 from refseg_core.errors import ConfigurationError
+from refseg_core.images import Pixels
 from refseg_core.labeling.batching import BatchSize
 from refseg_core.labeling.proposals import point_grid, propose
 from refseg_core.models.acceleration import pick_device
@@ -19,6 +20,7 @@ from refseg_core.settings import BatchSettings, LabelingSettings
 from refseg_core.tables import Images, Prototypes
 from refseg_core.visualization import to_png
 from tasks.datasets.demo_files import demo_images
+from tasks.datasets.image_reader import decode_row
 from tasks.datasets.indexed import ground_truth
 from tasks.models.guidance import guidance_of, is_chosen, with_thresh
 from tasks.models.loading import load_encoder, load_segmenter
@@ -35,14 +37,17 @@ class Inputs:
     """Images by name in a folder, and what labels them."""
 
     folder: Folder
-    names: tuple[str, ...]
-    image_ids: tuple[str, ...]
+    images: Images
     segmenter: Segmenter
     encoder: Encoder
     prototypes: Prototypes
     labeling: LabelingSettings
     batches: BatchSettings
     truth: Dataset | None = None
+
+    def decode(self, data: bytes, row: int) -> Pixels:
+        """Returns the pixels of an image's file, in its frame."""
+        return decode_row(data, self.images, row, max_pixels=self.labeling.max_image_pixels)
 
     @property
     def device(self) -> torch.device:
@@ -66,8 +71,7 @@ def inputs_of_run(
         labeling = with_thresh(store, guidance_of(store, prototypes, spec), labeling)
     return Inputs(
         Folder(spec.images),
-        tuple(images.file_name.tolist()),
-        tuple(images.image_id.tolist()),
+        images,
         load_segmenter(spec.segmenter, spec.device),
         load_encoder(spec.encoder, spec.device),
         store.load(prototypes, Prototypes),
@@ -93,11 +97,9 @@ def random_inputs(
         torch.manual_seed(_SEED)
         ours = build_segmenter(segmenter, None).to(place)
         theirs = build_encoder(encoder, None).to(place)
-    names = _write_images(folder, num_images)
     inputs = Inputs(
         Folder(str(folder)),
-        names,
-        names,
+        _write_images(folder, num_images),
         ours,
         theirs,
         random_prototypes(num_categories, theirs.architecture.embed_dim),
@@ -117,11 +119,11 @@ def random_prototypes(num_categories: int, num_channels: int) -> Prototypes:
     )
 
 
-def _write_images(folder: Path, num_images: int) -> tuple[str, ...]:
-    names = tuple(f"{number:04d}.png" for number in range(num_images))
-    for name, image in zip(names, demo_images(num_images), strict=True):
-        (folder / name).write_bytes(to_png(_enlarged(image)))
-    return names
+def _write_images(folder: Path, num_images: int) -> Images:
+    files = {f"{number:04d}.png": to_png(_enlarged(image)) for number, image in enumerate(demo_images(num_images))}
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return dataset_of_files(list(files), [len(data) for data in files.values()], [""] * len(files)).images
 
 
 def _enlarged(image_HW3: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -14,7 +14,6 @@ import numpy as np
 from refseg_core.errors import DatasetError
 from refseg_core.evaluation.comparison import Scores, compare_scores, difference, score
 from refseg_core.evaluation.curves import NO_VALUE
-from refseg_core.images import decode_image
 from refseg_core.labeling.batch_labeler import BatchLabeler, version_of
 from refseg_core.settings import LabelingSettings
 from refseg_core.table_schema import Array
@@ -65,12 +64,12 @@ def label_and_compare(inputs_of: InputsOfVariants, parts: str, num_timed: int) -
     first_of = {name: next(iter(own.values())) for name, own in inputs_of.items()}
     inputs, by_seed = next(iter(first_of.values())), next(iter(inputs_of.values()))
     _require_truth(inputs)
-    num_timed = min(num_timed, len(inputs.names))
+    num_timed = min(num_timed, len(inputs.images))
     times = time_variants(first_of, num_timed)
     labels, images = label_variants(inputs_of, Folder(parts))
     numbers = VariantNumbers.concatenate([evaluate_variants(by_seed, list(inputs_of), labels, images), times])
     machine, variants = describe_machine(inputs.device), {name: own.labeling for name, own in first_of.items()}
-    return VariantComparison(machine, variants, tuple(by_seed), len(inputs.names), num_timed, numbers, images)
+    return VariantComparison(machine, variants, tuple(by_seed), len(inputs.images), num_timed, numbers, images)
 
 
 def key_of(models: Models, variants: Variants, artifacts: Mapping[str, Artifact], num_images: int | None) -> str:
@@ -125,11 +124,11 @@ def _mean(variant: str, iou_type: str, metric: str, value: float, of_first: floa
 def label_variants(inputs_of: InputsOfVariants, parts: Folder) -> _Part:
     """Labels every image by every variant with every seed's references, except images that `parts` holds already."""
     labelers = _SharedLabelers(inputs_of)
-    names = labelers.names
-    done = dict(_parts(parts, len(names)))
+    num_images = len(labelers.images)
+    done = dict(_parts(parts, num_images))
     per_image = sum(map(len, inputs_of.values()))
-    report(ProgressStep.BENCH_ACCURACY, total=per_image * (len(names) - len(done)))
-    for row in range(len(names)):
+    report(ProgressStep.BENCH_ACCURACY, total=per_image * (num_images - len(done)))
+    for row in range(num_images):
         if row not in done:
             done[row] = labelers.label(row)
             for suffix, table in zip(_SUFFIXES, done[row], strict=True):
@@ -155,7 +154,7 @@ class _SharedLabelers:
     def __init__(self, inputs_of: InputsOfVariants) -> None:
         by_seed = next(iter(inputs_of.values()))
         self._inputs = next(iter(by_seed.values()))
-        self.names = self._inputs.names
+        self.images = self._inputs.images
         self._truth_of = {seed: true_masks(inputs.truth) for seed, inputs in by_seed.items() if inputs.truth}
         self._models = SharedModels(self._inputs.segmenter, self._inputs.encoder)
         self._labelers = {
@@ -170,8 +169,10 @@ class _SharedLabelers:
         """Labels the image of that row."""
         self._models.next_image()
         inputs = self._inputs
-        pixels = decode_image(inputs.folder.read(inputs.names[row]), max_pixels=inputs.labeling.max_image_pixels)
-        labels, images = zip(*(self._label(inputs.image_ids[row], pixels, *key) for key in self._labelers), strict=True)
+        pixels = inputs.decode(inputs.folder.read(str(inputs.images.file_name[row])), row)
+        labels, images = zip(
+            *(self._label(str(inputs.images.image_id[row]), pixels, *key) for key in self._labelers), strict=True
+        )
         return VariantLabels.concatenate(labels), VariantImages.concatenate(images)
 
     def _label(self, image_id: str, pixels: Array, variant: str, seed: int) -> _Part:
@@ -247,6 +248,6 @@ def _require_truth(inputs: Inputs) -> None:
         if np.isin(truth.annotations.category_id[is_here], truth.categories.category_id).any():
             return
     raise DatasetError(
-        f"targets.annotations: none of the {len(inputs.names)} images holds an instance of the referenced categories, "
+        f"targets.annotations: none of the {len(inputs.images)} images holds an instance of the referenced categories, "
         "so that labels cannot be evaluated. Take more images, or other categories."
     )
