@@ -13,6 +13,7 @@ from tasks.datasets.indexed import ground_truth, is_federated
 from tasks.runtime.retried_task import retried_task
 from tasks.storage.uris import redact
 from tasks.store.label_store import StoredLabels
+from tasks.store.reviews import decisions_hash, read_reviewed
 from tasks.store.steps import EVALUATE
 from tasks.store.store import Artifact, Recipe, Store
 
@@ -28,11 +29,13 @@ def evaluate(
     conventions: Conventions,
     is_novel: bool = False,
 ) -> Artifact:
-    """Evaluates the labels of the dataset's images, over the prototypes' categories."""
+    """Evaluates the labels of the dataset's images by what people decided on them, over the prototypes' categories."""
+    decided = decisions_hash(StoredLabels(store, labels_key))
+    decisive = _decisive(dataset, settings, conventions, is_novel=is_novel)
     recipe = Recipe(
         *EVALUATE,
         version=protocols.VERSION,
-        settings={"conventions": conventions, **_decisive(dataset, settings, conventions, is_novel=is_novel)},
+        settings={"conventions": conventions, **decisive, **({} if decided is None else {"decisions": decided})},
         inputs={"dataset": dataset.name, "labels": f"labels/{labels_key}", "prototypes": prototypes.name},
     )
 
@@ -66,7 +69,7 @@ def _decisive(
 
 def _detections(store: Store, labels_key: str, images: Images) -> Detections:
     detections, num_labeled = [Detections.empty()], 0
-    for part, labeled in StoredLabels(store, labels_key).read(images):
+    for part, labeled in read_reviewed(StoredLabels(store, labels_key), images):
         detections.append(part)
         num_labeled += len(labeled)
     if num_labeled < len(images):

@@ -25,6 +25,7 @@ from tasks.runtime.progress import ProgressStep, report
 from tasks.storage.folder import Folder
 from tasks.store.label_store import StoredLabels
 from tasks.store.lineage import reference_dataset
+from tasks.store.reviews import read_reviewed
 from tasks.store.store import Artifact, Store
 
 
@@ -64,7 +65,7 @@ def show_labels(store_uri: str, labels_key: str, out_uri: str, *, score_thresh: 
 def _labels_by_shard(run: StoredLabels, limit: int | None) -> Iterator[tuple[Images, Detections]]:
     left, images = limit, run.images()
     row_of = {image_id: row for row, image_id in enumerate(images.image_id)}
-    for detections, labeled in run.read(images):
+    for detections, labeled in read_reviewed(run, images):
         readable = labeled.image_id[labeled.status != "unreadable"]
         known = images[np.array([row_of[image_id] for image_id in readable], dtype=np.int64)][:left]
         yield known, detections

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from refseg_core.analysis.decisions import DecidedInstances, in_categories
+from refseg_core.analysis.decisions import DecidedInstances, in_categories, of_aspect, standing
 from refseg_core.errors import StoreError
 from refseg_core.tables import Categories, Decisions, Detections, Images, LabeledImages, Prototypes
 from tasks.storage.uris import redact
@@ -111,6 +111,15 @@ def _counted(labeled: LabeledImages, detections: Detections) -> LabeledImages:
     counts = np.array([found[image_id] for image_id in labeled.image_id], dtype=np.int32)
     status = np.where(labeled.status == "unreadable", "unreadable", np.where(counts > 0, "ok", "empty"))
     return labeled.replace(num_detections=counts, status=status.astype(object))
+
+
+def decisions_hash(run: StoredLabels) -> str | None:
+    """Returns what changes when a decision that counts does, for the keys of what is made from reviewed labels.
+
+    None where nothing is decided on, so that such keys are as they were before there were reviews.
+    """
+    labels = of_aspect(standing(decisions_on(run)), "label")
+    return _hash("".join(sorted(labels.decision_id)).encode()) if len(labels) else None
 
 
 def decisions_on(run: StoredLabels) -> Decisions:

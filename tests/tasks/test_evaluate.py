@@ -9,11 +9,14 @@ import pytest
 from refseg_core.errors import DatasetError, StoreError
 from refseg_core.evaluation import protocols
 from refseg_core.settings import EvaluationSettings
-from refseg_core.tables import Confusion, Metrics, Misses
+from refseg_core.tables import Annotations, Confusion, Decisions, Detections, Metrics, Misses
 from tasks.datasets.indexed import load_dataset
 from tasks.store.evaluations import load_review, protocol_of
+from tasks.store.label_store import StoredLabels
+from tasks.store.reviews import StoredReview
 from tasks.store.shard_plans import LabelPlan
 from tasks.store.store import Artifact, Recipe, Store
+from tests.refseg_core.analysis.drawn_decisions import decision
 from tests.support.projects.project import CATEGORIES, Project, read_coco, write_coco
 from tests.support.projects.steps import Steps, forbid, make_federated
 from tests.support.samples import table_rows
@@ -158,3 +161,33 @@ def test_messages_show_no_secret(project: Project) -> None:
     with pytest.raises(StoreError, match="only 0 of 5 images are labeled") as caught:
         steps.evaluate(prototypes, steps.plan(prototypes))
     assert "hunter2" not in str(caught.value)
+
+
+def _decide(verdict: str, instances: Detections | Annotations) -> Decisions:
+    """The same verdict on every instance."""
+    columns = (instances.image_id, instances.category_id.tolist(), instances.mask_rle)
+    names = ({"category_name": CATEGORIES[one], "found_category_name": CATEGORIES[one]} for one in columns[1])
+    rows = [
+        decision(verdict, mask, image_id=image_id, category=category, image_version="", **named)
+        for image_id, category, mask, named in zip(*columns, names, strict=True)
+    ]
+    return Decisions.concatenate(rows)
+
+
+def test_labels_are_evaluated_by_what_people_decided_on_them(steps: Steps, labeled: tuple[Artifact, LabelPlan]) -> None:
+    before = steps.evaluate(*labeled)
+    assert steps.store.load(before, Metrics).overall("AP")["segm"] < 0.1
+    review = StoredReview.open(StoredLabels(steps.store, labeled[1].key))
+    rejected, added = (
+        _decide("reject", steps.labels(labeled[1])[0]),
+        _decide("add", steps.store.load(labeled[1].dataset, Annotations)),
+    )
+    review.append(rejected)
+    review.append(added)
+    after = steps.evaluate(*labeled)
+    assert steps.store.load(after, Metrics).overall("AP")["segm"] == 1
+    review.append(_decide("undecided", steps.store.load(labeled[1].dataset, Annotations)[:1]))
+    keys = {before.key, after.key, steps.evaluate(*labeled).key}
+    assert len(keys) == 3
+    review.append(added.replace(decided_at=np.full(len(added), "2027", dtype=object)))
+    assert steps.evaluate(*labeled).key == after.key

@@ -3,19 +3,17 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from refseg_core.settings import Conventions
-from refseg_core.tables import Categories, Detections, Images, LabeledImages, Prototypes
+from refseg_core.tables import Categories, Detections, Images, LabeledImages
 from tasks.outputs.exports.formats import EXPORT_FORMATS
 from tasks.storage.objects import write_uri
 from tasks.store.label_store import StoredLabels
-from tasks.store.lineage import reference_dataset
+from tasks.store.reviews import labeled_categories, read_reviewed
 
 
 @dataclass(frozen=True)
 class ExportedLabels:
-    """The labels of the images that were labeled last.
+    """The labels of the images that were labeled last, by what people have decided on them.
 
     Labels of images that are gone, or were labeled again since they changed, are left out. `polygons`: outlines
     instead of run lengths, for formats that have both. `min_score`: the lowest score that is written. `conventions`
@@ -30,7 +28,7 @@ class ExportedLabels:
 
     def detections(self) -> Iterator[Detections]:
         """Reads the detections of all scores, one table for each shard."""
-        return (part for part, _ in self.run.read(self.images))
+        return (part for part, _ in read_reviewed(self.run, self.images))
 
     def labeled_images(self) -> LabeledImages:
         """Reads what became of each image."""
@@ -38,10 +36,7 @@ class ExportedLabels:
 
     def categories(self) -> Categories:
         """Reads the categories that were labeled."""
-        store = self.run.store
-        prototypes = store.named(self.run.recipe_or_error()["inputs"]["prototypes"])
-        categories = store.load(reference_dataset(store, prototypes), Categories)
-        return categories[np.isin(categories.category_id, store.load(prototypes, Prototypes).category_id)]
+        return labeled_categories(self.run)
 
 
 def export_labels(

@@ -74,5 +74,5 @@ def decision(verdict: str, mask: Rle, *, image_id: str = "a.png", category: int 
     }
     own |= given
     found = own["found_category_id"]
-    names = {"category_name": CATEGORIES[own["category_id"]], "found_category_name": CATEGORIES.get(found)}
+    names = {"category_name": CATEGORIES.get(own["category_id"], ""), "found_category_name": CATEGORIES.get(found)}
     return Decisions.row(**names | own)
