@@ -284,6 +284,28 @@ class Misses(Table):
 
 
 @dataclass(frozen=True, eq=False)
+class CategoryThresholds(Table):
+    """From which score on the labels of each category are worth keeping, and how sure that is. Key: category_id.
+
+    What the labels at the threshold and above are worth is null where nothing says it.
+    """
+
+    category_id: Array = column(pa.int64(), "the category")
+    category_name: Array = column(pa.string(), "its name")
+    score_thresh: Array = column(pa.float64(), "the proposed threshold; null: nothing says one", nullable=True)
+    evidence: Array = column(
+        pa.string(), "'ground truth', 'reviews' (labels that people decided on), 'references' or 'none'"
+    )
+    num_instances: Array = column(pa.int64(), "instances of the evidence: annotations, accepted labels or references")
+    num_labels: Array = column(pa.int64(), "labels of this score and above that the evidence judges")
+    precision: Array = column(pa.float64(), "the share of these that are right", nullable=True)
+    precision_low: Array = column(pa.float64(), "lower end of precision's 95 % interval (Wilson)", nullable=True)
+    precision_high: Array = column(pa.float64(), "its upper end", nullable=True)
+    recall: Array = column(pa.float64(), "the share of the instances that are found", nullable=True)
+    f1: Array = column(pa.float64(), "harmonic mean of precision and recall", nullable=True)
+
+
+@dataclass(frozen=True, eq=False)
 class BenchmarkNumbers(Table):
     """A benchmark's results and the published ones; all numbers in percent. Key: case, iou_type."""
 

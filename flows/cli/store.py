@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
+from flows.cli.filter_options import filter_options
 from refseg_core.settings import Conventions
 from tasks.outputs.exports.formats import EXPORT_FORMATS
 from tasks.storage.uris import redact
@@ -16,6 +17,7 @@ from tasks.storage.uris import redact
 if TYPE_CHECKING:
     from tasks.store.label_store import StoredLabels
     from tasks.store.store import Store
+    from tasks.store.thresholds import FilterOptions
 
 _FAILURE = 1
 
@@ -81,18 +83,22 @@ def export(
 @click.argument("store_uri", metavar="STORE")
 @click.option("--out", required=True, help="Folder or prefix to write the pictures to.")
 @click.option("--labels", "key", metavar="KEY", help="Labels to use; by default the newest of a run.")
-@click.option("--score", default=0.5, show_default=True, help="Show instances of at least this score.")
+@filter_options("those that `refseg thresholds` saved, else 0.5", "--score")
 @click.option("--limit", type=int, help="Draw at most so many images.")
-def show(store_uri: str, out: str, key: str | None, score: float, limit: int | None) -> None:
+def show(store_uri: str, out: str, key: str | None, kept: "FilterOptions", limit: int | None) -> None:
     """Draw the references, and ground truth next to predictions for every labeled image."""
     from flows.terminal import progress_bars
+    from refseg_core.analysis.label_filter import ScoreThresholds
+    from tasks.outputs.pictures import SCORE_THRESH
     from tasks.outputs.show_labels import show_labels
     from tasks.store.store import Store
+    from tasks.store.thresholds import saved_thresholds
 
     run = _choose_labels(Store(store_uri), key)
+    chosen = kept.filter(run, saved_thresholds(run, SCORE_THRESH) or ScoreThresholds(SCORE_THRESH))
     with progress_bars():
-        number = show_labels(store_uri, run.key, out, score_thresh=score, limit=limit)
-    click.echo(f"Wrote {number} pictures to {redact(out)}")
+        number = show_labels(store_uri, run.key, out, kept=chosen, limit=limit)
+    click.echo(f"Wrote {number} pictures to {redact(out)}; predictions: {chosen.describe()}")
 
 
 @click.command()

@@ -53,7 +53,7 @@ class LabelPictures:
 
     def write(self, file_name: str, image: Picture, detections: Detections) -> None:
         """Draws the detections above the usual score threshold. `image`: uint8 RGB [H, W, 3]."""
-        picture = draw_detections(image, detections, self._palette, SCORE_THRESH)
+        picture = draw_detections(image, detections[detections.score >= SCORE_THRESH], self._palette)
         self._folder.replace(picture_name(file_name), to_jpeg(picture))
 
 
@@ -75,11 +75,10 @@ def check_apart(pictures: Folder, images_uri: str) -> None:
         )
 
 
-def draw_detections(image: Picture, detections: Detections, palette: Palette, score_thresh: float) -> Picture:
-    """Returns the image, uint8 RGB [H, W, 3], with the detections whose score is at least the threshold."""
-    shown = detections[detections.score >= score_thresh]
-    names, colors = palette.names(shown.category_id), palette.colors(shown.category_id)
-    return draw_instances(image, list(shown.mask_rle), None, names, colors, scores=shown.score)
+def draw_detections(image: Picture, detections: Detections, palette: Palette) -> Picture:
+    """Returns the image, uint8 RGB [H, W, 3], with the detections."""
+    names, colors = palette.names(detections.category_id), palette.colors(detections.category_id)
+    return draw_instances(image, list(detections.mask_rle), None, names, colors, scores=detections.score)
 
 
 def draw_ground_truth(image: Picture, annotations: Annotations, palette: Palette) -> Picture:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from refseg_core.analysis.label_filter import LabelFilter
 from refseg_core.datasets.category_mapping import numbered_as
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.errors import DatasetError, ImageError
@@ -24,24 +25,25 @@ from tasks.outputs.pictures import (
 from tasks.runtime.progress import ProgressStep, report
 from tasks.storage.folder import Folder
 from tasks.store.label_store import StoredLabels
-from tasks.store.lineage import reference_dataset
+from tasks.store.lineage import labeled_categories, reference_dataset
 from tasks.store.reviews import read_reviewed
 from tasks.store.store import Artifact, Store
 
 
-def show_labels(store_uri: str, labels_key: str, out_uri: str, *, score_thresh: float, limit: int | None) -> int:
+def show_labels(store_uri: str, labels_key: str, out_uri: str, *, kept: LabelFilter, limit: int | None) -> int:
     """Writes `references.jpg` and, per labeled image, ground truth (where known) next to predictions.
 
-    Returns the number of pictures written.
+    Of the predictions those are drawn that are kept. Returns the number of pictures written.
     """
     store, out = Store(store_uri), Folder(out_uri)
     run = StoredLabels(store, labels_key)
     recipe = run.recipe_or_error()
     check_apart(Folder(out.join("images")), recipe["settings"]["images"])
-    prototypes = store.named(recipe["inputs"]["prototypes"])
+    prototypes = run.prototypes()
     palette = Palette(store, prototypes)
     panels = reference_panels(store, prototypes, palette)
     out.replace("references.jpg", to_jpeg(contact_sheet(panels, heading=f"{len(panels)} references")))
+    categories = labeled_categories(store, prototypes)
     source = Folder(recipe["settings"]["images"])
     truth = _GroundTruth.of(run, prototypes, source)
     num_pictures = 1
@@ -52,10 +54,10 @@ def show_labels(store_uri: str, labels_key: str, out_uri: str, *, score_thresh: 
             if image.pixels is None:
                 continue
             image_id = images.image_id[image.row]
-            found = detections[detections.image_id == image_id]
-            picture = draw_detections(image.pixels, found, palette, score_thresh)
+            found = kept.apply(detections[detections.image_id == image_id], categories)
+            picture = draw_detections(image.pixels, found, palette)
             if truth is not None and (drawn := truth.draw(images, image.row, image.pixels, palette)) is not None:
-                titles = ("ground truth", f"predictions, score at least {score_thresh:g}")
+                titles = ("ground truth", f"predictions, {kept.thresholds.in_short}")
                 picture = side_by_side(drawn, picture, titles)
             out.replace(f"images/{picture_name(str(images.file_name[image.row]))}", to_jpeg(picture))
             num_pictures += 1

@@ -24,7 +24,7 @@ from tasks.storage.uris import redact
 from tasks.store.label_store import FOLDER, StoredLabels, open_labels
 from tasks.store.lineage import reachable
 from tasks.store.shard_plans import Wanted
-from tasks.store.steps import ARTIFACT_FOLDERS, BENCHMARK
+from tasks.store.steps import ARTIFACT_FOLDERS, BENCHMARK, EVALUATE, PROPOSE_THRESHOLDS
 from tasks.store.store import MANIFEST, Store, numbered_name
 
 Why = Literal["leftover", "unused", "gone", "labels"]
@@ -178,10 +178,11 @@ def _shard_objects(run: StoredLabels) -> Iterator[tuple[str, bool]]:
 
 
 def _derived(store: Store, run: StoredLabels, datasets: Collection[str]) -> Iterator[str]:
-    """Yields the metrics of labels, and the tables of gone ones that fit their datasets."""
-    for manifest in store.manifests("metrics"):
-        if manifest["inputs"]["labels"] == run.root:
-            yield f"metrics/{manifest['key']}"
+    """Yields the metrics and thresholds of labels, and the tables of gone ones that fit their datasets."""
+    for folder in (EVALUATE.folder, PROPOSE_THRESHOLDS.folder):
+        for manifest in store.manifests(folder):
+            if manifest["inputs"]["labels"] == run.root:
+                yield f"{folder}/{manifest['key']}"
     for manifest in store.manifests("gone_labels"):
         if manifest["inputs"]["labels"] == run.root and manifest["inputs"]["dataset"] in datasets:
             yield f"gone_labels/{manifest['key']}"

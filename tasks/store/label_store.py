@@ -76,6 +76,10 @@ class StoredLabels:
             raise StoreError(f"{redact(self.store.uri)}: has no labels {self.key!r}; it has {known or 'none'}.")
         return recipe
 
+    def prototypes(self) -> Artifact:
+        """Returns the prototypes that the labels are made with. Raises StoreError where the run does not exist."""
+        return self.store.named(self.recipe_or_error()["inputs"]["prototypes"])
+
     # Requests.
 
     def request(self, dataset: Artifact, purpose: Purpose = "run") -> None:

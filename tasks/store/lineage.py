@@ -3,7 +3,10 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import numpy as np
+
 from refseg_core.errors import StoreError
+from refseg_core.tables import Categories, Prototypes
 from tasks.storage.uris import redact
 from tasks.store.steps import ARTIFACT_FOLDERS
 from tasks.store.store import Artifact, Store
@@ -12,6 +15,12 @@ from tasks.store.store import Artifact, Store
 def reference_dataset(store: Store, prototypes: Artifact) -> Artifact:
     """Returns the dataset that the prototypes' references were sampled from."""
     return _follow(store, references_of(store, prototypes), "dataset")
+
+
+def labeled_categories(store: Store, prototypes: Artifact) -> Categories:
+    """Returns the categories of the prototypes, with their names, by ascending id."""
+    categories = store.load(reference_dataset(store, prototypes), Categories)
+    return categories[np.isin(categories.category_id, store.load(prototypes, Prototypes).category_id)]
 
 
 def references_of(store: Store, prototypes: Artifact) -> Artifact:

@@ -22,6 +22,7 @@ CHOOSE_GUIDANCE = Step("choose_guidance_thresh", "guidance")
 LABEL_SHARD = Step("label_shard", "labels")
 FIND_GONE_LABELS = Step("find_gone_labels", "gone_labels")
 EVALUATE = Step("evaluate", "metrics")
+PROPOSE_THRESHOLDS = Step("propose_thresholds", "thresholds")
 BENCHMARK = Step("benchmark", "benchmarks")
 REVIEW = Step("review", "reviews")
 

@@ -330,7 +330,7 @@ def test_the_commands_in_turn_do_what_the_run_does(project: Project, refseg: Cal
     assert [image["id"] for image in dataset["images"]] == [1, 2, 3, 4, 5]
     assert {category["name"] for category in dataset["categories"]} == {"box", "bar"}
 
-    assert "Wrote 6 pictures" in refseg("show", store, "--out", out / "pictures", "--score", "0")
+    assert "predictions: all labels" in refseg("show", store, "--out", out / "pictures", "--score", "0")
     names = [picture.name for picture in Folder(str(out / "pictures")).list_files()]
     assert names == [*(f"images/t{number}.png.jpg" for number in range(5)), "references.jpg"]
 

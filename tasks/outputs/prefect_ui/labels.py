@@ -58,7 +58,6 @@ def publish_labels(store_uri: str, plan: LabelPlan, errors: Mapping[str, str] | 
 
 def _look(store: Store, plan: LabelPlan, errors: Mapping[str, str]) -> _Labels:
     run = StoredLabels(store, plan.key)
-    prototypes = store.named(run.recipe_or_error()["inputs"]["prototypes"])
     images = store.load(plan.dataset, Images)
     statistics = LabelStatistics(SCORE_THRESH, most_failed=_MOST_FAILED, most_shown=_MOST_SHOWN)
     for detections, labeled in run.read(images):
@@ -67,7 +66,7 @@ def _look(store: Store, plan: LabelPlan, errors: Mapping[str, str]) -> _Labels:
         ShardRow(shard.name, len(shard), manifest, None if manifest else errors.get(shard.name))
         for shard, _, manifest in run.shards_with_manifests(Wanted(images))
     ]
-    return _Labels(run, images, Palette(store, prototypes), shards, statistics)
+    return _Labels(run, images, Palette(store, run.prototypes()), shards, statistics)
 
 
 def _summary(store_uri: str, plan: LabelPlan, labels: _Labels, pages: Mapping[str, str]) -> LabelSummary:

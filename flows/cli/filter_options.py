@@ -1,0 +1,43 @@
+"""The options of commands that say which labels are kept: --thresholds, --categories, --min-area and --max-area.
+
+Not here: what they mean (`tasks/store/thresholds.py` and `refseg_core/analysis/label_filter.py`).
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+_NAMES = ("thresholds", "categories", "min_area", "max_area")
+
+
+def filter_options(default: str, *aliases: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Adds the options to a command, which gets them as `kept`, a `FilterOptions`.
+
+    `default` says in the help what is kept without --thresholds; `aliases` are other names of that option.
+    """
+    options = [
+        click.option(
+            "--thresholds",
+            *aliases,
+            "thresholds",
+            metavar="auto|FILE|SCORES",
+            help="Keep instances of at least this score: auto (as `refseg thresholds` saved them), a json or YAML file "
+            f"of names and scores, 0.4 for all, or car=0.39,window=0.26. By default {default}.",
+        ),
+        click.option("--categories", metavar="NAMES", help="Keep only these categories, as boat,bird."),
+        click.option("--min-area", metavar="AREA", help="Keep masks of at least 100 pixels, or 0.5% of the image."),
+        click.option("--max-area", metavar="AREA", help="Keep masks of at most so many pixels, or 50% of the image."),
+    ]
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def with_filter(**given: Any) -> None:
+            from tasks.store.thresholds import FilterOptions
+
+            command(kept=FilterOptions(**{name: given.pop(name) for name in _NAMES}), **given)
+
+        return functools.reduce(lambda inner, option: option(inner), reversed(options), with_filter)
+
+    return add

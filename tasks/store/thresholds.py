@@ -1,0 +1,97 @@
+"""What is kept of labels, as options say it: by the thresholds that were saved last for them, of a file, or of a text.
+
+Not here: proposing thresholds (`tasks/propose_thresholds.py`), and keeping labels by them
+(`refseg_core/analysis/label_filter.py`).
+"""
+
+from dataclasses import dataclass
+
+import yaml
+
+from refseg_core.analysis.label_filter import (
+    LabelFilter,
+    ScoreThresholds,
+    parse_area,
+    parse_thresholds,
+    thresholds_from,
+)
+from refseg_core.errors import ConfigurationError
+from refseg_core.tables import CategoryThresholds
+from tasks.storage.objects import read_uri
+from tasks.storage.uris import redact
+from tasks.store.label_store import StoredLabels
+from tasks.store.lineage import labeled_categories
+from tasks.store.steps import PROPOSE_THRESHOLDS
+from tasks.store.store import Artifact
+
+AUTO = "auto"
+_FILE_SUFFIXES = (".json", ".yaml", ".yml")
+
+
+@dataclass(frozen=True)
+class FilterOptions:
+    """What is kept, as the options say it; None where one was not given. See `read_thresholds` and `parse_area`."""
+
+    thresholds: str | None = None
+    categories: str | None = None
+    min_area: str | None = None
+    max_area: str | None = None
+
+    def filter(self, run: StoredLabels, default: ScoreThresholds) -> LabelFilter:
+        """Returns the filter for labels; `default`: the thresholds where none were given. Raises ConfigurationError."""
+        chosen = LabelFilter(
+            default if self.thresholds is None else read_thresholds(run, self.thresholds, default.others),
+            None if self.categories is None else tuple(name.strip() for name in self.categories.split(",")),
+            None if self.min_area is None else parse_area(self.min_area),
+            None if self.max_area is None else parse_area(self.max_area),
+        )
+        chosen.check(labeled_categories(run.store, run.prototypes()))
+        return chosen
+
+
+def saved_thresholds(run: StoredLabels, others: float) -> ScoreThresholds | None:
+    """Returns the thresholds that were saved last for labels, or None; `others`: of categories without a proposal."""
+    artifact = last_proposal(run)
+    if artifact is None:
+        return None
+    table = run.store.load(artifact, CategoryThresholds)
+    proposals = zip(table.category_name, table.score_thresh, strict=True)
+    by_name = {str(name): float(thresh) for name, thresh in proposals if thresh is not None}
+    return ScoreThresholds(others, by_name, f"saved in {artifact.name}")
+
+
+def last_proposal(run: StoredLabels) -> Artifact | None:
+    """Returns the thresholds that were saved last for labels, or None where there are none."""
+    made = [one for one in run.store.manifests(PROPOSE_THRESHOLDS.folder) if one["inputs"].get("labels") == run.root]
+    if not made:
+        return None
+    last = max(made, key=lambda one: (one["settings"]["number"], one["key"]))
+    return run.store.named(f"{PROPOSE_THRESHOLDS.folder}/{last['key']}")
+
+
+def read_thresholds(run: StoredLabels, text: str, others: float) -> ScoreThresholds:
+    """Returns the thresholds of a text: 'auto', a json or YAML file of names and scores, a score, or names with scores.
+
+    `others`: the threshold of categories for which the text gives none. Raises ConfigurationError.
+    """
+    if text == AUTO:
+        saved = saved_thresholds(run, others)
+        if saved is None:
+            store = redact(run.store.uri)
+            raise ConfigurationError(
+                f"--thresholds auto: {store} has no thresholds for the labels {run.key} yet. Propose some with "
+                f"`refseg thresholds {store}`, or give scores, as 0.4 or car=0.39,window=0.26."
+            )
+        return saved
+    return _read_file(text, others) if text.endswith(_FILE_SUFFIXES) else parse_thresholds(text, others)
+
+
+def _read_file(uri: str, others: float) -> ScoreThresholds:
+    place = f"--thresholds {redact(uri)}"
+    try:
+        content = yaml.safe_load(read_uri(uri))
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{place}: cannot be read as json or YAML: {str(error).splitlines()[0]}.") from error
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"{place}: expected names of categories with scores, as car: 0.39.")
+    return thresholds_from(content, place, others)
