@@ -168,10 +168,9 @@ def _is_decided(detections: Detections, decisions: Decisions) -> Array:
     some pixels. One that rejects speaks of the same mask of the same category only, since a better mask of that place
     may be right.
     """
-    known = {one: row for row, one in enumerate(instance_ids(detections))}
-    is_decided = np.zeros(len(detections), dtype=bool)
-    is_decided[[known[one] for one in decisions.instance_id if one in known]] = True
-    lost = decisions[np.array([one not in known for one in decisions.instance_id], dtype=bool)]
+    known = np.array(instance_ids(detections), dtype=object)
+    is_decided = np.isin(known, decisions.instance_id)
+    lost = decisions[~np.isin(decisions.instance_id, known)]
     open_rows = np.flatnonzero(~is_decided)
     if len(lost) and len(open_rows):
         is_decided[open_rows] = _speaks_of(lost, detections[open_rows]).any(axis=0)
