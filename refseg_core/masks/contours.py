@@ -10,6 +10,8 @@ upper left corners of pixels, so that it ends a pixel earlier to the right and b
 Not here: making masks of polygons (`rle.py`).
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
@@ -75,10 +77,19 @@ def polygons_of_mask(mask_HW: Masks) -> list[list[int]]:
     COCO's rasterizer gives back the mask, with holes filled. Polygons are ordered by their topmost, then leftmost
     corner and start there.
     """
+    return [outline.tolist() for outline, is_outer in _outlines(mask_HW) if is_outer]
+
+
+def outlines_of_mask(mask_HW: Masks) -> list[list[int]]:
+    """Returns the outlines of a boolean mask [H, W], those of holes too: a pixel in an odd number of them is in it."""
+    return [outline.tolist() for outline, _ in _outlines(mask_HW)]
+
+
+def _outlines(mask_HW: Masks) -> Iterator[tuple[Integers, bool]]:
+    """Yields every outline [x0, y0, x1, y1, ...], from its topmost, then leftmost corner, and whether it is no hole."""
     points, across, down = _corners(mask_HW)
     across_from, down_from = across.tolist(), down.tolist()
     is_left = [True] * len(points)
-    polygons = []
     # Corners are sorted by row, then column: the first one left of an outline is its topmost, leftmost one.
     for first in range(len(points)):
         outline: list[int] = []
@@ -87,10 +98,9 @@ def polygons_of_mask(mask_HW: Masks) -> list[list[int]]:
             outline += (corner, across_from[corner])
             is_left[corner] = is_left[across_from[corner]] = False
             corner = down_from[across_from[corner]]
-        # The pixel below and right of that corner is inside the outline: in the mask, or else in a hole.
-        if outline and mask_HW[tuple(points[first])]:
-            polygons.append(points[outline][:, ::-1].ravel().tolist())
-    return polygons
+        if outline:
+            # The pixel below and right of that corner is inside the outline: in the mask, or else in a hole.
+            yield points[outline][:, ::-1].ravel(), bool(mask_HW[tuple(points[first])])
 
 
 def _corners(mask_HW: Masks) -> tuple[Integers, Integers, Integers]:
