@@ -26,6 +26,6 @@ clean:  ## Remove what the commands above made.
 	rm -rf $(VENV) demo-run build *.egg-info
 
 $(INSTALLED): pyproject.toml
-	$(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)  # over one of another Python it would break
 	$(BIN)/python -m pip install -e '.[test,lint]'
 	touch $@
