@@ -1,8 +1,10 @@
 """The pipeline, read as the method's figure: index, sample, segment, fill, postprocess, label, evaluate."""
 
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 from prefect import Task, flow, runtime
@@ -13,6 +15,7 @@ from flows.config.run_config import RunConfig
 from flows.errors import ShardsFailedError
 from flows.execution.cancellation import cancel_below, stopping_when_cancelled
 from flows.execution.engines import build_bank_with_workers, label_with
+from flows.oddities import report_oddities
 from tasks.evaluate import evaluate
 from tasks.fill_memory_bank import fill_memory_bank
 from tasks.index_dataset import index_dataset
@@ -32,6 +35,8 @@ from tasks.specs import LabelJob
 from tasks.storage.uris import last_name
 from tasks.store.shard_plans import LabelPlan
 from tasks.store.store import Artifact, NotMadeError, Store
+
+log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -62,7 +67,7 @@ def run_pipeline(config: RunConfig) -> RunResult:
     """Makes labels and metrics from references and images."""
     with stopping_when_cancelled():
         if runtime.deployment.id is not None:  # the command line has checked before Prefect was started
-            check(config)
+            check(config, partial(report_oddities, config, log.warning))
         prototypes = make_bank(config)
         plan = label_targets(config, prototypes)
         metrics = evaluate_labels(config, prototypes, plan) if config.targets.annotations else None

@@ -6,6 +6,7 @@ The session has settings for a quiet terminal, and a server for the duration of 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from flows.config.run_config import RunConfig
 
@@ -60,9 +61,10 @@ def checked_session(config: RunConfig) -> Iterator[None]:
     """Checks the configuration, then opens a Prefect session for the block."""
     set_prefect_defaults()
     from flows.config.preflight import check
+    from flows.oddities import report_oddities
     from flows.terminal import messages
 
-    check(config)
+    check(config, partial(report_oddities, config, messages.print))
     if config.labeling.is_by_default:
         messages.print(_DEFAULT_METHOD, style="dim")
     with prefect_session():

@@ -106,16 +106,36 @@ def decode_image(
     return np.ascontiguousarray(_oriented(stored, orientation, declared_size, is_upright=is_upright))
 
 
-def image_size(data: bytes) -> tuple[int, int]:
-    """(height, width) of an image file as people see it, turned by its EXIF orientation, from its first bytes alone.
+class ImageHeader(NamedTuple):
+    """What the beginning of an image file says: the size of the stored pixels, and EXIF's orientation, 1 for none."""
+
+    height: int
+    width: int
+    orientation: int
+
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """(height, width) of the pixels as the file stores them."""
+        return self.height, self.width
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """(height, width) of the picture as people see it."""
+        return (self.width, self.height) if self.orientation in _SIDEWAYS else (self.height, self.width)
+
+
+def image_header(data: bytes) -> ImageHeader:
+    """Reads an image file's header, from its first bytes alone.
 
     Raises ImageError where they are not the beginning of an image, or too few.
     """
     kind = _format_of(data)
     image = _guarded(kind, lambda: kind.reader(io.BytesIO(data)))
-    orientation: object = _guarded(kind, lambda: image.getexif().get(ExifTags.Base.Orientation))
-    is_turned = orientation in _SIDEWAYS and kind.name != "TIFF"  # Pillow says a TIFF's size as it will be
-    return (image.width, image.height) if is_turned else (image.height, image.width)
+    found: object = _guarded(kind, lambda: image.getexif().get(ExifTags.Base.Orientation))
+    orientation = found if isinstance(found, int) and found in _UPRIGHT else 1
+    if orientation in _SIDEWAYS and kind.name == "TIFF":  # Pillow says a TIFF's size as it will be
+        return ImageHeader(image.width, image.height, orientation)
+    return ImageHeader(image.height, image.width, orientation)
 
 
 def decode_values(data: bytes, *, max_pixels: int) -> npt.NDArray[np.int32]:

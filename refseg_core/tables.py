@@ -81,6 +81,15 @@ class FederatedLabels(Table):
 
 
 @dataclass(frozen=True, eq=False)
+class DatasetOddities(Table):
+    """What was odd or guessed when a dataset was read; only where there was anything. Key: what."""
+
+    what: Array = column(pa.string(), "what it is, as it follows the count in a message")
+    count: Array = column(pa.int64(), "how often it was found")
+    examples: Array = column(pa.string(), "the first few, one a line")
+
+
+@dataclass(frozen=True, eq=False)
 class References(Table):
     """The reference instances, by category in the order of their first appearance, then by shot.
 

@@ -13,13 +13,14 @@ import numpy as np
 
 from refseg_core.datasets.coco.columns import FEDERATED_VERSION, may_be_federated
 from refseg_core.datasets.coco.mask_source import MaskFile
-from refseg_core.datasets.dataset import VERSION, Dataset, dataset_of_files, first_images, select_images
+from refseg_core.datasets.dataset import NOTHING, VERSION, Dataset, dataset_of_files, first_images, select_images
 from refseg_core.errors import DatasetError, listed
 from refseg_core.images import IMAGE_SUFFIXES
 from refseg_core.settings import Conventions
 from refseg_core.table_schema import Table
 from refseg_core.tables import Images
 from tasks.datasets.annotation_files import AnnotatedDataset, document_hashes, is_coco_file, read_annotations
+from tasks.datasets.indexed import oddities_table
 from tasks.runtime.retried_task import retried_task
 from tasks.specs import DatasetSource
 from tasks.storage.folder import Folder
@@ -52,12 +53,13 @@ def index_dataset(store: Store, source: DatasetSource, *, conventions: Conventio
             f"{', '.join(sorted(IMAGE_SUFFIXES))}, or annotations that list some."
         )
     labels = dataset.federated_labels
-    recipe = _recipe(source, read.kind, read.inputs, conventions, federated=labels is not None)
+    recipe = _recipe(source, read, conventions, federated=labels is not None)
     tables: list[Table] = [
         dataset.images,
         dataset.annotations,
         dataset.categories,
         *([] if labels is None else [labels]),
+        *([oddities_table(dataset.oddities)] if dataset.oddities else []),
     ]
     return store.make(recipe, lambda: tables)
 
@@ -70,18 +72,12 @@ def _known(store: Store, source: DatasetSource, masks: MaskFile | None, conventi
     if source.annotations is None or not is_coco_file(source) or source.with_versions:
         return None
     document = read_uri(source.annotations)
-    inputs = document_hashes(document, masks)
-    return store.find(_recipe(source, "coco", inputs, conventions, federated=may_be_federated(document)))
+    read = AnnotatedDataset(NOTHING, "coco", document_hashes(document, masks))
+    return store.find(_recipe(source, read, conventions, federated=may_be_federated(document)))
 
 
-def _recipe(
-    source: DatasetSource,
-    kind: str | None,
-    inputs: Mapping[str, str],
-    conventions: Conventions,
-    *,
-    federated: bool,
-) -> Recipe:
+def _recipe(source: DatasetSource, read: AnnotatedDataset, conventions: Conventions, *, federated: bool) -> Recipe:
+    reframed, readings = read.dataset.reframed, read.dataset.readings
     return Recipe(
         *INDEX_DATASET,
         version=FEDERATED_VERSION if federated else VERSION,  # only what has the labels is made again
@@ -95,10 +91,17 @@ def _recipe(
                 else {"masks_from": redact(source.masks_from), "conventions": conventions}
             ),
             **({} if source.limit is None else {"limit": source.limit}),
-            **({} if kind in (None, "coco") else {"format": kind}),
+            **({} if read.kind in (None, "coco") else {"format": read.kind}),
+            **({"readings": sorted(readings)} if readings else {}),
         },
-        inputs=inputs,
+        inputs={**read.inputs, **({"frames": _hash_of_frames(reframed)} if reframed else {})},
     )
+
+
+def _hash_of_frames(reframed: Mapping[str, str]) -> str:
+    return hashlib.sha256(
+        "".join(f"{name}\t{frame}\n" for name, frame in sorted(reframed.items())).encode()
+    ).hexdigest()
 
 
 def _from_annotations(source: DatasetSource, masks: MaskFile | None) -> AnnotatedDataset:
@@ -112,8 +115,17 @@ def _from_annotations(source: DatasetSource, masks: MaskFile | None) -> Annotate
     dataset, inputs = _selected(read.dataset, source), dict(read.inputs)
     if source.with_versions and len(dataset.images) and Folder(source.images).can_be_listed:
         images, inputs["images"] = _with_versions(dataset.images, source)
-        dataset = replace(dataset, images=images)
+        dataset = replace(dataset, images=_with_frames(images, dataset.reframed))
     return replace(read, dataset=dataset, inputs=inputs)
+
+
+def _with_frames(images: Images, reframed: Mapping[str, str]) -> Images:
+    """Returns the images with their frames in their versions, so that labels of another frame are made again."""
+    frames = (reframed.get(name) for name in images.file_name)
+    versions = [
+        f"{version} {frame}" if frame else version for version, frame in zip(images.version, frames, strict=True)
+    ]
+    return images.replace(version=np.array(versions, dtype=object))
 
 
 def _from_listing(source: DatasetSource) -> AnnotatedDataset:

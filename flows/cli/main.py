@@ -122,15 +122,14 @@ def run(config_file: str, **flags: str | None) -> None:
 @_config_flags
 def index(config_file: str, **flags: str | None) -> None:
     """Index references and targets, and show their counts, sizes, oddities and a picture."""
+    from flows.oddities import wanted_shots
     from flows.reports.run_report import report_dataset
     from tasks.index_dataset import index_dataset
     from tasks.store.store import Store
 
     config = _load(config_file, flags)
-    sampling = config.references.sampling
-    is_sampled = sampling.selection == "sampled" and config.references.annotation_ids is None
     for title, source, num_shots in (
-        ("References", config.references.source, sampling.num_shots if is_sampled else None),
+        ("References", config.references.source, wanted_shots(config)),
         ("Targets", config.targets.source, None),
     ):
         dataset = index_dataset.fn(Store(config.store), source, conventions=config.conventions)

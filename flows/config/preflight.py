@@ -1,5 +1,7 @@
 """Checks a run before it starts: in seconds, without loading weights and without Prefect."""
 
+from collections.abc import Callable
+
 from flows.config.run_config import RunConfig, check_config
 from refseg_core.datasets.category_mapping import matching_ids
 from refseg_core.errors import DatasetError
@@ -16,11 +18,14 @@ from tasks.storage.folder import Folder
 from tasks.storage.uris import redact
 from tasks.store.store import Artifact, Store
 
+Heard = Callable[[str, Artifact], None]
+"""Is told of "References" and "Targets" as soon as they are indexed."""
 
-def check(config: RunConfig) -> None:
+
+def check(config: RunConfig, heard: Heard = lambda title, dataset: None) -> None:
     """Checks places, weights, device, references and targets; the run reuses the artifacts that this makes.
 
-    Raises the RefsegError that names the problem.
+    `heard` learns of annotated datasets before they are checked further. Raises the RefsegError that names the problem.
     """
     check_config(config, source="configuration")
     for model in (config.segmenter, config.encoder):
@@ -35,9 +40,9 @@ def check(config: RunConfig) -> None:
         if written is not None:
             Folder(written).check_writable()
     Folder(config.references.images).check_readable()
-    references = _check_references(config)
+    references = _check_references(config, heard)
     if config.targets.annotations is not None:
-        _check_annotated_targets(config, references)
+        _check_annotated_targets(config, references, heard)
     elif not Folder(config.targets.images).holds_files(tuple(IMAGE_SUFFIXES)):  # the run lists all, perhaps a million
         raise DatasetError(
             f"targets.images: {redact(config.targets.images)} holds no image. Expected files ending in "
@@ -45,8 +50,9 @@ def check(config: RunConfig) -> None:
         )
 
 
-def _check_references(config: RunConfig) -> Artifact:
+def _check_references(config: RunConfig, heard: Heard) -> Artifact:
     dataset = index_dataset.fn(Store(config.store), config.references.source)
+    heard("References", dataset)
     sample_references.fn(
         Store(config.store),
         dataset,
@@ -57,9 +63,10 @@ def _check_references(config: RunConfig) -> Artifact:
     return dataset
 
 
-def _check_annotated_targets(config: RunConfig, references: Artifact) -> None:
+def _check_annotated_targets(config: RunConfig, references: Artifact, heard: Heard) -> None:
     Folder(config.targets.images).check_readable()
     store = Store(config.store)
     targets = index_dataset.fn(store, config.targets.source, conventions=config.conventions)
+    heard("Targets", targets)
     matching_ids(store.load(references, Categories), store.load(targets, Categories))
     check_protocol(store, targets, config.evaluation, config.conventions)

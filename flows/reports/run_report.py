@@ -1,14 +1,14 @@
 """The output of the commands of a run: what was made, how good it is, where it lies and the next commands."""
 
 from collections import Counter
-from collections.abc import Sequence
 from itertools import islice
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table as TextTable
 
+from flows.oddities import print_oddities
 from flows.terminal import messages, results, text_table
-from refseg_core.analysis.dataset_summary import Oddity, Overview, overview
+from refseg_core.analysis.dataset_summary import Overview, overview
 from refseg_core.analysis.label_statistics import PromptShare
 from refseg_core.evaluation.diagnostics import Review
 from refseg_core.evaluation.report import (
@@ -74,6 +74,8 @@ def report_labels(store_uri: str, plan: LabelPlan) -> None:
     if counts["unreadable"] > len(unreadable):
         more = counts["unreadable"] - len(unreadable)
         results.print(f"  and {more} more (status 'unreadable' in labeled_images)")
+    if not plan.dataset.num_rows["annotations"]:  # the oddities of annotated targets were told before the run
+        print_oddities(load_dataset(store, plan.dataset).oddities, results.print)
     if plan.gone is not None and plan.gone.num_rows["gone_labels"]:
         number = plan.gone.num_rows["gone_labels"]
         results.print(f"{number} labels are of images that were removed or changed: {shown}/{plan.gone.name}")
@@ -106,19 +108,10 @@ def report_dataset(
             f"{seen.num_boxes_only} box only, {seen.num_crowds} crowds"
         )
         results.print(_category_table(seen))
-    _print_oddities(seen.oddities)
+    print_oddities(seen.oddities, results.print)
     results.print(f"Tables:  {shown}/{artifact.name}")
     if len(dataset.annotations):
         results.print(f"Picture: {shown}/{draw_overview(store, artifact, dataset, source.images)}")
-
-
-def _print_oddities(oddities: Sequence[Oddity]) -> None:
-    for oddity in oddities:
-        results.print(f"Odd: {oddity.count} {oddity.what}")
-        for example in oddity.examples:
-            results.print(f"  {example}")
-        if oddity.count > len(oddity.examples):
-            results.print(f"  and {oddity.count - len(oddity.examples)} more")
 
 
 def _sizes(seen: Overview) -> str:

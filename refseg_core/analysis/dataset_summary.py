@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from refseg_core.datasets.dataset import Dataset, is_among
+from refseg_core.datasets.oddities import EXAMPLES, Oddity
 from refseg_core.masks.rle import mask_areas
 from refseg_core.table_schema import Array
 from refseg_core.tables import Annotations, Categories, Images
 
 _TINY = 8  # px
 _SLACK = 1  # px that tools draw beyond the edge
-_EXAMPLES = 3
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,6 @@ class CategoryCount:
     num_images: int
     num_masks: int
     median_size: tuple[float, float] | None
-
-
-@dataclass(frozen=True)
-class Oddity:
-    """Something odd: what it is, how often it was found, and the first few."""
-
-    what: str
-    count: int
-    examples: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -72,7 +63,12 @@ def overview(dataset: Dataset, *, num_shots: int | None = None) -> Overview:
 
 
 def find_oddities(dataset: Dataset, *, num_shots: int | None = None) -> list[Oddity]:
-    """Returns what is odd about a dataset, the most serious first; nothing if it has no annotations."""
+    """Returns what is odd about a dataset: what was found when it was read, then what its tables show."""
+    return [*dataset.oddities, *_in_tables(dataset, num_shots)]
+
+
+def _in_tables(dataset: Dataset, num_shots: int | None) -> list[Oddity]:
+    """Returns what the tables show, the most serious first; nothing without annotations."""
     images, annotations, categories = dataset.images, dataset.annotations, dataset.categories
     if not len(annotations):
         return []
@@ -188,7 +184,7 @@ def _similar(names: Iterable[str]) -> list[str]:
 
 def _of_rows(what: str, annotations: Annotations, is_odd: npt.NDArray[np.bool_]) -> Oddity:
     rows = np.flatnonzero(is_odd)
-    shown = annotations[rows[:_EXAMPLES]]
+    shown = annotations[rows[:EXAMPLES]]
     examples = [
         f"annotation {annotation_id} in image {image_id}, [x, y, width, height] {np.round(box, 1).tolist()}"
         for annotation_id, image_id, box in zip(shown.annotation_id, shown.image_id, shown.box_xywh, strict=True)
@@ -197,4 +193,4 @@ def _of_rows(what: str, annotations: Annotations, is_odd: npt.NDArray[np.bool_])
 
 
 def _oddity(what: str, found: Sequence[str] | Array) -> Oddity:
-    return Oddity(what, len(found), tuple(map(str, found[:_EXAMPLES])))
+    return Oddity(what, len(found), tuple(map(str, found[:EXAMPLES])))

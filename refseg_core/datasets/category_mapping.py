@@ -4,6 +4,7 @@ Not here: comparing labels with them (`refseg_core/evaluation/`).
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import count
 
 import numpy as np
@@ -24,11 +25,11 @@ def numbered_as(references: Categories, targets: Dataset) -> Dataset:
     labels = targets.federated_labels
     categories = targets.categories.replace(category_id=_mapped(targets.categories.category_id, ids))
     categories = categories[np.argsort(categories.category_id)]
-    return Dataset(
-        targets.images,
-        targets.annotations.replace(category_id=_mapped(targets.annotations.category_id, ids)),
-        categories.replace(class_index=np.arange(len(categories), dtype=np.int32)),
-        None if labels is None else labels.replace(category_id=_mapped(labels.category_id, ids)),
+    return replace(
+        targets,
+        annotations=targets.annotations.replace(category_id=_mapped(targets.annotations.category_id, ids)),
+        categories=categories.replace(class_index=np.arange(len(categories), dtype=np.int32)),
+        federated_labels=None if labels is None else labels.replace(category_id=_mapped(labels.category_id, ids)),
     )
 
 

@@ -3,14 +3,15 @@
 Not here: reading annotation files (the other modules of this folder).
 """
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from refseg_core.datasets.image_paths import BAD_FILE_NAME, check_file_name
+from refseg_core.datasets.image_files.names import BAD_FILE_NAME, check_file_name
+from refseg_core.datasets.oddities import Oddity
 from refseg_core.errors import Problems
 from refseg_core.tables import Annotations, Categories, FederatedLabels, Images
 
@@ -24,13 +25,22 @@ _UNKNOWN_SELECTED = "an image id is not among the dataset's images: correct imag
 class Dataset:
     """A dataset as tables; images and annotations in the file's order (sampling depends on it).
 
-    `federated_labels` is None where the images say nothing of categories, as everywhere but in LVIS.
+    `federated_labels` is None where the images say nothing of categories, as everywhere but in LVIS. `oddities`: what
+    was odd or guessed when it was read. `readings`: how files were understood where version 1 of this reader took them
+    otherwise, and `reframed`: images by name whose frame it took otherwise, with the frame. Both belong to the recipe
+    of a dataset, so that one that was misread is made again, and all others keep their keys.
     """
 
     images: Images
     annotations: Annotations
     categories: Categories
     federated_labels: FederatedLabels | None = None
+    oddities: tuple[Oddity, ...] = ()
+    readings: tuple[str, ...] = ()
+    reframed: Mapping[str, str] = field(default_factory=dict)
+
+
+NOTHING = Dataset(Images.empty(), Annotations.empty(), Categories.empty())
 
 
 def dataset_of_files(names: Sequence[str], sizes: Sequence[int], versions: Sequence[str]) -> Dataset:
@@ -70,11 +80,11 @@ def select_images(dataset: Dataset, image_ids: Collection[str]) -> Dataset:
     problems.add_all(_UNKNOWN_SELECTED, sorted(wanted - set(dataset.images.image_id)))
     problems.raise_if_any("The selection of images")
     labels = dataset.federated_labels
-    return Dataset(
-        dataset.images[is_among(dataset.images.image_id, wanted)],
-        dataset.annotations[is_among(dataset.annotations.image_id, wanted)],
-        dataset.categories,
-        None if labels is None else labels[is_among(labels.image_id, wanted)],
+    return replace(
+        dataset,
+        images=dataset.images[is_among(dataset.images.image_id, wanted)],
+        annotations=dataset.annotations[is_among(dataset.annotations.image_id, wanted)],
+        federated_labels=None if labels is None else labels[is_among(labels.image_id, wanted)],
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from refseg_core.datasets.builder import MAX_MASK_PIXELS, DatasetBuilder, LabeledShape, NamedFile, Shape, ellipse
 from refseg_core.datasets.coco.json_values import is_finite, whole_number
 from refseg_core.datasets.dataset import Dataset
-from refseg_core.datasets.image_lookup import ImageNames
+from refseg_core.datasets.image_files.lookup import ImageNames
 from refseg_core.errors import ImageError
 from refseg_core.images import decode_values
 from refseg_core.masks.rle import rle_of_part

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from refseg_core.datasets.builder import AnnotationFolder, DatasetBuilder, NamedFile, Shape
 from refseg_core.datasets.dataset import Dataset
-from refseg_core.datasets.image_lookup import ImageNames
+from refseg_core.datasets.image_files.lookup import ImageNames
 from refseg_core.errors import ImageError, Problems
 from refseg_core.images import decode_values
 from refseg_core.masks.rle import Masks, rle_of_part

@@ -10,7 +10,7 @@ from xml.etree.ElementTree import Element
 
 from refseg_core.datasets.builder import DatasetBuilder, NamedFile, Shape
 from refseg_core.datasets.dataset import Dataset
-from refseg_core.datasets.image_lookup import ImageNames
+from refseg_core.datasets.image_files.lookup import ImageNames
 from refseg_core.datasets.safe_xml import XmlError, parse_xml
 
 _NOT_XML = "a file is not XML that can be read: export it again"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from refseg_core.datasets.builder import AnnotationFolder, DatasetBuilder, NamedFile, Shape
 from refseg_core.datasets.dataset import Dataset
-from refseg_core.datasets.image_lookup import ImageNames
+from refseg_core.datasets.image_files.lookup import ImageNames
 
 _NOT_TEXT = "a file is not text: expected a line for each instance"
 _BAD_LINE = (

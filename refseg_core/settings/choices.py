@@ -65,6 +65,7 @@ class AnnotationFormat(Choice):
     `title` names the files in messages, and their names end in `suffix`. `beginning` matches how a file begins, where
     that tells the format. `is_one_file`: whether one file is a dataset, so that the implementation is called with its
     bytes; otherwise each file is about one image, and it is called with the folder of files and the images.
+    `is_upright`: whether its tools show pictures turned as people see them, so that shapes are drawn on those.
     """
 
     title: str
@@ -72,6 +73,7 @@ class AnnotationFormat(Choice):
     reads: str
     beginning: re.Pattern[bytes] | None = None
     is_one_file: bool = False
+    is_upright: bool = False
 
 
 _XML = rb"\A(?:\xef\xbb\xbf)?\s*<"
@@ -108,6 +110,7 @@ ANNOTATION_FORMATS = Choices(
         suffix=".txt",
         reads="boxes, polygons, oriented boxes; names from `data.yaml`, `classes.txt` or `obj.names` in the folder or "
         "above it; an image without a file has no instances",
+        is_upright=True,
     ),
     AnnotationFormat(
         name="labelme",
@@ -118,6 +121,7 @@ ANNOTATION_FORMATS = Choices(
         reads="polygons, circles, oriented rectangles, masks; rectangles as boxes; shapes with the same `group_id` are "
         "one instance",
         beginning=re.compile(_LABELME_KEYS, re.DOTALL),
+        is_upright=True,
     ),
     AnnotationFormat(
         name="cvat",
@@ -129,6 +133,7 @@ ANNOTATION_FORMATS = Choices(
         "instance",
         beginning=re.compile(_XML + rb"(?:" + _CVAT_ROOT + rb"|annotations[\s>])", re.DOTALL),
         is_one_file=True,
+        is_upright=True,
     ),
     AnnotationFormat(
         name="masks",

@@ -8,7 +8,6 @@ import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -16,13 +15,15 @@ import numpy as np
 
 from refseg_core.datasets.builder import NamedFile
 from refseg_core.datasets.coco.mask_source import MaskFile
-from refseg_core.datasets.dataset import Dataset
+from refseg_core.datasets.dataset import Dataset, is_among
 from refseg_core.datasets.format_detection import annotation_files, format_of_document, formats_of_files
-from refseg_core.datasets.image_lookup import ImageNames
-from refseg_core.errors import DatasetError, ImageError, StoreError
-from refseg_core.images import IMAGE_SUFFIXES, image_size
+from refseg_core.datasets.frames import settle_frames
+from refseg_core.datasets.image_files.lookup import ImageNames
+from refseg_core.errors import DatasetError, StoreError
+from refseg_core.images import IMAGE_SUFFIXES
 from refseg_core.settings.choices import ANNOTATION_FORMATS, AnnotationFormat
 from tasks.datasets.class_names import find_class_names
+from tasks.datasets.image_headers import ImageHeaders
 from tasks.specs import DatasetSource
 from tasks.storage.folder import Folder
 from tasks.storage.listing import FileInfo
@@ -65,7 +66,7 @@ def read_annotations(source: DatasetSource, masks: MaskFile | None) -> Annotated
         return _of_folder(Folder(uri), source, masks)
     document = read_uri(uri)
     name = "coco" if is_json else _chosen(source) or format_of_document(document)
-    return _of_document(uri, document, ANNOTATION_FORMATS[name], masks)
+    return _of_document(uri, document, ANNOTATION_FORMATS[name], source, masks)
 
 
 def _of_folder(folder: Folder, source: DatasetSource, masks: MaskFile | None) -> AnnotatedDataset:
@@ -78,13 +79,14 @@ def _of_folder(folder: Folder, source: DatasetSource, masks: MaskFile | None) ->
             "annotations or format."
         )
     if not kind.is_one_file:
-        return _of_files(_Files(folder, [files[name] for name in names], Folder(source.images)), kind, source)
+        images = ImageHeaders(Folder(source.images))
+        return _of_files(_Files(folder, [files[name] for name in names], images), kind, source)
     if len(names) > 1:
         raise DatasetError(
             f"{redact(folder.uri)}: holds {len(names)} files ending in {kind.suffix}, such as {names[0]} and "
             f"{names[1]}; {kind.title} is one file. Name it as annotations."
         )
-    return _of_document(folder.join(names[0]), folder.read(names[0]), kind, masks)
+    return _of_document(folder.join(names[0]), folder.read(names[0]), kind, source, masks)
 
 
 def _chosen(source: DatasetSource) -> str | None:
@@ -110,12 +112,22 @@ def _detect(folder: Folder, names: Sequence[str]) -> str:
     return kind
 
 
-def _of_document(uri: str, document: bytes, kind: AnnotationFormat, masks: MaskFile | None) -> AnnotatedDataset:
+def _of_document(
+    uri: str, document: bytes, kind: AnnotationFormat, source: DatasetSource, masks: MaskFile | None
+) -> AnnotatedDataset:
     if not kind.is_one_file:
         raise DatasetError(f"{redact(uri)}: is one file, and {kind.title} are a folder of files. Name the folder.")
-    options = {"masks_from": masks} if kind.name == "coco" else {}
+    headers = ImageHeaders(Folder(source.images))
+    options = {"masks_from": masks, "upright_sizes": headers.upright_sizes} if kind.name == "coco" else {}
     dataset = kind.load()(document, source=PurePosixPath(redact(uri)).name, **options)
-    return AnnotatedDataset(dataset, kind.name, document_hashes(document, masks))
+    return AnnotatedDataset(_in_frames(dataset, kind, headers), kind.name, document_hashes(document, masks))
+
+
+def _in_frames(dataset: Dataset, kind: AnnotationFormat, headers: ImageHeaders) -> Dataset:
+    """Returns the dataset with the frames that the headers of its annotated images show."""
+    is_annotated = is_among(dataset.images.image_id, set(dataset.annotations.image_id))
+    known = headers.read_some(dataset.images.file_name[is_annotated].tolist())
+    return settle_frames(dataset, known, are_upright=kind.is_upright)
 
 
 def document_hashes(document: bytes, masks: MaskFile | None) -> dict[str, str]:
@@ -129,7 +141,7 @@ class _Files:
 
     folder: Folder
     listed: Sequence[FileInfo]
-    images: Folder
+    images: ImageHeaders
     digest: Any = field(default_factory=hashlib.sha256)
 
     @property
@@ -143,7 +155,7 @@ class _Files:
 
     def image_sizes(self, images: Sequence[str]) -> dict[str, tuple[int, int]]:
         """Returns (height, width) of each image, several read at once; (0, 0) where one cannot be read."""
-        return dict(zip(images, prefetch(partial(_size_of, self.images), images, _AT_ONCE), strict=True))
+        return self.images.sizes(images)
 
     def check_sizes(self) -> None:
         """Raises DatasetError where a file is larger than any annotation of one image."""
@@ -159,7 +171,7 @@ def _of_files(files: _Files, kind: AnnotationFormat, source: DatasetSource) -> A
     files.check_sizes()
     images, classes = _image_names(source, kind), find_class_names(files.folder, kind.name)
     dataset = kind.load()(files, images, source=redact(files.folder.uri), classes=classes and classes.names)
-    dataset = _with_sizes(dataset, files)
+    dataset = _in_frames(_with_sizes(dataset, files), kind, files.images)
     found = dataset.images
     rows = zip(found.file_name, found.height.tolist(), found.width.tolist(), strict=True)
     sizes = "".join(f"{name}\t{height}\t{width}\n" for name, height, width in rows)
@@ -192,16 +204,6 @@ def _with_sizes(dataset: Dataset, files: _Files) -> Dataset:
     for row in np.flatnonzero(is_unknown).tolist():
         height[row], width[row] = measured[dataset.images.file_name[row]]
     return replace(dataset, images=dataset.images.replace(height=height, width=width))
-
-
-def _size_of(folder: Folder, name: str) -> tuple[int, int]:
-    """(height, width) of an image from its first bytes, or from all of them; (0, 0) where it cannot be read."""
-    for read in (partial(folder.read_start, name, _HEADER_BYTES), partial(folder.read, name)):
-        try:
-            return image_size(read())
-        except ImageError:
-            continue
-    return 0, 0
 
 
 def _is_folder(uri: str) -> bool:

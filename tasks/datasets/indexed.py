@@ -1,12 +1,14 @@
 """Datasets as the store holds them, after step 0: read back, and as a ground truth that labels are compared with."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from refseg_core.datasets.category_mapping import numbered_as
 from refseg_core.datasets.dataset import Dataset
-from refseg_core.tables import Annotations, Categories, FederatedLabels, Images, Prototypes
+from refseg_core.datasets.oddities import Oddity
+from refseg_core.tables import Annotations, Categories, DatasetOddities, FederatedLabels, Images, Prototypes
 from tasks.store.lineage import reference_dataset
 from tasks.store.store import Artifact, Store, table_name
 
@@ -18,7 +20,25 @@ def load_dataset(store: Store, artifact: Artifact) -> Dataset:
         store.load(artifact, Annotations),
         store.load(artifact, Categories),
         store.load(artifact, FederatedLabels) if is_federated(artifact) else None,
+        oddities=_oddities(store, artifact),
     )
+
+
+def oddities_table(oddities: Sequence[Oddity]) -> DatasetOddities:
+    """Returns what was odd or guessed when a dataset was read, as a store holds it."""
+    return DatasetOddities(
+        what=np.array([oddity.what for oddity in oddities], dtype=object),
+        count=np.array([oddity.count for oddity in oddities], dtype=np.int64),
+        examples=np.array(["\n".join(oddity.examples) for oddity in oddities], dtype=object),
+    )
+
+
+def _oddities(store: Store, artifact: Artifact) -> tuple[Oddity, ...]:
+    if table_name(DatasetOddities) not in artifact.num_rows:
+        return ()
+    table = store.load(artifact, DatasetOddities)
+    columns = zip(table.what, table.count.tolist(), table.examples, strict=True)
+    return tuple(Oddity(str(what), count, tuple(examples.splitlines())) for what, count, examples in columns)
 
 
 def is_federated(artifact: Artifact) -> bool:

@@ -6,7 +6,7 @@ import numpy as np
 
 from refseg_core.datasets.builder import AnnotationFolder, DatasetBuilder, Shape
 from refseg_core.datasets.dataset import Dataset
-from refseg_core.datasets.image_lookup import ImageNames
+from refseg_core.datasets.image_files.lookup import ImageNames
 from refseg_core.evaluation.protocols import Compared
 from refseg_core.tables import Metrics
 from tasks.outputs.exports.labels import ExportedLabels

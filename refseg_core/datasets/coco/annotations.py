@@ -14,6 +14,7 @@ import numpy.typing as npt
 from refseg_core.datasets.coco.items import Columns
 from refseg_core.datasets.coco.json_values import id_number, id_text, is_finite, shown
 from refseg_core.datasets.coco.segmentations import SegmentationError, box_around, read_segmentation
+from refseg_core.datasets.image_files.turned import fitting_only_turned
 from refseg_core.errors import Problems
 from refseg_core.masks.rle import Rle, mask_areas
 from refseg_core.tables import Annotations
@@ -140,6 +141,12 @@ class AnnotationColumns(Columns):
     def _report(self, kind: str, is_wrong: npt.NDArray[Any], found: Callable[[int], str]) -> None:
         for row in np.flatnonzero(is_wrong).tolist():
             self.problems.add(kind, f"annotation {self.ids[row]} with {found(row)}")
+
+    def fitting_only_turned(self) -> list[str]:
+        """Returns the file names of images whose boxes fit only if height and width are swapped."""
+        sizes = np.array(self.images.sizes, dtype=np.int64).reshape(-1, 2)
+        rows = fitting_only_turned(sizes, np.array(self.image_rows, dtype=np.int64), self._boxes())
+        return [self.images.file_names[row] for row in rows.tolist()]
 
     def _boxes(self) -> npt.NDArray[np.float64]:
         return np.array(self.boxes, dtype=np.float64).reshape(-1, 4)

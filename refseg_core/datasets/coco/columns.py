@@ -6,7 +6,7 @@ Here: what an image and a category must say, and what LVIS's images say of categ
 
 import json
 from array import array
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from refseg_core.datasets.coco.json_values import (
     shown,
     whole_number,
 )
-from refseg_core.datasets.image_paths import BAD_FILE_NAME, check_file_name, is_unicode
+from refseg_core.datasets.image_files.names import BAD_FILE_NAME, check_file_name, is_unicode
 from refseg_core.errors import Problems, shortened
 from refseg_core.tables import Categories, FederatedLabels, Images
 
@@ -54,12 +54,16 @@ def may_be_federated(document: bytes) -> bool:
 
 
 class ImageColumns(Columns):
-    """The images; `sizes` are (height, width) in pixels, 0 where unknown, and `row_of` finds the row of an id."""
+    """The images; `sizes` are (height, width) in pixels, 0 where unknown, and `row_of` finds the row of an id.
+
+    `turned`: (height, width) of images by file name that count instead of what the file declares.
+    """
 
     NOUN = "image"
 
-    def __init__(self, problems: Problems) -> None:
+    def __init__(self, problems: Problems, turned: Mapping[str, tuple[int, int]] | None = None) -> None:
         super().__init__(problems)
+        self._turned = turned or {}
         self.ids: list[str] = []
         self.is_integer: list[bool] = []
         self.file_names: list[str] = []
@@ -79,7 +83,7 @@ class ImageColumns(Columns):
         self.ids.append(image_id)
         self.is_integer.append(not isinstance(item["id"], str))
         self.file_names.append(self._file_name(image_id, item))
-        self.sizes.append(self._size(image_id, item))
+        self.sizes.append(self._turned.get(self.file_names[-1]) or self._size(image_id, item))
         self.federated.add(image_id, item)
 
     def _file_name(self, image_id: str, item: dict[str, Any]) -> str:

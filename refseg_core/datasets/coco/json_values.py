@@ -8,7 +8,7 @@ import re
 import sys
 from typing import Any
 
-from refseg_core.datasets.image_paths import is_unicode
+from refseg_core.datasets.image_files.names import is_unicode
 
 MAX_SIDE = 200_000  # px; pycocotools walks along polygons in fifths of a pixel
 MAX_PIXELS = 1 << 31  # run lengths have 32 bits

@@ -2,14 +2,17 @@
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from flows.config.preflight import check
 from flows.config.run_config import PATHS
-from refseg_core.errors import ConfigurationError, RefsegError
+from flows.oddities import report_oddities
+from refseg_core.errors import ConfigurationError, DatasetError, RefsegError
 from refseg_core.models.acceleration import pick_device
 from tasks.store.store import Store
 from tests.support.projects.project import Project, write_coco
@@ -40,6 +43,25 @@ def no_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_right_configuration_passes(project: Project) -> None:
     check(project.config)
     check(project.config_with({"targets.annotations": None, "device": "auto"}))
+
+
+def test_oddities_of_references_and_targets_are_told_before_a_model_is_loaded(project: Project) -> None:
+    for folder in ("references", "targets"):
+        for file in (project.folder / folder).glob("*.png"):
+            with Image.open(file) as image:
+                image.crop((0, 0, 127, 96)).save(file)  # the annotations declare 128 x 96
+    config = project.config_with({"references.sampling.num_shots": 3})
+    told: list[str] = []
+    with pytest.raises(DatasetError, match="num_shots"):
+        check(config, partial(report_oddities, config, told.append))
+    assert told[0] == "References:"
+    assert any("Odd: 2 images whose declared size differs by at most 2 px" in line for line in told)
+    assert "Odd: 2 categories with fewer annotations than num_shots (3)" in told
+    told.clear()
+    check(project.config, partial(report_oddities, project.config, told.append))
+    heads = [line for line in told if not line.startswith("  ")]
+    assert [line.partition(":")[0] for line in heads] == ["References", "Odd", "Targets", "Odd"]
+    assert "Odd: 5 images whose declared size differs" in heads[3]
 
 
 def test_a_memory_limit_that_cannot_be_kept_is_reported_before_the_bank(project: Project) -> None:

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from refseg_core.analysis.dataset_summary import Oddity, find_oddities, overview, pick_images
+from refseg_core.analysis.dataset_summary import find_oddities, overview, pick_images
 from refseg_core.datasets.coco.parser import parse_coco
 from refseg_core.datasets.dataset import Dataset, dataset_of_files
+from refseg_core.datasets.oddities import Oddity
 
 SQUARE = [10, 10, 40, 10, 40, 40, 10, 40]
 

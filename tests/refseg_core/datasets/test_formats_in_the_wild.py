@@ -16,14 +16,14 @@ from refseg_core.datasets.builder import NamedFile
 from refseg_core.datasets.class_names import read_class_names
 from refseg_core.datasets.cvat import read_cvat
 from refseg_core.datasets.dataset import Dataset
-from refseg_core.datasets.image_lookup import ImageNames
+from refseg_core.datasets.image_files.lookup import ImageNames
 from refseg_core.datasets.labelme import read_labelme
 from refseg_core.datasets.mask_images import read_masks
 from refseg_core.datasets.pascal_voc import read_voc
 from refseg_core.datasets.safe_xml import XmlError, parse_xml
 from refseg_core.datasets.yolo import read_yolo as read_yolo_files
 from refseg_core.errors import DatasetError, ImageError, Problems
-from refseg_core.images import decode_values, image_size
+from refseg_core.images import decode_values, image_header
 from refseg_core.masks.rle import decode_mask, encode_masks, mask_areas, rle_from_polygons, rle_of_part, union_of
 from tests.support.samples import png
 
@@ -485,9 +485,9 @@ def test_a_part_of_a_mask_is_encoded_in_its_place(seed: int, part: tuple[int, in
 
 
 def test_the_size_of_an_image_is_in_its_first_bytes() -> None:
-    assert image_size(png(np.zeros((5, 7, 3), dtype=np.uint8))) == (5, 7)
+    assert image_header(png(np.zeros((5, 7, 3), dtype=np.uint8))) == (5, 7, 1)
     with pytest.raises(ImageError):
-        image_size(b"no image")
+        image_header(b"no image")
 
 
 def test_a_list_of_classes_may_begin_with_what_is_none() -> None:

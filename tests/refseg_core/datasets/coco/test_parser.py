@@ -18,7 +18,7 @@ from refseg_core.datasets.coco import json_stream
 from refseg_core.datasets.coco.mask_source import MaskFile
 from refseg_core.datasets.coco.parser import parse_coco
 from refseg_core.datasets.dataset import Dataset, dataset_of_files, select_images
-from refseg_core.datasets.image_paths import check_file_name
+from refseg_core.datasets.image_files.names import check_file_name
 from refseg_core.errors import DatasetError
 from refseg_core.masks.rle import decode_mask, encode_masks, rle_from_polygons
 from refseg_core.settings import Conventions

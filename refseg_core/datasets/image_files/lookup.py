@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from posixpath import basename, dirname, join, normpath
 
-from refseg_core.datasets.image_paths import check_file_name
+from refseg_core.datasets.image_files.names import check_file_name
 from refseg_core.errors import Problems
 
 _KIND_FOLDERS = {

@@ -1,0 +1,39 @@
+"""What is odd about a run's datasets, and what was guessed: told before hours are spent, in the same lines everywhere.
+
+Not here: finding it (`refseg_core/datasets/oddities.py`, `refseg_core/analysis/dataset_summary.py`).
+"""
+
+from collections.abc import Callable, Iterable
+
+from flows.config.run_config import RunConfig
+from refseg_core.analysis.dataset_summary import find_oddities
+from refseg_core.datasets.oddities import Oddity
+from tasks.datasets.indexed import load_dataset
+from tasks.store.store import Artifact, Store
+
+Show = Callable[[str], object]
+
+
+def report_oddities(config: RunConfig, show: Show, title: str, dataset: Artifact) -> None:
+    """Shows the oddities of a run's indexed references or targets below their title; nothing where there are none."""
+    num_shots = wanted_shots(config) if title == "References" else None
+    if found := find_oddities(load_dataset(Store(config.store), dataset), num_shots=num_shots):
+        show(f"{title}:")
+        print_oddities(found, show)
+
+
+def print_oddities(oddities: Iterable[Oddity], show: Show) -> None:
+    """Shows each oddity with its count and the first few examples."""
+    for oddity in oddities:
+        show(f"Odd: {oddity.count} {oddity.what}")
+        for example in oddity.examples:
+            show(f"  {example}")
+        if oddity.count > len(oddity.examples):
+            show(f"  and {oddity.count - len(oddity.examples)} more")
+
+
+def wanted_shots(config: RunConfig) -> int | None:
+    """Returns how many references each category is to have; None where annotations are chosen otherwise."""
+    sampling = config.references.sampling
+    is_sampled = sampling.selection == "sampled" and config.references.annotation_ids is None
+    return sampling.num_shots if is_sampled else None
