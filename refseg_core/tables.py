@@ -112,6 +112,17 @@ class References(Table):
 
 
 @dataclass(frozen=True, eq=False)
+class ReferenceSources(Table):
+    """What the rows of a table of references were made from, so that other tables take over those of the same.
+
+    Lies next to a memory bank, or to references with segmented masks; not in those of older stores. Key: row_index.
+    """
+
+    row_index: Array = column(pa.int64(), "the row of the table next to it")
+    source: Array = column(pa.string(), "hash of the reference's image, box and mask, as far as the row depends on it")
+
+
+@dataclass(frozen=True, eq=False)
 class MemoryBank(Table):
     """The encoded references: one vector each. Key: category_id, shot."""
 
@@ -128,6 +139,16 @@ class Prototypes(Table):
     category_id: Array = column(pa.int64(), "the category")
     num_references: Array = column(pa.int32(), "references it was made from")
     prototype: Array = column(VECTOR_TYPE, "mean of the references' features, unit length")
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFeatures(Table):
+    """A reference image as the encoder sees it whole, kept for the next choice of a threshold: a row for each patch.
+
+    In the order of the patch grid, row by row. Key: none.
+    """
+
+    feature: Array = column(VECTOR_TYPE, "the patch's feature, not normalized")
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,21 +26,20 @@ from refseg_core.references.memory_bank import (
     pool,
 )
 from refseg_core.settings import ReferenceSettings
-from refseg_core.table_schema import Table
-from refseg_core.tables import Images, MemoryBank, References
+from refseg_core.table_schema import Array, Table
+from refseg_core.tables import Images, MemoryBank, References, ReferenceSources
 from refseg_core.versions import combined
-from tasks.datasets.reference_images import ReferenceImages
+from tasks.datasets.known_rows import known_rows
+from tasks.datasets.reference_images import ReferenceFolder, ReferenceImages
 from tasks.models.loading import load_encoder
 from tasks.models.weights import weights_sha256
 from tasks.runtime.progress import ProgressStep, report
 from tasks.runtime.retried_task import retried_task
 from tasks.specs import Models
-from tasks.storage.folder import Folder
 from tasks.store.steps import FILL_MEMORY_BANK
 from tasks.store.store import Artifact, Recipe, Store
 
 log = logging.getLogger(__name__)
-_CROPS_PER_BATCH = 8
 
 
 @retried_task("fill memory bank")
@@ -54,9 +53,13 @@ def fill_memory_bank(
     models: Models,
     all_views: bool = False,
 ) -> Artifact:
-    """Encodes the references, each into one vector; `all_views`: the mean of three, as `encode_views` says."""
+    """Encodes the references, each into one vector; `all_views`: the mean of three, as `encode_views` says.
+
+    Vectors that the store holds of the same references are taken from there. Each reference is encoded alone, so that
+    its vector does not depend on the others.
+    """
     table = store.load(references, References)
-    reference_images = ReferenceImages(Folder(images_uri), store.load(dataset, Images), table)
+    reference_images = ReferenceImages(ReferenceFolder(images_uri, store), store.load(dataset, Images), table)
     encoder_version = model_spec(models.encoder.model).version
     recipe = Recipe(
         *FILL_MEMORY_BANK,
@@ -67,10 +70,23 @@ def fill_memory_bank(
     )
 
     def bank() -> list[Table]:
-        encoder = load_encoder(models.encoder, models.device)
-        return [_encode(table, _Crops(reference_images, encoder, settings, all_views), encoder)]
+        sources = reference_images.sources(table)
+        known = known_rows(store, recipe, MemoryBank, sources)
+        encoded = {row: _encoded(known[source]) for row, source in enumerate(sources) if source in known}
+        new = np.array([row for row in range(len(table)) if row not in encoded], dtype=np.int64)
+        if len(new):
+            encoder = load_encoder(models.encoder, models.device)
+            made = _encode(table[new], _Crops(reference_images, encoder, settings, all_views))
+            encoded |= {int(new[row]): reference for row, reference in made.items()}
+        rows, filled = _bank(table, encoded, model_spec(models.encoder.model).architecture.embed_dim)
+        return [filled, ReferenceSources(row_index=np.arange(len(rows)), source=sources[rows])]
 
     return store.make(recipe, bank)
+
+
+def _encoded(row: MemoryBank) -> EncodedReference:
+    """Returns what a row of a bank was made from."""
+    return EncodedReference(row.feature[0], float(row.foreground_weight[0]))
 
 
 class _Prepared(NamedTuple):
@@ -106,43 +122,41 @@ class _Crops:
 
 
 @torch.inference_mode()
-def _encode(references: References, prepare: _Crops, encoder: Encoder) -> MemoryBank:
+def _encode(references: References, prepare: _Crops) -> dict[int, EncodedReference]:
+    """Returns the references by row, without those that are of no use."""
     report(ProgressStep.FILL_MEMORY_BANK, total=len(references))
     encoded: dict[int, EncodedReference] = {}
-    waiting: dict[int, _Prepared] = {}
     for row, prepared in prepare(references):
         report(ProgressStep.FILL_MEMORY_BANK, advanced=1)
         if isinstance(prepared, UnusableReferenceError):
             _warn_left_out(references, row, str(prepared))
-            continue
-        waiting[row] = prepared
-        if len(waiting) == _CROPS_PER_BATCH:
-            encoded |= _encode_batch(encoder, waiting, all_views=prepare.all_views)
-            waiting = {}
-    if waiting:
-        encoded |= _encode_batch(encoder, waiting, all_views=prepare.all_views)
-    return _bank(references, encoded, encoder.architecture.embed_dim)
+        else:
+            encoded[row] = _encode_one(prepare.encoder, prepared, all_views=prepare.all_views)
+    return encoded
 
 
-def _encode_batch(encoder: Encoder, waiting: dict[int, _Prepared], *, all_views: bool) -> dict[int, EncodedReference]:
-    crops, in_image = map(list, zip(*waiting.values(), strict=True))
-    encoded = encode_references(encoder, crops)
-    return dict(zip(waiting, encode_views(encoder, encoded, crops, in_image) if all_views else encoded, strict=True))
+def _encode_one(encoder: Encoder, prepared: _Prepared, *, all_views: bool) -> EncodedReference:
+    encoded = encode_references(encoder, [prepared.crop])
+    if all_views:
+        encoded = encode_views(encoder, encoded, [prepared.crop], [prepared.in_image_C])
+    return encoded[0]
 
 
-def _bank(references: References, encoded: dict[int, EncodedReference], channels: int) -> MemoryBank:
+def _bank(references: References, encoded: dict[int, EncodedReference], channels: int) -> tuple[Array, MemoryBank]:
+    """Returns the rows of the references that are of use, and their bank."""
     for row in [row for row, reference in encoded.items() if reference.foreground_weight == 0]:
         _warn_left_out(references, row, "Its mask vanishes on the patch grid, since it is too thin.")
         del encoded[row]
     rows = np.array(sorted(encoded), dtype=np.int64)
     kept = references[rows]
     features = np.array([encoded[row].feature_C for row in rows.tolist()], dtype=np.float32)
-    return MemoryBank(
+    bank = MemoryBank(
         category_id=kept.category_id,
         shot=kept.shot,
         foreground_weight=np.array([encoded[row].foreground_weight for row in rows.tolist()], dtype=np.float32),
         feature=features.reshape(-1, channels),
     )
+    return rows, bank
 
 
 def _warn_left_out(references: References, row: int, reason: str) -> None:

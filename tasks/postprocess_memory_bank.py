@@ -4,24 +4,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from refseg_core import images as image_files
 from refseg_core.errors import DatasetError
 from refseg_core.images import Pixels
 from refseg_core.masks.rle import decode_mask
+from refseg_core.models import preprocessing
+from refseg_core.models.acceleration import pick_device
 from refseg_core.models.preprocessing import resize_to_square, to_unit_range
 from refseg_core.models.protocols import Encoder
 from refseg_core.models.registry import model_spec
 from refseg_core.references import prototypes
 from refseg_core.references.guidance_thresh import choose_thresh, instance_similarity, similarity_around
-from refseg_core.tables import GuidanceThresholds, Images, MemoryBank, Prototypes, References
-from tasks.datasets.reference_images import ReferenceImages
+from refseg_core.tables import GuidanceThresholds, ImageFeatures, Images, MemoryBank, Prototypes, References
+from refseg_core.versions import combined
+from tasks.datasets.reference_images import ReferenceFolder, ReferenceImages
 from tasks.models.guidance import guidance_recipe
 from tasks.models.loading import load_encoder
+from tasks.models.weights import weights_sha256
 from tasks.runtime.progress import ProgressStep, report
 from tasks.runtime.retried_task import retried_task
 from tasks.specs import Models
 from tasks.storage.folder import Folder
 from tasks.store.lineage import memory_bank_of, reference_dataset, references_of
-from tasks.store.steps import POSTPROCESS_MEMORY_BANK
+from tasks.store.steps import ENCODE_IMAGE, POSTPROCESS_MEMORY_BANK
 from tasks.store.store import Artifact, Recipe, Store
 
 _MOST_IMAGES = 64  # that a threshold is taken from: each costs a pass of the encoder
@@ -46,10 +51,12 @@ def _prototypes(references: References, bank: MemoryBank) -> Prototypes:
 
 @retried_task("choose guidance threshold")
 def choose_guidance_thresh(store: Store, *, prototypes: Artifact, images_uri: str, models: Models) -> Artifact:
-    """Chooses the threshold of the path `guided` by the references in their whole images, of 64 images at most."""
-    return store.make(
-        guidance_recipe(prototypes, models), lambda: [_choose(store, prototypes, Folder(images_uri), models)]
-    )
+    """Chooses the threshold of the path `guided` by the references in their whole images, of 64 images at most.
+
+    What the encoder sees in these images stays in the store, for the next choice.
+    """
+    folder = ReferenceFolder(images_uri, store)
+    return store.make(guidance_recipe(prototypes, models), lambda: [_choose(store, prototypes, folder, models)])
 
 
 @torch.inference_mode()
@@ -58,21 +65,38 @@ def _choose(store: Store, prototypes: Artifact, folder: Folder, models: Models) 
     bank = store.load(memory_bank_of(store, prototypes), MemoryBank)
     listed = store.load(reference_dataset(store, prototypes), Images)
     reference_images = ReferenceImages(folder, listed, references)
-    encoder = load_encoder(models.encoder, models.device)
-    size = model_spec(models.segmenter.model).architecture.image_size
-    prototypes_KC = torch.from_numpy(store.load(prototypes, Prototypes).prototype.copy()).to(encoder.device)
+    device = pick_device(models.device)
+    prototypes_KC = torch.from_numpy(store.load(prototypes, Prototypes).prototype.copy()).to(device)
     names = sorted(set(references.file_name))
     names = names[:: -(-len(names) // _MOST_IMAGES)]
     report(ProgressStep.CHOOSE_GUIDANCE, total=len(names))
     instances: list[float] = []
     patches: list[Tensor] = []
     for name in names:
-        features_PC = _encode(encoder, reference_images.read(name), size)
+        features_PC = _features(store, reference_images, name, models).to(device)
         inside = references[references.file_name == name]
         patches.append(_around(features_PC, inside, prototypes_KC))
         instances += _instances(features_PC, inside, bank)
         report(ProgressStep.CHOOSE_GUIDANCE, advanced=1)
     return choose_thresh(instances, patches)
+
+
+def _features(store: Store, images: ReferenceImages, name: str, models: Models) -> Tensor:
+    """Returns the features of an image, float32 [P, C], from the store if it has them."""
+    spec, size = model_spec(models.encoder.model), model_spec(models.segmenter.model).architecture.image_size
+    recipe = Recipe(
+        *ENCODE_IMAGE,
+        version=combined(image_files.VERSION, preprocessing.VERSION, spec.version),
+        settings={"image_size": size, "frame": images.frame(name)},
+        inputs={"image": images.sha256(name)},
+        weights={"encoder": weights_sha256(models.encoder.model, models.encoder.weights)},
+    )
+
+    def encode() -> list[ImageFeatures]:
+        encoder = load_encoder(models.encoder, models.device)
+        return [ImageFeatures(feature=_encode(encoder, images.read(name), size).cpu().numpy())]
+
+    return torch.from_numpy(store.load(store.make(recipe, encode), ImageFeatures).feature.copy())
 
 
 def _encode(encoder: Encoder, image_HW3: Pixels, size: int) -> Tensor:

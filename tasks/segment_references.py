@@ -1,5 +1,7 @@
 """Step 2: gives a mask to every reference that has only a box."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -11,15 +13,16 @@ from refseg_core.models.registry import model_spec
 from refseg_core.references import segmentation
 from refseg_core.references.validation import problem_of_box
 from refseg_core.settings import Conventions
-from refseg_core.tables import Images, References
+from refseg_core.table_schema import Array, Table
+from refseg_core.tables import Images, References, ReferenceSources
 from refseg_core.versions import combined
-from tasks.datasets.reference_images import ReferenceImages
+from tasks.datasets.known_rows import known_rows
+from tasks.datasets.reference_images import ReferenceFolder, ReferenceImages
 from tasks.models.loading import load_segmenter
 from tasks.models.weights import weights_sha256
 from tasks.runtime.progress import ProgressStep, report
 from tasks.runtime.retried_task import retried_task
 from tasks.specs import Models
-from tasks.storage.folder import Folder
 from tasks.store.steps import SEGMENT_REFERENCES
 from tasks.store.store import Artifact, Recipe, Store
 
@@ -34,11 +37,14 @@ def segment_references(
     models: Models,
     conventions: Conventions = "corrected",
 ) -> Artifact:
-    """Segments boxes into masks; where every reference has a mask already, the references stay as they are."""
+    """Segments boxes into masks; where every reference has a mask already, the references stay as they are.
+
+    Masks that the store holds of the same boxes are taken from there.
+    """
     table = store.load(references, References)
     if all(rle is not None for rle in table.mask_rle):
         return references
-    reference_images = ReferenceImages(Folder(images_uri), store.load(dataset, Images), table)
+    reference_images = ReferenceImages(ReferenceFolder(images_uri, store), store.load(dataset, Images), table)
     segmenter_version = model_spec(models.segmenter.model).version
     recipe = Recipe(
         *SEGMENT_REFERENCES,
@@ -48,19 +54,38 @@ def segment_references(
         inputs={"references": references.name, "images": reference_images.content()},
         weights={"segmenter": weights_sha256(models.segmenter.model, models.segmenter.weights)},
     )
-    return store.make(
-        recipe,
-        lambda: [_with_masks(table, reference_images, load_segmenter(models.segmenter, models.device), conventions)],
-    )
+
+    def segmented() -> list[Table]:
+        rows = np.flatnonzero([rle is None for rle in table.mask_rle])
+        sources = reference_images.sources(table[rows])
+        known = known_rows(store, recipe, References, sources)
+        taken_over = _taken_over(table, rows, [known.get(source) for source in sources])
+        masks = _with_masks(taken_over, reference_images, models, conventions)
+        return [masks, ReferenceSources(row_index=rows, source=sources)]
+
+    return store.make(recipe, segmented)
+
+
+def _taken_over(references: References, rows: Array, known: Sequence[References | None]) -> References:
+    """Returns the references with the masks that are known; `known`: for each of the rows one reference or None."""
+    columns = {name: getattr(references, name).copy() for name in ("mask_rle", "mask_source", "mask_score")}
+    for row, reference in zip(rows.tolist(), known, strict=True):
+        if reference is not None:
+            for name, values in columns.items():
+                values[row] = getattr(reference, name)[0]
+    return references.replace(**columns)
 
 
 def _with_masks(
-    references: References, reference_images: ReferenceImages, segmenter: Segmenter, conventions: Conventions
+    references: References, reference_images: ReferenceImages, models: Models, conventions: Conventions
 ) -> References:
     masks, sources = references.mask_rle.copy(), references.mask_source.copy()
     scores = references.mask_score.copy()
     lacking = np.flatnonzero([rle is None for rle in references.mask_rle])
     report(ProgressStep.SEGMENT_REFERENCES, total=len(lacking))
+    if len(lacking) == 0:
+        return references
+    segmenter = load_segmenter(models.segmenter, models.device)
     for file_name in sorted(set(references.file_name[lacking])):
         rows = lacking[references.file_name[lacking] == file_name]
         found, predicted_iou = _segment(

@@ -34,6 +34,8 @@ def segment_boxes(
 ) -> tuple[Masks, npt.NDArray[np.float32]]:
     """Segments what each box holds.
 
+    Each box is decoded alone, so that no mask depends on the others.
+
     `image_HW3`: RGB. `boxes_N4`: xyxy in the image's own frame, px. Returns boolean masks [N, H, W] in that frame and
     predicted IoUs [N] in [0, 1]. Where the segmenter finds nothing the mask is the box itself, with predicted IoU 0.
     `conventions` "original" makes each mask again from the polygons around it, as the published code does: holes are
@@ -45,9 +47,9 @@ def segment_boxes(
         check_box(box_xyxy, height, width)
     embedding, scale = _embed(segmenter, image_HW3)
     prompts = torch.from_numpy((boxes_N4 * np.tile(scale, 2)).astype(np.float32)).to(segmenter.device)
-    logits_NGG, predicted_iou_N = segmenter.decode_boxes(embedding, prompts)
-    masks_NHW = _upsampled(logits_NGG, height, width)
-    scores_N = predicted_iou_N.cpu().numpy().astype(np.float32)
+    logits, predicted_iou = zip(*(segmenter.decode_boxes(embedding, box[None]) for box in prompts), strict=True)
+    masks_NHW = _upsampled(torch.cat(logits), height, width)
+    scores_N = torch.cat(predicted_iou).cpu().numpy().astype(np.float32)
     if conventions == "original":
         return _through_polygons(masks_NHW, scores_N, boxes_N4)
     for row in np.flatnonzero(~masks_NHW.any(axis=(1, 2))):

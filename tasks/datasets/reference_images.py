@@ -1,16 +1,36 @@
 """The images that references lie in: read, and identified by their content."""
 
 import hashlib
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from refseg_core.errors import DatasetError, ImageError
+from refseg_core.table_schema import Array
 from refseg_core.tables import Images, References
 from tasks.datasets.image_reader import read_image
 from tasks.storage.folder import Folder
+from tasks.store.store import Store
+
+IN_STORE = "store:"
+"""How the names of pictures begin that were added to the store; the rest is their place in it."""
 
 _MAX_PIXELS = 400_000_000
+
+
+class ReferenceFolder(Folder):
+    """A folder of reference images, and with it the pictures that were added to the store."""
+
+    def __init__(self, uri: str, store: Store) -> None:
+        super().__init__(uri)
+        self._store = store
+
+    def read(self, name: str) -> bytes:
+        """Returns the bytes of an image. Raises StoreError where it is absent or may not be read."""
+        if name.startswith(IN_STORE):
+            return self._store.folder.read(name.removeprefix(IN_STORE))
+        return super().read(name)
 
 
 class ReferenceImages:
@@ -22,12 +42,34 @@ class ReferenceImages:
         self._images = images
         self._row_of = {str(name): row for row, name in enumerate(images.file_name)}
 
+    @cached_property
+    def _sha256_of(self) -> dict[str, str]:
+        return {name: hashlib.sha256(self._folder.read(name)).hexdigest() for name in self._file_names}
+
     def content(self) -> str:
         """Returns the hash of all the images' bytes: what is made from them follows it."""
         digest = hashlib.sha256()
         for name in self._file_names:
-            digest.update(hashlib.sha256(self._folder.read(name)).digest())
+            digest.update(bytes.fromhex(self._sha256_of[name]))
         return digest.hexdigest()
+
+    def sha256(self, file_name: str) -> str:
+        """Returns the hash of one image's bytes."""
+        return self._sha256_of[file_name]
+
+    def sources(self, references: References) -> Array:
+        """Returns the hash of each reference's image, frame, box and mask, as text [N]: what is made of it follows it.
+
+        Neither its category counts nor what else is referenced.
+        """
+        named = zip(references.file_name, references.box_xyxy.tolist(), references.mask_rle, strict=True)
+        parts = [(self.sha256(name), self.frame(name), box, mask and tuple(mask)) for name, box, mask in named]
+        return np.array([hashlib.sha256(repr(part).encode()).hexdigest() for part in parts], dtype=object)
+
+    def frame(self, file_name: str) -> list[int | str]:
+        """Returns the frame of one image: its declared height and width, px, and what its annotations mean by it."""
+        row = self._row_of[file_name]
+        return [int(self._images.height[row]), int(self._images.width[row]), str(self._images.frame[row])]
 
     def read(self, file_name: str) -> npt.NDArray[np.uint8]:
         """One image, uint8 [H, W, 3]. Raises DatasetError if it cannot be read, which stops the run."""

@@ -11,6 +11,7 @@ from refseg_core.masks.rle import Rle
 from refseg_core.tables import Annotations, Categories, Detections, Images, Prototypes, References
 from refseg_core.visualization import Picture, draw_instances, reference_panel, to_jpeg
 from tasks.datasets.image_reader import read_image
+from tasks.datasets.reference_images import ReferenceFolder
 from tasks.storage.folder import Folder
 from tasks.storage.uris import redact
 from tasks.store.lineage import reference_dataset, references_of
@@ -99,7 +100,7 @@ def reference_panels(
     """Returns the references with their masks, those whose images can be read; of more than `most` the first shots."""
     dataset = reference_dataset(store, prototypes)
     manifest = store.manifest(dataset.name) or {}
-    folder = Folder(manifest["settings"]["images"])
+    folder = ReferenceFolder(manifest["settings"]["images"], store)
     references = store.load(references_of(store, prototypes), References)
     references = references[palette.knows(references.category_id)]
     shown = references[np.sort(np.argsort(references.shot, kind="stable")[:most])]

@@ -16,6 +16,7 @@ class Step(NamedTuple):
 INDEX_DATASET = Step("index_dataset", "dataset")
 SAMPLE_REFERENCES = Step("sample_references", "references")
 SEGMENT_REFERENCES = Step("segment_references", "references")
+ENCODE_IMAGE = Step("encode_image", "image_features")
 FILL_MEMORY_BANK = Step("fill_memory_bank", "memory_bank")
 POSTPROCESS_MEMORY_BANK = Step("postprocess_memory_bank", "prototypes")
 CHOOSE_GUIDANCE = Step("choose_guidance_thresh", "guidance")

@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from refseg_core.settings import SamplingSettings
 from refseg_core.tables import MemoryBank
 from tasks import fill_memory_bank as fill_module
 from tests.support.models import TINY_ENCODER
-from tests.support.projects.project import CATEGORIES, read_coco
-from tests.support.projects.steps import Steps, forbid
+from tests.support.projects.project import CATEGORIES, read_coco, scene
+from tests.support.projects.steps import Steps, count_calls, forbid
+from tests.support.samples import write_images
 
 pytest_plugins = ["tests.support.projects.tiny_project"]
 
@@ -34,17 +34,58 @@ def test_the_bank_is_filled_once_and_follows_encoder_and_images(steps: Steps, mo
     assert steps.fill(dataset, references) != first
 
 
-def test_more_references_than_a_batch_are_all_encoded_and_each_as_alone(
-    steps: Steps, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("method", ["published", "accurate"])
+@pytest.mark.parametrize(
+    ("first", "then", "num_new"),
+    [
+        ([["1"]], ["1", "3"], 1),
+        ([["1", "3"]], ["3"], 0),
+        ([["1", "3"]], ["2", "4", "3", "1"], 2),
+        ([["1"], ["2", "4"]], ["4", "1"], 0),
+    ],
+    ids=["one more", "one less", "another category, other order", "of several banks"],
+)
+def test_only_references_that_no_bank_holds_are_encoded_and_all_are_as_from_nothing(
+    method: str, first: list[list[str]], *, then: list[str], num_new: int, steps: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    references = steps.references(SamplingSettings(num_shots=2))
-    together = steps.store.load(steps.fill(steps.dataset(), references), MemoryBank)
-    monkeypatch.setattr(fill_module, "_CROPS_PER_BATCH", 1)
+    steps.config = steps.project.config_with({"labeling.method": method})
+    for ids in first:
+        steps.fill(steps.dataset(), steps.references(ids=ids))
+    calls = count_calls(monkeypatch, fill_module, "encode_references")
+    bank = steps.store.load(steps.fill(steps.dataset(), steps.references(ids=then)), MemoryBank)
+    assert len(calls) == num_new
     elsewhere = steps.elsewhere()
-    bank = elsewhere.fill(elsewhere.dataset(), elsewhere.references(SamplingSettings(num_shots=2)))
-    alone = elsewhere.store.load(bank, MemoryBank)
-    assert together.shot.tolist() == [0, 1, 0, 1]
-    np.testing.assert_allclose(together.feature, alone.feature, rtol=1e-4, atol=1e-5)
+    elsewhere.config = elsewhere.project.config_with({"labeling.method": method})
+    alone = elsewhere.store.load(elsewhere.fill(elsewhere.dataset(), elsewhere.references(ids=then)), MemoryBank)
+    assert bank.equals(alone)
+
+
+@pytest.mark.parametrize("changed", ["image", "mask", "crop"])
+def test_a_reference_that_changed_is_encoded_again(changed: str, steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps.fill(steps.dataset(), steps.references(ids=["1", "3"]))
+    if changed == "image":
+        write_images(steps.project.folder / "references", {"r0.png": scene(55)})
+    elif changed == "mask":
+        path = steps.project.folder / "references.json"
+        content = read_coco(path)
+        content["annotations"][0]["segmentation"] = [[12, 14, 40, 14, 40, 40]]
+        path.write_text(json.dumps(content))
+    else:
+        steps.config = steps.project.config_with({"references.crop.context_ratio": 0.5})
+    calls = count_calls(monkeypatch, fill_module, "encode_references")
+    steps.fill(steps.dataset(), steps.references(ids=["1", "3"]))
+    assert len(calls) == (2 if changed == "crop" else 1)
+
+
+def test_a_damaged_bank_is_not_used_again(
+    steps: Steps, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = steps.fill(steps.dataset(), steps.references(ids=["1"]))
+    (steps.project.folder / "store" / first.name / "memory_bank.parquet").write_bytes(b"damaged")
+    calls = count_calls(monkeypatch, fill_module, "encode_references")
+    steps.fill(steps.dataset(), steps.references(ids=["1", "3"]))
+    assert len(calls) == 2
+    assert f"{first.name} is not used again" in caplog.text
 
 
 def test_a_reference_whose_mask_vanishes_is_left_out_with_a_warning(

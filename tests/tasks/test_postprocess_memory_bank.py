@@ -15,7 +15,7 @@ from tasks.store.garbage import find_garbage
 from tasks.store.label_store import StoredLabels
 from tasks.store.store import Artifact, Recipe
 from tests.support.projects.project import CATEGORIES
-from tests.support.projects.steps import Steps, forbid
+from tests.support.projects.steps import Steps, count_calls, forbid
 from tests.support.samples import table_rows
 
 pytest_plugins = ["tests.support.projects.tiny_project"]
@@ -68,6 +68,24 @@ def test_of_many_reference_images_some_choose_the_threshold(steps: Steps, monkey
     assert steps.store.load(_choose(steps, prototypes), GuidanceThresholds).num_images.tolist() == [1]
 
 
+def test_an_image_is_encoded_once_for_all_thresholds_which_are_as_from_nothing(
+    steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def prototypes_of(steps: Steps, ids: list[str]) -> Artifact:
+        references = steps.references(ids=ids)
+        return postprocess_memory_bank.fn(steps.store, references, steps.fill(steps.dataset(), references))
+
+    _choose(steps, prototypes_of(steps, ["1", "2"]))
+    calls = count_calls(monkeypatch, module, "_encode")
+    chosen = _choose(steps, prototypes_of(steps, ["1", "2", "3"]))
+    assert len(calls) == 1
+    elsewhere = steps.elsewhere()
+    alone = _choose(elsewhere, prototypes_of(elsewhere, ["1", "2", "3"]))
+    assert len(calls) == 3
+    ours, theirs = steps.store.load(chosen, GuidanceThresholds), elsewhere.store.load(alone, GuidanceThresholds)
+    assert ours.equals(theirs)
+
+
 def test_guided_labels_are_made_with_the_threshold_that_the_references_chose(steps: Steps) -> None:
     prototypes = steps.prototypes()
     guidance = _choose(steps, prototypes)
@@ -82,7 +100,8 @@ def test_guided_labels_are_made_with_the_threshold_that_the_references_chose(ste
     steps.label(prototypes, same, labeling=given)
     for ours, theirs in zip(steps.labels(plan), steps.labels(same), strict=True):
         assert table_rows(ours, without=_times(ours)) == table_rows(theirs, without=_times(theirs))
-    assert find_garbage(steps.store, min_age_hours=0) == []
+    garbage = find_garbage(steps.store, min_age_hours=0)
+    assert {one.name.partition("/")[0] for one in garbage} == {"image_features"}, "which only save time"
 
 
 def _times(table: Table) -> list[str]:

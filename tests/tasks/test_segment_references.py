@@ -7,8 +7,9 @@ import pytest
 from refseg_core.errors import DatasetError, ImageError
 from refseg_core.masks.rle import decode_masks
 from refseg_core.tables import References
+from tasks import segment_references as segment_module
 from tests.support.projects.project import read_coco, scene
-from tests.support.projects.steps import Steps
+from tests.support.projects.steps import Steps, count_calls
 from tests.support.samples import table_rows, write_images
 
 pytest_plugins = ["tests.support.projects.tiny_project"]
@@ -65,6 +66,22 @@ def test_segmented_masks_follow_the_images_content(steps: Steps) -> None:
     for name in ("r0.png", "r1.png"):
         write_images(steps.project.folder / "references", {name: scene(55)})
     assert steps.segment(dataset, references) != first
+
+
+def test_only_boxes_that_were_not_segmented_before_are_and_all_masks_are_as_from_nothing(
+    steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (steps.project.folder / "boxes.json").rename(steps.project.folder / "references.json")
+    calls = count_calls(monkeypatch, segment_module.segmentation, "segment_boxes")
+    steps.segment(steps.dataset(), steps.references(ids=["1"]))
+    assert len(calls) == 1
+    after = steps.segment(steps.dataset(), steps.references(ids=["3", "1", "4"]))
+    assert len(calls) == 2
+    assert len(calls[1][2]) == 2  # both boxes of the other image
+    elsewhere = steps.elsewhere()
+    alone = elsewhere.segment(elsewhere.dataset(), elsewhere.references(ids=["3", "1", "4"]))
+    assert steps.store.load(after, References).equals(elsewhere.store.load(alone, References))
+    assert len(calls) == 4
 
 
 def test_a_reference_image_that_cannot_be_read_stops_with_its_name(steps: Steps) -> None:

@@ -30,7 +30,7 @@ def _draw_boxes(_: ImageEmbedding, boxes_N4: Tensor) -> tuple[Tensor, Tensor]:
     logits = torch.full((len(boxes_N4), 16, 16), -1.0)
     for mask, (left, top, right, bottom) in zip(logits, (boxes_N4 / 4).round().int().tolist(), strict=True):
         mask[top:bottom, left:right] = 1
-    return logits, torch.linspace(0.5, 0.9, len(boxes_N4))
+    return logits, 0.5 + boxes_N4[:, 0] / 100
 
 
 def _find_nothing(_: ImageEmbedding, boxes_N4: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,12 +45,16 @@ def _filled(height: int, width: int, box: tuple[int, int, int, int]) -> np.ndarr
 
 
 def _draw(*pictures: list[str]) -> Callable[[ImageEmbedding, Tensor], tuple[Tensor, Tensor]]:
-    """A decoder that answers with these drawings, '#' where there is something, in the frame of its 16 x 16 cells."""
+    """A decoder that answers one box after the other with these drawings, '#' where there is something.
+
+    They are in the frame of its 16 x 16 cells.
+    """
     logits = torch.full((len(pictures), 16, 16), -1.0)
     for mask, picture in zip(logits, pictures, strict=True):
         for row, line in enumerate(picture):
             mask[row, : len(line)] = torch.tensor([1.0 if character == "#" else -1.0 for character in line])
-    return lambda *_: (logits, torch.full((len(pictures),), 0.8))
+    masks = iter(logits)
+    return lambda _, boxes_N4: (torch.stack([next(masks) for _ in boxes_N4]), torch.full((len(boxes_N4),), 0.8))
 
 
 def test_boxes_are_scaled_to_the_segmenter_frame_and_masks_back(
@@ -63,7 +67,7 @@ def test_boxes_are_scaled_to_the_segmenter_frame_and_masks_back(
     np.testing.assert_array_equal(boxes_of_masks(masks) + np.array([0, 0, 1, 1]), boxes)
     for mask, box in zip(masks, boxes, strict=True):
         assert (mask != _filled(80, 200, box)).mean() < 0.005  # upsampling rounds the corners off
-    np.testing.assert_allclose(scores, [0.5, 0.7, 0.9])
+    np.testing.assert_allclose(scores, [0.66, 0.5, 1.06], rtol=1e-6)
 
 
 def test_where_nothing_is_found_the_mask_is_the_box(segmenter: SAM2, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +128,7 @@ _BOXES = np.array([[1.0, 1, 6, 6], [2.4, 3, 9.6, 8], [-3, 2, 40, 4]])
 def test_originally_masks_lose_their_holes_and_end_a_pixel_earlier(
     segmenter: SAM2, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(segmenter, "decode_boxes", _draw(_RING))
+    monkeypatch.setattr(segmenter, "decode_boxes", _draw(_RING, _RING))
     exact, _ = segment_boxes(segmenter, _image(16, 16), _BOXES[:1])
     masks, scores = segment_boxes(segmenter, _image(16, 16), _BOXES[:1], conventions="original")
     assert exact.sum() == 24

@@ -133,6 +133,19 @@ def forbid(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> None:
     monkeypatch.setattr(module, name, again)
 
 
+def count_calls(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> list[tuple[object, ...]]:
+    """Has a function of a module note what it is called with from now on, and returns the notes."""
+    calls: list[tuple[object, ...]] = []
+    function = getattr(module, name)
+
+    def noting(*arguments: Any, **options: Any) -> Any:
+        calls.append(arguments)
+        return function(*arguments, **options)
+
+    monkeypatch.setattr(module, name, noting)
+    return calls
+
+
 def make_federated(path: Path) -> None:
     content = read_coco(path)
     for image in content["images"]:
