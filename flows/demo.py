@@ -6,13 +6,13 @@ from typing import Any
 import yaml
 
 from flows.terminal import results
-from refseg_core.analysis.label_filter import LabelFilter, ScoreThresholds
+from refseg_core.analysis.label_filter import LabelFilter
 from tasks.datasets.demo_files import demo_scenes, demo_weights
-from tasks.outputs.pictures import SCORE_THRESH
 from tasks.outputs.show_labels import show_labels
 from tasks.storage.objects import write_uri
 from tasks.store.label_store import newest_labels
 from tasks.store.store import Store
+from tasks.store.thresholds import shown_thresholds
 
 _MODELS = ("sam2_demo", "dinov2_demo")
 
@@ -20,7 +20,7 @@ _MODELS = ("sam2_demo", "dinov2_demo")
 def show_demo(store_uri: str, pictures: Path) -> None:
     """Draws the labels of the demo's store into a folder and prints the next steps."""
     run, _ = newest_labels(Store(store_uri))
-    show_labels(store_uri, run.key, str(pictures), kept=LabelFilter(ScoreThresholds(SCORE_THRESH)), limit=None)
+    show_labels(store_uri, run.key, str(pictures), kept=LabelFilter(shown_thresholds(run)), limit=None)
     results.print(f"Pictures:   {pictures}/references.jpg and {pictures}/images/")
     results.print("The demo's models are toys that only know drawn scenes. For your own images:")
     results.print("  refseg weights pull sam2_hiera_large dinov2_vitl14")

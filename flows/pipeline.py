@@ -33,8 +33,10 @@ from tasks.sample_references import sample_references
 from tasks.segment_references import segment_references
 from tasks.specs import LabelJob
 from tasks.storage.uris import last_name
+from tasks.store.label_store import StoredLabels
 from tasks.store.shard_plans import LabelPlan
 from tasks.store.store import Artifact, NotMadeError, Store
+from tasks.store.thresholds import FilterOptions, evaluated_filter
 
 log = logging.getLogger(__name__)
 
@@ -75,10 +77,10 @@ def run_pipeline(config: RunConfig) -> RunResult:
 
 
 @flow(name="evaluate run", flow_run_name=_run_name, persist_result=False)
-def evaluate_run(config: RunConfig) -> Artifact:
-    """Compares complete labels with the targets' ground truth."""
+def evaluate_run(config: RunConfig, kept: FilterOptions | None = None) -> Artifact:
+    """Compares complete labels with the targets' ground truth; `kept`: which of them count."""
     prototypes = make_bank(config)
-    return evaluate_labels(config, prototypes, plan_labels(config, prototypes))
+    return evaluate_labels(config, prototypes, plan_labels(config, prototypes), kept)
 
 
 def make_bank(config: RunConfig) -> Artifact:
@@ -192,8 +194,14 @@ def plan_labels(config: RunConfig, prototypes: Artifact) -> LabelPlan:
 
 
 @flow(name="evaluate", flow_run_name=_run_name, persist_result=False)
-def evaluate_labels(config: RunConfig, prototypes: Artifact, plan: LabelPlan) -> Artifact:
-    """Compares the labels with the targets' ground truth."""
+def evaluate_labels(
+    config: RunConfig, prototypes: Artifact, plan: LabelPlan, kept: FilterOptions | None = None
+) -> Artifact:
+    """Compares the labels with the targets' ground truth, at the thresholds that were saved for them if there are any.
+
+    `kept`: options that say otherwise.
+    """
+    run = StoredLabels(Store(config.store), plan.key)
     metrics = evaluate(
         Store(config.store),
         dataset=plan.dataset,
@@ -202,6 +210,7 @@ def evaluate_labels(config: RunConfig, prototypes: Artifact, plan: LabelPlan) ->
         settings=config.evaluation,
         conventions=config.conventions,
         is_novel=config.references.are_novel,
+        kept=evaluated_filter(run, kept),
     )
     if is_shown():
         publish_metrics(config.store, metrics)

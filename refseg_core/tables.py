@@ -323,6 +323,8 @@ class CategoryThresholds(Table):
     category_id: Array = column(pa.int64(), "the category")
     category_name: Array = column(pa.string(), "its name")
     score_thresh: Array = column(pa.float64(), "the proposed threshold; null: nothing says one", nullable=True)
+    thresh_low: Array = column(pa.float64(), "lower end of its 95 % interval, over draws of images", nullable=True)
+    thresh_high: Array = column(pa.float64(), "its upper end", nullable=True)
     evidence: Array = column(
         pa.string(), "'ground truth', 'reviews' (labels that people decided on), 'references' or 'none'"
     )
@@ -333,6 +335,16 @@ class CategoryThresholds(Table):
     precision_high: Array = column(pa.float64(), "its upper end", nullable=True)
     recall: Array = column(pa.float64(), "the share of the instances that are found", nullable=True)
     f1: Array = column(pa.float64(), "harmonic mean of precision and recall", nullable=True)
+
+
+@dataclass(frozen=True, eq=False)
+class ThresholdCurves(Table):
+    """What labels of a score and above are worth, where ground truth or reviews say it. Key: category_id, score."""
+
+    category_id: Array = column(pa.int64(), "the category")
+    score: Array = column(pa.float64(), "the score")
+    precision: Array = column(pa.float64(), "the share of the labels that are right")
+    recall: Array = column(pa.float64(), "the share of the instances that are found")
 
 
 @dataclass(frozen=True, eq=False)

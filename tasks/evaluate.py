@@ -1,8 +1,13 @@
 """Step 6: compares labels with ground truth, by the protocol that the settings choose."""
 
+from dataclasses import replace
 from typing import Any
 
-from refseg_core.errors import StoreError
+import numpy as np
+
+from refseg_core.analysis.label_filter import LabelFilter, ScoreThresholds
+from refseg_core.datasets.dataset import Dataset, select_images
+from refseg_core.errors import DatasetError, StoreError
 from refseg_core.evaluation import protocols
 from refseg_core.evaluation.semantic import require_masks
 from refseg_core.settings import Conventions, EvaluationSettings, ProtocolName
@@ -10,6 +15,7 @@ from refseg_core.settings.choices import PROTOCOLS
 from refseg_core.table_schema import Table
 from refseg_core.tables import Annotations, Detections, Images
 from tasks.datasets.indexed import ground_truth, is_federated
+from tasks.datasets.shared_images import shared_image_ids
 from tasks.runtime.retried_task import retried_task
 from tasks.storage.uris import redact
 from tasks.store.label_store import StoredLabels
@@ -28,23 +34,64 @@ def evaluate(
     settings: EvaluationSettings,
     conventions: Conventions,
     is_novel: bool = False,
+    kept: LabelFilter | None = None,
 ) -> Artifact:
-    """Evaluates the labels of the dataset's images by what people decided on them, over the prototypes' categories."""
+    """Evaluates the labels of the dataset's images by what people decided on them, over the prototypes' categories.
+
+    `kept`: of these labels only those of its categories and areas count; AP counts all their scores, and there are
+    numbers at its thresholds, too. Of pixels only what reaches its thresholds is painted.
+    """
     decided = decisions_hash(StoredLabels(store, labels_key))
     decisive = _decisive(dataset, settings, conventions, is_novel=is_novel)
     recipe = Recipe(
         *EVALUATE,
         version=protocols.VERSION,
-        settings={"conventions": conventions, **decisive, **({} if decided is None else {"decisions": decided})},
+        settings={
+            "conventions": conventions,
+            **decisive,
+            **({} if decided is None else {"decisions": decided}),
+            **_kept(kept),
+        },
         inputs={"dataset": dataset.name, "labels": f"labels/{labels_key}", "prototypes": prototypes.name},
     )
 
     def tables() -> list[Table]:
-        truth = ground_truth(store, dataset, prototypes)
+        truth = _truth(store, dataset, prototypes, settings, kept)
         detections = _detections(store, labels_key, truth.images)
-        return protocols.review(truth, detections, settings=settings, conventions=conventions, is_novel=is_novel).tables
+        if kept is None:
+            return protocols.review(
+                truth, detections, settings=settings, conventions=conventions, is_novel=is_novel
+            ).tables
+        is_of_pixels = PROTOCOLS[_protocol(dataset, settings, conventions)].of_pixels
+        cut = kept if is_of_pixels else replace(kept, thresholds=ScoreThresholds())
+        return protocols.review(
+            truth,
+            cut.apply(detections, truth.categories),
+            settings=settings.model_copy(update={"semantic_score_thresh": 0.0}),
+            conventions=conventions,
+            is_novel=is_novel,
+            thresh_of=kept.thresholds.of,
+        ).tables
 
     return store.make(recipe, tables)
+
+
+def _truth(
+    store: Store, dataset: Artifact, prototypes: Artifact, settings: EvaluationSettings, kept: LabelFilter | None
+) -> Dataset:
+    """Returns the ground truth that counts: without images of references, where these are left out."""
+    truth = ground_truth(store, dataset, prototypes)
+    if kept is not None and kept.categories is not None:
+        truth = replace(truth, categories=truth.categories[np.isin(truth.categories.name, kept.categories)])
+    if not settings.exclude_references:
+        return truth
+    shared = set(shared_image_ids(store, prototypes, dataset, truth.images))
+    if len(shared) == len(truth.images):
+        raise DatasetError(
+            f"evaluation.exclude_references: references lie in all {len(shared)} images, so that none is left to "
+            "evaluate. Give other targets, or set it to false."
+        )
+    return select_images(truth, set(truth.images.image_id) - shared)
 
 
 def check_protocol(store: Store, dataset: Artifact, settings: EvaluationSettings, conventions: Conventions) -> None:
@@ -62,9 +109,20 @@ def _decisive(
 ) -> dict[str, Any]:
     """Returns what of the settings decides the numbers."""
     protocol = _protocol(dataset, settings, conventions)
+    excluded = {"exclude_references": True} if settings.exclude_references else {}
     if PROTOCOLS[protocol].of_pixels:
-        return {"protocol": protocol, "score_thresh": settings.semantic_score_thresh}
-    return {"protocol": protocol, "score_threshes": settings.sorted_score_threshes, "is_novel": is_novel}
+        return {"protocol": protocol, "score_thresh": settings.semantic_score_thresh, **excluded}
+    return {"protocol": protocol, "score_threshes": settings.sorted_score_threshes, "is_novel": is_novel, **excluded}
+
+
+def _kept(kept: LabelFilter | None) -> dict[str, Any]:
+    """Returns what of a filter decides the numbers: nothing without one, which older metrics were made without."""
+    if kept is None:
+        return {}
+    thresholds = {"others": kept.thresholds.others, "by_name": dict(kept.thresholds.by_name)}
+    areas = {name: area and area._asdict() for name, area in (("min", kept.min_area), ("max", kept.max_area))}
+    categories = None if kept.categories is None else sorted(kept.categories)
+    return {"kept": {"thresholds": thresholds, "categories": categories, "areas": areas}}
 
 
 def _detections(store: Store, labels_key: str, images: Images) -> Detections:

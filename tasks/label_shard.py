@@ -10,6 +10,7 @@ from itertools import chain, islice
 from threading import Lock
 from typing import NamedTuple
 
+from refseg_core.analysis.label_filter import LabelFilter
 from refseg_core.errors import WeightsError
 from refseg_core.labeling.batch_labeler import BatchLabeler, EncodedImage
 from refseg_core.labeling.image_labels import FoundInstances, ImageFrame
@@ -28,6 +29,7 @@ from tasks.storage.prefetch import prefetch
 from tasks.store.label_store import StoredLabels, count_statuses
 from tasks.store.shard_plans import Shard
 from tasks.store.store import Store
+from tasks.store.thresholds import shown_thresholds
 
 _FRAMED_AHEAD = _WRITTEN_AT_ONCE = 2  # images; more only take memory
 _MOST_WAITING = 8  # batches of images, until the segmenter gets what there is: full ones where an eighth are prompted
@@ -50,7 +52,7 @@ def label_shard(job: LabelJob, shard: Shard) -> dict[str, int]:
     images = run.plans.images_of(shard)
     read = read_images(Folder(job.images), images, max_pixels=job.labeling.max_image_pixels)
     read = chain(list(islice(read, 1)), read)  # reads the first, and begins to read the next
-    pictures = LabelPictures(store, store.named(job.prototypes), job.pictures) if job.pictures else None
+    pictures = _pictures(job, run) if job.pictures else None
     written = []
     with borrowed_labeler(job) as labeler:
         for image in _label_each(labeler, images, read, pictures):
@@ -63,6 +65,11 @@ def label_shard(job: LabelJob, shard: Shard) -> dict[str, int]:
     similarities = CategorySimilarities.concatenate([image.similarities for image in written]) if is_guided else None
     run.commit(shard, detections, labeled, similarities)
     return count_statuses(labeled)
+
+
+def _pictures(job: LabelJob, run: StoredLabels) -> LabelPictures:
+    shown = LabelFilter(shown_thresholds(run))
+    return LabelPictures(run.store, run.store.named(job.prototypes), str(job.pictures), shown)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ Commands import heavy modules when they run, so that `refseg --help` stays quick
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import yaml
@@ -14,8 +14,10 @@ from click.shell_completion import get_completion_class
 from flows.cli.bench import bench
 from flows.cli.bench_accuracy import accuracy
 from flows.cli.benchmark import benchmark
+from flows.cli.filter_options import filter_options
 from flows.cli.service import service
 from flows.cli.store import STORE_COMMANDS
+from flows.cli.thresholds import thresholds
 from flows.config.flag_values import parse_numbers
 from flows.config.loading import load_config
 from flows.config.run_config import Key, RunConfig, keys
@@ -24,6 +26,9 @@ from flows.errors import RunFailedError
 from flows.run import checked_session, execute, set_prefect_defaults
 from refseg_core.errors import ConfigurationError, RefsegError
 from tasks.storage.retry import is_transient_error, reason
+
+if TYPE_CHECKING:
+    from tasks.store.thresholds import FilterOptions
 
 _USER_ERROR, _FAILURE = 2, 1
 _SHORT = {"batches.max_memory": ("--max-memory",), "labeling.path": ("--path",), "targets.limit": ("--limit",)}
@@ -163,16 +168,20 @@ def label(config_file: str, **flags: str | None) -> None:
 
 
 @main.command()
+@filter_options("those that `refseg thresholds` saved, else 0.5 where another option is given")
 @_config_flags
-def evaluate(config_file: str, **flags: str | None) -> None:
-    """Compare complete labels with the targets' ground truth."""
+def evaluate(config_file: str, kept: "FilterOptions", **flags: str | None) -> None:
+    """Compare complete labels with the targets' ground truth.
+
+    AP counts labels of every score; precision, recall and F1 are also those at the thresholds.
+    """
     config = _load(config_file, flags)
     if config.targets.annotations is None:
         raise click.UsageError("targets.annotations is null: there is no ground truth to compare with.")
     with checked_session(config):
         from flows.pipeline import evaluate_run
 
-        metrics = evaluate_run(config)
+        metrics = evaluate_run(config, kept if kept.is_given else None)
     from flows.reports.run_report import report_metrics
 
     report_metrics(config.store, metrics)
@@ -252,5 +261,5 @@ def completion(shell: str) -> None:
 
 
 bench.add_command(accuracy)
-for command in (*STORE_COMMANDS, bench, benchmark, service):
+for command in (*STORE_COMMANDS, bench, benchmark, service, thresholds):
     main.add_command(command)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _FAILURE = 1
 
 
-def _choose_labels(store: "Store", key: str | None) -> "StoredLabels":
+def choose_labels(store: "Store", key: str | None) -> "StoredLabels":
     """Returns the labels of the given key, else the newest of a run. Raises StoreError if there are none."""
     from tasks.store.label_store import newest_labels, open_labels
 
@@ -74,7 +74,7 @@ def export(
     from tasks.outputs.exports.labels import export_labels
     from tasks.store.store import Store
 
-    run = _choose_labels(Store(store_uri), key)
+    run = choose_labels(Store(store_uri), key)
     export_labels(run, out, form=form, polygons=polygons, min_score=min_score, conventions=conventions)
     click.echo(f"Wrote {redact(out)}")
 
@@ -88,14 +88,12 @@ def export(
 def show(store_uri: str, out: str, key: str | None, kept: "FilterOptions", limit: int | None) -> None:
     """Draw the references, and ground truth next to predictions for every labeled image."""
     from flows.terminal import progress_bars
-    from refseg_core.analysis.label_filter import ScoreThresholds
-    from tasks.outputs.pictures import SCORE_THRESH
     from tasks.outputs.show_labels import show_labels
     from tasks.store.store import Store
-    from tasks.store.thresholds import saved_thresholds
+    from tasks.store.thresholds import shown_thresholds
 
-    run = _choose_labels(Store(store_uri), key)
-    chosen = kept.filter(run, saved_thresholds(run, SCORE_THRESH) or ScoreThresholds(SCORE_THRESH))
+    run = choose_labels(Store(store_uri), key)
+    chosen = kept.filter(run, shown_thresholds(run))
     with progress_bars():
         number = show_labels(store_uri, run.key, out, kept=chosen, limit=limit)
     click.echo(f"Wrote {number} pictures to {redact(out)}; predictions: {chosen.describe()}")

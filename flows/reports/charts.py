@@ -11,12 +11,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from refseg_core.analysis.reference_study import Spread
-from refseg_core.tables import BenchmarkNumbers
+from refseg_core.tables import BenchmarkNumbers, CategoryThresholds, ThresholdCurves
 from tasks.models.profiling.compare_paths import STAGES, Comparison
 from tasks.models.profiling.scaling import Growth
 
 _STYLE: Any = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
 _ASIDE = 1.03
+_MOST_PANELS, _PANELS_A_ROW = 40, 5
 _LEAST_AP = 2.0  # points of an axis: smaller differences shall not look large
 _FEWEST_SHOWN = 0.002  # of a bar: thinner stages would only fill the legend
 
@@ -127,6 +128,45 @@ def draw_pareto(points: Mapping[str, tuple[float, float, Sequence[float]]], kind
         axes.set_xlabel("seconds an image")
         axes.set_ylabel(f"{kind} AP: mean, and of each seed's references")
         figure.savefig(path, dpi=110)
+
+
+def draw_thresholds(proposed: CategoryThresholds, curves: ThresholdCurves, path: Path) -> None:
+    """Draws a panel for each category: precision and recall of labels of a score and above, and the threshold.
+
+    The categories with the most instances come first, and are drawn; those without a curve have none.
+    """
+    order = np.argsort(-proposed.num_instances, kind="stable")
+    shown = [row for row in order.tolist() if (curves.category_id == proposed.category_id[row]).any()][:_MOST_PANELS]
+    with mpl.rc_context(_STYLE):
+        columns = min(_PANELS_A_ROW, max(1, len(shown)))
+        rows = max(1, -(-len(shown) // columns))
+        figure = Figure(figsize=(1 + 2.6 * columns, 0.8 + 2.2 * rows), layout="constrained")
+        panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+        for axes in panels.ravel()[len(shown) :]:
+            axes.set_visible(False)
+        for axes, row in zip(panels.ravel(), shown, strict=False):
+            _draw_threshold(axes, proposed[row : row + 1], curves[curves.category_id == proposed.category_id[row]])
+        for axes in panels.ravel()[max(0, len(shown) - columns) : len(shown)]:  # the lowest of each column
+            axes.tick_params(labelbottom=True)
+            axes.set_xlabel("score and above")
+        if shown:
+            figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
+        figure.savefig(path, dpi=110)
+
+
+def _draw_threshold(axes: Any, proposed: CategoryThresholds, curve: ThresholdCurves) -> None:
+    """Draws one category's panel; `proposed` is its row."""
+    axes.plot(curve.score, curve.precision, label="precision")
+    axes.plot(curve.score, curve.recall, label="recall")
+    if proposed.score_thresh[0] is not None:
+        axes.axvspan(
+            proposed.thresh_low[0], proposed.thresh_high[0], color="gray", alpha=0.2, label="its 95 % interval"
+        )
+        axes.axvline(proposed.score_thresh[0], color="black", linewidth=1, label="proposed threshold")
+    axes.set_title(f"{proposed.category_name[0]} ({proposed.num_instances[0]:,})", fontsize=10)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.02)
+    axes.grid(alpha=0.3)
 
 
 def _unbeaten(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -4,6 +4,7 @@ Of the detections, only the most and the least certain few are ever held.
 """
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
@@ -95,12 +96,12 @@ class PromptShare(NamedTuple):
 class LabelStatistics:
     """Counts of labels, and the few of their rows that are shown.
 
-    `certain_score` is the score from which on an instance counts as certain; `least` holds the lowest scores from
-    there on, since what is below is rarely used. At most `most_failed` failed images are named, and `most_shown`
+    `certain` says which instances [N] count as certain; `least` holds the lowest scores of these, since others are
+    rarely used. At most `most_failed` failed images are named, and `most_shown`
     detections of each category kept at either end. `prompts` counts shards that know how many there were.
     """
 
-    certain_score: float
+    certain: Callable[[Detections], Array]
     most_failed: int
     most_shown: int
     images: Counter[str] = field(default_factory=Counter)
@@ -121,7 +122,7 @@ class LabelStatistics:
 
     def add(self, detections: Detections, labeled: LabeledImages) -> None:
         """Counts a shard; no other shard holds its images."""
-        is_certain = detections.score >= self.certain_score
+        is_certain = self.certain(detections)
         self.images.update(labeled.status.tolist())
         if None not in labeled.num_prompts:
             self.prompts = self.prompts.plus(PromptShare.of(labeled))

@@ -5,7 +5,7 @@ are taken for which: there a detection may take an annotation of any category, w
 in which nothing was found that is there. Not here: the interval of AP (`bootstrap.py`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -40,11 +40,20 @@ class Review:
 
 
 def diagnose(
-    comparison: InstanceComparison, settings: EvaluationSettings, conventions: Conventions, *, is_novel: bool
+    comparison: InstanceComparison,
+    settings: EvaluationSettings,
+    conventions: Conventions,
+    *,
+    is_novel: bool,
+    thresh_of: Callable[[str], float] | None = None,
 ) -> Review:
-    """Returns the protocol's numbers and what explains them; `is_novel`: categories are a benchmark's novel ones."""
+    """Returns the protocol's numbers and what explains them.
+
+    `is_novel`: categories are a benchmark's novel ones. `thresh_of`: the categories' own thresholds, by name.
+    """
     metrics = summarize(comparison)
-    more = [*_novel_rows(metrics), *_more_rows(comparison, settings)] if is_novel else _more_rows(comparison, settings)
+    more = [*(_novel_rows(metrics) if is_novel else ()), *_more_rows(comparison, settings)]
+    more += own_score_rows(comparison, thresh_of) if thresh_of else ()
     iou_type = list(comparison.matches)[-1]
     threshes = settings.sorted_score_threshes
     return Review(
@@ -72,6 +81,32 @@ def _more_rows(comparison: InstanceComparison, settings: EvaluationSettings) -> 
 
 
 NUMBERS = ("precision", "recall", "TP", "FP", "FN")
+OWN = "own"
+"""In names such as `precision@own`: at the threshold of the category itself."""
+
+
+def own_score_rows(comparison: InstanceComparison, thresh_of: Callable[[str], float]) -> Iterator[Row]:
+    """Yields the numbers at each category's own threshold, by its name, of all categories and of each.
+
+    Those of `NUMBERS`, F1, and the threshold as `score_thresh`.
+    """
+    categories = comparison.categories
+    thresh_K = [float(np.float32(thresh_of(str(name)))) for name in categories.name]  # as scores are stored
+    for iou_type, matches in comparison.matches.items():
+        counts = [_outcome_counts(one, thresh) for one, thresh in zip(matches, thresh_K, strict=True)]
+        counts_K3 = np.array(counts).reshape(-1, 3)
+        yield from _own_rows(iou_type, (None, None), counts_K3.sum(axis=0))
+        names = zip(categories.category_id.tolist(), map(str, categories.name), strict=True)
+        for named, of_category in zip(names, counts_K3, strict=True):
+            yield from _own_rows(iou_type, named, of_category)
+            num_instances = int(of_category[0] + of_category[2])
+            yield Row(iou_type, f"score_thresh@{OWN}", *named, num_instances, float(thresh_of(named[1])))
+
+
+def _own_rows(iou_type: str, named: tuple[int | None, str | None], counts: Rows) -> Iterator[Row]:
+    yield from _count_rows(iou_type, OWN, named, counts)
+    right, wrong, missed = counts.tolist()
+    yield Row(iou_type, f"F1@{OWN}", *named, right + missed, _share(2 * right, 2 * right + wrong + missed))
 
 
 def score_rows(
@@ -80,11 +115,11 @@ def score_rows(
     """Yields, for each score, the numbers of all categories, then of each, with names such as `precision@0.5`."""
     for thresh in score_threshes:
         counts_K3 = np.array([_outcome_counts(of_category, thresh) for of_category in matches]).reshape(-1, 3)
-        yield from _count_rows(iou_type, thresh, (None, None), counts_K3.sum(axis=0))
+        yield from _count_rows(iou_type, f"{thresh:g}", (None, None), counts_K3.sum(axis=0))
         for named, counts in zip(
             zip(categories.category_id.tolist(), categories.name, strict=True), counts_K3, strict=True
         ):
-            yield from _count_rows(iou_type, thresh, named, counts)
+            yield from _count_rows(iou_type, f"{thresh:g}", named, counts)
 
 
 def _outcome_counts(matches: CategoryMatches, thresh: float) -> tuple[int, int, int]:
@@ -94,11 +129,11 @@ def _outcome_counts(matches: CategoryMatches, thresh: float) -> tuple[int, int, 
     return right, wrong, len(matches.wanted_image) - right
 
 
-def _count_rows(iou_type: str, thresh: float, named: tuple[int | None, str | None], counts: Rows) -> Iterator[Row]:
+def _count_rows(iou_type: str, thresh: str, named: tuple[int | None, str | None], counts: Rows) -> Iterator[Row]:
     right, wrong, missed = counts.tolist()
     values = (_share(right, right + wrong), _share(right, right + missed), right, wrong, missed)
     for name, value in zip(NUMBERS, values, strict=True):
-        yield Row(iou_type, f"{name}@{thresh:g}", *named, right + missed, float(value))
+        yield Row(iou_type, f"{name}@{thresh}", *named, right + missed, float(value))
 
 
 def _share(part: int, whole: int) -> float:

@@ -3,6 +3,7 @@
 Each protocol of `refseg_core/settings/choices.py` names a function here that puts it together.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from refseg_core.datasets.dataset import Dataset
@@ -10,6 +11,7 @@ from refseg_core.errors import DatasetError
 from refseg_core.evaluation.coco import compare_coco
 from refseg_core.evaluation.diagnostics import Review, diagnose
 from refseg_core.evaluation.lvis import compare_lvis
+from refseg_core.evaluation.matching import CategoryMatches
 from refseg_core.evaluation.semantic import evaluate_semantic
 from refseg_core.evaluation.summary import InstanceComparison, summarize
 from refseg_core.evaluation.voc import with_voc_ap
@@ -88,13 +90,24 @@ def review(
     settings: EvaluationSettings | None = None,
     conventions: Conventions = "corrected",
     is_novel: bool = False,
+    thresh_of: Callable[[str], float] | None = None,
 ) -> Review:
-    """Returns the same with what explains it; `is_novel`: the categories are a benchmark's novel ones."""
+    """Returns the same with what explains it, as `diagnose` says."""
     settings = settings or EvaluationSettings()
     compared = _compare(Compared(truth, detections, settings, conventions))
     if isinstance(compared, Metrics):
         return Review(compared)
-    return diagnose(compared, settings, conventions, is_novel=is_novel)
+    return diagnose(compared, settings, conventions, is_novel=is_novel, thresh_of=thresh_of)
+
+
+def match_instances(truth: Dataset, detections: Detections, conventions: Conventions) -> list[CategoryMatches]:
+    """Returns what became of the detections of each category, by ascending id: of masks where there are any.
+
+    Compared as LVIS does where the ground truth has its federated labels, else as COCO does.
+    """
+    given = Compared(truth, detections, EvaluationSettings(), conventions)
+    comparison = by_coco(given) if truth.federated_labels is None else by_lvis(given)
+    return list(comparison.matches.values())[-1]
 
 
 def _compare(given: Compared) -> InstanceComparison | Metrics:

@@ -8,11 +8,12 @@ import numpy.typing as npt
 
 from refseg_core.errors import listed
 from refseg_core.evaluation.curves import NO_VALUE
-from refseg_core.evaluation.diagnostics import INTERVAL, NUMBERS, Review
+from refseg_core.evaluation.diagnostics import INTERVAL, NUMBERS, OWN, Review
 from refseg_core.tables import Confusion, Metrics
 
 _COLLAPSED_BELOW = 0.01  # AP, or IoU of pixels
 _CONFUSIONS_SHOWN = 10
+_OWN_NUMBERS = ("score_thresh", "precision", "recall", "F1")
 
 TextRows = list[tuple[str, ...]]
 
@@ -31,7 +32,8 @@ def metrics_table(metrics: Metrics) -> TextRows:
 def category_table(metrics: Metrics) -> TextRows:
     """Returns the numbers of each category: name, instances, then one column per IoU type and metric.
 
-    Of those at a score, only precision and recall of the last IoU type at the middle score.
+    Of those at a score, only some of the last IoU type: the categories' own thresholds with precision, recall and F1
+    there; without such thresholds precision and recall at the middle score.
     """
     of_category = metrics[~_is_overall(metrics) & (~_is_at_score(metrics) | _is_typical(metrics))]
     columns = [f"{kind} {name}" for kind, name in zip(of_category.iou_type, of_category.metric, strict=True)]
@@ -139,9 +141,13 @@ def _is_at_score(metrics: Metrics) -> npt.NDArray[np.bool_]:
 
 
 def _is_typical(metrics: Metrics) -> npt.NDArray[np.bool_]:
-    """Returns whether they are precision or recall of the last IoU type at the middle score."""
-    scores = sorted({name.partition("@")[2] for name in metrics.metric if "@" in name}, key=float)
-    names = [f"{name}@{scores[len(scores) // 2]}" for name in NUMBERS[:2]] if scores else []
+    """Returns whether they are numbers of the last IoU type at the categories' own thresholds, else at the middle."""
+    scores = {name.partition("@")[2] for name in metrics.metric if "@" in name}
+    if OWN in scores:
+        names = [f"{name}@{OWN}" for name in _OWN_NUMBERS]
+    else:
+        ordered = sorted(scores, key=float)
+        names = [f"{name}@{ordered[len(ordered) // 2]}" for name in NUMBERS[:2]] if ordered else []
     is_last: npt.NDArray[np.bool_] = metrics.iou_type == metrics.iou_type[-1:]
     return np.isin(metrics.metric.astype(str), names) & is_last
 

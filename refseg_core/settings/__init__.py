@@ -254,6 +254,12 @@ class EvaluationSettings(Settings):
         description="Scores at which precision, recall and confusions are reported, at an IoU of 0.5.",
     )
 
+    exclude_references: bool = Field(
+        False,
+        description="Whether images that references lie in are left out of the evaluation: of these, labels are better "
+        "than of others. They are named in any case.",
+    )
+
     @property
     def sorted_score_threshes(self) -> list[float]:
         """The scores, ascending, each once; to four decimals, as metrics are named by them."""

@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 import numpy as np
 import numpy.typing as npt
 
+from refseg_core.analysis.label_filter import LabelFilter
 from refseg_core.errors import ConfigurationError, ImageError, RefsegError
 from refseg_core.masks.rle import Rle
 from refseg_core.tables import Annotations, Categories, Detections, Images, Prototypes, References
@@ -14,10 +15,9 @@ from tasks.datasets.image_reader import read_image
 from tasks.datasets.reference_images import ReferenceFolder
 from tasks.storage.folder import Folder
 from tasks.storage.uris import redact
-from tasks.store.lineage import reference_dataset, references_of
+from tasks.store.lineage import labeled_categories, reference_dataset, references_of
 from tasks.store.store import Artifact, Store
 
-SCORE_THRESH = 0.5
 MAX_PIXELS = 400_000_000
 _LONGEST_NAME = 255  # bytes, on most file systems
 
@@ -48,13 +48,15 @@ class Palette:
 class LabelPictures:
     """Writes a picture of each labeled image while it is in memory."""
 
-    def __init__(self, store: Store, prototypes: Artifact, pictures_uri: str) -> None:
+    def __init__(self, store: Store, prototypes: Artifact, pictures_uri: str, kept: LabelFilter) -> None:
         self._folder = Folder(pictures_uri)
         self._palette = Palette(store, prototypes)
+        self._kept = kept
+        self._categories = labeled_categories(store, prototypes)
 
     def write(self, file_name: str, image: Picture, detections: Detections) -> None:
-        """Draws the detections above the usual score threshold. `image`: uint8 RGB [H, W, 3]."""
-        picture = draw_detections(image, detections[detections.score >= SCORE_THRESH], self._palette)
+        """Draws the detections that are kept. `image`: uint8 RGB [H, W, 3]."""
+        picture = draw_detections(image, self._kept.apply(detections, self._categories), self._palette)
         self._folder.replace(picture_name(file_name), to_jpeg(picture))
 
 

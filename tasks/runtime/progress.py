@@ -16,6 +16,7 @@ class ProgressStep(StrEnum):
     DRAW_PICTURES = "draw pictures"
     READ_STATUS = "look at shards"
     VERIFY = "verify"
+    PROPOSE_THRESHOLDS = "propose thresholds"
     REMOVE = "remove"
     STUDY = "study"
     BENCHMARK = "benchmark"

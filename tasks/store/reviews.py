@@ -20,10 +20,10 @@ import numpy as np
 
 from refseg_core.analysis.decisions import DecidedInstances, in_categories, of_aspect, standing
 from refseg_core.errors import StoreError
-from refseg_core.tables import Categories, Decisions, Detections, Images, LabeledImages, Prototypes
+from refseg_core.tables import Decisions, Detections, Images, LabeledImages
 from tasks.storage.uris import redact
 from tasks.store.label_store import Labels, StoredLabels
-from tasks.store.lineage import reference_dataset
+from tasks.store.lineage import labeled_categories
 from tasks.store.parquet import table_from_parquet, table_to_parquet
 from tasks.store.steps import REVIEW
 from tasks.store.store import Recipe, Store, made_by
@@ -125,15 +125,7 @@ def decisions_hash(run: StoredLabels) -> str | None:
 def decisions_on(run: StoredLabels) -> Decisions:
     """Returns all decisions on the images of labels, in the categories of these."""
     decisions = StoredReview.of_labels(run).read()
-    return in_categories(decisions, labeled_categories(run)) if len(decisions) else decisions
-
-
-def labeled_categories(run: StoredLabels) -> Categories:
-    """Returns the categories that were labeled."""
-    store = run.store
-    prototypes = store.named(run.recipe_or_error()["inputs"]["prototypes"])
-    categories = store.load(reference_dataset(store, prototypes), Categories)
-    return categories[np.isin(categories.category_id, store.load(prototypes, Prototypes).category_id)]
+    return in_categories(decisions, labeled_categories(run.store, run.prototypes())) if len(decisions) else decisions
 
 
 def _recipe(of_labels: Mapping[str, Any]) -> Recipe:

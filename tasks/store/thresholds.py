@@ -1,10 +1,11 @@
 """What is kept of labels, as options say it: by the thresholds that were saved last for them, of a file, or of a text.
 
-Not here: proposing thresholds (`tasks/propose_thresholds.py`), and keeping labels by them
+Not here: proposing thresholds (`tasks/outputs/propose_thresholds.py`), and keeping labels by them
 (`refseg_core/analysis/label_filter.py`).
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -19,12 +20,16 @@ from refseg_core.errors import ConfigurationError
 from refseg_core.tables import CategoryThresholds
 from tasks.storage.objects import read_uri
 from tasks.storage.uris import redact
-from tasks.store.label_store import StoredLabels
 from tasks.store.lineage import labeled_categories
 from tasks.store.steps import PROPOSE_THRESHOLDS
 from tasks.store.store import Artifact
 
+if TYPE_CHECKING:
+    from tasks.store.label_store import StoredLabels
+
 AUTO = "auto"
+SCORE_THRESH = 0.5
+"""From which score on labels are shown where nothing says another."""
 _FILE_SUFFIXES = (".json", ".yaml", ".yml")
 
 
@@ -37,7 +42,12 @@ class FilterOptions:
     min_area: str | None = None
     max_area: str | None = None
 
-    def filter(self, run: StoredLabels, default: ScoreThresholds) -> LabelFilter:
+    @property
+    def is_given(self) -> bool:
+        """Whether there is any."""
+        return self != FilterOptions()
+
+    def filter(self, run: "StoredLabels", default: ScoreThresholds) -> LabelFilter:
         """Returns the filter for labels; `default`: the thresholds where none were given. Raises ConfigurationError."""
         chosen = LabelFilter(
             default if self.thresholds is None else read_thresholds(run, self.thresholds, default.others),
@@ -49,7 +59,19 @@ class FilterOptions:
         return chosen
 
 
-def saved_thresholds(run: StoredLabels, others: float) -> ScoreThresholds | None:
+def evaluated_filter(run: "StoredLabels", options: FilterOptions | None) -> LabelFilter | None:
+    """Returns what is evaluated: by the options, with saved thresholds; None where there is neither."""
+    if options is None and last_proposal(run) is None:
+        return None
+    return (options or FilterOptions()).filter(run, shown_thresholds(run))
+
+
+def shown_thresholds(run: "StoredLabels") -> ScoreThresholds:
+    """Returns the thresholds by which labels are shown: those that were saved for them, else 0.5."""
+    return saved_thresholds(run, SCORE_THRESH) or ScoreThresholds(SCORE_THRESH)
+
+
+def saved_thresholds(run: "StoredLabels", others: float) -> ScoreThresholds | None:
     """Returns the thresholds that were saved last for labels, or None; `others`: of categories without a proposal."""
     artifact = last_proposal(run)
     if artifact is None:
@@ -60,7 +82,7 @@ def saved_thresholds(run: StoredLabels, others: float) -> ScoreThresholds | None
     return ScoreThresholds(others, by_name, f"saved in {artifact.name}")
 
 
-def last_proposal(run: StoredLabels) -> Artifact | None:
+def last_proposal(run: "StoredLabels") -> Artifact | None:
     """Returns the thresholds that were saved last for labels, or None where there are none."""
     made = [one for one in run.store.manifests(PROPOSE_THRESHOLDS.folder) if one["inputs"].get("labels") == run.root]
     if not made:
@@ -69,7 +91,7 @@ def last_proposal(run: StoredLabels) -> Artifact | None:
     return run.store.named(f"{PROPOSE_THRESHOLDS.folder}/{last['key']}")
 
 
-def read_thresholds(run: StoredLabels, text: str, others: float) -> ScoreThresholds:
+def read_thresholds(run: "StoredLabels", text: str, others: float) -> ScoreThresholds:
     """Returns the thresholds of a text: 'auto', a json or YAML file of names and scores, a score, or names with scores.
 
     `others`: the threshold of categories for which the text gives none. Raises ConfigurationError.

@@ -8,7 +8,8 @@ from refseg_core.tables import Categories, Detections, Images, LabeledImages
 from tasks.outputs.exports.formats import EXPORT_FORMATS
 from tasks.storage.objects import write_uri
 from tasks.store.label_store import StoredLabels
-from tasks.store.reviews import labeled_categories, read_reviewed
+from tasks.store.lineage import labeled_categories
+from tasks.store.reviews import read_reviewed
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class ExportedLabels:
 
     def categories(self) -> Categories:
         """Reads the categories that were labeled."""
-        return labeled_categories(self.run)
+        return labeled_categories(self.run.store, self.run.prototypes())
 
 
 def export_labels(

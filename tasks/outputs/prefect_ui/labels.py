@@ -5,15 +5,17 @@ Everything is read once, shard by shard: of each its two parts, and two small re
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from uuid import UUID
 
 import numpy as np
 
+from refseg_core.analysis.label_filter import LabelFilter
 from refseg_core.analysis.label_statistics import LabelStatistics
 from refseg_core.tables import Detections, Images
 from refseg_core.visualization import Picture, instance_panel
 from tasks.datasets.image_reader import read_images
-from tasks.outputs.pictures import MAX_PIXELS, SCORE_THRESH, Palette
+from tasks.outputs.pictures import MAX_PIXELS, Palette
 from tasks.outputs.prefect_ui.keys import artifact_name
 from tasks.outputs.prefect_ui.publishing import PANEL_SIDE, publish_sheet, publish_table, publish_text, publishing_task
 from tasks.outputs.prefect_ui.rows import ShardRow, category_rows, failed_rows, shard_rows
@@ -21,8 +23,10 @@ from tasks.outputs.prefect_ui.summary import LabelSummary, headline, summary_tex
 from tasks.storage.folder import Folder
 from tasks.storage.uris import redact
 from tasks.store.label_store import StoredLabels
+from tasks.store.lineage import labeled_categories
 from tasks.store.shard_plans import LabelPlan, Wanted
 from tasks.store.store import Store
+from tasks.store.thresholds import shown_thresholds
 
 _MOST_SHOWN = 12  # instances on a sheet
 _MOST_FAILED = 500
@@ -31,13 +35,14 @@ _MOST_CATEGORIES = 2000
 
 @dataclass(frozen=True)
 class _Labels:
-    """The labels that are shown, as they were found."""
+    """The labels that are shown, as they were found; `shown` says which of them pictures show."""
 
     run: StoredLabels
     images: Images
     palette: Palette
     shards: list[ShardRow]
     statistics: LabelStatistics
+    shown: str
 
 
 @publishing_task("publish labels")
@@ -59,14 +64,17 @@ def publish_labels(store_uri: str, plan: LabelPlan, errors: Mapping[str, str] | 
 def _look(store: Store, plan: LabelPlan, errors: Mapping[str, str]) -> _Labels:
     run = StoredLabels(store, plan.key)
     images = store.load(plan.dataset, Images)
-    statistics = LabelStatistics(SCORE_THRESH, most_failed=_MOST_FAILED, most_shown=_MOST_SHOWN)
+    shown, categories = LabelFilter(shown_thresholds(run)), labeled_categories(store, run.prototypes())
+    statistics = LabelStatistics(
+        partial(shown.keep, categories=categories), most_failed=_MOST_FAILED, most_shown=_MOST_SHOWN
+    )
     for detections, labeled in run.read(images):
         statistics.add(detections, labeled)
     shards = [
         ShardRow(shard.name, len(shard), manifest, None if manifest else errors.get(shard.name))
         for shard, _, manifest in run.shards_with_manifests(Wanted(images))
     ]
-    return _Labels(run, images, Palette(store, run.prototypes()), shards, statistics)
+    return _Labels(run, images, Palette(store, run.prototypes()), shards, statistics, shown.thresholds.in_short)
 
 
 def _summary(store_uri: str, plan: LabelPlan, labels: _Labels, pages: Mapping[str, str]) -> LabelSummary:
@@ -97,7 +105,7 @@ def _publish_tables(name: str, labels: _Labels) -> dict[str, UUID]:
         ),
         "categories": publish_table(
             f"{name}-categories",
-            category_rows(labels.palette.name_of, statistics.categories, statistics.certain_score),
+            category_rows(labels.palette.name_of, statistics.categories, labels.shown),
             f"{statistics.num_instances:,} instances by category, the most frequent first.",
             most_rows=_MOST_CATEGORIES,
         ),
@@ -124,9 +132,9 @@ def _publish_sheets(name: str, labels: _Labels) -> dict[str, UUID]:
         "least certain": publish_sheet(
             f"{name}-uncertain",
             _panels(labels, least),
-            f"{len(least)} of the lowest scores from {statistics.certain_score:g} on",
-            f"The lowest scores of the {num_certain:,} instances with {statistics.certain_score:g} or more, which are "
-            "those that pictures show. Where these are wrong, a higher threshold helps.",
+            f"{len(least)} of the lowest scores, {labels.shown}",
+            f"The lowest scores of the {num_certain:,} instances that pictures show, {labels.shown}. "
+            "Where these are wrong, a higher threshold helps.",
         ),
     }
 

@@ -37,10 +37,8 @@ def shard_rows(shards: Sequence[ShardRow]) -> list[Row]:
     return [_shard_row(shard) for shard in (*open_ones, *labeled)]
 
 
-def category_rows(
-    names: Mapping[int, str], statistics: Mapping[int, CategoryStatistics], certain_score: float
-) -> list[Row]:
-    """Returns every category with what was found of it, the most frequent first."""
+def category_rows(names: Mapping[int, str], statistics: Mapping[int, CategoryStatistics], shown: str) -> list[Row]:
+    """Returns every category with what was found of it, the most frequent first; `shown` says what pictures show."""
     found = [(statistics.get(category_id, CategoryStatistics()), category_id) for category_id in names]
     found.sort(key=lambda row: (-row[0].num_instances, row[1]))
     return [
@@ -48,7 +46,7 @@ def category_rows(
             "category": _short(names[category_id]),
             "id": category_id,
             "instances": statistics.num_instances,
-            f"score ≥ {certain_score:g}": statistics.num_certain,
+            shown: statistics.num_certain,
             "images": statistics.num_images,
             "mean score": None if statistics.mean_score is None else round(statistics.mean_score, 3),
         }

@@ -37,6 +37,7 @@ COMMANDS = [
     ("status",),
     ("verify",),
     ("gc",),
+    ("thresholds",),
     ("demo",),
     ("completion",),
     ("weights",),

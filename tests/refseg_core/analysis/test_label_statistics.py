@@ -59,7 +59,7 @@ def test_extremes_hold_a_bounded_number_of_any_stream() -> None:
 
 
 def _statistics() -> LabelStatistics:
-    return LabelStatistics(0.5, most_failed=2, most_shown=3)
+    return LabelStatistics(lambda labels: labels.score >= 0.5, most_failed=2, most_shown=3)
 
 
 def test_a_tally_counts_instances_images_and_scores_of_each_category() -> None:

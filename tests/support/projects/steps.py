@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from refseg_core.analysis.label_filter import LabelFilter
 from refseg_core.settings import Conventions, EvaluationSettings, SamplingSettings
 from refseg_core.tables import Detections, LabeledImages
 from tasks.evaluate import evaluate
@@ -109,6 +110,7 @@ class Steps:
         settings: EvaluationSettings | None = None,
         *,
         is_novel: bool = False,
+        kept: LabelFilter | None = None,
     ) -> Artifact:
         return evaluate.fn(
             self.store,
@@ -118,6 +120,7 @@ class Steps:
             settings=settings or EvaluationSettings(),
             conventions=conventions,
             is_novel=is_novel,
+            kept=kept,
         )
 
     def manifest(self, artifact: Artifact) -> dict[str, Any]:

@@ -132,9 +132,10 @@ class TestTables:
 
     def test_categories_come_by_frequency_and_those_without_instances_too(self) -> None:
         statistics = {1: CategoryStatistics(2, 1, 1, 1.0), 2: CategoryStatistics(5, 4, 3, 2.5)}
-        rows = category_rows({1: "bar", 2: "box", 3: "bee"}, statistics, 0.5)
+        rows = category_rows({1: "bar", 2: "box", 3: "bee"}, statistics, "score at least 0.5")
         assert [row["category"] for row in rows] == ["box", "bar", "bee"]
         assert [row["instances"] for row in rows] == [5, 2, 0]
+        assert [row["score at least 0.5"] for row in rows] == [3, 1, 0]
         assert [row["mean score"] for row in rows] == [0.5, 0.5, None]
 
     def test_reasons_are_cut_where_they_are_endless(self) -> None:
@@ -155,7 +156,7 @@ class TestTables:
 class TestSummary:
     @staticmethod
     def summary(**changes: object) -> LabelSummary:
-        statistics = LabelStatistics(0.5, most_failed=1, most_shown=1)
+        statistics = LabelStatistics(lambda labels: labels.score >= 0.5, most_failed=1, most_shown=1)
         statistics.images = Counter(ok=900, empty=90, unreadable=10)
         statistics.categories = {1: CategoryStatistics(num_instances=1234)}
         known: dict[str, object] = {
