@@ -15,6 +15,7 @@ from flows.cli.bench import bench
 from flows.cli.bench_accuracy import accuracy
 from flows.cli.benchmark import benchmark
 from flows.cli.filter_options import filter_options
+from flows.cli.review import review
 from flows.cli.service import service
 from flows.cli.store import STORE_COMMANDS
 from flows.cli.thresholds import thresholds
@@ -261,5 +262,5 @@ def completion(shell: str) -> None:
 
 
 bench.add_command(accuracy)
-for command in (*STORE_COMMANDS, bench, benchmark, service, thresholds):
+for command in (*STORE_COMMANDS, bench, benchmark, review, service, thresholds):
     main.add_command(command)

@@ -173,11 +173,11 @@ def _is_decided(detections: Detections, decisions: Decisions) -> Array:
     lost = decisions[~np.isin(decisions.instance_id, known)]
     open_rows = np.flatnonzero(~is_decided)
     if len(lost) and len(open_rows):
-        is_decided[open_rows] = _speaks_of(lost, detections[open_rows]).any(axis=0)
+        is_decided[open_rows] = speaks_of(lost, detections[open_rows]).any(axis=0)
     return is_decided
 
 
-def _speaks_of(decisions: Decisions, detections: Detections) -> Array:
+def speaks_of(decisions: Decisions, detections: Detections) -> Array:
     """Returns whether each of D decisions speaks of each of N detections, boolean [D, N], by masks and categories."""
     new = [shown if new is None else new for shown, new in zip(decisions.mask_rle, decisions.new_mask_rle, strict=True)]
     masks = list(detections.mask_rle)

@@ -181,6 +181,15 @@ def _box_overlaps(first: Floats, second: Floats) -> tuple[Floats, Floats]:
     return shared / np.maximum(union, 1e-9), shared / np.maximum(of_first, 1e-9)[:, None]
 
 
+def same_place(
+    box_xyxy: Floats, category: Integers, other_xyxy: Floats, other_category: Integers
+) -> npt.NDArray[np.bool_]:
+    """Returns whether instances [N] and others [M] are of one category on one place, boolean [N, M]."""
+    iou, _ = _box_overlaps(box_xyxy, other_xyxy)
+    is_same: npt.NDArray[np.bool_] = (iou >= _SAME_PLACE) & (category[:, None] == other_category[None])
+    return is_same
+
+
 def _oddness_of_size(instances: Instances) -> Floats:
     """Returns 0 for sizes within those of the references, 1 for four times as large or small, in between by ratio."""
     side = np.log2(np.sqrt(np.maximum(instances.area, 1)))

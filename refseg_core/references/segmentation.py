@@ -67,17 +67,41 @@ def segment_points(
     Returns its boolean mask [H, W] and predicted IoU. Raises UnusableReferenceError where a point lies outside of the
     image or the segmenter finds nothing.
     """
-    height, width = image_HW3.shape[:2]
-    check_points(points_K2, height, width)
-    embedding, scale = _embed(segmenter, image_HW3)
-    prompts = torch.from_numpy((points_K2 * scale).astype(np.float32)).to(segmenter.device)
-    logits_GG, predicted_iou = segmenter.decode_clicks(embedding, prompts)
-    (mask_HW,) = _upsampled(logits_GG[None], height, width)
-    if not mask_HW.any():
-        raise UnusableReferenceError(
-            f"The segmenter finds nothing at the points {points_K2.tolist()}. Give others, or a box or mask."
-        )
-    return mask_HW, float(predicted_iou)
+    check_points(points_K2, *image_HW3.shape[:2])
+    return PromptedImage(segmenter, image_HW3).at_points(points_K2)
+
+
+class PromptedImage:
+    """An image that is embedded once, and that masks are then asked of one after the other."""
+
+    @torch.inference_mode()
+    def __init__(self, segmenter: Segmenter, image_HW3: npt.NDArray[np.uint8]) -> None:
+        self._segmenter, self._size = segmenter, image_HW3.shape[:2]
+        self._embedding, self._scale = _embed(segmenter, image_HW3)
+
+    @torch.inference_mode()
+    def at_points(self, points_K2: npt.NDArray[np.float64]) -> tuple[Masks, float]:
+        """Segments the one instance that all points lie on, as `segment_points` does."""
+        check_points(points_K2, *self._size)
+        prompts = torch.from_numpy((points_K2 * self._scale).astype(np.float32)).to(self._segmenter.device)
+        logits_GG, predicted_iou = self._segmenter.decode_clicks(self._embedding, prompts)
+        (mask_HW,) = _upsampled(logits_GG[None], *self._size)
+        if not mask_HW.any():
+            raise UnusableReferenceError(
+                f"The segmenter finds nothing at the points {points_K2.tolist()}. Give others, or a box or mask."
+            )
+        return mask_HW, float(predicted_iou)
+
+    @torch.inference_mode()
+    def in_box(self, box_xyxy: npt.NDArray[np.float64]) -> tuple[Masks, float]:
+        """Segments what a box [4] holds; where nothing is found the mask is the box, with predicted IoU 0."""
+        check_box(box_xyxy, *self._size)
+        prompts = torch.from_numpy((box_xyxy * np.tile(self._scale, 2)).astype(np.float32)[None])
+        logits_1GG, predicted_iou_1 = self._segmenter.decode_boxes(self._embedding, prompts.to(self._segmenter.device))
+        (mask_HW,) = _upsampled(logits_1GG, *self._size)
+        if not mask_HW.any():
+            return _filled_box(box_xyxy, *self._size), 0.0
+        return mask_HW, float(predicted_iou_1[0])
 
 
 def _embed(segmenter: Segmenter, image_HW3: npt.NDArray[np.uint8]) -> tuple[ImageEmbedding, npt.NDArray[np.float64]]:

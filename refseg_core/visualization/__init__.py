@@ -11,7 +11,7 @@ from refseg_core.visualization.contact_sheet import contact_sheet
 from refseg_core.visualization.drawing import Picture
 from refseg_core.visualization.encoding import to_jpeg, to_png, to_small_jpeg
 from refseg_core.visualization.palette import category_colors
-from refseg_core.visualization.panels import instance_panel, reference_panel, side_by_side
+from refseg_core.visualization.panels import instance_panel, reference_panel, side_by_side, surroundings
 
 __all__ = [
     "Picture",
@@ -21,6 +21,7 @@ __all__ = [
     "instance_panel",
     "reference_panel",
     "side_by_side",
+    "surroundings",
     "to_jpeg",
     "to_png",
     "to_small_jpeg",

@@ -80,7 +80,7 @@ def instance_panel(
     """
     if mask is not None and mask.size != image.shape[:2]:
         raise ValueError(f"the mask must have the image's size {list(image.shape[:2])}, got {list(mask.size)}")
-    left, top, right, bottom = _surroundings(np.asarray(box_xyxy, dtype=np.float64), image.shape)
+    left, top, right, bottom = surroundings(np.asarray(box_xyxy, dtype=np.float64), image.shape)
     crop = image[top:bottom, left:right]
     scale = side / max(crop.shape[:2])
     size = (max(1, round(crop.shape[0] * scale)), max(1, round(crop.shape[1] * scale)))
@@ -95,7 +95,7 @@ def instance_panel(
     return _captioned(canvas, side, name, details)
 
 
-def _surroundings(box_xyxy: Boxes, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+def surroundings(box_xyxy: Boxes, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
     """Returns the square around a box, moved into the image and cut where the image is smaller: xyxy, whole pixels."""
     wanted = max(_LEAST_CROP, (box_xyxy[2:] - box_xyxy[:2]).max() * (1 + 2 * _CONTEXT))
     edges = []

@@ -15,6 +15,7 @@ class ProgressStep(StrEnum):
     LABEL = "label"
     DRAW_PICTURES = "draw pictures"
     READ_STATUS = "look at shards"
+    READ_LABELS = "read labels"
     VERIFY = "verify"
     PROPOSE_THRESHOLDS = "propose thresholds"
     REMOVE = "remove"

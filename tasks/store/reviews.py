@@ -78,12 +78,18 @@ class StoredReview:
 
     def read(self) -> Decisions:
         """Returns every row that there is now, by time; only parts that are new since the last call are fetched."""
-        names = self.part_names()
-        new = [name for name in names if name not in self._parts]
-        for name, data in zip(new, self.store.folder.read_many(f"{self.root}/decisions/{n}" for n in new), strict=True):
-            if data is not None:  # else it was removed after the listing
-                self._parts[name] = self._decoded(name, data)
-        return Decisions.concatenate([self._parts[name] for name in names if name in self._parts])
+        self.read_new()
+        return Decisions.concatenate([self._parts[name] for name in sorted(self._parts)])
+
+    def read_new(self) -> Decisions:
+        """Returns the rows of parts that others have added since the last call, by time."""
+        new = [name for name in self.part_names() if name not in self._parts]
+        found = self.store.folder.read_many(f"{self.root}/decisions/{name}" for name in new)
+        read = [
+            (name, self._decoded(name, data)) for name, data in zip(new, found, strict=True) if data is not None
+        ]  # what is absent was removed after the listing
+        self._parts.update(read)
+        return Decisions.concatenate([part for _, part in read])
 
     def _decoded(self, name: str, data: bytes) -> Decisions:
         place = redact(self.store.folder.join(f"{self.root}/decisions/{name}"))

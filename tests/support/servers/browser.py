@@ -21,6 +21,7 @@ from websockets.sync.client import ClientConnection, connect
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 _START_SECONDS, _ANSWER_SECONDS, _PATIENCE_SECONDS = 60, 60, 60
 _POLL_SECONDS = 0.2
+_KEY_CODES = {"Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowRight": 39, "ArrowDown": 40}
 
 
 def find_browser() -> str | None:
@@ -83,6 +84,25 @@ class Page:
             place, before = self.wait_for(find), place
         for kind in ("mousePressed", "mouseReleased"):
             self._command("Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], button="left", clickCount=1)
+
+    def press(self, key: str) -> None:
+        """Presses and releases a key: a character, or a name such as Enter, Escape or ArrowDown."""
+        text = {"Enter": "\r"}.get(key, key if len(key) == 1 else "")
+        code = _KEY_CODES.get(key, ord(key.upper()) if len(key) == 1 else 0)
+        pressed = {"key": key, "windowsVirtualKeyCode": code, "text": text}
+        self._command("Input.dispatchKeyEvent", type="keyDown", **{name: one for name, one in pressed.items() if one})
+        self._command("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=code)
+
+    def type(self, text: str) -> None:
+        """Types into what has the focus."""
+        self._command("Input.insertText", text=text)
+
+    def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        """Presses at one place of the window, moves to another and releases; a click where they are equal."""
+        middle = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2)
+        steps = [("mousePressed", start), ("mouseMoved", middle), ("mouseMoved", end), ("mouseReleased", end)]
+        for kind, (x, y) in steps:
+            self._command("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=1)
 
     def picture(self, file: Path, *, quality: int = 80) -> Path:
         """Writes what the window shows as a JPEG."""

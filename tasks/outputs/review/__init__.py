@@ -1,0 +1,4 @@
+"""What the review page shows of a store: which instances there are, in which order, and pictures of them.
+
+Not here: the page and its server (`flows/review/`), and decisions in the store (`tasks/store/reviews.py`).
+"""
