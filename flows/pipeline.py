@@ -16,6 +16,7 @@ from flows.errors import ShardsFailedError
 from flows.execution.cancellation import cancel_below, stopping_when_cancelled
 from flows.execution.engines import build_bank_with_workers, label_with
 from flows.oddities import report_oddities
+from tasks.datasets.reference_edits import edit_references
 from tasks.evaluate import evaluate
 from tasks.fill_memory_bank import fill_memory_bank
 from tasks.index_dataset import index_dataset
@@ -118,6 +119,7 @@ def make_prototypes(config: RunConfig, store: Store) -> Artifact:
         config.references.annotation_ids,
         conventions=config.conventions,
     )
+    dataset, references = edit_references(store, config.references.source, dataset, references)
     references = _call(segment_references, store)(
         store,
         dataset=dataset,

@@ -81,8 +81,8 @@ def accuracy(
 
 def _configs(config: RunConfig, seeds: Sequence[int], shots: int) -> list[RunConfig]:
     """Returns a run for each set of references: one for each seed, or the run itself where it names its references."""
-    from flows.study import check_has_truth, plan_study
     from flows.terminal import messages
+    from flows.trials.study import check_has_truth, plan_study
 
     check_has_truth(config)
     if config.references.are_sampled:

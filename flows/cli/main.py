@@ -3,17 +3,17 @@
 Commands import heavy modules when they run, so that `refseg --help` stays quick.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import yaml
 from click.shell_completion import get_completion_class
 
+from flows.cli.bank import bank
 from flows.cli.bench import bench
 from flows.cli.bench_accuracy import accuracy
 from flows.cli.benchmark import benchmark
+from flows.cli.config_options import config_flags, load_with_flags
 from flows.cli.filter_options import filter_options
 from flows.cli.review import review
 from flows.cli.service import service
@@ -21,18 +21,16 @@ from flows.cli.store import STORE_COMMANDS
 from flows.cli.thresholds import thresholds
 from flows.config.flag_values import parse_numbers
 from flows.config.loading import load_config
-from flows.config.run_config import Key, RunConfig, keys
 from flows.config.template import template
 from flows.errors import RunFailedError
 from flows.run import checked_session, execute, set_prefect_defaults
-from refseg_core.errors import ConfigurationError, RefsegError
+from refseg_core.errors import RefsegError
 from tasks.storage.retry import is_transient_error, reason
 
 if TYPE_CHECKING:
     from tasks.store.thresholds import FilterOptions
 
 _USER_ERROR, _FAILURE = 2, 1
-_SHORT = {"batches.max_memory": ("--max-memory",), "labeling.path": ("--path",), "targets.limit": ("--limit",)}
 _KEPT = "This may be temporary; finished work is kept, and the same command resumes."
 
 
@@ -67,37 +65,6 @@ def main() -> None:
     """
 
 
-def _config_flags(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds the argument of the configuration file and a flag for each of its keys."""
-    for key in reversed(list(keys())):
-        names = [f"--{key.name}", *_SHORT.get(key.name, ())]
-        command = click.option(*names, key.name.replace(".", "__"), metavar="VALUE", help=key.field.description)(
-            command
-        )
-    return click.argument("config_file", metavar="CONFIG.yaml", type=click.Path(dir_okay=False))(command)
-
-
-def _load(config_file: str, flags: dict[str, str | None]) -> RunConfig:
-    given = {
-        key.name: _parse_flag(key, value) for key in keys() if (value := flags[key.name.replace(".", "__")]) is not None
-    }
-    return load_config(config_file, given)
-
-
-def _parse_flag(key: Key, value: str) -> Any:
-    if value == "null":
-        return None
-    if key.is_list and not value.startswith("["):
-        return [part.strip() for part in value.split(",")]
-    if key.is_text:
-        return value
-    try:
-        # Lists hold names and ids, which stay text, whatever YAML would convert them to.
-        return yaml.load(value, yaml.BaseLoader) if key.is_list else yaml.safe_load(value)  # noqa: S506
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"--{key.name}: {value!r} cannot be read: {str(error).splitlines()[0]}.") from error
-
-
 @main.command()
 @click.argument("file", default="run.yaml", type=click.Path(dir_okay=False))
 @click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
@@ -115,17 +82,17 @@ def init(file: str, force: bool) -> None:
 
 
 @main.command()
-@_config_flags
+@config_flags
 def run(config_file: str, **flags: str | None) -> None:
     """Run the whole pipeline from one configuration file; flags override its keys.
 
     Finished work is found in the store and not repeated, so the same command resumes a run.
     """
-    execute(_load(config_file, flags))
+    execute(load_with_flags(config_file, flags))
 
 
 @main.command()
-@_config_flags
+@config_flags
 def index(config_file: str, **flags: str | None) -> None:
     """Index references and targets, and show their counts, sizes, oddities and a picture."""
     from flows.oddities import wanted_shots
@@ -133,7 +100,7 @@ def index(config_file: str, **flags: str | None) -> None:
     from tasks.index_dataset import index_dataset
     from tasks.store.store import Store
 
-    config = _load(config_file, flags)
+    config = load_with_flags(config_file, flags)
     for title, source, num_shots in (
         ("References", config.references.source, wanted_shots(config)),
         ("Targets", config.targets.source, None),
@@ -143,22 +110,10 @@ def index(config_file: str, **flags: str | None) -> None:
 
 
 @main.command()
-@_config_flags
-def bank(config_file: str, **flags: str | None) -> None:
-    """Sample, segment and encode the references into prototypes."""
-    config = _load(config_file, flags)
-    with checked_session(config):
-        from flows.pipeline import make_bank
-
-        prototypes = make_bank(config)
-    click.echo(f"{prototypes.num_rows['prototypes']} prototypes in {config.store}/{prototypes.name}")
-
-
-@main.command()
-@_config_flags
+@config_flags
 def label(config_file: str, **flags: str | None) -> None:
     """Label the images that are not labeled yet; build the bank first if it is missing."""
-    config = _load(config_file, flags)
+    config = load_with_flags(config_file, flags)
     with checked_session(config):
         from flows.pipeline import label_targets, make_bank
 
@@ -170,13 +125,13 @@ def label(config_file: str, **flags: str | None) -> None:
 
 @main.command()
 @filter_options("those that `refseg thresholds` saved, else 0.5 where another option is given")
-@_config_flags
+@config_flags
 def evaluate(config_file: str, kept: "FilterOptions", **flags: str | None) -> None:
     """Compare complete labels with the targets' ground truth.
 
     AP counts labels of every score; precision, recall and F1 are also those at the thresholds.
     """
-    config = _load(config_file, flags)
+    config = load_with_flags(config_file, flags)
     if config.targets.annotations is None:
         raise click.UsageError("targets.annotations is null: there is no ground truth to compare with.")
     with checked_session(config):
@@ -192,7 +147,7 @@ def evaluate(config_file: str, kept: "FilterOptions", **flags: str | None) -> No
 @click.option("--seeds", default="33,42,13", show_default=True, help="Seeds of the references: a run for each.")
 @click.option("--shots", default="1,2,5", show_default=True, help="Numbers of references per category.")
 @click.option("--out", default="study", show_default=True, help="Folder for study.json and study.png.")
-@_config_flags
+@config_flags
 def study(config_file: str, seeds: str, shots: str, out: str, **flags: str | None) -> None:
     """Run the pipeline for each number of references and each seed, and compare AP.
 
@@ -202,10 +157,10 @@ def study(config_file: str, seeds: str, shots: str, out: str, **flags: str | Non
     """
     set_prefect_defaults()
     from flows.reports.study_report import report_study
-    from flows.study import plan_study, run_study
+    from flows.trials.study import plan_study, run_study
 
     lists = [parse_numbers(name, given, least) for name, given, least in (("--seeds", seeds, 0), ("--shots", shots, 1))]
-    configs = plan_study(_load(config_file, flags), *lists)
+    configs = plan_study(load_with_flags(config_file, flags), *lists)
     with checked_session(configs[-1]):  # the most references, so that missing ones are reported first
         runs = run_study(configs)
     report_study(runs, Path(out))
@@ -262,5 +217,5 @@ def completion(shell: str) -> None:
 
 
 bench.add_command(accuracy)
-for command in (*STORE_COMMANDS, bench, benchmark, review, service, thresholds):
+for command in (bank, *STORE_COMMANDS, bench, benchmark, review, service, thresholds):
     main.add_command(command)

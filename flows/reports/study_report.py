@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.table import Table as TextTable
 
 from flows.reports.charts import draw_study
-from flows.study import StudyRun
 from flows.terminal import results, text_table
+from flows.trials.study import StudyRun
 from refseg_core.analysis.reference_study import Spread, answer, enough, spreads
 from tasks.store.store import made_by
 

@@ -28,6 +28,7 @@ RECIPE: Shape = {
 }
 ARTIFACT: Shape = {**RECIPE, "tables": [PART]}
 REQUEST: Shape = {"dataset": str}
+EDIT: Shape = {"kind": str, "id": str}
 PLAN: Shape = {"images_per_shard": _COUNT[1:], "tables": [PART]}
 SHARD: Shape = {
     "images": {"ok": _COUNT, "empty": _COUNT, "unreadable": _COUNT},

@@ -14,7 +14,9 @@ class Step(NamedTuple):
 
 
 INDEX_DATASET = Step("index_dataset", "dataset")
+ADD_REFERENCES = Step("add_references", "dataset")
 SAMPLE_REFERENCES = Step("sample_references", "references")
+EDIT_REFERENCES = Step("edit_references", "references")
 SEGMENT_REFERENCES = Step("segment_references", "references")
 ENCODE_IMAGE = Step("encode_image", "image_features")
 FILL_MEMORY_BANK = Step("fill_memory_bank", "memory_bank")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from flows.study import plan_study
+from flows.trials.study import plan_study
 from refseg_core.analysis.reference_study import Outcome, Spread, answer, enough, spreads
 from tasks.storage.folder import Folder
 from tasks.store.label_store import newest_labels

@@ -1,0 +1,48 @@
+"""The argument and flags of commands that read a configuration file: one flag for each of its keys.
+
+Not here: the keys (`flows/config/run_config.py`).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+import yaml
+
+from flows.config.loading import load_config
+from flows.config.run_config import Key, RunConfig, keys
+from refseg_core.errors import ConfigurationError
+
+_SHORT = {"batches.max_memory": ("--max-memory",), "labeling.path": ("--path",), "targets.limit": ("--limit",)}
+
+
+def config_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds the argument of the configuration file and a flag for each of its keys."""
+    for key in reversed(list(keys())):
+        names = [f"--{key.name}", *_SHORT.get(key.name, ())]
+        command = click.option(*names, key.name.replace(".", "__"), metavar="VALUE", help=key.field.description)(
+            command
+        )
+    return click.argument("config_file", metavar="CONFIG.yaml", type=click.Path(dir_okay=False))(command)
+
+
+def load_with_flags(config_file: str, flags: dict[str, str | None]) -> RunConfig:
+    """Returns the configuration of a file, with the flags that were given in the place of its keys."""
+    given = {
+        key.name: _parse_flag(key, value) for key in keys() if (value := flags[key.name.replace(".", "__")]) is not None
+    }
+    return load_config(config_file, given)
+
+
+def _parse_flag(key: Key, value: str) -> Any:
+    if value == "null":
+        return None
+    if key.is_list and not value.startswith("["):
+        return [part.strip() for part in value.split(",")]
+    if key.is_text:
+        return value
+    try:
+        # Lists hold names and ids, which stay text, whatever YAML would convert them to.
+        return yaml.load(value, yaml.BaseLoader) if key.is_list else yaml.safe_load(value)  # noqa: S506
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"--{key.name}: {value!r} cannot be read: {str(error).splitlines()[0]}.") from error

@@ -1,0 +1,94 @@
+"""A picture and what was marked in it become a reference: read, checked, and segmented where points mark it.
+
+Not here: keeping it in the store (`tasks/datasets/reference_edits.py`), and segmenting boxes, which is a step.
+"""
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from refseg_core.errors import DatasetError, ImageError, UnusableReferenceError
+from refseg_core.images import Pixels, decode_image
+from refseg_core.masks.rle import Masks, Rle, boxes_of_masks, encode_masks
+from refseg_core.references.segmentation import segment_points
+from refseg_core.references.validation import check_box, check_mask
+from tasks.datasets.reference_edits import AddedReference, ReferenceEdits
+from tasks.models.loading import load_segmenter
+from tasks.specs import Models
+from tasks.storage.objects import read_uri
+from tasks.storage.uris import redact
+
+_MAX_PIXELS = 400_000_000
+
+
+@dataclass(frozen=True)
+class NewReference:
+    """An instance in a picture, marked in one of three ways; frames: the picture as people see it, pixels.
+
+    `picture` and `mask`: paths or URIs; a mask is an image of the picture's size, of which all but black is inside.
+    `points`: (x, y), all on the instance.
+    """
+
+    category: str
+    picture: str
+    box_xyxy: tuple[float, ...] | None = None
+    mask: str | None = None
+    points: tuple[tuple[float, float], ...] | None = None
+
+
+def add_reference(edits: ReferenceEdits, new: NewReference, models: Models) -> AddedReference:
+    """Keeps the reference in the store; returns it with its id.
+
+    Raises DatasetError where a file cannot be read, or the mark covers nothing of the picture.
+    """
+    data = read_uri(new.picture)
+    pixels = _decoded(data, new.picture)
+    height, width = pixels.shape[:2]
+    try:
+        box_xyxy, mask, source, score = _marked(new, pixels, models)
+    except UnusableReferenceError as error:
+        raise DatasetError(f"{redact(new.picture)}: {error}") from error
+    name = PurePosixPath(redact(new.picture)).name
+    return edits.add(
+        AddedReference(
+            id="",
+            category=new.category,
+            file_name=edits.put_picture(name, data),
+            original_name=name,
+            height=height,
+            width=width,
+            box_xyxy=(box_xyxy[0], box_xyxy[1], box_xyxy[2], box_xyxy[3]),
+            mask=mask,
+            mask_source=source,
+            mask_score=score,
+        )
+    )
+
+
+def _marked(
+    new: NewReference, pixels: Pixels, models: Models
+) -> tuple[tuple[float, ...], Rle | None, str, float | None]:
+    """Returns box, mask, where the mask is from, and the segmenter's predicted IoU of it."""
+    if new.box_xyxy is not None:
+        check_box(np.array(new.box_xyxy), *pixels.shape[:2])
+        return new.box_xyxy, None, "none", None
+    if new.mask is not None:
+        inside_HW: Masks = np.any(_decoded(read_uri(new.mask), new.mask), axis=2)
+        check_mask(inside_HW, *pixels.shape[:2])
+        return *_box_and_mask(inside_HW), "dataset", None
+    segmenter = load_segmenter(models.segmenter, models.device)
+    mask_HW, score = segment_points(segmenter, pixels, np.array(new.points, dtype=np.float64))
+    return *_box_and_mask(mask_HW), "segmenter", score
+
+
+def _box_and_mask(mask_HW: Masks) -> tuple[tuple[float, ...], Rle]:
+    left, top, right, bottom = boxes_of_masks(mask_HW[None])[0].tolist()
+    return (float(left), float(top), right + 1.0, bottom + 1.0), encode_masks(mask_HW[None])[0]
+
+
+def _decoded(data: bytes, uri: str) -> Pixels:
+    try:
+        return decode_image(data, max_pixels=_MAX_PIXELS, is_upright=True)
+    except ImageError as error:
+        raise DatasetError(f"{redact(uri)}: cannot be read: {error}") from error
