@@ -38,6 +38,8 @@ COMMANDS = [
     ("verify",),
     ("gc",),
     ("thresholds",),
+    ("review",),
+    ("review", "serve"),
     ("demo",),
     ("completion",),
     ("weights",),

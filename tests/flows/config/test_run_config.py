@@ -119,6 +119,7 @@ def test_defaults_are_the_published_numbers() -> None:
     assert config.evaluation.model_dump(exclude={"score_threshes"}) == {
         "protocol": "auto",
         "semantic_score_thresh": 0.5,
+        "exclude_references": False,
     }
 
 

@@ -48,6 +48,7 @@ def _dataset(
         "width": [_WIDTH] * len(image_ids),
         "size": [-1] * len(image_ids),
         "version": [""] * len(image_ids),
+        "frame": [""] * len(image_ids),
     }
     instances: dict[str, Any] = {
         "annotation_id": [str(row) for row in range(len(annotations))],

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from refseg_core import images
+from refseg_core.analysis.operating_points import Evidence, propose
 from refseg_core.datasets.coco.parser import parse_coco
 from refseg_core.datasets.dataset import Dataset, dataset_of_files
 from refseg_core.evaluation.protocols import evaluate
@@ -342,7 +343,18 @@ def _federated_tables() -> list[float]:
     return [number for column in labels.to_arrow().columns for number in _positions(map(len, map(str, column)))]
 
 
+def _operating_points() -> list[float]:
+    score = np.array([0.9, 0.8, 0.6, 0.55, 0.3, 0.2])
+    right, unit = np.array([1.0, 0, 1, 1, 0, 0]), np.array([0, 0, 1, 1, 2, 3])
+    own = Evidence(score, right, np.ones(6), unit, np.ones(4), np.array([0, 1, 1, 3]))
+    judged = Evidence.of_sample(score, right, np.linspace(0.1, 1, 40), num_missed=2)
+    everything = Evidence.together([own, judged])
+    found = (propose(one, everything, wanted_precision=wanted) for one in (own, judged) for wanted in (None, 0.9))
+    return [number for proposal in found if proposal is not None for number in proposal]
+
+
 CASES: dict[str, Callable[[], list[float]]] = {
+    "analysis.operating_points": _operating_points,
     "datasets.coco.columns:FEDERATED_VERSION": _federated_tables,
     "datasets.dataset": _tables,
     "evaluation.protocols": _evaluation,

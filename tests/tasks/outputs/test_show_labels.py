@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from refseg_core.analysis.label_filter import LabelFilter
 from tasks.models.profiling.inputs import inputs_of_run
 from tasks.outputs.show_labels import show_labels
 from tests.support.projects.project import changed, scene
@@ -30,7 +31,7 @@ def _shown(steps: Steps, out: Path) -> dict[str, bytes]:
     prototypes = steps.prototypes()
     plan = steps.plan(prototypes)
     steps.label(prototypes, plan)
-    assert show_labels(steps.store.uri, plan.key, str(out), score_thresh=0.0, limit=None) == 6
+    assert show_labels(steps.store.uri, plan.key, str(out), kept=LabelFilter(), limit=None) == 6
     return {str(file.relative_to(out)): file.read_bytes() for file in sorted(out.rglob("*.jpg"))}
 
 
@@ -52,7 +53,7 @@ def test_ground_truth_of_another_frame_than_the_labels_is_drawn_on_its_own(steps
     plan = listed.plan(prototypes)
     listed.label(prototypes, plan)
     steps.dataset(steps.config.targets.source)
-    show_labels(steps.store.uri, plan.key, str(tmp_path / "out"), score_thresh=0.0, limit=1)
+    show_labels(steps.store.uri, plan.key, str(tmp_path / "out"), kept=LabelFilter(), limit=1)
     with Image.open(tmp_path / "out" / "images" / "t0.png.jpg") as picture:
         assert picture.width > 96 + 128  # the stored 128 x 96 beside the upright 96 x 128
         assert picture.height >= 128

@@ -27,9 +27,12 @@ def run(steps: Steps) -> StoredLabels:
     return StoredLabels(steps.store, plan.key)
 
 
+_MEASURES = ("thresh_low", "thresh_high", "precision", "precision_low", "precision_high", "recall", "f1")
+
+
 def _save(run: StoredLabels, number: int, **thresholds: float | None) -> Artifact:
     no_value = np.array([None] * len(thresholds), dtype=object)
-    columns: dict[str, Any] = dict.fromkeys(("precision", "precision_low", "precision_high", "recall", "f1"), no_value)
+    columns: dict[str, Any] = dict.fromkeys(_MEASURES, no_value)
     zeros = np.zeros(len(thresholds), dtype=np.int64)
     table = CategoryThresholds(
         category_id=np.arange(len(thresholds)),
