@@ -164,6 +164,17 @@ class GuidanceThresholds(Table):
 
 
 @dataclass(frozen=True, eq=False)
+class PilotImages(Table):
+    """The images of a pilot, in the order in which they were chosen, and why. Key: image_id."""
+
+    image_id: Array = column(pa.string(), "the image")
+    cluster: Array = column(pa.int32(), "which of the groups of images that look alike it is of")
+    category_id: Array = column(pa.int64(), "the category that it was chosen for")
+    is_likely_present: Array = column(pa.bool_(), "whether it was chosen to show this category, else to lack it")
+    similarity: Array = column(pa.float32(), "largest cosine of a patch with the category's prototype")
+
+
+@dataclass(frozen=True, eq=False)
 class Detections(Table):
     """The labeled instances, by image, then by falling score. Key: image_id, category_id, score."""
 

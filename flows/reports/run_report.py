@@ -47,6 +47,19 @@ def report_run(store_uri: str, plan: LabelPlan, metrics: Artifact | None) -> Non
     results.print(f"  refseg export {store} --format coco --out labels.json")
 
 
+def report_pilot(store_uri: str, config_file: str, plan: LabelPlan, metrics: Artifact | None, page: str) -> None:
+    """Prints the results of a pilot, and what can be done next."""
+    report_labels(store_uri, plan)
+    if metrics is not None:
+        report_metrics(store_uri, metrics)
+    results.print(f"Page:       {page}")
+    results.print("Next:")
+    results.print(f"  refseg bank {config_file} --drop ID            # leave a reference out, or --add one")
+    results.print(f"  refseg thresholds {redact(store_uri)} --labels {plan.key}")
+    results.print(f"  refseg pilot {config_file}                     # the same images with what was changed")
+    results.print(f"  refseg run {config_file}                       # all images")
+
+
 def report_labels(store_uri: str, plan: LabelPlan) -> None:
     """Prints the numbers of images and instances, the images that failed, and how to read the tables."""
     store, shown = Store(store_uri), redact(store_uri)

@@ -1,6 +1,7 @@
 """Draws the references and the labels of an image."""
 
 import hashlib
+from copy import copy
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -31,6 +32,12 @@ class Palette:
         ids = store.load(prototypes, Prototypes).category_id.tolist()
         self.name_of = {category_id: str(names[category_id]) for category_id in ids}  # in the order of the prototypes
         self._color = {category_id: index for index, category_id in enumerate(ids)}
+
+    def only(self, category_id: int) -> "Palette":
+        """Returns the palette of one category, with its name and color here."""
+        one = copy(self)
+        one.name_of = {category_id: self.name_of[category_id]}
+        return one
 
     def knows(self, category_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Returns whether there are prototypes of the categories [N]."""

@@ -12,6 +12,7 @@ class ProgressStep(StrEnum):
     SEGMENT_REFERENCES = "segment references"
     FILL_MEMORY_BANK = "fill memory bank"
     CHOOSE_GUIDANCE = "choose guidance threshold"
+    CHOOSE_PILOT = "choose pilot images"
     LABEL = "label"
     DRAW_PICTURES = "draw pictures"
     READ_STATUS = "look at shards"

@@ -2,7 +2,7 @@
 
     leftover   an object that no manifest names: of a process that was killed, or that lost a race
     unused     an artifact that neither labels nor metrics were made from, such as last month's listing; the numbers of
-               benchmarks, from which nothing is made, stay
+               benchmarks, from which nothing is made, and the choices of pilots stay
     gone       a shard whose images were all removed or changed since; only on request
     labels     whole labels by key; only on request. What only they were made from is then unused
 
@@ -24,9 +24,10 @@ from tasks.storage.uris import redact
 from tasks.store.label_store import FOLDER, StoredLabels, open_labels
 from tasks.store.lineage import reachable
 from tasks.store.shard_plans import Wanted
-from tasks.store.steps import ARTIFACT_FOLDERS, BENCHMARK, EVALUATE, PROPOSE_THRESHOLDS
+from tasks.store.steps import ARTIFACT_FOLDERS, BENCHMARK, CHOOSE_PILOT, EVALUATE, PROPOSE_THRESHOLDS
 from tasks.store.store import MANIFEST, Store, numbered_name
 
+_ALWAYS_KEPT = (BENCHMARK.folder, CHOOSE_PILOT.folder)
 Why = Literal["leftover", "unused", "gone", "labels"]
 # How the names of labels' objects begin, in the order of removal; artifacts follow. Parts of shards go before plans:
 # a later plan with other images in shards of those names would take them for its own. The recipe goes before requests,
@@ -147,7 +148,7 @@ def _needed(store: Store, dropped: set[str], *, drop_gone: bool) -> tuple[set[st
             "up these labels with --labels KEY; nothing was removed."
         )
     for name, manifest in manifests.items():
-        if name in used or manifest["folder"] == BENCHMARK.folder:
+        if name in used or manifest["folder"] in _ALWAYS_KEPT:
             needed.update([f"{name}/{MANIFEST}", *(f"{name}/{part['name']}" for part in manifest["tables"])])
         else:
             why[name] = "unused"

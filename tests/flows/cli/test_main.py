@@ -29,6 +29,7 @@ COMMANDS = [
     ("run",),
     ("index",),
     ("bank",),
+    ("pilot",),
     ("label",),
     ("evaluate",),
     ("study",),
@@ -52,7 +53,7 @@ COMMANDS = [
     ("service",),
     *(("service", name) for name in ("up", "down", "status", "worker", "deploy", "schedule", "label")),
 ]
-_CONFIGURED = ["run", "index", "bank", "label", "evaluate", "study"]
+_CONFIGURED = ["run", "index", "bank", "pilot", "label", "evaluate", "study"]
 
 
 def _invoke(*arguments: str | Path) -> Result:

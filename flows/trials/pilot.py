@@ -1,0 +1,39 @@
+"""A pilot: some images of the targets, chosen to tell most, labeled and shown on one page.
+
+Its labels are noted as those of a pilot, so that they are never taken for the run's; a run with the same settings
+takes them over.
+"""
+
+from dataclasses import dataclass
+
+from flows import pipeline
+from flows.config.run_config import RunConfig
+from flows.pipeline import RunResult
+from refseg_core.tables import PilotImages
+from tasks.index_dataset import index_dataset
+from tasks.models.pilot_images import PilotWish, pilot_images
+from tasks.store.store import Artifact, Store
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """The images that were chosen, and what was made of them."""
+
+    chosen: Artifact
+    result: RunResult
+
+
+def run_pilot(config: RunConfig, wish: PilotWish) -> Pilot:
+    """Chooses images unless an earlier pilot did, and labels those that are not labeled yet."""
+    store = Store(config.store)
+    prototypes = pipeline.make_bank(config)
+    targets = index_dataset.fn(store, config.targets.source, conventions=config.conventions)
+    chosen = pilot_images(store, wish, dataset=targets, prototypes=prototypes, spec=config.label_spec)
+    image_ids = tuple(sorted(store.load(chosen, PilotImages).image_id.tolist()))
+    return Pilot(chosen, pipeline.run_pipeline(pilot_config(config, image_ids)))
+
+
+def pilot_config(config: RunConfig, image_ids: tuple[str, ...]) -> RunConfig:
+    """Returns the configuration of a pilot over these images, without pictures of each, which the run will write."""
+    targets = config.targets.model_copy(update={"image_ids": image_ids, "limit": None})
+    return config.model_copy(update={"targets": targets, "purpose": "pilot", "pictures": None})

@@ -1,0 +1,121 @@
+"""A pilot: the same images while references change, one page, and labels that only a run makes a run's."""
+
+import re
+from collections.abc import Iterator
+from html import unescape
+from pathlib import Path
+
+import pytest
+
+from refseg_core.tables import PilotImages
+from tasks.models import pilot_images as module
+from tasks.store.garbage import find_garbage
+from tasks.store.label_store import StoredLabels, newest_labels
+from tasks.store.store import Store
+from tests.support.commands import done, refseg, refused, without_prefect
+from tests.support.projects.project import Project
+from tests.support.projects.steps import count_calls, forbid
+
+pytest_plugins = ["tests.support.projects.tiny_project"]
+
+_FLAGS = ("--images", "3", "--candidates", "4", "--seed", "5")
+
+
+@pytest.fixture
+def plain(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    """A project whose runs need no Prefect."""
+    without_prefect(monkeypatch)
+    yield project
+
+
+def _pilot(project: Project, *flags: str) -> str:
+    return done(refseg("pilot", project.folder / "run.yaml", *_FLAGS, "--out", project.folder / "pilot", *flags))
+
+
+def _chosen(project: Project) -> list[PilotImages]:
+    store = Store(project.config.store)
+    return [store.load(store.named(f"pilots/{one['key']}"), PilotImages) for one in store.manifests("pilots")]
+
+
+def _all_labels(project: Project) -> list[StoredLabels]:
+    store = Store(project.config.store)
+    return [StoredLabels(store, one["key"]) for one in store.manifests("labels", "recipe.json")]
+
+
+@pytest.mark.slow
+def test_the_images_stay_while_references_change_until_new_ones_are_wanted(
+    plain: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain.write_config(references__sampling__num_shots=2)
+    _pilot(plain)
+    ((chosen),) = _chosen(plain)
+    assert len(chosen) == 3
+    with monkeypatch.context() as patch:
+        forbid(patch, module, "load_encoder")
+        _pilot(plain, "--references.sampling.num_shots", "1")
+        assert len(_chosen(plain)) == 1
+    first, second = _all_labels(plain)
+    assert first.key != second.key
+    assert set(first.images().image_id) == set(second.images().image_id) == set(chosen.image_id)
+    _pilot(plain, "--references.sampling.num_shots", "1", "--new")
+    assert len(_chosen(plain)) == 2
+    assert not [one for one in find_garbage(Store(plain.config.store), min_age_hours=0) if "pilots" in one.name]
+
+
+@pytest.mark.slow
+def test_a_run_takes_over_the_labels_of_a_pilot_and_only_then_are_they_its_own(
+    plain: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain.write_config()
+    said = _pilot(plain)
+    assert "3 images: " in said
+    assert f"refseg run {plain.folder / 'run.yaml'}" in said
+    (pilot,) = _all_labels(plain)
+    assert pilot.purpose() == "pilot"
+    assert "the newest of a pilot, since there are none of a run" in done(
+        refseg("export", plain.config.store, "--out", plain.folder / "labels.json")
+    )
+    done(refseg("run", plain.folder / "run.yaml"))
+    run, others = newest_labels(Store(plain.config.store))
+    assert (run.key, run.purpose(), others) == (pilot.key, "run", 0)
+    assert [len(part.images) for part in run.plans.parts()] == [3, 2]
+    calls = count_calls(monkeypatch, module, "load_encoder")
+    _pilot(plain, "--labeling.pred_iou_thresh", "0.1")
+    assert newest_labels(Store(plain.config.store))[0].key == run.key
+    assert not calls
+
+
+@pytest.mark.slow
+def test_the_page_shows_references_instances_by_score_and_every_image_with_its_reason(plain: Project) -> None:
+    plain.write_config()
+    said = _pilot(plain, "--thresholds", "0.4", "--categories", "box,bar")
+    page = (plain.folder / "pilot" / "pilot.html").read_text()
+    assert str(plain.folder / "pilot" / "pilot.html") in said
+    assert re.findall("<h2>(.*?)</h2>", page) == ["box", "bar", "Images"]
+    assert page.count("data:image/jpeg;base64,") == page.count("<img")
+    text = unescape(page)
+    (chosen,) = _chosen(plain)
+    for image_id in chosen.image_id:
+        assert re.search(rf"t{int(image_id) - 1}\.png: (un)?likely to show (box|bar) \(-?\d\.\d\d\)", text)
+    assert 'class="wrong"' in page or 'class="right"' in page or "below" in page
+
+
+@pytest.mark.slow
+def test_images_that_cannot_be_read_are_not_chosen(plain: Project) -> None:
+    for number in range(3):
+        (plain.folder / "targets" / f"t{number}.png").write_bytes(b"no image")
+    plain.write_config()
+    done(refseg("pilot", plain.folder / "run.yaml", "--images", "4", "--out", plain.folder / "pilot"))
+    assert set(_chosen(plain)[0].image_id) == {"4", "5"}
+    for number in (3, 4):
+        (plain.folder / "targets" / f"t{number}.png").write_bytes(b"no image")
+    result = refseg("pilot", plain.folder / "run.yaml", "--images", "5", "--out", plain.folder / "pilot")
+    assert "none of 5 images can be read" in refused(result)
+
+
+@pytest.mark.slow
+def test_targets_without_ground_truth_have_a_page_without_verdicts(plain: Project, tmp_path: Path) -> None:
+    plain.write_config(targets__annotations=None)
+    _pilot(plain)
+    page = (plain.folder / "pilot" / "pilot.html").read_text()
+    assert not re.search('class="[a-z ]*(right|wrong)"', page)
