@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from refseg_core.masks.contours import Integers, Outlines, parts_of_mask
-from refseg_core.masks.rle import Masks, Rle, decode_mask, decode_part, rle_from_polygons
+from refseg_core.masks.outlines import mask_part
+from refseg_core.masks.rle import Masks, Rle, decode_mask, rle_from_polygons
 
 _MIN_IOU = 0.95  # a simplified outline keeps at least so much of the exact one, or it is simplified less
 _TRIANGLE = 3
@@ -48,7 +49,7 @@ def polygons_of(rle: Rle, *, tolerance: float, with_holes: bool) -> Polygons:
     Where that would change the mask much (an IoU below 0.95 with the exact outline, as it does with tiny masks), the
     tolerance is halved, and at last nothing is left out. Without holes these are filled, and the IoU is lower for it.
     """
-    mask, left, top = decode_part(rle)
+    mask, left, top = mask_part(rle)
     outlines = parts_of_mask(mask)
     exact = outlines if with_holes else Outlines(outlines.outer, [])
     found, wanted = exact, _filled(exact, mask)

@@ -46,23 +46,6 @@ def decode_mask(rle: Rle) -> Masks:
     return np.asarray(coco_mask.decode(rle.to_coco()), dtype=bool)
 
 
-def decode_part(rle: Rle) -> tuple[Masks, int, int]:
-    """Decodes what lies in a mask's extent: bool [h, w], and its column and row in the image. [0, 0] where empty.
-
-    Only the part is ever held, so that a small mask of a large image takes little time and memory.
-    """
-    left, top, right, bottom = rle_boxes([rle])[0].astype(np.int64).tolist()
-    height, width = bottom - top, right - left
-    ends = run_lengths(rle.counts).cumsum()
-    is_odd = len(ends) % 2
-    first, last = (ends[: len(ends) - is_odd].reshape(-1, 2) - left * rle.size[0]).T
-    changes = np.zeros((width + 1) * rle.size[0] + 1, dtype=np.int8)
-    np.add.at(changes, first, 1)
-    np.add.at(changes, last, -1)
-    columns = changes.cumsum(dtype=np.int8)[: width * rle.size[0]].reshape(width, rle.size[0])
-    return np.ascontiguousarray(columns[:, top : top + height].T).astype(bool), left, top
-
-
 def mask_areas(rles: Sequence[Rle]) -> npt.NDArray[np.int64]:
     """Pixel counts [N]."""
     # By 255: of more at once, pycocotools 2.0.11 raises OverflowError on NumPy 2.

@@ -15,6 +15,7 @@ class ProgressStep(StrEnum):
     CHOOSE_PILOT = "choose pilot images"
     LABEL = "label"
     DRAW_PICTURES = "draw pictures"
+    EXPORT = "export"
     READ_STATUS = "look at shards"
     READ_LABELS = "read labels"
     VERIFY = "verify"

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from refseg_core.masks.contours import parts_of_mask
+from refseg_core.masks.outlines import mask_part
 from refseg_core.masks.polygons import Polygons, polygons_of
-from refseg_core.masks.rle import decode_mask, decode_part, encode_masks, mask_ious, rle_from_polygons
+from refseg_core.masks.rle import decode_mask, encode_masks, mask_ious, rle_from_polygons
 
 Mask = npt.NDArray[np.bool_]
 
@@ -102,7 +103,7 @@ def test_polygons_lie_where_the_mask_does() -> None:
 @given(_MASKS, st.integers(0, 3), st.integers(0, 3))
 def test_a_part_is_what_the_whole_mask_holds_there(mask: Mask, below: int, right: int) -> None:
     mask = np.pad(mask, ((below, 0), (right, 0)))
-    part, left, top = decode_part(encode_masks(mask[None])[0])
+    part, left, top = mask_part(encode_masks(mask[None])[0])
     assert np.array_equal(part, mask[top : top + part.shape[0], left : left + part.shape[1]])
     assert part.sum() == mask.sum()
     if mask.any():
