@@ -8,7 +8,13 @@ from collections.abc import Callable, Iterable
 from flows.config.run_config import RunConfig
 from refseg_core.analysis.dataset_summary import find_oddities
 from refseg_core.datasets.oddities import Oddity
+from refseg_core.errors import RefsegError
+from refseg_core.tables import Images, References
 from tasks.datasets.indexed import load_dataset
+from tasks.datasets.reference_images import ReferenceFolder
+from tasks.datasets.shared_images import describe, same_images
+from tasks.sample_references import sample_references
+from tasks.storage.folder import Folder
 from tasks.store.store import Artifact, Store
 
 Show = Callable[[str], object]
@@ -20,6 +26,31 @@ def report_oddities(config: RunConfig, show: Show, title: str, dataset: Artifact
     if found := find_oddities(load_dataset(Store(config.store), dataset), num_shots=num_shots):
         show(f"{title}:")
         print_oddities(found, show)
+
+
+def report_leakage(config: RunConfig, show: Show, references: Artifact, targets: Artifact) -> None:
+    """Shows which annotated targets references lie in, of these indexed datasets; nothing where there are none.
+
+    Nor where there is no ground truth, or no references can be sampled, which a run says itself.
+    """
+    store = Store(config.store)
+    sampled = _sampled(config, store, references)
+    if config.targets.annotations is None or sampled is None:
+        return
+    names, images = store.load(sampled, References).file_name, store.load(targets, Images)
+    folder = ReferenceFolder(config.references.images, store)
+    shared = same_images(folder, names, Folder(config.targets.images), images)
+    if shared:
+        show(describe(shared, len(images), are_excluded=config.evaluation.exclude_references))
+
+
+def _sampled(config: RunConfig, store: Store, dataset: Artifact) -> Artifact | None:
+    """Returns the references of a run, None where its settings and annotations do not give any."""
+    chosen, ids = config.references.sampling, config.references.annotation_ids
+    try:
+        return sample_references.fn(store, dataset, chosen, ids, conventions=config.conventions)
+    except RefsegError:
+        return None
 
 
 def print_oddities(oddities: Iterable[Oddity], show: Show) -> None:

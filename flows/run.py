@@ -61,10 +61,12 @@ def checked_session(config: RunConfig) -> Iterator[None]:
     """Checks the configuration, then opens a Prefect session for the block."""
     set_prefect_defaults()
     from flows.config.preflight import check
-    from flows.oddities import report_oddities
+    from flows.oddities import report_leakage, report_oddities
     from flows.terminal import messages
 
-    check(config, partial(report_oddities, config, messages.print))
+    checked = check(config, partial(report_oddities, config, messages.print))
+    if checked.targets is not None:
+        report_leakage(config, messages.print, checked.references, checked.targets)
     if config.labeling.is_by_default:
         messages.print(_DEFAULT_METHOD, style="dim")
     with prefect_session():

@@ -133,6 +133,34 @@ class MemoryBank(Table):
 
 
 @dataclass(frozen=True, eq=False)
+class ReferenceQuality(Table):
+    """How good references are, by comparing them with one another. Key: category_id, shot."""
+
+    category_id: Array = column(pa.int64(), "the category it is an example of")
+    category_name: Array = column(pa.string(), "its name")
+    shot: Array = column(pa.int32(), "its number among the category's references, from 0")
+    annotation_id: Array = column(pa.string(), "the annotation it was taken from")
+    file_name: Array = column(pa.string(), "the image's path below the reference folder or prefix")
+    mask_source: Array = column(pa.string(), "'dataset' or 'segmenter'")
+    mask_score: Array = column(
+        pa.float32(), "the segmenter's predicted IoU of the mask; null where the dataset gave it", nullable=True
+    )
+    num_patches: Array = column(pa.float32(), "sum of the mask over the patch grid; 0: it is not in the memory bank")
+    own_similarity: Array = column(
+        pa.float32(), "cosine with the mean of the other references of its category; null without others", nullable=True
+    )
+    other_similarity: Array = column(
+        pa.float32(), "largest cosine with the prototype of another category; null without others", nullable=True
+    )
+    other_category_id: Array = column(pa.int64(), "that category; null without others", nullable=True)
+    other_category_name: Array = column(pa.string(), "its name; null without others", nullable=True)
+    is_outlier: Array = column(
+        pa.bool_(), "whether another category is nearer than its own, or it is unlike the others of its own"
+    )
+    advice: Array = column(pa.string(), "what to look at; '' where nothing is odd")
+
+
+@dataclass(frozen=True, eq=False)
 class Prototypes(Table):
     """One vector per category, by ascending category id: what masks are matched to. Key: category_id."""
 
@@ -188,16 +216,6 @@ class Detections(Table):
     predicted_iou: Array = column(pa.float32(), "the segmenter's own estimate of the mask's quality, in [0, 1]")
     box_xyxy: Array = column(_BOX, "the box around the mask", unit="px")
     mask_rle: Array = column(RLE_TYPE, "the mask")
-
-
-@dataclass(frozen=True, eq=False)
-class ExportedDetections(Detections):
-    """The labeled instances as exports hand them on, with the categories' ids of the export. Key: instance_id."""
-
-    number: Array = column(pa.int64(), "counts all instances from 1, before any is left out: ids of exports")
-    instance_id: Array = column(pa.string(), "what identifies it in reviews, also where it comes back from other tools")
-    file_name: Array = column(pa.string(), "its image's path below the image folder or prefix")
-    category_name: Array = column(pa.string(), "the name of its category")
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,5 +1,6 @@
 """Step 6: compares labels with ground truth, by the protocol that the settings choose."""
 
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -15,13 +16,15 @@ from refseg_core.settings.choices import PROTOCOLS
 from refseg_core.table_schema import Table
 from refseg_core.tables import Annotations, Detections, Images
 from tasks.datasets.indexed import ground_truth, is_federated
-from tasks.datasets.shared_images import shared_image_ids
+from tasks.datasets.shared_images import describe, shared_image_ids
 from tasks.runtime.retried_task import retried_task
 from tasks.storage.uris import redact
 from tasks.store.label_store import StoredLabels
 from tasks.store.reviews import decisions_hash, read_reviewed
 from tasks.store.steps import EVALUATE
 from tasks.store.store import Artifact, Recipe, Store
+
+log = logging.getLogger(__name__)
 
 
 @retried_task("evaluate")
@@ -83,15 +86,17 @@ def _truth(
     truth = ground_truth(store, dataset, prototypes)
     if kept is not None and kept.categories is not None:
         truth = replace(truth, categories=truth.categories[np.isin(truth.categories.name, kept.categories)])
+    shared = shared_image_ids(store, prototypes, dataset, truth.images)
+    if shared:
+        log.warning(describe(shared, len(truth.images), are_excluded=settings.exclude_references))
     if not settings.exclude_references:
         return truth
-    shared = set(shared_image_ids(store, prototypes, dataset, truth.images))
     if len(shared) == len(truth.images):
         raise DatasetError(
             f"evaluation.exclude_references: references lie in all {len(shared)} images, so that none is left to "
             "evaluate. Give other targets, or set it to false."
         )
-    return select_images(truth, set(truth.images.image_id) - shared)
+    return select_images(truth, set(truth.images.image_id) - set(shared))
 
 
 def check_protocol(store: Store, dataset: Artifact, settings: EvaluationSettings, conventions: Conventions) -> None:

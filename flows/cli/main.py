@@ -14,9 +14,9 @@ from flows.cli.bench import bench
 from flows.cli.bench_accuracy import accuracy
 from flows.cli.benchmark import benchmark
 from flows.cli.config_options import config_flags, load_with_flags
-from flows.cli.export import export
 from flows.cli.filter_options import filter_options
 from flows.cli.pilot import pilot
+from flows.cli.references import references
 from flows.cli.review import review
 from flows.cli.service import service
 from flows.cli.store import STORE_COMMANDS
@@ -97,18 +97,22 @@ def run(config_file: str, **flags: str | None) -> None:
 @config_flags
 def index(config_file: str, **flags: str | None) -> None:
     """Index references and targets, and show their counts, sizes, oddities and a picture."""
-    from flows.oddities import wanted_shots
+    from flows.oddities import report_leakage, wanted_shots
     from flows.reports.run_report import report_dataset
+    from flows.terminal import results
     from tasks.index_dataset import index_dataset
     from tasks.store.store import Store
 
     config = load_with_flags(config_file, flags)
+    indexed = []
     for title, source, num_shots in (
         ("References", config.references.source, wanted_shots(config)),
         ("Targets", config.targets.source, None),
     ):
         dataset = index_dataset.fn(Store(config.store), source, conventions=config.conventions)
         report_dataset(config.store, title, source, dataset, num_shots=num_shots)
+        indexed.append(dataset)
+    report_leakage(config, results.print, *indexed)
 
 
 @main.command()
@@ -219,5 +223,5 @@ def completion(shell: str) -> None:
 
 
 bench.add_command(accuracy)
-for command in (bank, export, *STORE_COMMANDS, bench, benchmark, pilot, review, service, thresholds):
+for command in (bank, *STORE_COMMANDS, bench, benchmark, pilot, references, review, service, thresholds):
     main.add_command(command)

@@ -1,15 +1,17 @@
-"""The commands that read or clean a store; they need only its location.
+"""The commands that read, export or clean a store; they need only its location.
 
 Commands import heavy modules when they run, so that `refseg --help` stays quick.
 """
 
 import dataclasses
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import click
 
 from flows.cli.filter_options import filter_options
+from refseg_core.settings import Conventions
+from tasks.outputs.exports.formats import EXPORT_FORMATS
 from tasks.storage.uris import redact
 
 if TYPE_CHECKING:
@@ -36,18 +38,74 @@ def choose_labels(store: "Store", key: str | None) -> "StoredLabels":
 
 @click.command()
 @click.argument("store_uri", metavar="STORE")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(list(EXPORT_FORMATS)),
+    default="coco-results",
+    show_default=True,
+    help=f"{EXPORT_FORMATS.help}.",
+)
+@click.option("--out", required=True, help="File or URI to write.")
+@click.option("--labels", "key", metavar="KEY", help="Labels to use; by default the newest of a run.")
+@click.option("--polygons", is_flag=True, help="Polygons instead of run lengths (coco only; holes are filled).")
+@click.option("--min-score", default=0.0, show_default=True, help="Leave out instances below this score.")
+@click.option(
+    "--conventions",
+    type=click.Choice(get_args(Conventions)),
+    default="corrected",
+    show_default=True,
+    help="'original' writes boxes as the published code does, one pixel small.",
+)
+def export(
+    *,
+    store_uri: str,
+    form: str,
+    out: str,
+    key: str | None,
+    polygons: bool,
+    min_score: float,
+    conventions: Conventions,
+) -> None:
+    """Write the current labels to a file.
+
+    Labels of images that were removed or changed since are left out.
+    """
+    from tasks.outputs.exports.labels import export_labels
+    from tasks.store.store import Store
+
+    run = choose_labels(Store(store_uri), key)
+    export_labels(run, out, form=form, polygons=polygons, min_score=min_score, conventions=conventions)
+    click.echo(f"Wrote {redact(out)}")
+
+
+@click.command()
+@click.argument("store_uri", metavar="STORE")
 @click.option("--out", required=True, help="Folder or prefix to write the pictures to.")
 @click.option("--labels", "key", metavar="KEY", help="Labels to use; by default the newest of a run.")
 @filter_options("those that `refseg thresholds` saved, else 0.5", "--score")
 @click.option("--limit", type=int, help="Draw at most so many images.")
 def show(store_uri: str, out: str, key: str | None, kept: "FilterOptions", limit: int | None) -> None:
-    """Draw the references, and ground truth next to predictions for every labeled image."""
+    """Draw the references, and ground truth next to predictions for every labeled image.
+
+    References are drawn on a sheet for each category, each as the encoder sees it, too. After `refseg bank`, before
+    images are labeled, they are all that is drawn.
+    """
     from flows.terminal import progress_bars
-    from tasks.outputs.show_labels import show_labels
+    from tasks.outputs.reference_sheets import newest_prototypes
+    from tasks.outputs.show_labels import show_labels, show_references
+    from tasks.store.label_store import holds_labels
     from tasks.store.store import Store
     from tasks.store.thresholds import shown_thresholds
 
-    run = choose_labels(Store(store_uri), key)
+    store = Store(store_uri)
+    if key is None and not holds_labels(store):
+        prototypes = newest_prototypes(store)
+        with progress_bars():
+            number = show_references(store, prototypes, out)
+        click.echo(f"No images are labeled yet. Wrote {number} sheets of references to {redact(out)}")
+        return
+    run = choose_labels(store, key)
     chosen = kept.filter(run, shown_thresholds(run))
     with progress_bars():
         number = show_labels(store_uri, run.key, out, kept=chosen, limit=limit)
@@ -128,4 +186,4 @@ def gc(*, store_uri: str, gone: bool, keys: tuple[str, ...], min_age: float, yes
         click.echo(f"Removed {len(garbage)} objects.")
 
 
-STORE_COMMANDS: tuple[click.Command, ...] = (show, status, verify, gc)
+STORE_COMMANDS: tuple[click.Command, ...] = (export, show, status, verify, gc)

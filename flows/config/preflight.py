@@ -1,6 +1,7 @@
 """Checks a run before it starts: in seconds, without loading weights and without Prefect."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from flows.config.run_config import RunConfig, check_config
 from refseg_core.datasets.category_mapping import matching_ids
@@ -22,7 +23,14 @@ Heard = Callable[[str, Artifact], None]
 """Is told of "References" and "Targets" as soon as they are indexed."""
 
 
-def check(config: RunConfig, heard: Heard = lambda title, dataset: None) -> None:
+class Checked(NamedTuple):
+    """The indexed datasets: that of the references, and that of annotated targets."""
+
+    references: Artifact
+    targets: Artifact | None
+
+
+def check(config: RunConfig, heard: Heard = lambda title, dataset: None) -> Checked:
     """Checks places, weights, device, references and targets; the run reuses the artifacts that this makes.
 
     `heard` learns of annotated datasets before they are checked further. Raises the RefsegError that names the problem.
@@ -42,12 +50,13 @@ def check(config: RunConfig, heard: Heard = lambda title, dataset: None) -> None
     Folder(config.references.images).check_readable()
     references = _check_references(config, heard)
     if config.targets.annotations is not None:
-        _check_annotated_targets(config, references, heard)
-    elif not Folder(config.targets.images).holds_files(tuple(IMAGE_SUFFIXES)):  # the run lists all, perhaps a million
+        return Checked(references, _check_annotated_targets(config, references, heard))
+    if not Folder(config.targets.images).holds_files(tuple(IMAGE_SUFFIXES)):  # the run lists all, perhaps a million
         raise DatasetError(
             f"targets.images: {redact(config.targets.images)} holds no image. Expected files ending in "
             f"{', '.join(sorted(IMAGE_SUFFIXES))}."
         )
+    return Checked(references, None)
 
 
 def _check_references(config: RunConfig, heard: Heard) -> Artifact:
@@ -63,10 +72,11 @@ def _check_references(config: RunConfig, heard: Heard) -> Artifact:
     return dataset
 
 
-def _check_annotated_targets(config: RunConfig, references: Artifact, heard: Heard) -> None:
+def _check_annotated_targets(config: RunConfig, references: Artifact, heard: Heard) -> Artifact:
     Folder(config.targets.images).check_readable()
     store = Store(config.store)
     targets = index_dataset.fn(store, config.targets.source, conventions=config.conventions)
     heard("Targets", targets)
     matching_ids(store.load(references, Categories), store.load(targets, Categories))
     check_protocol(store, targets, config.evaluation, config.conventions)
+    return targets

@@ -18,6 +18,7 @@ from refseg_core.evaluation.report import (
     metrics_table,
     score_table,
 )
+from refseg_core.references.validation import MIN_MARGIN, MIN_SIDE
 from refseg_core.settings import ProtocolName
 from refseg_core.settings.choices import PROTOCOLS
 from refseg_core.tables import Images
@@ -120,7 +121,7 @@ def report_dataset(
             f"{len(dataset.annotations)} annotations, read as {form}: {seen.num_masks} with mask, "
             f"{seen.num_boxes_only} box only, {seen.num_crowds} crowds"
         )
-        results.print(_category_table(seen))
+        results.print(_category_table(seen, for_sampling=num_shots is not None))
     print_oddities(seen.oddities, results.print)
     results.print(f"Tables:  {shown}/{artifact.name}")
     if len(dataset.annotations):
@@ -134,12 +135,15 @@ def _sizes(seen: Overview) -> str:
     return f" of {smallest} to {largest} px (width x height), in the middle {middle}"
 
 
-def _category_table(seen: Overview) -> TextTable:
-    table = TextTable("category", "id", "annotations", "with masks", "images", "median box, px")
+def _category_table(seen: Overview, *, for_sampling: bool) -> TextTable:
+    """Returns the table of categories; `for_sampling`: also how many may be references, and why not."""
+    fitness = ("valid", f"under {MIN_SIDE} px", f"{MIN_MARGIN} px from border") if for_sampling else ()
+    table = TextTable("category", "id", "annotations", "with masks", "images", "median box, px", *fitness)
     for category in seen.categories[:_CATEGORIES_SHOWN]:
         median = "-" if category.median_size is None else "{:.0f} x {:.0f}".format(*category.median_size)
         counts = (category.category_id, category.num_instances, category.num_masks, category.num_images)
-        table.add_row(category.name, *map(str, counts), median)
+        valid = (category.num_valid, category.num_small, category.num_at_border) if for_sampling else ()
+        table.add_row(category.name, *map(str, counts), median, *map(str, valid))
     if len(seen.categories) > _CATEGORIES_SHOWN:
         table.add_row(f"and {len(seen.categories) - _CATEGORIES_SHOWN} more")
     return table

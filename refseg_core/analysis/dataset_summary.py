@@ -3,7 +3,8 @@
 Nothing here is wrong enough to be refused (that is found when annotations are read). Not here: drawing and printing.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from refseg_core.datasets.dataset import Dataset, is_among
 from refseg_core.datasets.oddities import EXAMPLES, Oddity
 from refseg_core.masks.rle import mask_areas
+from refseg_core.references.validation import VALID, fitness_of
 from refseg_core.table_schema import Array
 from refseg_core.tables import Annotations, Categories, Images
 
@@ -21,7 +23,11 @@ _SLACK = 1  # px that tools draw beyond the edge
 
 @dataclass(frozen=True)
 class CategoryCount:
-    """The annotations of a category; `median_size` is (width, height) of its boxes in pixels, None without any."""
+    """The annotations of a category; `median_size` is (width, height) of its boxes in pixels, None without any.
+
+    `num_valid` may be sampled as references; of the others, crowds left out, `num_small` are too small and
+    `num_at_border` too near to a border, or both.
+    """
 
     category_id: int
     name: str
@@ -29,6 +35,9 @@ class CategoryCount:
     num_images: int
     num_masks: int
     median_size: tuple[float, float] | None
+    num_valid: int
+    num_small: int
+    num_at_border: int
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,7 @@ def overview(dataset: Dataset, *, num_shots: int | None = None) -> Overview:
         num_boxes_only=int((~has_mask & ~annotations.is_crowd).sum()),
         num_crowds=int(annotations.is_crowd.sum()),
         sizes=_sizes(images),
-        categories=tuple(_count(dataset.categories, annotations, has_mask)),
+        categories=tuple(_count(dataset, has_mask)),
         oddities=tuple(find_oddities(dataset, num_shots=num_shots)),
     )
 
@@ -75,6 +84,7 @@ def _in_tables(dataset: Dataset, num_shots: int | None) -> list[Oddity]:
     width, height = annotations.box_xywh[:, 2:].T
     found = [
         *_few(categories, annotations, num_shots),
+        *_few_valid(dataset, num_shots),
         _oddity("images without annotations", images.file_name[~is_among(images.image_id, set(annotations.image_id))]),
         _oddity("images whose size nothing declares", images.file_name[images.height * images.width == 0]),
         _of_rows("boxes that reach outside their image", annotations, _reaches_outside(images, annotations)),
@@ -113,7 +123,9 @@ def _sizes(images: Images) -> tuple[tuple[int, int], ...]:
     return tuple((int(known.width[row]), int(known.height[row])) for row in order[[0, len(order) // 2, -1]].tolist())
 
 
-def _count(categories: Categories, annotations: Annotations, has_mask: npt.NDArray[np.bool_]) -> list[CategoryCount]:
+def _count(dataset: Dataset, has_mask: npt.NDArray[np.bool_]) -> list[CategoryCount]:
+    categories, annotations = dataset.categories, dataset.annotations
+    fitness = fitness_of(dataset.images, annotations)
     order = np.argsort(annotations.category_id, kind="stable")
     ordered = annotations.category_id[order]
     counts = []
@@ -129,6 +141,9 @@ def _count(categories: Categories, annotations: Annotations, has_mask: npt.NDArr
                 num_images=len(set(annotations.image_id[rows])),
                 num_masks=int(has_mask[rows].sum()),
                 median_size=None if median is None else (float(median[0]), float(median[1])),
+                num_valid=int(fitness.is_valid[rows].sum()),
+                num_small=int((fitness.is_small & ~fitness.is_crowd)[rows].sum()),
+                num_at_border=int((fitness.is_at_border & ~fitness.is_crowd)[rows].sum()),
             )
         )
     return counts
@@ -146,6 +161,27 @@ def _few(categories: Categories, annotations: Annotations, num_shots: int | None
         _oddity("categories without annotations", categories.name[is_absent]),
         _oddity(f"categories with fewer annotations than num_shots ({num_shots})", short),
     ]
+
+
+def _few_valid(dataset: Dataset, num_shots: int | None) -> Iterator[Oddity]:
+    """Yields the categories with annotations enough, but too few that may be sampled, of one in an image."""
+    if num_shots is None:
+        return
+    annotations, fitness = dataset.annotations, fitness_of(dataset.images, dataset.annotations)
+    ids = annotations.category_id
+    total, small, at_border = (
+        Counter(ids[rows & ~annotations.is_crowd].tolist()) for rows in (True, fitness.is_small, fitness.is_at_border)
+    )
+    in_images = set(zip(ids[fitness.is_valid].tolist(), annotations.image_id[fitness.is_valid], strict=True))
+    num_valid = Counter(category_id for category_id, _ in in_images)
+    named = zip(dataset.categories.category_id.tolist(), dataset.categories.name, strict=True)
+    short = [
+        f"{name}: {num_valid[one]} images with valid ones; of {total[one]} annotations {small[one]} are too small, "
+        f"{at_border[one]} too near to a border"
+        for one, name in named
+        if num_valid[one] < num_shots <= total[one]
+    ]
+    yield _oddity(f"categories with fewer images of valid annotations ({VALID}) than num_shots ({num_shots})", short)
 
 
 def _reaches_outside(images: Images, annotations: Annotations) -> npt.NDArray[np.bool_]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from refseg_core.errors import ConfigurationError, DatasetError, listed
+from refseg_core.references.validation import VALID, fitness_of
 from refseg_core.settings import Conventions, SamplingSettings
 from refseg_core.settings.splits import LVIS_FREQUENCIES, SPLIT_NAMES, split_categories
 from refseg_core.table_schema import Array
@@ -18,8 +19,6 @@ from refseg_core.tables import Annotations, Categories, Images, References
 
 VERSION = 1  # of which references are chosen
 
-_MIN_SIDE = 32  # px
-_MIN_MARGIN = 10  # px
 _PADDING_SEED = 42  # of the published conversion, whatever the sampling's seed
 _NAMES_SHOWN = 12
 
@@ -120,7 +119,7 @@ def _sample(
 ) -> dict[int, list[int]]:
     """Returns the sampled rows of each category that is drawn from, in the order of their first appearance."""
     usable = ~annotations.is_impossible & np.isin(annotations.category_id, drawn_from.category_id)
-    valid = _valid_references(images, annotations)
+    valid = fitness_of(images, annotations).is_valid
     generator = random.Random(settings.seed)
     taken: dict[int, list[int]] = {}
     for category_id, rows in _rows_by_category(annotations, usable).items():
@@ -159,19 +158,6 @@ def _rows_by_category(annotations: Annotations, usable: Array) -> dict[int, list
     return rows_by_category
 
 
-def _valid_references(images: Images, annotations: Annotations) -> Array:
-    """Returns booleans [N]: not a crowd, at least 32 px a side and 10 px from every border."""
-    row_of = {image_id: row for row, image_id in enumerate(images.image_id)}
-    image_rows = np.array([row_of[image_id] for image_id in annotations.image_id], dtype=np.int64)
-    x, y, width, height = annotations.box_xywh.T
-    right = images.width[image_rows] - (x + width)
-    bottom = images.height[image_rows] - (y + height)
-    large = (width >= _MIN_SIDE) & (height >= _MIN_SIDE)
-    inside = (x >= _MIN_MARGIN) & (y >= _MIN_MARGIN) & (right >= _MIN_MARGIN) & (bottom >= _MIN_MARGIN)
-    valid: Array = large & inside & ~annotations.is_crowd
-    return valid
-
-
 def _take(shuffled: list[int], valid: Array, image_ids: Array, settings: SamplingSettings) -> list[int]:
     taken: list[int] = []
     images_taken: set[str] = set()
@@ -193,14 +179,13 @@ def _check_shortage(taken: dict[int, list[int]], wanted: Categories, settings: S
     if settings.on_shortage == "error" and short:
         raise DatasetError(
             f"references.sampling: {len(short)} of {len(counts)} categories have fewer than {settings.num_shots} "
-            f"valid annotations (not a crowd, sides of {_MIN_SIDE} px, {_MIN_MARGIN} px from the borders): "
+            f"valid annotations ({VALID}): "
             f"{listed(short, _NAMES_SHOWN)}. Annotate more, lower num_shots, leave the categories out, or set "
             "on_shortage to 'fewer' or 'repeat'."
         )
     if not any(counts.values()):
         raise DatasetError(
-            f"references.sampling: none of the {len(counts)} wanted categories has a valid annotation (not a crowd, "
-            f"sides of {_MIN_SIDE} px, {_MIN_MARGIN} px from the borders)."
+            f"references.sampling: none of the {len(counts)} wanted categories has a valid annotation ({VALID})."
         )
 
 

@@ -1,14 +1,48 @@
-"""Checks that a reference covers something of its image. What it looks like to the encoder is not here."""
+"""Checks that a reference covers something of its image, and which annotations are fit to be references.
 
-from typing import Any
+What a reference looks like to the encoder is not here.
+"""
+
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from refseg_core.errors import UnusableReferenceError
 from refseg_core.masks.rle import Masks
+from refseg_core.tables import Annotations, Images
 
 Numbers = npt.NDArray[np.floating[Any]]
+Bools = npt.NDArray[np.bool_]
+
+MIN_SIDE = 32  # px
+MIN_MARGIN = 10  # px
+VALID = f"not a crowd, sides of {MIN_SIDE} px, {MIN_MARGIN} px from the borders"
+
+
+class Fitness(NamedTuple):
+    """Why annotations [N] are not valid as references; several may hold of one. Method, section 1."""
+
+    is_crowd: Bools
+    is_small: Bools
+    is_at_border: Bools
+
+    @property
+    def is_valid(self) -> Bools:
+        """Whether nothing speaks against it."""
+        return ~(self.is_crowd | self.is_small | self.is_at_border)
+
+
+def fitness_of(images: Images, annotations: Annotations) -> Fitness:
+    """Returns which annotations are fit to be references: at least 32 px a side, and 10 px from every border."""
+    row_of = {image_id: row for row, image_id in enumerate(images.image_id)}
+    image_rows = np.array([row_of[image_id] for image_id in annotations.image_id], dtype=np.int64)
+    x, y, width, height = annotations.box_xywh.T
+    right = images.width[image_rows] - (x + width)
+    bottom = images.height[image_rows] - (y + height)
+    is_large = (width >= MIN_SIDE) & (height >= MIN_SIDE)
+    is_inside = (x >= MIN_MARGIN) & (y >= MIN_MARGIN) & (right >= MIN_MARGIN) & (bottom >= MIN_MARGIN)
+    return Fitness(annotations.is_crowd, ~is_large, ~is_inside)
 
 
 def check_box(box_xyxy: Numbers, height: int, width: int) -> None:

@@ -4,10 +4,12 @@ Images are the same where their places are, or where files of the same name have
 """
 
 import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import PurePosixPath
 
+from refseg_core.errors import listed
 from refseg_core.tables import Images, References
+from tasks.datasets.reference_images import ReferenceFolder
 from tasks.storage.folder import Folder
 from tasks.store.lineage import reference_dataset, references_of
 from tasks.store.store import Artifact, Store
@@ -16,13 +18,23 @@ from tasks.store.store import Artifact, Store
 def shared_image_ids(store: Store, prototypes: Artifact, dataset: Artifact, images: Images) -> list[str]:
     """Returns the ids of those of a dataset's images that references of the prototypes lie in."""
     names = store.load(references_of(store, prototypes), References).file_name
-    return same_images(folder_of(store, reference_dataset(store, prototypes)), names, folder_of(store, dataset), images)
+    references = ReferenceFolder(_place(store, reference_dataset(store, prototypes)), store)
+    return same_images(references, names, Folder(_place(store, dataset)), images)
 
 
-def folder_of(store: Store, dataset: Artifact) -> Folder:
-    """Returns the folder that an indexed dataset's images lie in."""
-    manifest = store.manifest(dataset.name) or {}
-    return Folder(manifest["settings"]["images"])
+def _place(store: Store, dataset: Artifact) -> str:
+    return str((store.manifest(dataset.name) or {})["settings"]["images"])
+
+
+def describe(shared: Sequence[str], num_images: int, *, are_excluded: bool) -> str:
+    """Returns in words that images are both references and targets, and what that means for an evaluation."""
+    what = (
+        "they are left out of the evaluation, as evaluation.exclude_references says."
+        if are_excluded
+        else "labels of these are better than of others, and count in an evaluation unless "
+        "evaluation.exclude_references is true."
+    )
+    return f"Leakage: {len(shared)} of {num_images:,} targets are images of references, too ({listed(shared)}): {what}"
 
 
 def same_images(references: Folder, reference_names: Iterable[str], targets: Folder, images: Images) -> list[str]:

@@ -22,6 +22,7 @@ from tasks.outputs.pictures import (
     picture_name,
     reference_panels,
 )
+from tasks.outputs.reference_sheets import draw_sheets
 from tasks.runtime.progress import ProgressStep, report
 from tasks.storage.folder import Folder
 from tasks.store.label_store import StoredLabels
@@ -29,9 +30,20 @@ from tasks.store.lineage import labeled_categories, reference_dataset
 from tasks.store.reviews import read_reviewed
 from tasks.store.store import Artifact, Store
 
+SHEETS = "reference-sheets"
+"""The folder of the sheets of categories, below that of the pictures."""
+
+
+def show_references(store: Store, prototypes: Artifact, out_uri: str) -> int:
+    """Writes `references.jpg` and a sheet of each category's references; returns the number of these."""
+    out = Folder(out_uri)
+    panels = reference_panels(store, prototypes, Palette(store, prototypes))
+    out.replace("references.jpg", to_jpeg(contact_sheet(panels, heading=f"{len(panels)} references")))
+    return draw_sheets(store, prototypes, Folder(out.join(SHEETS)))
+
 
 def show_labels(store_uri: str, labels_key: str, out_uri: str, *, kept: LabelFilter, limit: int | None) -> int:
-    """Writes `references.jpg` and, per labeled image, ground truth (where known) next to predictions.
+    """Writes the references, and per labeled image ground truth (where known) next to predictions.
 
     Of the predictions those are drawn that are kept. Returns the number of pictures written.
     """
@@ -41,12 +53,10 @@ def show_labels(store_uri: str, labels_key: str, out_uri: str, *, kept: LabelFil
     check_apart(Folder(out.join("images")), recipe["settings"]["images"])
     prototypes = run.prototypes()
     palette = Palette(store, prototypes)
-    panels = reference_panels(store, prototypes, palette)
-    out.replace("references.jpg", to_jpeg(contact_sheet(panels, heading=f"{len(panels)} references")))
+    num_pictures = 1 + show_references(store, prototypes, out_uri)
     categories = labeled_categories(store, prototypes)
     source = Folder(recipe["settings"]["images"])
     truth = _GroundTruth.of(run, prototypes, source)
-    num_pictures = 1
     for images, detections in _labels_by_shard(run, limit):
         report(ProgressStep.DRAW_PICTURES, total=len(images))
         for image in read_images(source, images, max_pixels=MAX_PIXELS):

@@ -15,7 +15,7 @@ class ProgressStep(StrEnum):
     CHOOSE_PILOT = "choose pilot images"
     LABEL = "label"
     DRAW_PICTURES = "draw pictures"
-    EXPORT = "export"
+    DRAW_REFERENCES = "draw references"
     READ_STATUS = "look at shards"
     READ_LABELS = "read labels"
     VERIFY = "verify"
@@ -31,7 +31,9 @@ class ProgressStep(StrEnum):
     @property
     def unit(self) -> str:
         """What is counted, where the Prefect UI shows it."""
-        return "references" if self in (self.SEGMENT_REFERENCES, self.FILL_MEMORY_BANK) else "images"
+        return (
+            "references" if self in (self.SEGMENT_REFERENCES, self.FILL_MEMORY_BANK, self.DRAW_REFERENCES) else "images"
+        )
 
 
 @dataclass(frozen=True)

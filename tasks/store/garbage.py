@@ -24,7 +24,7 @@ from tasks.storage.uris import redact
 from tasks.store.label_store import FOLDER, StoredLabels, open_labels
 from tasks.store.lineage import reachable
 from tasks.store.shard_plans import Wanted
-from tasks.store.steps import ARTIFACT_FOLDERS, BENCHMARK, CHOOSE_PILOT, EVALUATE, PROPOSE_THRESHOLDS
+from tasks.store.steps import ARTIFACT_FOLDERS, ASSESS_REFERENCES, BENCHMARK, CHOOSE_PILOT, EVALUATE, PROPOSE_THRESHOLDS
 from tasks.store.store import MANIFEST, Store, numbered_name
 
 _ALWAYS_KEPT = (BENCHMARK.folder, CHOOSE_PILOT.folder)
@@ -148,7 +148,8 @@ def _needed(store: Store, dropped: set[str], *, drop_gone: bool) -> tuple[set[st
             "up these labels with --labels KEY; nothing was removed."
         )
     for name, manifest in manifests.items():
-        if name in used or manifest["folder"] in _ALWAYS_KEPT:
+        is_of_used = manifest["folder"] == ASSESS_REFERENCES.folder and manifest["inputs"]["prototypes"] in used
+        if name in used or is_of_used or manifest["folder"] in _ALWAYS_KEPT:
             needed.update([f"{name}/{MANIFEST}", *(f"{name}/{part['name']}" for part in manifest["tables"])])
         else:
             why[name] = "unused"

@@ -311,6 +311,11 @@ def count_statuses(labeled: LabeledImages) -> dict[str, int]:
     return {status: int((labeled.status == status).sum()) for status in STATUSES}
 
 
+def holds_labels(store: Store) -> bool:
+    """Returns whether there are labels, or were begun."""
+    return bool(store.manifests(FOLDER, "recipe.json"))
+
+
 def open_labels(store: Store, key: str) -> StoredLabels:
     """Returns the labels of a key. Raises StoreError where the store has none of it."""
     run = StoredLabels(store, key)

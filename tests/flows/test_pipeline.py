@@ -332,7 +332,8 @@ def test_the_commands_in_turn_do_what_the_run_does(project: Project, refseg: Cal
 
     assert "predictions: all labels" in refseg("show", store, "--out", out / "pictures", "--score", "0")
     names = [picture.name for picture in Folder(str(out / "pictures")).list_files()]
-    assert names == [*(f"images/t{number}.png.jpg" for number in range(5)), "references.jpg"]
+    sheets = ["reference-sheets/bar.jpg", "reference-sheets/box.jpg"]
+    assert names == [*(f"images/t{number}.png.jpg" for number in range(5)), *sheets, "references.jpg"]
 
 
 def test_a_study_is_so_many_runs(project: Project, refseg: Callable[..., str]) -> None:
@@ -369,8 +370,8 @@ def test_all_of_a_run_may_lie_in_a_bucket(
     refseg("export", store, "--out", f"{out}/results.json")
     refseg("export", project.config.store, "--out", tmp_path / "results.json")
     assert Folder(out).read("results.json") == (tmp_path / "results.json").read_bytes()
-    assert "Wrote 6 pictures" in refseg("show", store, "--out", f"{out}/pictures", "--score", "0")
-    assert len(Folder(f"{out}/pictures").list_files()) == 6
+    assert "Wrote 8 pictures" in refseg("show", store, "--out", f"{out}/pictures", "--score", "0")
+    assert len(Folder(f"{out}/pictures").list_files()) == 8
     assert "complete" in refseg("status", store)
     assert "no problems" in refseg("verify", store)
     assert "To remove: nothing" in refseg("gc", store, "--min-age", "0")

@@ -43,7 +43,23 @@ def test_it_counts_images_annotations_and_categories() -> None:
 
 
 def test_a_plain_dataset_has_nothing_odd() -> None:
-    assert find_oddities(dataset_of({}, BIRD), num_shots=1) == []
+    assert find_oddities(dataset_of({}, BIRD)) == []
+    large = {"bbox": [20, 12, 40, 35]}
+    assert find_oddities(dataset_of(large, BIRD | large), num_shots=1) == []
+
+
+def test_annotations_that_cannot_be_sampled_are_counted_and_short_categories_named() -> None:
+    large, border = {"bbox": [20, 12, 40, 35]}, {"bbox": [5, 12, 40, 35]}
+    dataset = dataset_of(large, large, border, BIRD, {"iscrowd": 1})
+    boat, bird = overview(dataset, num_shots=1).categories
+    assert (boat.num_valid, boat.num_small, boat.num_at_border) == (2, 0, 1)
+    assert (bird.num_valid, bird.num_small, bird.num_at_border) == (0, 1, 0)
+    what = "fewer images of valid annotations (not a crowd, sides of 32 px, 10 px from the borders) than num_shots"
+    one, two = (oddity(dataset, what, num_shots=number) for number in (1, 2))
+    assert one is not None
+    assert one.examples == ("bird: 0 images with valid ones; of 1 annotations 1 are too small, 0 too near to a border",)
+    assert two is not None
+    assert two.examples[0].startswith("boat: 1 images with valid ones; of 3 annotations")
 
 
 def test_a_listing_without_annotations_has_nothing_odd() -> None:

@@ -1,0 +1,138 @@
+"""The references of a store to look at: how good each is, as a table, and a sheet for each category.
+
+A sheet shows each reference as the encoder sees it: the crop, stretched to a square, all but the mask dimmed.
+"""
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+
+from refseg_core.analysis import reference_quality
+from refseg_core.analysis.reference_quality import assess_references
+from refseg_core.errors import ImageError, RefsegError, StoreError
+from refseg_core.masks.rle import Rle, decode_mask, encode_masks
+from refseg_core.references.memory_bank import Crop, crop_reference
+from refseg_core.tables import Images, MemoryBank, ReferenceQuality, References
+from refseg_core.visualization import Picture, contact_sheet, instance_panel, to_jpeg
+from tasks.datasets.reference_images import ReferenceFolder, ReferenceImages
+from tasks.outputs.pictures import Palette, check_apart
+from tasks.runtime.progress import ProgressStep, report
+from tasks.storage.folder import Folder
+from tasks.storage.uris import redact
+from tasks.store.lineage import labeled_categories, memory_bank_of, reference_dataset, references_of
+from tasks.store.steps import ASSESS_REFERENCES, POSTPROCESS_MEMORY_BANK
+from tasks.store.store import Artifact, Recipe, Store
+
+_CROP_SIDE = 518  # px; as DINOv2 gets it
+_PANEL_SIDE = 288
+_INSIDE = 0.5  # of the soft mask
+_GRAY = 128
+_LONGEST_NAME = 80
+
+
+def assess(store: Store, prototypes: Artifact) -> Artifact:
+    """Returns the table of how good the references of prototypes are, made unless the store has it."""
+    references, bank = references_of(store, prototypes), memory_bank_of(store, prototypes)
+    recipe = Recipe(
+        *ASSESS_REFERENCES,
+        version=reference_quality.VERSION,
+        inputs={"references": references.name, "memory_bank": bank.name, "prototypes": prototypes.name},
+    )
+    categories = labeled_categories(store, prototypes)
+    return store.make(
+        recipe,
+        lambda: [assess_references(store.load(references, References), store.load(bank, MemoryBank), categories)],
+    )
+
+
+def newest_prototypes(store: Store) -> Artifact:
+    """Returns the prototypes that were made last. Raises StoreError where there are none."""
+    made = store.manifests(POSTPROCESS_MEMORY_BANK.folder)
+    if not made:
+        raise StoreError(
+            f"{redact(store.uri)}: holds no labels, nor references. `refseg bank` makes references, `refseg run` makes "
+            "labels, too; check the store's path."
+        )
+    return store.named(f"{POSTPROCESS_MEMORY_BANK.folder}/{made[-1]['key']}")
+
+
+def draw_sheets(store: Store, prototypes: Artifact, out: Folder) -> int:
+    """Writes a sheet for each category; returns how many. Raises ConfigurationError for a folder of references."""
+    check_apart(out, str((store.manifest(reference_dataset(store, prototypes).name) or {})["settings"]["images"]))
+    quality = store.load(assess(store, prototypes), ReferenceQuality)
+    panels = _Panels(store, prototypes)
+    report(ProgressStep.DRAW_REFERENCES, total=len(quality))
+    num_sheets = 0
+    for category_id in dict.fromkeys(quality.category_id.tolist()):
+        rows = np.flatnonzero(quality.category_id == category_id)
+        sheet = contact_sheet(
+            [panels.draw(int(row), quality) for row in rows],
+            titles=[str(quality.advice[row]).partition(":")[0] or " " for row in rows],  # the numbers are in the tile
+            heading=f"{quality.category_name[rows[0]]}: {len(rows)} references, each as the encoder sees it",
+            tile_side=_PANEL_SIDE,
+        )
+        out.replace(f"{_file_name(str(quality.category_name[rows[0]]), category_id)}.jpg", to_jpeg(sheet))
+        num_sheets += 1
+    return num_sheets
+
+
+def _file_name(name: str, category_id: int) -> str:
+    """Returns a name for a category's file: that of the category where it can be one."""
+    plain = re.sub(r"[^\w .-]", "_", name).strip(" .")[:_LONGEST_NAME]
+    return plain if plain == name else f"{plain}-{category_id}"
+
+
+class _Panels:
+    """Draws the references of prototypes."""
+
+    def __init__(self, store: Store, prototypes: Artifact) -> None:
+        dataset, bank = reference_dataset(store, prototypes), memory_bank_of(store, prototypes)
+        self._references = store.load(references_of(store, prototypes), References)
+        folder = ReferenceFolder((store.manifest(dataset.name) or {})["settings"]["images"], store)
+        self._images = ReferenceImages(folder, store.load(dataset, Images), self._references)
+        self._context_ratio = float((store.manifest(bank.name) or {})["settings"]["context_ratio"])
+        self._palette = Palette(store, prototypes)
+
+    def draw(self, row: int, quality: ReferenceQuality) -> Picture:
+        """Returns a reference with what is known of it; gray where its image cannot be read any more."""
+        report(ProgressStep.DRAW_REFERENCES, advanced=1)
+        picture, mask = self._crop(row)
+        return instance_panel(
+            picture,
+            (0, 0, picture.shape[1], picture.shape[0]),
+            mask,
+            name=f"{quality.annotation_id[row]}, {quality.file_name[row]}",
+            details=", ".join(_details(quality, row)),
+            color_index=self._palette.colors(quality.category_id[row : row + 1])[0],
+            side=_PANEL_SIDE,
+        )
+
+    def _crop(self, row: int) -> tuple[Picture, Rle | None]:
+        """Returns the crop, uint8 RGB [518, 518, 3], and its mask."""
+        references = self._references
+        try:
+            crop = crop_reference(
+                self._images.read(str(references.file_name[row])),
+                decode_mask(references.mask_rle[row]),
+                references.box_xyxy[row],
+                context_ratio=self._context_ratio,
+                size=_CROP_SIDE,
+            )
+        except (ImageError, RefsegError):
+            return np.full((_CROP_SIDE, _CROP_SIDE, 3), _GRAY, dtype=np.uint8), None
+        return _pixels(crop), encode_masks((crop.mask_EE.numpy() >= _INSIDE)[None])[0]
+
+
+def _pixels(crop: Crop) -> Picture:
+    """Returns the crop's image, uint8 RGB [E, E, 3]."""
+    return (crop.image_3EE.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
+
+
+def _details(quality: ReferenceQuality, row: int) -> Iterator[str]:
+    source, score = quality.mask_source[row], quality.mask_score[row]
+    yield f"mask: {source}" if score is None else f"mask: {source} {score:.2f}"
+    if quality.own_similarity[row] is not None:
+        yield f"own {quality.own_similarity[row]:.2f}"
+    if quality.other_similarity[row] is not None:
+        yield f"{quality.other_category_name[row]} {quality.other_similarity[row]:.2f}"
