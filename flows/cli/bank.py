@@ -145,3 +145,17 @@ def _numbers(text: str, length: int, expected: str) -> tuple[float, ...]:
     if len(numbers) != length:
         raise click.UsageError(f"{expected}; got {text!r}.")
     return numbers
+
+
+@bank.command()
+@click.argument("first", metavar="STORE/prototypes/KEY")
+@click.argument("second", metavar="STORE/prototypes/KEY")
+def diff(first: str, second: str) -> None:
+    """Show what two banks differ in: references, categories, prototypes, and the labels made with both.
+
+    `refseg bank` prints a bank's address. Labels of a pilot are compared, too.
+    """
+    from flows.reports.bank_report import report_difference
+    from tasks.outputs.bank_difference import Bank, compare_banks
+
+    report_difference(compare_banks(Bank.at(first), Bank.at(second)))

@@ -29,6 +29,7 @@ COMMANDS = [
     ("run",),
     ("index",),
     ("bank",),
+    ("bank", "diff"),
     ("pilot",),
     ("label",),
     ("evaluate",),
