@@ -3,10 +3,8 @@
 Here: images, instances and categories by name, one call each. Not here: what the files look like.
 """
 
-import logging
 import math
 from array import array
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
@@ -14,10 +12,9 @@ from refseg_core.datasets.coco.annotations import AnnotationColumns
 from refseg_core.datasets.coco.columns import CategoryColumns, ImageColumns
 from refseg_core.datasets.coco.segmentations import SegmentationError, read_segmentation
 from refseg_core.datasets.dataset import Dataset
+from refseg_core.datasets.oddities import OddityCounter
 from refseg_core.errors import Problems
 from refseg_core.masks.rle import Rle, union_of
-
-logger = logging.getLogger(__name__)
 
 MAX_MASK_PIXELS = 100_000_000  # of a part of an image
 _ELLIPSE_CORNERS = 64
@@ -75,13 +72,23 @@ class DatasetBuilder:
 
     def __init__(self, source: str, classes: Sequence[str] | None = None, *, first_id: int = 1) -> None:
         self.problems = Problems()
-        self.left_out: Counter[str] = Counter()  # kinds of shapes that mark no area
+        self.oddities = OddityCounter()
+        self._readings: set[str] = set()
         self._source = source
         self._first_id = first_id
         self._classes = classes
         self._seen: dict[str, int] = {} if classes is None else {name: row for row, name in enumerate(classes)}
         self._images = ImageColumns(self.problems)
         self._annotations = AnnotationColumns(self.problems, self._images)
+
+    def read_as(self, what: str, example: str) -> None:
+        """Notes that something is understood in a way that has to be told, and that belongs to the dataset's recipe."""
+        self._readings.add(what)
+        self.oddities.add(what, example)
+
+    def leave_out(self, kind: str, place: str) -> None:
+        """Notes a shape that marks no area, of a kind such as 'point'."""
+        self.oddities.add(f"shapes of the kind '{kind}', which mark no area: left out", place)
 
     def add_image(self, file_name: str, height: int, width: int) -> bool:
         """Adds an image, before its instances; returns whether its size can be used.
@@ -123,10 +130,7 @@ class DatasetBuilder:
             self.add_instance(parts[0].place, image, parts[0].label, _joined([part.shape for part in parts]))
 
     def dataset(self) -> Dataset:
-        """Returns what was added, with a warning of what was left out. Raises DatasetError naming all problems."""
-        if self.left_out:
-            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.left_out.items()))
-            logger.warning("%s: left out what marks no area: %s", self._source, kinds)
+        """Returns what was added. Raises DatasetError naming all problems."""
         categories = CategoryColumns(self.problems)
         by_row = list(self._seen) if self._classes is None else list(self._classes)
         names = sorted(by_row) if self._classes is None else by_row
@@ -137,7 +141,13 @@ class DatasetBuilder:
         self._annotations.check(categories)
         categories.check_names()
         self.problems.raise_if_any(self._source)
-        return Dataset(self._images.table(), self._annotations.table(), categories.table())
+        return Dataset(
+            self._images.table(),
+            self._annotations.table(),
+            categories.table(),
+            oddities=self.oddities.found(),
+            readings=tuple(sorted(self._readings)),
+        )
 
     def _segmentation(self, image: str, shape: Shape) -> object:
         """Polygons as they are; masks, and whatever is joined with them, as run lengths. Raises SegmentationError."""

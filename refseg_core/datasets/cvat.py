@@ -2,7 +2,7 @@
 
 Boxes stay boxes, unless they are rotated; those, polygons, ellipses and masks become masks. Shapes of one label and
 group_id are one instance; those that are `outside` are not there. Points, polylines, tags, skeletons and cuboids mark
-no area and are left out, with a warning that counts them. Categories are the labels of the task, in its order.
+no area and are left out, which is told with their count. Categories are the labels of the task, in its order.
 """
 
 import math
@@ -64,7 +64,7 @@ def _shapes(builder: DatasetBuilder, name: str, image: Element, height: int, wid
     for position, entry in enumerate(image, start=1):
         place = f"{name}#{position}"
         if entry.tag not in _AREAS:
-            builder.left_out[entry.tag] += 1
+            builder.leave_out(entry.tag, place)
         elif entry.get("outside") != "1":
             group = entry.get("group_id", "0")
             try:

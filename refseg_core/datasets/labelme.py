@@ -1,7 +1,7 @@
 """labelme: a json file for each image, with a list of shapes.
 
 Polygons, circles, oriented rectangles and masks become masks, rectangles boxes; shapes of one label and group_id are
-one instance. Points and lines mark no area and are left out, with a warning that counts them.
+one instance. Points and lines mark no area and are left out, which is told with their count.
 """
 
 import base64
@@ -68,7 +68,7 @@ def _shapes(builder: DatasetBuilder, name: str, shapes: list[Any], height: int, 
         place, entry = f"{name}#{number}", given if isinstance(given, dict) else {}
         kind = entry.get("shape_type", "polygon")
         if kind in _WITHOUT_AREA:
-            builder.left_out[str(kind)] += 1
+            builder.leave_out(str(kind), place)
             continue
         try:
             shape = _shape(entry, kind, height, width)

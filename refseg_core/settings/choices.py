@@ -105,11 +105,11 @@ ANNOTATION_FORMATS = Choices(
     AnnotationFormat(
         name="yolo",
         help="a folder of .txt files",
-        implementation="refseg_core.datasets.yolo:read_yolo",
+        implementation="refseg_core.datasets.yolo.reader:read_yolo",
         title="YOLO text files",
         suffix=".txt",
-        reads="boxes, polygons, oriented boxes; names from `data.yaml`, `classes.txt` or `obj.names` in the folder or "
-        "above it; an image without a file has no instances",
+        reads="boxes, polygons, oriented boxes, the boxes of tracks and of keypoints (`kpt_shape`); names from "
+        "`data.yaml`, `classes.txt` or `obj.names` in the folder or above it; an image without a file has no instances",
         is_upright=True,
     ),
     AnnotationFormat(

@@ -170,7 +170,11 @@ class _Files:
 def _of_files(files: _Files, kind: AnnotationFormat, source: DatasetSource) -> AnnotatedDataset:
     files.check_sizes()
     images, classes = _image_names(source, kind), find_class_names(files.folder, kind.name)
-    dataset = kind.load()(files, images, source=redact(files.folder.uri), classes=classes and classes.names)
+    options = {"keypoints": classes.keypoints} if classes is not None and kind.name == "yolo" else {}
+    names = classes and classes.names
+    dataset = kind.load()(files, images, source=redact(files.folder.uri), classes=names, **options)
+    if classes is not None:
+        dataset = replace(dataset, readings=(*dataset.readings, *classes.readings))
     dataset = _in_frames(_with_sizes(dataset, files), kind, files.images)
     found = dataset.images
     rows = zip(found.file_name, found.height.tolist(), found.width.tolist(), strict=True)

@@ -7,10 +7,11 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import yaml
 
-from refseg_core.datasets.class_names import CLASS_FILES, read_class_names
+from refseg_core.datasets.class_names import CLASS_FILES, read_class_lines, read_class_names
 from refseg_core.errors import DatasetError, StoreError
 from tasks.storage.folder import Folder
 from tasks.storage.uris import redact
@@ -20,10 +21,16 @@ _YOLO_FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 
 @dataclass(frozen=True)
 class ClassNames:
-    """The names of all categories, by number, and the hash of the file that lists them."""
+    """The names of all categories, by number, and the hash of the file that lists them.
+
+    `readings`: how the file was understood, where older versions took it otherwise. `keypoints`: for YOLO, how many
+    follow each box, and of how many numbers each; None for none.
+    """
 
     names: Sequence[str]
     sha256: str
+    readings: tuple[str, ...] = ()
+    keypoints: tuple[int, int] | None = None
 
 
 def find_class_names(folder: Folder, kind: str) -> ClassNames | None:
@@ -37,8 +44,7 @@ def find_class_names(folder: Folder, kind: str) -> ClassNames | None:
             with suppress(StoreError):
                 document = place.read_if_there(name)
             if document is not None:
-                read = _yaml_names if name in _YOLO_FILES else read_class_names
-                return ClassNames(_class_names(place.join(name), document, read), hashlib.sha256(document).hexdigest())
+                return _read(place.join(name), document, _READERS[kind == "yolo", name in _YOLO_FILES])
     if kind != "yolo":
         return None
     raise DatasetError(
@@ -56,22 +62,61 @@ def _above(folder: Folder, number: int) -> Iterator[Folder]:
         yield Folder(place)
 
 
-def _class_names(uri: str, document: bytes, read: Callable[[bytes], Sequence[str]]) -> Sequence[str]:
+def _read(uri: str, document: bytes, read: Callable[[bytes], ClassNames]) -> ClassNames:
     try:
-        names = read(document)
+        classes = read(document)
     except (ValueError, AttributeError, RecursionError, yaml.YAMLError) as error:
         raise DatasetError(f"{redact(uri)}: cannot be read as a list of categories: {error}.") from error
-    if not names or not all(names):
-        raise DatasetError(f"{redact(uri)}: expected a name for every category, got {list(names)[:10]}.")
-    return names
+    if not classes.names or not all(classes.names):
+        raise DatasetError(f"{redact(uri)}: expected a name for every category, got {list(classes.names)[:10]}.")
+    return classes
 
 
-def _yaml_names(document: bytes) -> Sequence[str]:
-    """Returns the `names` of YOLO's YAML file, a list or a mapping from numbers. Raises ValueError if it has none."""
-    content = yaml.safe_load(document)
+def _of_text(document: bytes) -> ClassNames:
+    return ClassNames(read_class_names(document), _sha256(document))
+
+
+def _of_yolo_text(document: bytes) -> ClassNames:
+    """Line n is class n, whatever it is called."""
+    names = read_class_lines(document)
+    readings = () if len(names) == len(read_class_names(document)) else ("every line is a class",)
+    return ClassNames(names, _sha256(document), readings)
+
+
+def _of_yaml(document: bytes) -> ClassNames:
+    """Returns what YOLO's YAML file says. Raises ValueError if it has no names."""
+    written = yaml.load(document, yaml.BaseLoader)  # noqa: S506 `off` and `007` are names, not false and 7
+    names = _yaml_names(written)
+    readings = () if names == _yaml_names(yaml.safe_load(document)) else ("names as they are written",)
+    return ClassNames(names, _sha256(document), readings, _keypoints(written.get("kpt_shape")))
+
+
+_READERS = {
+    (False, False): _of_text,
+    (True, False): _of_yolo_text,
+    (True, True): _of_yaml,
+}  # by whether they are YOLO's, and YAML
+
+
+def _yaml_names(content: Any) -> list[str]:
+    """Returns `names`, a list or a mapping from numbers."""
     names = content.get("names") if isinstance(content, dict) else None
     if isinstance(names, dict) and sorted(map(str, names)) == sorted(map(str, range(len(names)))):
         names = [{str(number): name for number, name in names.items()}[str(number)] for number in range(len(names))]
     if not isinstance(names, list) or not all(isinstance(name, str | int | float) for name in names):
         raise ValueError("expected 'names', a list or a mapping of the numbers from 0 on")
     return [str(name) for name in names]
+
+
+def _keypoints(shape: Any) -> tuple[int, int] | None:
+    """Returns `kpt_shape`: how many keypoints there are, and of how many numbers each."""
+    if shape is None:
+        return None
+    numbers = [int(number) for number in shape] if isinstance(shape, list) else []
+    if len(numbers) != 2 or numbers[0] < 1 or numbers[1] not in (2, 3):  # noqa: PLR2004
+        raise ValueError(f"expected 'kpt_shape', the number of keypoints and 2 or 3, got {shape}")
+    return numbers[0], numbers[1]
+
+
+def _sha256(document: bytes) -> str:
+    return hashlib.sha256(document).hexdigest()

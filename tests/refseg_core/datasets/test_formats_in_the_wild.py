@@ -2,7 +2,6 @@
 
 import base64
 import json
-import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -19,9 +18,10 @@ from refseg_core.datasets.dataset import Dataset
 from refseg_core.datasets.image_files.lookup import ImageNames
 from refseg_core.datasets.labelme import read_labelme
 from refseg_core.datasets.mask_images import read_masks
+from refseg_core.datasets.oddities import Oddity
 from refseg_core.datasets.pascal_voc import read_voc
 from refseg_core.datasets.safe_xml import XmlError, parse_xml
-from refseg_core.datasets.yolo import read_yolo as read_yolo_files
+from refseg_core.datasets.yolo.reader import read_yolo as read_yolo_files
 from refseg_core.errors import DatasetError, ImageError, Problems
 from refseg_core.images import decode_values, image_header
 from refseg_core.masks.rle import decode_mask, encode_masks, mask_areas, rle_from_polygons, rle_of_part, union_of
@@ -155,10 +155,15 @@ class TestXml:
 # --- YOLO -------------------------------------------------------------------------------------------------------------
 
 
-def read_yolo(text: str | bytes, size: tuple[int, int] = (64, 128)) -> Dataset:
+def read_yolo(
+    text: str | bytes, size: tuple[int, int] = (64, 128), keypoints: tuple[int, int] | None = None
+) -> Dataset:
     data = text if isinstance(text, bytes) else text.encode()
     files = Files([NamedFile("a.txt", data)], {"a.jpg": size})
-    return read_yolo_files(files, IMAGES, source="yolo", classes=["bar", "box"])
+    return read_yolo_files(files, IMAGES, source="yolo", classes=["bar", "box"], keypoints=keypoints)
+
+
+BOX = "1 0.5 0.5 0.25 0.5"  # [48, 16, 32, 32]
 
 
 class TestYolo:
@@ -175,11 +180,49 @@ class TestYolo:
         assert annotations.box_xywh.tolist() == [[32, 16, 32, 32]]
         assert mask_areas(list(annotations.mask_rle)) == [32 * 32]
 
+    @pytest.mark.parametrize("more", ["0.9", "7", "0.9 1", "0.25 12", "1 0"])
+    def test_a_confidence_and_the_number_of_a_track_follow_boxes(self, more: str) -> None:
+        dataset = read_yolo(f"{BOX} {more}\n0 0.25 0.5 0.5 0.25 {more}")
+        assert dataset.annotations.box_xywh.tolist() == [[48, 16, 32, 32], [0, 24, 64, 16]]
+        assert dataset.annotations.mask_rle.tolist() == [None, None]
+        (oddity,) = dataset.oddities
+        assert oddity.what.startswith("files whose boxes are followed by a confidence")
+        assert (oddity.count, oddity.examples) == (1, ("a.txt",))
+
+    def test_of_a_tracker_some_lines_lack_the_number(self) -> None:
+        annotations = read_yolo(f"{BOX} 0.9 3\n{BOX} 0.8").annotations
+        assert annotations.box_xywh.tolist() == [[48, 16, 32, 32]] * 2
+
+    def test_triangles_stay_triangles(self) -> None:
+        dataset = read_yolo("0 0.25 0.25 0.5 0.25 0.5 0.75\n0 0 0 1 0 1 1")
+        assert dataset.annotations.box_xywh.tolist() == [[32, 16, 32, 32], [0, 0, 128, 64]]
+        assert dataset.annotations.has_mask.all()
+        assert dataset.oddities == dataset.readings == ()
+
+    @pytest.mark.parametrize(("shape", "numbers"), [((7, 2), 14), ((4, 3), 12), ((17, 3), 51)])
+    @pytest.mark.parametrize("more", ["", " 0.9", " 0.9 3"])
+    def test_with_keypoints_the_box_before_them_is_read(self, shape: tuple[int, int], numbers: int, more: str) -> None:
+        pose = " ".join(["0.5", "0.75", "2"] * numbers)[: 4 * numbers]
+        dataset = read_yolo(f"{BOX} {' '.join(pose.split()[:numbers])}{more}\n{BOX}", keypoints=shape)
+        assert dataset.annotations.box_xywh.tolist() == [[48, 16, 32, 32]] * 2
+        assert not dataset.annotations.has_mask.any()
+        assert [oddity.what for oddity in dataset.oddities] == list(dataset.readings)
+        assert "the boxes are read" in dataset.readings[0]
+
+    def test_with_keypoints_other_numbers_are_refused(self) -> None:
+        message = problems_of(lambda: read_yolo(f"{BOX} 0.5 0.5 0.5", keypoints=(7, 2)))
+        assert "kpt_shape in data.yaml asks for" in message
+        assert "a.txt#1" in message
+
     @pytest.mark.parametrize(
         ("text", "kind"),
         [
             ("0 0.5 0.5 0.5", "is neither 'class"),
-            ("0 0.5 0.5 0.5 0.5 0.9", "is neither 'class"),
+            ("0 0.5 0.5 0.5 0.5 0.9\n0 0.5 0.5 0.5 0.5", "is neither 'class"),
+            ("0 0.5 0.5 0.5 0.5 0.9\n0 0.1 0.1 0.5 0.1 0.5 0.9", "is neither 'class"),
+            ("0 0.5 0.5 0.5 0.5 0.9\n0 0.1 0.1 0.5 0.1 0.5 0.9 0.3 0.3", "is neither 'class"),
+            ("0 .1 .1 .4 .1 .4 .4 .2 .3 .9", "is neither 'class"),
+            ("0 .5 .5 .2 .2 .4 .4 2 .6 .6 1", "if these are keypoints, add kpt_shape"),
             ("0 .1 .1 .2 .2 .3 .3 .4", "is neither 'class"),
             ("boat 0.5 0.5 0.5 0.5", "is neither 'class"),
             ("0 nan 0.5 0.5 0.5", "is neither 'class"),
@@ -244,12 +287,14 @@ class TestLabelme:
         (area,) = read_shapes(shape("circle", [[30, 20], [40, 20]])).annotations.area
         assert area == pytest.approx(math.pi * 100, rel=0.03)
 
-    def test_what_has_no_area_is_left_out_with_a_warning(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_what_has_no_area_is_left_out_with_its_count_and_places(self) -> None:
         shapes = [shape("point", [[1, 1]]), shape("line", [[1, 1], [2, 2]]), shape("point", [[2, 2]])]
-        assert len(read_shapes(*shapes, shape("polygon", TRIANGLE)).annotations) == 1
-        assert caplog.record_tuples == [
-            ("refseg_core.datasets.builder", logging.WARNING, "labelme: left out what marks no area: 1 line, 2 point")
-        ]
+        dataset = read_shapes(*shapes, shape("polygon", TRIANGLE))
+        assert dataset.annotations.annotation_id.tolist() == ["a.json#4"]
+        assert dataset.oddities == (
+            Oddity("shapes of the kind 'point', which mark no area: left out", 2, ("a.json#1", "a.json#3")),
+            Oddity("shapes of the kind 'line', which mark no area: left out", 1, ("a.json#2",)),
+        )
 
     def test_a_mask_beyond_the_image_is_cut_off(self) -> None:
         assert read_shapes(shape("mask", [[57, 38], [62, 41]], mask=MASK)).annotations.area.tolist() == [6]
@@ -340,9 +385,13 @@ class TestCvat:
         annotations = read_shapes_of_cvat(*shapes, polygon.format("boat", 0, 5)).annotations
         assert annotations.annotation_id.tolist() == ["a.jpg#1", "a.jpg#3", "a.jpg#4"]
 
-    def test_what_has_no_area_is_left_out_with_a_warning(self, caplog: pytest.LogCaptureFixture) -> None:
-        assert len(read_shapes_of_cvat('<tag label="x"/>', '<points label="x" points="1,2"/>').annotations) == 0
-        assert "annotations.xml: left out what marks no area: 1 points, 1 tag" in caplog.text
+    def test_what_has_no_area_is_left_out_with_its_count_and_places(self) -> None:
+        dataset = read_shapes_of_cvat('<tag label="x"/>', '<points label="x" points="1,2"/>')
+        assert len(dataset.annotations) == 0
+        assert [(one.what.split("'")[1], one.count, one.examples) for one in dataset.oddities] == [
+            ("tag", 1, ("a.jpg#1",)),
+            ("points", 1, ("a.jpg#2",)),
+        ]
 
     def test_the_labels_of_the_task_are_the_categories_in_their_order(self) -> None:
         labels = "<label><name>z</name></label><label><name>a</name></label>"

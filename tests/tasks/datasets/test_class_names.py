@@ -1,0 +1,60 @@
+"""Lists of categories: what their lines and words mean, for YOLO and for formats that count from 1."""
+
+from pathlib import Path
+
+import pytest
+
+from refseg_core.errors import DatasetError
+from tasks.datasets.class_names import ClassNames, find_class_names
+from tasks.storage.folder import Folder
+
+
+def found(folder: Path, name: str, text: str, kind: str = "yolo") -> ClassNames:
+    (folder / name).write_text(text)
+    classes = find_class_names(Folder(str(folder)), kind)
+    assert classes is not None
+    return classes
+
+
+@pytest.mark.parametrize("name", ["classes.txt", "obj.names", "labels.txt"])
+@pytest.mark.parametrize("first", ["background", "__ignore__", "_background_", "Background"])
+def test_for_yolo_the_number_of_a_line_is_that_of_its_class(name: str, first: str, tmp_path: Path) -> None:
+    assert found(tmp_path, name, f"{first}\ncat\ndog\n").names == [first, "cat", "dog"]
+
+
+def test_elsewhere_a_background_is_no_category(tmp_path: Path) -> None:
+    assert found(tmp_path, "classes.txt", "__ignore__\n_background_\ncat\ndog\n", "voc").names == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("names", ["[off, on, 007]", "{0: off, 1: on, 2: 007}", "\n- off\n- 'on'\n- 007"])
+def test_names_are_the_words_as_they_are_written(names: str, tmp_path: Path) -> None:
+    assert found(tmp_path, "data.yaml", f"nc: 3\nnames: {names}\n").names == ["off", "on", "007"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "is_as_before"),
+    [
+        ("classes.txt", "cat\ndog\n", True),
+        ("classes.txt", "background\ncat\n", False),
+        ("data.yaml", "names: [cat, 7, '007']\n", True),
+        ("data.yaml", "names: [yes, cat]\n", False),
+        ("data.yaml", "names: [1.50]\n", False),
+    ],
+)
+def test_only_lists_that_older_versions_took_otherwise_say_so(
+    name: str, text: str, is_as_before: bool, tmp_path: Path
+) -> None:
+    assert (found(tmp_path, name, text).readings == ()) == is_as_before
+
+
+@pytest.mark.parametrize("shape", ["[17, 3]", "[7, 2]"])
+def test_the_shape_of_keypoints_is_read(shape: str, tmp_path: Path) -> None:
+    numbers = [int(number) for number in shape.strip("[]").split(",")]
+    assert found(tmp_path, "data.yaml", f"names: [a]\nkpt_shape: {shape}\n").keypoints == tuple(numbers)
+    assert found(tmp_path, "data.yaml", "names: [a]\n").keypoints is None
+
+
+@pytest.mark.parametrize("shape", ["17", "[17]", "[0, 3]", "[4, 5]", "[a, b]"])
+def test_keypoints_that_cannot_be_are_refused(shape: str, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"data\.yaml: cannot be read"):
+        found(tmp_path, "data.yaml", f"names: [a]\nkpt_shape: {shape}\n")
