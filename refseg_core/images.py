@@ -34,6 +34,9 @@ IMAGE_SUFFIXES = frozenset(
 )
 """What an image's name ends with, in lower case, when a folder or prefix is listed."""
 
+HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
+"""What HEIC files' names end with: they are read where pillow-heif is installed."""
+
 Pixels = npt.NDArray[np.uint8]
 T = TypeVar("T")
 
@@ -122,6 +125,11 @@ class ImageHeader(NamedTuple):
     def upright_size(self) -> tuple[int, int]:
         """(height, width) of the picture as people see it."""
         return (self.width, self.height) if self.orientation in _SIDEWAYS else (self.height, self.width)
+
+
+def is_image(start: bytes) -> bool:
+    """Returns whether a file that begins so is an image in a format that is read."""
+    return any(known.signature.match(start) for known in _FORMATS)
 
 
 def image_header(data: bytes) -> ImageHeader:

@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
+from refseg_core.datasets.checks.file_names import with_names_of_files
 from refseg_core.datasets.coco.columns import FEDERATED_VERSION, may_be_federated
 from refseg_core.datasets.coco.mask_source import MaskFile
 from refseg_core.datasets.dataset import NOTHING, VERSION, Dataset, dataset_of_files, first_images, select_images
@@ -20,6 +21,7 @@ from refseg_core.settings import Conventions
 from refseg_core.table_schema import Table
 from refseg_core.tables import Images
 from tasks.datasets.annotation_files import AnnotatedDataset, document_hashes, is_coco_file, read_annotations
+from tasks.datasets.image_files import ImageFiles
 from tasks.datasets.indexed import oddities_table
 from tasks.runtime.retried_task import retried_task
 from tasks.specs import DatasetSource
@@ -45,7 +47,8 @@ def index_dataset(store: Store, source: DatasetSource, *, conventions: Conventio
         masks = MaskFile(read_uri(source.masks_from), name, conventions)
     if found := _known(store, source, masks, conventions):
         return found
-    read = _from_annotations(source, masks) if source.annotations else _from_listing(source)
+    images = ImageFiles(Folder(source.images))
+    read = _from_annotations(source, masks, images) if source.annotations else _from_listing(source, images)
     dataset = read.dataset
     if len(dataset.images) == 0:
         raise DatasetError(
@@ -92,7 +95,8 @@ def _recipe(source: DatasetSource, read: AnnotatedDataset, conventions: Conventi
             ),
             **({} if source.limit is None else {"limit": source.limit}),
             **({} if read.kind in (None, "coco") else {"format": read.kind}),
-            **({"readings": sorted(readings)} if readings else {}),
+            **({"readings": sorted(set(readings))} if readings else {}),
+            **({"boxes": source.boxes} if source.boxes in ("xyxy", "mask") else {}),
         },
         inputs={**read.inputs, **({"frames": _hash_of_frames(reframed)} if reframed else {})},
     )
@@ -104,18 +108,19 @@ def _hash_of_frames(reframed: Mapping[str, str]) -> str:
     ).hexdigest()
 
 
-def _from_annotations(source: DatasetSource, masks: MaskFile | None) -> AnnotatedDataset:
+def _from_annotations(source: DatasetSource, masks: MaskFile | None, images: ImageFiles) -> AnnotatedDataset:
     """Returns the dataset, with the versions of its images where they are wanted."""
-    read = read_annotations(source, masks)
+    read = read_annotations(source, masks, images)
     if masks is not None and read.kind != "coco":
         raise DatasetError(
             f"targets.masks_from completes COCO json, and {redact(str(source.annotations))} is {read.kind}. Leave it "
             "null."
         )
     dataset, inputs = _selected(read.dataset, source), dict(read.inputs)
-    if source.with_versions and len(dataset.images) and Folder(source.images).can_be_listed:
-        images, inputs["images"] = _with_versions(dataset.images, source)
-        dataset = replace(dataset, images=_with_frames(images, dataset.reframed))
+    if source.with_versions and len(dataset.images) and images.folder.can_be_listed:
+        dataset = with_names_of_files(dataset, images.find)
+        versions, inputs["images"] = _with_versions(dataset.images, images)
+        dataset = replace(dataset, images=_with_frames(versions, dataset.reframed))
     return replace(read, dataset=dataset, inputs=inputs)
 
 
@@ -128,12 +133,13 @@ def _with_frames(images: Images, reframed: Mapping[str, str]) -> Images:
     return images.replace(version=np.array(versions, dtype=object))
 
 
-def _from_listing(source: DatasetSource) -> AnnotatedDataset:
+def _from_listing(source: DatasetSource, images: ImageFiles) -> AnnotatedDataset:
     """Returns the dataset of a folder's images, which have no annotations."""
-    files = Folder(source.images).list_files(tuple(sorted(IMAGE_SUFFIXES)))
+    files = images.images
     dataset = dataset_of_files(
         [file.name for file in files], [file.size for file in files], [file.version for file in files]
     )
+    dataset = replace(dataset, oddities=images.oddities())
     return AnnotatedDataset(_selected(dataset, source), None, {"content": _content(files)})
 
 
@@ -142,18 +148,18 @@ def _selected(dataset: Dataset, source: DatasetSource) -> Dataset:
     return selected if source.limit is None else first_images(selected, source.limit)
 
 
-def _with_versions(images: Images, source: DatasetSource) -> tuple[Images, str]:
+def _with_versions(images: Images, folder: ImageFiles) -> tuple[Images, str]:
     """Returns the images with the sizes and versions that a listing of their folder shows, and the listing's hash.
 
     Raises DatasetError where none of them is there: then it is the wrong folder.
     """
     wanted = set(images.file_name)
-    found = {file.name: file for file in Folder(source.images).list_files() if file.name in wanted}
+    found = {file.name: file for file in folder.listed if file.name in wanted}
     absent = FileInfo("", -1, "")
     files = [found.get(name, absent) for name in images.file_name]
     if not found:
         raise DatasetError(
-            f"{redact(source.images)}: holds none of the {len(images)} images that the annotations list; expected "
+            f"{redact(folder.folder.uri)}: holds none of the {len(images)} images that the annotations list; expected "
             f"{images.file_name[0]} and others below it. Correct targets.images, or the file names."
         )
     if len(found) < len(images):

@@ -5,7 +5,7 @@ Not here: opening any of it, and the configuration of a whole run (`flows/config
 
 from pydantic import Field
 
-from refseg_core.settings import BatchSettings, FormatName, LabelingSettings, Settings
+from refseg_core.settings import BatchSettings, BoxForm, FormatName, LabelingSettings, Settings
 
 
 class DatasetSource(Settings):
@@ -17,6 +17,7 @@ class DatasetSource(Settings):
     masks_from: str | None = Field(
         None, description="COCO json from which annotations without a mask take theirs: a path or any fsspec URI."
     )
+    boxes: BoxForm = Field("auto", description="How boxes are written; 'auto': as the format has them.")
     image_ids: tuple[str, ...] | None = Field(None, description="Only these images; null: all.")
     limit: int | None = Field(None, ge=1, description="Only the first so many of them; null: all.")
     with_versions: bool = Field(

@@ -9,6 +9,8 @@ from refseg_core.errors import DatasetError
 from refseg_core.images import IMAGE_SUFFIXES
 from refseg_core.models.acceleration import pick_device
 from refseg_core.tables import Categories
+from tasks.datasets.image_files import ImageFiles
+from tasks.datasets.indexed import check_boxes
 from tasks.evaluate import check_protocol
 from tasks.index_dataset import index_dataset
 from tasks.models.loading import check_memory
@@ -51,7 +53,7 @@ def check(config: RunConfig, heard: Heard = lambda title, dataset: None) -> Chec
     references = _check_references(config, heard)
     if config.targets.annotations is not None:
         return Checked(references, _check_annotated_targets(config, references, heard))
-    if not Folder(config.targets.images).holds_files(tuple(IMAGE_SUFFIXES)):  # the run lists all, perhaps a million
+    if not _holds_images(Folder(config.targets.images)):
         raise DatasetError(
             f"targets.images: {redact(config.targets.images)} holds no image. Expected files ending in "
             f"{', '.join(sorted(IMAGE_SUFFIXES))}."
@@ -59,9 +61,16 @@ def check(config: RunConfig, heard: Heard = lambda title, dataset: None) -> Chec
     return Checked(references, None)
 
 
+def _holds_images(folder: Folder) -> bool:
+    """Returns whether there is any image, after a look at the first by name: the run lists all, perhaps a million."""
+    return folder.holds_files(tuple(IMAGE_SUFFIXES)) or bool(ImageFiles(folder).images)
+
+
 def _check_references(config: RunConfig, heard: Heard) -> Artifact:
     dataset = index_dataset.fn(Store(config.store), config.references.source)
     heard("References", dataset)
+    if config.references.boxes == "auto":
+        check_boxes(Store(config.store), dataset)
     sample_references.fn(
         Store(config.store),
         dataset,

@@ -17,6 +17,7 @@ from refseg_core.errors import ConfigurationError
 from refseg_core.models.registry import Kind, models_of
 from refseg_core.settings import (
     BatchSettings,
+    BoxForm,
     Conventions,
     EvaluationSettings,
     FormatName,
@@ -59,6 +60,11 @@ class ReferencesConfig(Settings):
         description="Their annotations, with masks or with boxes only: a file or a folder in any of the formats."
     )
     format: FormatName = Field("auto", description=_FORMAT)
+    boxes: BoxForm = Field(
+        "auto",
+        description="How boxes are written: 'xywh' (x, y, width, height), 'xyxy' (two corners), 'mask': taken from the "
+        "masks where there are some; 'auto': as the format has it, but refused where masks or images contradict it.",
+    )
     annotation_ids: tuple[DatasetId, ...] | None = Field(
         None, description="Exactly these annotations; null: sampling decides."
     )
@@ -68,7 +74,7 @@ class ReferencesConfig(Settings):
     @property
     def source(self) -> DatasetSource:
         """The references as a dataset to index."""
-        return DatasetSource(images=self.images, annotations=self.annotations, format=self.format)
+        return DatasetSource(images=self.images, annotations=self.annotations, format=self.format, boxes=self.boxes)
 
     @property
     def are_sampled(self) -> bool:

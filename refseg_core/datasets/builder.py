@@ -12,6 +12,8 @@ from refseg_core.datasets.coco.annotations import AnnotationColumns
 from refseg_core.datasets.coco.columns import CategoryColumns, ImageColumns
 from refseg_core.datasets.coco.segmentations import SegmentationError, read_segmentation
 from refseg_core.datasets.dataset import Dataset
+from refseg_core.datasets.image_files.folder import ImageFolder
+from refseg_core.datasets.image_files.names import OTHERWISE
 from refseg_core.datasets.oddities import OddityCounter
 from refseg_core.errors import Problems
 from refseg_core.masks.rle import Rle, union_of
@@ -70,7 +72,14 @@ class DatasetBuilder:
     `first_id`; None for the labels that occur, sorted, with ids from 1.
     """
 
-    def __init__(self, source: str, classes: Sequence[str] | None = None, *, first_id: int = 1) -> None:
+    def __init__(
+        self,
+        source: str,
+        classes: Sequence[str] | None = None,
+        *,
+        first_id: int = 1,
+        folder: ImageFolder | None = None,
+    ) -> None:
         self.problems = Problems()
         self.oddities = OddityCounter()
         self._readings: set[str] = set()
@@ -78,7 +87,7 @@ class DatasetBuilder:
         self._first_id = first_id
         self._classes = classes
         self._seen: dict[str, int] = {} if classes is None else {name: row for row, name in enumerate(classes)}
-        self._images = ImageColumns(self.problems)
+        self._images = ImageColumns(self.problems, folder=folder)
         self._annotations = AnnotationColumns(self.problems, self._images)
 
     def read_as(self, what: str, example: str) -> None:
@@ -131,6 +140,7 @@ class DatasetBuilder:
 
     def dataset(self) -> Dataset:
         """Returns what was added. Raises DatasetError naming all problems."""
+        self.oddities.add_all(OTHERWISE, [f"{name!r} for {own!r}" for name, own in self._images.renamed.items()])
         categories = CategoryColumns(self.problems)
         by_row = list(self._seen) if self._classes is None else list(self._classes)
         names = sorted(by_row) if self._classes is None else by_row
@@ -145,8 +155,8 @@ class DatasetBuilder:
             self._images.table(),
             self._annotations.table(),
             categories.table(),
-            oddities=self.oddities.found(),
-            readings=tuple(sorted(self._readings)),
+            oddities=(*self.oddities.found(), *self._annotations.oddities.found()),
+            readings=tuple(sorted(self._readings | self._annotations.readings)),
         )
 
     def _segmentation(self, image: str, shape: Shape) -> object:

@@ -13,6 +13,7 @@ import numpy as np
 
 from refseg_core.datasets.builder import MAX_MASK_PIXELS, DatasetBuilder, LabeledShape, Shape, ellipse
 from refseg_core.datasets.dataset import Dataset
+from refseg_core.datasets.image_files.folder import ImageFolder
 from refseg_core.datasets.safe_xml import XmlError, parse_xml
 from refseg_core.errors import DatasetError
 from refseg_core.masks.rle import rle_of_part
@@ -26,8 +27,11 @@ _AREAS = ("box", "polygon", "ellipse", "mask")
 _TRIANGLE = 3
 
 
-def read_cvat(document: bytes, *, source: str) -> Dataset:
-    """Returns the dataset of a CVAT file. Raises DatasetError with everything that is wrong."""
+def read_cvat(document: bytes, *, source: str, folder: ImageFolder | None = None) -> Dataset:
+    """Returns the dataset of a CVAT file, whose images lie in `folder`, if that is known.
+
+    Raises DatasetError with everything that is wrong.
+    """
     try:
         root = parse_xml(document)
     except XmlError as error:
@@ -42,7 +46,7 @@ def read_cvat(document: bytes, *, source: str) -> Dataset:
             f"{source} holds tracks, as 'CVAT for video' has them. Export the task as 'CVAT for images 1.1'."
         )
     names = [(label.findtext("name") or "").strip() for label in root.iterfind("meta//labels/label")]
-    builder = DatasetBuilder(source, list(dict.fromkeys(name for name in names if name)) or None)
+    builder = DatasetBuilder(source, list(dict.fromkeys(name for name in names if name)) or None, folder=folder)
     for number, entry in enumerate(root.findall("image"), start=1):
         _add_image(builder, number, entry)
     return builder.dataset()

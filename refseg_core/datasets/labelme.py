@@ -54,7 +54,8 @@ def read_labelme(
             builder.problems.add(_NOT_LABELME, file.name)
             continue
         declared = content.get("imagePath")
-        image = images.find(file.name, builder.problems, declared if isinstance(declared, str) else None)
+        declared = declared if isinstance(declared, str) else None
+        image = images.find(file.name, builder.problems, declared, builder.read_as)
         if image is None:
             continue
         height, width = (whole_number(content.get(key)) or 0 for key in ("imageHeight", "imageWidth"))

@@ -40,7 +40,7 @@ def read_voc(
         if root.tag != "annotation":
             builder.problems.add(_NOT_VOC, f"{file.name} with <{root.tag}>")
             continue
-        image = images.find(file.name, builder.problems, _text(root, "filename"))
+        image = images.find(file.name, builder.problems, _text(root, "filename"), builder.read_as)
         if image is not None and builder.add_image(image, *_size(builder, file.name, root)):
             _add_objects(builder, file.name, image, root)
     return builder.dataset()

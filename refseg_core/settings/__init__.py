@@ -30,6 +30,9 @@ else:  # to pydantic they are the registered names, so that forms offer them and
     ProtocolName = Literal[("auto", *PROTOCOLS)]
     MethodName = Literal[tuple(LABELING_METHODS)]
 
+BoxForm = Literal["auto", "xywh", "xyxy", "mask"]
+"""How references' boxes are taken; 'auto': as the format has them, and refused where masks or images say otherwise."""
+
 PART_NAMES = tuple(part.name for part in fields(MethodParts))
 """Names of the settings that are parts of a method."""
 

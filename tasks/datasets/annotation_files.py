@@ -9,21 +9,26 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
+from posixpath import normpath
 from typing import Any
 
 import numpy as np
 
 from refseg_core.datasets.builder import NamedFile
+from refseg_core.datasets.checks.boxes import with_boxes
+from refseg_core.datasets.checks.file_names import with_names_of_files
+from refseg_core.datasets.checks.frames import settle_frames
+from refseg_core.datasets.checks.repeated import merge_repeated
 from refseg_core.datasets.coco.mask_source import MaskFile
 from refseg_core.datasets.dataset import Dataset, is_among
 from refseg_core.datasets.format_detection import annotation_files, format_of_document, formats_of_files
-from refseg_core.datasets.frames import settle_frames
 from refseg_core.datasets.image_files.lookup import ImageNames
+from refseg_core.datasets.image_files.names import is_hidden
 from refseg_core.errors import DatasetError, StoreError
 from refseg_core.images import IMAGE_SUFFIXES
 from refseg_core.settings.choices import ANNOTATION_FORMATS, AnnotationFormat
 from tasks.datasets.class_names import find_class_names
-from tasks.datasets.image_headers import ImageHeaders
+from tasks.datasets.image_files import ImageFiles
 from tasks.specs import DatasetSource
 from tasks.storage.folder import Folder
 from tasks.storage.listing import FileInfo
@@ -34,6 +39,7 @@ from tasks.storage.uris import redact
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 16  # files under way
+_WRITTEN = (*{kind.suffix for kind in ANNOTATION_FORMATS.values()}, ".yaml", ".yml", ".names")  # by annotation tools
 _MAX_FILE_BYTES = 256 << 20
 _HEADER_BYTES = 1 << 16
 
@@ -55,22 +61,28 @@ def is_coco_file(source: DatasetSource) -> bool:
     )
 
 
-def read_annotations(source: DatasetSource, masks: MaskFile | None) -> AnnotatedDataset:
+def read_annotations(
+    source: DatasetSource, masks: MaskFile | None, images: ImageFiles | None = None
+) -> AnnotatedDataset:
     """Reads `source.annotations`, whose format is detected unless `source.format` names it.
 
-    Raises DatasetError naming everything that is wrong with it, StoreError where it cannot be read.
+    `images`: the files of the images, where they are listed already. Raises DatasetError naming everything that is
+    wrong with it, StoreError where it cannot be read.
     """
+    images = images or ImageFiles(Folder(source.images))
     uri = str(source.annotations)
     is_json = is_coco_file(source)
     if not is_json and _is_folder(uri):
-        return _of_folder(Folder(uri), source, masks)
-    document = read_uri(uri)
-    name = "coco" if is_json else _chosen(source) or format_of_document(document)
-    return _of_document(uri, document, ANNOTATION_FORMATS[name], source, masks)
+        read = _of_folder(Folder(uri), source, masks, images)
+    else:
+        document = read_uri(uri)
+        name = "coco" if is_json else _chosen(source) or format_of_document(document)
+        read = _of_document(uri, document, ANNOTATION_FORMATS[name], masks, images)
+    return replace(read, dataset=with_boxes(read.dataset, source.boxes, redact(uri)))
 
 
-def _of_folder(folder: Folder, source: DatasetSource, masks: MaskFile | None) -> AnnotatedDataset:
-    files = {file.name: file for file in folder.list_files()}
+def _of_folder(folder: Folder, source: DatasetSource, masks: MaskFile | None, images: ImageFiles) -> AnnotatedDataset:
+    files = {file.name: file for file in folder.list_files() if not is_hidden(file.name)}
     kind = ANNOTATION_FORMATS[_chosen(source) or _detect(folder, list(files))]
     names = annotation_files(files, kind.suffix)
     if not names:
@@ -79,14 +91,13 @@ def _of_folder(folder: Folder, source: DatasetSource, masks: MaskFile | None) ->
             "annotations or format."
         )
     if not kind.is_one_file:
-        images = ImageHeaders(Folder(source.images))
         return _of_files(_Files(folder, [files[name] for name in names], images), kind, source)
     if len(names) > 1:
         raise DatasetError(
             f"{redact(folder.uri)}: holds {len(names)} files ending in {kind.suffix}, such as {names[0]} and "
             f"{names[1]}; {kind.title} is one file. Name it as annotations."
         )
-    return _of_document(folder.join(names[0]), folder.read(names[0]), kind, source, masks)
+    return _of_document(folder.join(names[0]), folder.read(names[0]), kind, masks, images)
 
 
 def _chosen(source: DatasetSource) -> str | None:
@@ -113,21 +124,35 @@ def _detect(folder: Folder, names: Sequence[str]) -> str:
 
 
 def _of_document(
-    uri: str, document: bytes, kind: AnnotationFormat, source: DatasetSource, masks: MaskFile | None
+    uri: str, document: bytes, kind: AnnotationFormat, masks: MaskFile | None, images: ImageFiles
 ) -> AnnotatedDataset:
     if not kind.is_one_file:
         raise DatasetError(f"{redact(uri)}: is one file, and {kind.title} are a folder of files. Name the folder.")
-    headers = ImageHeaders(Folder(source.images))
-    options = {"masks_from": masks, "upright_sizes": headers.upright_sizes} if kind.name == "coco" else {}
-    dataset = kind.load()(document, source=PurePosixPath(redact(uri)).name, **options)
-    return AnnotatedDataset(_in_frames(dataset, kind, headers), kind.name, document_hashes(document, masks))
+    name = PurePosixPath(redact(uri)).name
+    options = {"masks_from": masks} if kind.name == "coco" else {}
+    dataset = kind.load()(document, source=name, folder=images, **options)
+    dataset = merge_repeated(_with_names(dataset, images), name)
+    return AnnotatedDataset(_in_frames(dataset, kind, images), kind.name, document_hashes(document, masks))
 
 
-def _in_frames(dataset: Dataset, kind: AnnotationFormat, headers: ImageHeaders) -> Dataset:
+def _with_names(dataset: Dataset, images: ImageFiles) -> Dataset:
+    """Returns the dataset with the names of its images' files; they are listed only where some are not as written."""
+    looked_at = images.some(_annotated(dataset))
+    is_plain = all(normpath(name) == name for name in dataset.images.file_name)
+    if is_plain and len(images.read(looked_at)) == len(looked_at):
+        return dataset
+    return with_names_of_files(dataset, images.find)
+
+
+def _in_frames(dataset: Dataset, kind: AnnotationFormat, images: ImageFiles) -> Dataset:
     """Returns the dataset with the frames that the headers of its annotated images show."""
+    return settle_frames(dataset, images.read(images.some(_annotated(dataset))), are_upright=kind.is_upright)
+
+
+def _annotated(dataset: Dataset) -> list[str]:
     is_annotated = is_among(dataset.images.image_id, set(dataset.annotations.image_id))
-    known = headers.read_some(dataset.images.file_name[is_annotated].tolist())
-    return settle_frames(dataset, known, are_upright=kind.is_upright)
+    names: list[str] = dataset.images.file_name[is_annotated].tolist()
+    return names
 
 
 def document_hashes(document: bytes, masks: MaskFile | None) -> dict[str, str]:
@@ -141,7 +166,7 @@ class _Files:
 
     folder: Folder
     listed: Sequence[FileInfo]
-    images: ImageHeaders
+    images: ImageFiles
     digest: Any = field(default_factory=hashlib.sha256)
 
     @property
@@ -169,13 +194,14 @@ class _Files:
 
 def _of_files(files: _Files, kind: AnnotationFormat, source: DatasetSource) -> AnnotatedDataset:
     files.check_sizes()
-    images, classes = _image_names(source, kind), find_class_names(files.folder, kind.name)
+    images, classes = _image_names(files.images, source, kind), find_class_names(files.folder, kind.name)
     options = {"keypoints": classes.keypoints} if classes is not None and kind.name == "yolo" else {}
     names = classes and classes.names
     dataset = kind.load()(files, images, source=redact(files.folder.uri), classes=names, **options)
     if classes is not None:
         dataset = replace(dataset, readings=(*dataset.readings, *classes.readings))
     dataset = _in_frames(_with_sizes(dataset, files), kind, files.images)
+    dataset = replace(dataset, oddities=(*dataset.oddities, *files.images.oddities(_WRITTEN)))
     found = dataset.images
     rows = zip(found.file_name, found.height.tolist(), found.width.tolist(), strict=True)
     sizes = "".join(f"{name}\t{height}\t{width}\n" for name, height, width in rows)
@@ -183,15 +209,14 @@ def _of_files(files: _Files, kind: AnnotationFormat, source: DatasetSource) -> A
     return AnnotatedDataset(dataset, kind.name, inputs | ({} if classes is None else {"classes": classes.sha256}))
 
 
-def _image_names(source: DatasetSource, kind: AnnotationFormat) -> ImageNames:
+def _image_names(images: ImageFiles, source: DatasetSource, kind: AnnotationFormat) -> ImageNames:
     """Returns the images of the folder, without annotations that are image files in a folder within it."""
-    folder = Folder(source.images)
-    if not folder.can_be_listed:
+    if not images.folder.can_be_listed:
         raise DatasetError(
             f"{redact(source.images)}: cannot be listed, and {kind.title} are matched to images by name. Use a "
             "folder or bucket, or COCO json."
         )
-    names = [file.name for file in folder.list_files(tuple(sorted(IMAGE_SUFFIXES)))]
+    names = [file.name for file in images.images]
     images_uri, uri = (f"{place.rstrip('/')}/" for place in (source.images, str(source.annotations)))
     if kind.suffix in IMAGE_SUFFIXES and uri != images_uri and uri.startswith(images_uri):
         inner = uri.removeprefix(images_uri)

@@ -6,8 +6,10 @@ from dataclasses import replace
 import numpy as np
 
 from refseg_core.datasets.category_mapping import numbered_as
+from refseg_core.datasets.checks.boxes import odd_boxes
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.datasets.oddities import Oddity
+from refseg_core.errors import DatasetError
 from refseg_core.tables import Annotations, Categories, DatasetOddities, FederatedLabels, Images, Prototypes
 from tasks.store.lineage import reference_dataset
 from tasks.store.store import Artifact, Store, table_name
@@ -22,6 +24,16 @@ def load_dataset(store: Store, artifact: Artifact) -> Dataset:
         store.load(artifact, FederatedLabels) if is_federated(artifact) else None,
         oddities=_oddities(store, artifact),
     )
+
+
+def check_boxes(store: Store, artifact: Artifact) -> None:
+    """Raises DatasetError where many of an indexed dataset's boxes contradict its masks or images."""
+    odd = odd_boxes(load_dataset(store, artifact))
+    if odd is not None:
+        raise DatasetError(
+            f"references: {odd.count} {odd.what}. Found: {'; '.join(odd.examples)}. Set references.boxes to 'xyxy' for "
+            "x1, y1, x2, y2, to 'xywh' to take them as they are, or to 'mask' to take them from the masks."
+        )
 
 
 def oddities_table(oddities: Sequence[Oddity]) -> DatasetOddities:

@@ -6,6 +6,7 @@ file (`parser.py`).
 
 from array import array
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +14,9 @@ import numpy.typing as npt
 
 from refseg_core.datasets.coco.items import Columns
 from refseg_core.datasets.coco.json_values import id_number, id_text, is_finite, shown
-from refseg_core.datasets.coco.segmentations import SegmentationError, box_around, read_segmentation
+from refseg_core.datasets.coco.segmentations import FEW_POINTS, SegmentationError, box_around, read_segmentation
 from refseg_core.datasets.image_files.turned import fitting_only_turned
+from refseg_core.datasets.oddities import OddityCounter
 from refseg_core.errors import Problems
 from refseg_core.masks.rle import Rle, mask_areas
 from refseg_core.tables import Annotations
@@ -57,6 +59,8 @@ class AnnotationColumns(Columns):
         self.is_impossible = array("b")
         self.without_box: list[int] = []
         self.without_area: list[int] = []
+        self.oddities = OddityCounter()
+        self.readings: set[str] = set()
 
     def _add(self, item: dict[str, Any]) -> None:
         own_id = id_text(item.get("id"))
@@ -118,8 +122,14 @@ class AnnotationColumns(Columns):
         Raises SegmentationError.
         """
         size = self.images.sizes[self.image_rows[row]]
-        mask = read_segmentation(segmentation, size, may_lie_outside=may_lie_outside)
+        note = partial(self._note, self.ids[row])
+        mask = read_segmentation(segmentation, size, may_lie_outside=may_lie_outside, note=note)
         return Rle(size, mask.counts) if mask is not None and mask.size == size else mask
+
+    def _note(self, own_id: str, what: str) -> None:
+        self.oddities.add(what, f"annotation {own_id}")
+        if what != FEW_POINTS:
+            self.readings.add(what)
 
     def check(self, categories: "CategoryColumns") -> None:
         """Reports what is only visible in whole columns, after completing missing boxes and areas."""

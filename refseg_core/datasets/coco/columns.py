@@ -21,6 +21,7 @@ from refseg_core.datasets.coco.json_values import (
     shown,
     whole_number,
 )
+from refseg_core.datasets.image_files.folder import ImageFolder
 from refseg_core.datasets.image_files.names import BAD_FILE_NAME, check_file_name, is_unicode
 from refseg_core.errors import Problems, shortened
 from refseg_core.tables import Categories, FederatedLabels, Images
@@ -56,14 +57,22 @@ def may_be_federated(document: bytes) -> bool:
 class ImageColumns(Columns):
     """The images; `sizes` are (height, width) in pixels, 0 where unknown, and `row_of` finds the row of an id.
 
-    `turned`: (height, width) of images by file name that count instead of what the file declares.
+    `turned`: (height, width) of images by file name that count instead of what the file declares. `folder`: where the
+    images lie, if that is known; `renamed` are the names that are written otherwise there.
     """
 
     NOUN = "image"
 
-    def __init__(self, problems: Problems, turned: Mapping[str, tuple[int, int]] | None = None) -> None:
+    def __init__(
+        self,
+        problems: Problems,
+        turned: Mapping[str, tuple[int, int]] | None = None,
+        folder: ImageFolder | None = None,
+    ) -> None:
         super().__init__(problems)
         self._turned = turned or {}
+        self._folder = folder
+        self.renamed: dict[str, str] = {}
         self.ids: list[str] = []
         self.is_integer: list[bool] = []
         self.file_names: list[str] = []
@@ -93,6 +102,9 @@ class ImageColumns(Columns):
         if not isinstance(name, str):
             self.problems.add(_NO_FILE_NAME, f"image {image_id} with {shown(item, 'file_name')}")
             return ""
+        if "\\" in name and self._folder is not None and (found := self._folder.find(name)) != name:
+            self.renamed[name] = found
+            return found
         if reason := check_file_name(name):
             self.problems.add(BAD_FILE_NAME, f"image {image_id}: {shortened(name)} {reason}")
         return name

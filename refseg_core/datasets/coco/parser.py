@@ -8,7 +8,7 @@ The document is read through a sliding window, one image or annotation at a time
 train2017's 860,000 annotations as Python objects would need several gigabytes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
 from refseg_core.datasets.coco.annotations import AnnotationColumns
 from refseg_core.datasets.coco.columns import CategoryColumns, ImageColumns
@@ -16,8 +16,9 @@ from refseg_core.datasets.coco.items import Columns
 from refseg_core.datasets.coco.json_stream import JsonError, JsonReader
 from refseg_core.datasets.coco.mask_source import BorrowedMasks, MaskFile
 from refseg_core.datasets.dataset import Dataset
+from refseg_core.datasets.image_files.folder import ImageFolder
+from refseg_core.datasets.image_files.names import OTHERWISE
 from refseg_core.datasets.image_files.turned import TURNED
-from refseg_core.datasets.oddities import OddityCounter
 from refseg_core.errors import DatasetError, Problems
 
 _NOT_A_DATASET = "the file is not a COCO dataset: expected an object with the lists images, annotations and categories"
@@ -26,17 +27,13 @@ _NOT_A_LIST = "an entry of the file is not a list: write images, annotations and
 _REPEATED_SECTION = "a list appears twice in the file: merge the two"
 
 
-UprightSizes = Callable[[Sequence[str]], Mapping[str, tuple[int, int]]]
-"""Returns (height, width) as people see them of those images whose EXIF orientation swaps their sides, by name."""
-
-
 def parse_coco(
-    document: bytes, *, source: str, masks_from: MaskFile | None = None, upright_sizes: UprightSizes | None = None
+    document: bytes, *, source: str, masks_from: MaskFile | None = None, folder: ImageFolder | None = None
 ) -> Dataset:
     """Reads a COCO dataset file; `source` is its name in messages. `masks_from` has the masks that it lacks.
 
-    `upright_sizes` is asked about images whose boxes fit only if height and width are swapped: some exporters declare
-    the stored size, though people annotated the picture turned upright.
+    `folder` is asked about images whose boxes fit only if height and width are swapped, as some exporters declare the
+    stored size, though people annotated the picture turned upright; and about names with Windows' backslashes.
 
     Accepted besides the standard form: ids that are strings (digit strings stay strings, `has_integer_id` is
     False for them) or whole floats; category ids that are digit strings; no `annotations` (the official test
@@ -49,21 +46,23 @@ def parse_coco(
 
     Anything else raises one DatasetError with every kind of problem, its count and the first few offenders.
     """
-    columns = _DatasetColumns(document, source)
-    turned = {} if upright_sizes is None else upright_sizes(columns.annotations.fitting_only_turned())
+    columns = _DatasetColumns(document, source, {}, folder)
+    turned = {} if folder is None else folder.upright_sizes(columns.annotations.fitting_only_turned())
     if turned:
-        columns = _DatasetColumns(document, source, turned)
+        columns = _DatasetColumns(document, source, turned, folder)
     return columns.dataset(masks_from)
 
 
 class _DatasetColumns:
     """The lists of one document, filled; `turned`: sizes of images by name that count instead of those in the file."""
 
-    def __init__(self, document: bytes, source: str, turned: Mapping[str, tuple[int, int]] | None = None) -> None:
+    def __init__(
+        self, document: bytes, source: str, turned: Mapping[str, tuple[int, int]], folder: ImageFolder | None
+    ) -> None:
         self._source = source
-        self._turned = turned or {}
+        self._turned = turned
         self.problems = Problems()
-        self.images, self.categories = ImageColumns(self.problems, turned), CategoryColumns(self.problems)
+        self.images, self.categories = ImageColumns(self.problems, turned, folder), CategoryColumns(self.problems)
         self.annotations = AnnotationColumns(self.problems, self.images)
         sections = {"images": self.images, "annotations": self.annotations, "categories": self.categories}
         if _fill(document, sections, self.problems, source):
@@ -80,14 +79,15 @@ class _DatasetColumns:
         categories.drop_placeholder(annotations.category_ids)
         categories.check_names()
         problems.raise_if_any(self._source)
-        found = OddityCounter()
-        found.add_all(TURNED, self._turned)
+        annotations.oddities.add_all(TURNED, self._turned)
+        annotations.oddities.add_all(OTHERWISE, [f"{name!r} for {found!r}" for name, found in images.renamed.items()])
         return Dataset(
             images.table(),
             annotations.table(),
             categories.table(),
             images.federated.table(),
-            oddities=found.found(),
+            oddities=annotations.oddities.found(),
+            readings=tuple(sorted(annotations.readings)),
             reframed={name: f"{height} x {width}" for name, (height, width) in self._turned.items()},
         )
 

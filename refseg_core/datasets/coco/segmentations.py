@@ -6,6 +6,7 @@ Not here: making masks of them (`refseg_core/masks/rle.py`), and which annotatio
 
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from refseg_core.datasets.coco.json_values import MAX_SIDE, is_image_size, whole_number
 from refseg_core.masks.rle import Rle, rle_from_counts, rle_from_polygons, run_lengths
 
-_TRIANGLE = 6  # coordinates
+_POINT, _TRIANGLE = 2, 6  # coordinates
 
 _BAD_SEGMENTATION = (
     "an annotation's segmentation is neither a list of polygons [x0, y0, x1, y1, ...] of finite numbers nor run "
@@ -31,6 +32,12 @@ _BAD_RLE = (
 )
 
 
+FEW_POINTS = "annotations with polygons of fewer than three points: those polygons are left out"
+POINT_PAIRS = "annotations whose polygons are lists of points [x, y]: read as such"
+FLAT_COUNTS = "annotations whose segmentation is a flat list of run lengths, which fill the image: read as such"
+Note = Callable[[str], None]
+
+
 class SegmentationError(ValueError):
     """Why a segmentation cannot be used: the `kind` of problem, and what was `found`."""
 
@@ -40,10 +47,13 @@ class SegmentationError(ValueError):
         self.found = found and f" with {found}"
 
 
-def read_segmentation(segmentation: Any, size: tuple[int, int], *, may_lie_outside: bool = False) -> Rle | None:
+def read_segmentation(
+    segmentation: Any, size: tuple[int, int], *, may_lie_outside: bool = False, note: Note | None = None
+) -> Rle | None:
     """Returns the mask on an image of `size` (height, width; 0 where unknown); None where nothing is an area.
 
-    Polygons that reach far outside the image are refused unless they `may_lie_outside`. Raises SegmentationError.
+    Polygons that reach far outside the image are refused unless they `may_lie_outside`. `note` is told of what is left
+    out or read otherwise than the format has it. Raises SegmentationError.
     """
     if not segmentation:
         return None
@@ -51,9 +61,13 @@ def read_segmentation(segmentation: Any, size: tuple[int, int], *, may_lie_outsi
         return _mask_of_run_lengths(segmentation, size)
     if not isinstance(segmentation, list):
         raise SegmentationError(_BAD_SEGMENTATION, json.dumps(segmentation))
-    is_flat = not isinstance(segmentation[0], list)
-    polygons = [segmentation] if is_flat else segmentation
+    if _are_run_lengths(segmentation, size):
+        _tell(note, FLAT_COUNTS)
+        return rle_from_counts(segmentation, *size)
+    polygons = _polygons(segmentation, note)
     areas = [polygon for polygon in polygons if _is_area(polygon)]
+    if len(areas) < len(polygons):
+        _tell(note, FEW_POINTS)
     if not areas:
         return None
     height, width = size
@@ -63,6 +77,41 @@ def read_segmentation(segmentation: Any, size: tuple[int, int], *, may_lie_outsi
     if any(min(polygon) < -reach or max(polygon) > 2 * reach for polygon in areas):
         raise SegmentationError(_POLYGON_OUTSIDE)
     return rle_from_polygons(areas, height, width)
+
+
+def _polygons(segmentation: list[Any], note: Note | None) -> list[Any]:
+    """Returns polygons as lists of coordinates: one alone, several, and any of them as points [x, y]."""
+    if not isinstance(segmentation[0], list):
+        return [segmentation]
+    if _are_points(segmentation):
+        _tell(note, POINT_PAIRS)
+        return [_joined(segmentation)]
+    if any(map(_are_points, segmentation)):
+        _tell(note, POINT_PAIRS)
+    return [_joined(polygon) if _are_points(polygon) else polygon for polygon in segmentation]
+
+
+def _are_points(polygon: Any) -> bool:
+    """Returns whether a polygon is a list of three points [x, y] or more."""
+    is_long = isinstance(polygon, list) and 2 * len(polygon) >= _TRIANGLE
+    return is_long and all(isinstance(point, list) and len(point) == _POINT for point in polygon)
+
+
+def _joined(points: list[list[Any]]) -> list[Any]:
+    return [axis for point in points for axis in point]
+
+
+def _are_run_lengths(segmentation: list[Any], size: tuple[int, int]) -> bool:
+    """Returns whether a flat list can only be run lengths: they fill the image, and no polygon's points lie so."""
+    if not all(size) or not all(isinstance(value, int) and value >= 0 for value in segmentation):
+        return False
+    is_within = max(segmentation[::2]) <= size[1] and max(segmentation[1::2], default=0) <= size[0]
+    return sum(segmentation) == size[0] * size[1] and not is_within
+
+
+def _tell(note: Note | None, what: str) -> None:
+    if note is not None:
+        note(what)
 
 
 def _is_area(polygon: Any) -> bool:

@@ -1,11 +1,12 @@
 """Which image an annotation file belongs to.
 
-By the name that the file gives, or else by its own: the same path without suffix, and without folders that only say
-what lies in them, so that `train/labels/a.txt` belongs to `train/images/a.jpg` and `Annotations/b.xml` to `b.png`.
+By its own name: the same path without suffix, and without folders that only say what lies in them, so that
+`train/labels/a.txt` belongs to `train/images/a.jpg` and `Annotations/b.xml` to `b.png`; or else by the name that the
+file gives, which is out of date where files were renamed together with their images.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from posixpath import basename, dirname, join, normpath
 
 from refseg_core.datasets.image_files.names import check_file_name
@@ -18,6 +19,10 @@ _KIND_FOLDERS = {
 _NO_IMAGE = (
     "an annotation file has no image: expected one of the same name in the image folder (folders such as images/ and "
     "labels/ do not count), or the one that it names; add it, or remove the file"
+)
+_OTHER_NAME = (
+    "annotation files that name another image than that of their own name: taken for the image of their own name, as "
+    "files that were renamed together with their images"
 )
 _SEVERAL_IMAGES = "an annotation file has several images of its name: expected one; rename the others"
 
@@ -32,13 +37,25 @@ class ImageNames:
         for name in self.names:
             self._by_key[_key(name)].append(name)
 
-    def find(self, annotation_file: str, problems: Problems, declared: str | None = None) -> str | None:
-        """Returns the image of an annotation file, which may name it (`declared`); adds a problem if there is none."""
-        if declared and (named := self._named(annotation_file, declared)):
-            return named
+    def find(
+        self,
+        annotation_file: str,
+        problems: Problems,
+        declared: str | None = None,
+        note: Callable[[str, str], None] | None = None,
+    ) -> str | None:
+        """Returns the image of an annotation file, which may name it (`declared`); adds a problem if there is none.
+
+        `note` is told of a file that names another image than that of its own name.
+        """
+        named = self._named(annotation_file, declared) if declared else None
         candidates = self.candidates(annotation_file)
         if len(candidates) == 1:
+            if note is not None and named not in (None, candidates[0]):
+                note(_OTHER_NAME, f"{annotation_file} names {named}, taken for {candidates[0]}")
             return candidates[0]
+        if named is not None:
+            return named
         if candidates:
             problems.add(_SEVERAL_IMAGES, f"{annotation_file} with {', '.join(candidates)}")
         else:

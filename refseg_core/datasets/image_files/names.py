@@ -1,8 +1,17 @@
-"""What the file of an image may be called: a path below its folder or prefix that means the same everywhere."""
+"""What the file of an image may be called: a path below its folder or prefix that means the same everywhere.
+
+Also which files are never data, and which file a name means that is written otherwise.
+"""
 
 import re
+import unicodedata
+from collections.abc import Iterable
+from posixpath import normpath
 
 BAD_FILE_NAME = "an image's file_name is not a path below the image folder: expected such as 'folder/name.jpg'"
+
+OTHERWISE = "images whose names are written otherwise than those of their files: those files are taken"
+"""What it is called where it is told."""
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _DRIVE = re.compile(r"[A-Za-z]:")
@@ -27,3 +36,37 @@ def check_file_name(name: str) -> str | None:
 def is_unicode(text: str) -> bool:
     """Returns whether the text can be written: json may hold lone halves of surrogate pairs."""
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+_LEFT_BEHIND = {"thumbs.db", "desktop.ini", "__macosx"}
+
+
+def is_hidden(name: str) -> bool:
+    """Returns whether a path is of what file managers, notebooks and archives leave behind, such as `._a.png`."""
+    return any(part.startswith(".") or part.lower() in _LEFT_BEHIND for part in name.split("/"))
+
+
+class ListedNames:
+    """The names of the files that there are, to be found by names that are written otherwise."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = set(names)
+        self._by_key: dict[str, list[str]] = {}
+        for name in sorted(self._names):
+            self._by_key.setdefault(_key(name), []).append(name)
+
+    def find(self, name: str) -> str:
+        """Returns the file that a name means; the name itself where no file, or more than one, fits.
+
+        A file of the very name comes first; then one that differs by './', by a '\\' for '/', by how accents are
+        composed, or by case.
+        """
+        if name in self._names:
+            return name
+        found = self._by_key.get(_key(name), [])
+        plain = normpath(name.replace("\\", "/"))
+        return plain if plain in found else found[0] if len(found) == 1 else name
+
+
+def _key(name: str) -> str:
+    return unicodedata.normalize("NFC", normpath(name.replace("\\", "/"))).casefold()

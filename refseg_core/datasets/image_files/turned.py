@@ -1,6 +1,6 @@
 """Images whose annotations fit only the picture turned upright, though they declare the size of the stored pixels.
 
-Not here: what else decides in which frame annotations were drawn (`refseg_core/datasets/frames.py`).
+Not here: what else decides in which frame annotations were drawn (`refseg_core/datasets/checks/frames.py`).
 """
 
 import numpy as np

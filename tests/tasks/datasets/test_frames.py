@@ -224,7 +224,7 @@ def test_a_declared_size_that_differs_by_more_is_named_with_the_count(tmp_path: 
 def test_of_very_many_images_some_are_looked_at_and_those_that_fit_only_upright_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.datasets.image_headers._MOST_READ", 1)
-    monkeypatch.setattr("tasks.datasets.image_headers._SAMPLE", 1)
+    monkeypatch.setattr("tasks.datasets.image_files._MOST_READ", 1)
+    monkeypatch.setattr("tasks.datasets.image_files._SAMPLE", 1)
     dataset = read_annotations(declared_as_stored(True, tmp_path), None).dataset
     assert dataset.images.height[0] == WIDTH

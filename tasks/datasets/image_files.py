@@ -1,0 +1,119 @@
+"""The files of a folder of images: which of them are images, and what their headers say, from the first bytes of each.
+
+Not here: what headers mean for a dataset (`refseg_core/datasets/checks/frames.py`), and decoding (`image_reader.py`).
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from functools import cached_property, partial
+from posixpath import splitext
+
+from refseg_core.datasets.image_files.names import ListedNames, is_hidden
+from refseg_core.datasets.oddities import EXAMPLES, Oddity
+from refseg_core.errors import ImageError, StoreError
+from refseg_core.images import HEIF_SUFFIXES, IMAGE_SUFFIXES, ImageHeader, image_header, is_image
+from tasks.storage.folder import Folder
+from tasks.storage.listing import FileInfo
+from tasks.storage.prefetch import prefetch
+
+_AT_ONCE = 16  # files under way
+_HEADER_BYTES, _SIGNATURE_BYTES = 1 << 16, 64
+_MOST_READ, _SAMPLE = 2_000, 1_000  # of more images than that, so many are looked at
+_SUFFIXES_SHOWN = 6
+
+
+class ImageFiles:
+    """The files of a folder of images, listed once and each header read once."""
+
+    def __init__(self, folder: Folder) -> None:
+        self.folder = folder
+        self._known: dict[str, ImageHeader | None] = {}
+
+    # What there is.
+
+    @cached_property
+    def listed(self) -> list[FileInfo]:
+        """Every file at any depth, by name, without what file managers and archives leave behind."""
+        return [file for file in self.folder.list_files() if not is_hidden(file.name)]
+
+    @cached_property
+    def images(self) -> list[FileInfo]:
+        """The images among them: by what their names end in, or by how they begin where names have no suffix."""
+        unnamed = [file.name for file in self.listed if not _suffix(file.name)]
+        starts = prefetch(partial(self.folder.read_start, num_bytes=_SIGNATURE_BYTES), unnamed, _AT_ONCE)
+        by_content = {name for name, start in zip(unnamed, starts, strict=True) if is_image(start)}
+        return [file for file in self.listed if _suffix(file.name) in IMAGE_SUFFIXES or file.name in by_content]
+
+    def oddities(self, known_suffixes: Iterable[str] = ()) -> tuple[Oddity, ...]:
+        """Returns what is left out of the images: all other files, but for those with the suffixes of annotations."""
+        images = {file.name for file in self.images}
+        others = [file.name for file in self.listed if file.name not in images]
+        others = [name for name in others if not name.lower().endswith(tuple(known_suffixes))]
+        heif = [name for name in others if _suffix(name) in HEIF_SUFFIXES]
+        rest = [name for name in others if _suffix(name) not in HEIF_SUFFIXES]
+        what = f"files that are no images in a format that is read ({_suffixes(rest)}): left out"
+        needs = "HEIC files, which are read after `pip install 'refseg[heif]'`: left out"
+        found = [(needs, heif), (what, rest)]
+        return tuple(Oddity(what, len(names), tuple(names[:EXAMPLES])) for what, names in found if names)
+
+    @cached_property
+    def _names(self) -> ListedNames:
+        try:
+            return ListedNames(file.name for file in self.listed)
+        except StoreError:  # what cannot be listed is named where its images are opened
+            return ListedNames(())
+
+    def find(self, name: str) -> str:
+        """Returns the name of the file that a name means, which may be written otherwise; or the name itself."""
+        return self._names.find(name) if self.folder.can_be_listed else name
+
+    # What their headers say.
+
+    def read(self, names: Iterable[str]) -> dict[str, ImageHeader]:
+        """Returns the headers of these images, several read at once; without those that cannot be read."""
+        wanted = list(dict.fromkeys(names))
+        new = [name for name in wanted if name not in self._known]
+        self._known |= zip(new, prefetch(partial(_read, self.folder), new, _AT_ONCE), strict=True)
+        return {name: header for name in wanted if (header := self._known[name]) is not None}
+
+    def some(self, names: Sequence[str]) -> list[str]:
+        """Returns these images or, of very many, some throughout and those whose headers are known."""
+        wanted = list(dict.fromkeys(names))
+        if len(wanted) <= _MOST_READ:
+            return wanted
+        return [*wanted[:: len(wanted) // _SAMPLE], *(name for name in wanted if name in self._known)]
+
+    def sizes(self, names: Iterable[str]) -> dict[str, tuple[int, int]]:
+        """Returns (height, width) of each image as people see it; (0, 0) where it cannot be read."""
+        wanted = list(names)
+        headers = self.read(wanted)
+        return {name: headers[name].upright_size if name in headers else (0, 0) for name in wanted}
+
+    def upright_sizes(self, names: Iterable[str]) -> dict[str, tuple[int, int]]:
+        """Returns (height, width) as people see them of those images whose orientation swaps their sides."""
+        headers = self.read(names).items()
+        return {name: header.upright_size for name, header in headers if header.upright_size != header.stored_size}
+
+
+def _read(folder: Folder, name: str) -> ImageHeader | None:
+    """Returns an image's header from its first bytes, or from all of them; None where it cannot be read."""
+    for read in (partial(folder.read_start, name, _HEADER_BYTES), partial(folder.read, name)):
+        try:
+            return image_header(read())
+        except StoreError:
+            return None
+        except ImageError:
+            continue
+    return None
+
+
+def _suffix(name: str) -> str:
+    return splitext(name)[1].lower()
+
+
+def _suffixes(names: Sequence[str]) -> str:
+    counts: dict[str, int] = defaultdict(int)
+    for name in names:
+        counts[_suffix(name) or "without suffix"] += 1
+    most = sorted(counts, key=lambda suffix: -counts[suffix])
+    return ", ".join(most[:_SUFFIXES_SHOWN]) + (" and others" if len(most) > _SUFFIXES_SHOWN else "")
