@@ -219,6 +219,16 @@ class Detections(Table):
 
 
 @dataclass(frozen=True, eq=False)
+class ExportedDetections(Detections):
+    """The labeled instances as exports hand them on, with the categories' ids of the export. Key: instance_id."""
+
+    number: Array = column(pa.int64(), "counts all instances from 1, before any is left out: ids of exports")
+    instance_id: Array = column(pa.string(), "what identifies it in reviews, also where it comes back from other tools")
+    file_name: Array = column(pa.string(), "its image's path below the image folder or prefix")
+    category_name: Array = column(pa.string(), "the name of its category")
+
+
+@dataclass(frozen=True, eq=False)
 class LabeledImages(Table):
     """The images that were processed, with the outcome of each. Key: image_id."""
 

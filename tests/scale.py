@@ -123,7 +123,7 @@ def labels(folder: Path) -> None:
             run.commit(shard, *_found(run.plans.images_of(shard)))
     for form in ("coco-results", "parquet"):
         with _measured(f"export them as {form}"):
-            export_labels(run, str(folder / form), form=form, polygons=False, min_score=0, conventions="corrected")
+            export_labels(run, str(folder / form), form=form)
     with _measured("evaluate them"):
         detections = Detections.concatenate([part for part, _ in run.read(images)])
         evaluate(Dataset(images, _objects(images), _categories()), detections)

@@ -14,6 +14,7 @@ from flows.cli.bench import bench
 from flows.cli.bench_accuracy import accuracy
 from flows.cli.benchmark import benchmark
 from flows.cli.config_options import config_flags, load_with_flags
+from flows.cli.export import export
 from flows.cli.filter_options import filter_options
 from flows.cli.pilot import pilot
 from flows.cli.references import references
@@ -223,5 +224,5 @@ def completion(shell: str) -> None:
 
 
 bench.add_command(accuracy)
-for command in (bank, *STORE_COMMANDS, bench, benchmark, pilot, references, review, service, thresholds):
+for command in (bank, export, *STORE_COMMANDS, bench, benchmark, pilot, references, review, service, thresholds):
     main.add_command(command)

@@ -1,17 +1,15 @@
-"""The commands that read, export or clean a store; they need only its location.
+"""The commands that read or clean a store; they need only its location.
 
 Commands import heavy modules when they run, so that `refseg --help` stays quick.
 """
 
 import dataclasses
 import json
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import click
 
 from flows.cli.filter_options import filter_options
-from refseg_core.settings import Conventions
-from tasks.outputs.exports.formats import EXPORT_FORMATS
 from tasks.storage.uris import redact
 
 if TYPE_CHECKING:
@@ -34,49 +32,6 @@ def choose_labels(store: "Store", key: str | None) -> "StoredLabels":
         chosen = f"the newest {of_what}" + (f", of {others + 1} in all" if others else "")
         click.echo(f"Labels {run.key}: {chosen}; `refseg status` lists them, --labels KEY takes others.", err=True)
     return run
-
-
-@click.command()
-@click.argument("store_uri", metavar="STORE")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(list(EXPORT_FORMATS)),
-    default="coco-results",
-    show_default=True,
-    help=f"{EXPORT_FORMATS.help}.",
-)
-@click.option("--out", required=True, help="File or URI to write.")
-@click.option("--labels", "key", metavar="KEY", help="Labels to use; by default the newest of a run.")
-@click.option("--polygons", is_flag=True, help="Polygons instead of run lengths (coco only; holes are filled).")
-@click.option("--min-score", default=0.0, show_default=True, help="Leave out instances below this score.")
-@click.option(
-    "--conventions",
-    type=click.Choice(get_args(Conventions)),
-    default="corrected",
-    show_default=True,
-    help="'original' writes boxes as the published code does, one pixel small.",
-)
-def export(
-    *,
-    store_uri: str,
-    form: str,
-    out: str,
-    key: str | None,
-    polygons: bool,
-    min_score: float,
-    conventions: Conventions,
-) -> None:
-    """Write the current labels to a file.
-
-    Labels of images that were removed or changed since are left out.
-    """
-    from tasks.outputs.exports.labels import export_labels
-    from tasks.store.store import Store
-
-    run = choose_labels(Store(store_uri), key)
-    export_labels(run, out, form=form, polygons=polygons, min_score=min_score, conventions=conventions)
-    click.echo(f"Wrote {redact(out)}")
 
 
 @click.command()
@@ -186,4 +141,4 @@ def gc(*, store_uri: str, gone: bool, keys: tuple[str, ...], min_age: float, yes
         click.echo(f"Removed {len(garbage)} objects.")
 
 
-STORE_COMMANDS: tuple[click.Command, ...] = (export, show, status, verify, gc)
+STORE_COMMANDS: tuple[click.Command, ...] = (show, status, verify, gc)

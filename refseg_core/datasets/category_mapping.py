@@ -72,3 +72,27 @@ def _conflicts(id_of: Mapping[str, int], name_of: Mapping[int, str]) -> list[str
 
 def _mapped(category_ids: Array, ids: Mapping[int, int]) -> Array:
     return np.array([ids[category_id] for category_id in category_ids.tolist()], dtype=np.int64)
+
+
+def exported_ids(own: Categories, targets: Categories, *, from_one: bool) -> dict[int, int]:
+    """Maps the ids of labeled categories to those that exports write.
+
+    These are the ids of the targets' own file, where it has categories and numbers them in a way that can be matched;
+    categories that it lacks have ids beyond its own. Else they count from 1, in the order of the labels' ids. With
+    `from_one` the former count from 1 too where one of them is 0, which many tools take for background.
+    """
+    own_ids: list[int] = own.category_id.tolist()
+    counted = {category_id: number for number, category_id in enumerate(own_ids, start=1)}
+    if not len(targets):
+        return counted
+    try:
+        matched = matching_ids(own, targets)
+    except DatasetError:
+        return counted
+    target_of = {category_id: target_id for target_id, category_id in matched.items()}
+    unused = count(max(targets.category_id.tolist()) + 1)
+    ids = {category_id: target_of.get(category_id) for category_id in own_ids}
+    found = {category_id: next(unused) if target is None else target for category_id, target in ids.items()}
+    if not from_one or min(found.values(), default=1) > 0:
+        return found
+    return {category_id: number for number, category_id in enumerate(sorted(found, key=found.__getitem__), start=1)}

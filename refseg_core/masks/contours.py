@@ -11,6 +11,7 @@ Not here: making masks of polygons (`rle.py`).
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -83,6 +84,21 @@ def polygons_of_mask(mask_HW: Masks) -> list[list[int]]:
 def outlines_of_mask(mask_HW: Masks) -> list[list[int]]:
     """Returns the outlines of a boolean mask [H, W], those of holes too: a pixel in an odd number of them is in it."""
     return [outline.tolist() for outline, _ in _outlines(mask_HW)]
+
+
+class Outlines(NamedTuple):
+    """Outlines of a mask, corners (x, y) [C, 2] each: of its components, and of its holes."""
+
+    outer: list[Integers]
+    holes: list[Integers]
+
+
+def parts_of_mask(mask_HW: Masks) -> Outlines:
+    """Returns the outlines of a boolean mask [H, W]: one per 4-connected component, and one per 8-connected hole."""
+    found = Outlines([], [])
+    for outline, is_outer in _outlines(mask_HW):
+        (found.outer if is_outer else found.holes).append(outline.reshape(-1, 2))
+    return found
 
 
 def _outlines(mask_HW: Masks) -> Iterator[tuple[Integers, bool]]:

@@ -16,6 +16,7 @@ class ProgressStep(StrEnum):
     LABEL = "label"
     DRAW_PICTURES = "draw pictures"
     DRAW_REFERENCES = "draw references"
+    EXPORT = "export"
     READ_STATUS = "look at shards"
     READ_LABELS = "read labels"
     VERIFY = "verify"

@@ -1,14 +1,18 @@
 """Tables as Parquet, and back. The only door to `pyarrow.parquet`."""
 
 import io
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TypeVar
+from typing import Any, Self, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from refseg_core.errors import StoreError
 from refseg_core.table_schema import Table
+
+_ROWS_AT_ONCE = 256
+_PIECE = 1 << 20  # bytes
 
 AnyTable = TypeVar("AnyTable", bound=Table)
 
@@ -50,6 +54,40 @@ def stream_parquet(tables: Iterable[AnyTable], kind: type[AnyTable]) -> Iterator
             writer.write_table(table.to_arrow())
             yield sink.take()
     yield sink.take()
+
+
+class RowFile:
+    """A Parquet file that grows by rows, in a temporary file until it is whole: several can grow at once."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._rows: list[dict[str, Any]] = []
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 closed at the end of the block
+        self._writer = pq.ParquetWriter(self._file, schema, compression="zstd")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+        self._file.close()
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Adds a row, with a value for every column."""
+        self._rows.append(row)
+        if len(self._rows) == _ROWS_AT_ONCE:
+            self._write()
+
+    def content(self) -> Iterator[bytes]:
+        """Ends the file and yields it in pieces."""
+        self._write()
+        self._writer.close()
+        self._file.seek(0)
+        return iter(lambda: self._file.read(_PIECE), b"")
+
+    def _write(self) -> None:
+        self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
+        self._rows.clear()
 
 
 class _Sink(io.RawIOBase):

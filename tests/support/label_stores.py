@@ -12,7 +12,7 @@ from tasks.plan_shards import find_gone_labels
 from tasks.store.label_store import StoredLabels
 from tasks.store.shard_plans import Shard
 from tasks.store.store import Artifact, Recipe, Store
-from tests.support.samples import images_table, labels_of, similarities_of
+from tests.support.samples import categories_table, images_table, labels_of, similarities_of
 
 _GUIDED: dict[str, Any] = {"points_per_side": 8, "guidance_thresh": 0.25}
 
@@ -41,8 +41,14 @@ class LabelStore:
         return StoredLabels.open(self.store, recipe)
 
     def prototypes(self) -> Artifact:
-        """Prototypes of one category, and a bank that they say they were made from."""
-        bank = self.store.make(Recipe("fill_memory_bank", "memory_bank", version=1), lambda: [])
+        """Prototypes of one category, and what they say they were made from."""
+        dataset = self.store.make(Recipe("index_dataset", "dataset", version=1), lambda: [categories_table(boat=1)])
+        references = self.store.make(
+            Recipe("sample_references", "references", version=1, inputs={"dataset": dataset.name}), lambda: []
+        )
+        bank = self.store.make(
+            Recipe("fill_memory_bank", "memory_bank", version=1, inputs={"references": references.name}), lambda: []
+        )
         recipe = Recipe(
             "postprocess_memory_bank", "prototypes", version=self.recipe_version, inputs={"memory_bank": bank.name}
         )

@@ -12,7 +12,7 @@ from PIL import Image
 
 from refseg_core.masks.rle import encode_masks
 from refseg_core.table_schema import Table
-from refseg_core.tables import CategorySimilarities, Detections, Images, LabeledImages
+from refseg_core.tables import Categories, CategorySimilarities, Detections, Images, LabeledImages
 
 
 def images_table(*names: str, version: str = "1", **versions: str) -> Images:
@@ -26,6 +26,16 @@ def images_table(*names: str, version: str = "1", **versions: str) -> Images:
         size=np.full(len(names), 100, dtype=np.int64),
         version=np.array([versions.get(name, version) for name in names], dtype=object),
         frame=np.full(len(names), "", dtype=object),
+    )
+
+
+def categories_table(**ids: int) -> Categories:
+    """Categories by name, each with its id."""
+    return Categories(
+        category_id=np.array(list(ids.values())),
+        class_index=np.arange(len(ids)),
+        name=np.array(list(ids), dtype=object),
+        frequency=np.full(len(ids), None, dtype=object),
     )
 
 

@@ -9,7 +9,7 @@ from refseg_core.datasets.dataset import Dataset
 from refseg_core.datasets.image_files.lookup import ImageNames
 from refseg_core.evaluation.protocols import Compared
 from refseg_core.tables import Metrics
-from tasks.outputs.exports.labels import ExportedLabels
+from tasks.outputs.exports.exported import ExportedLabels
 
 
 def read_toy(files: AnnotationFolder, images: ImageNames, *, source: str, classes: Sequence[str] | None) -> Dataset:

@@ -164,7 +164,7 @@ def test_an_export_to_a_full_disk_leaves_the_old_file_whole_and_no_half_one(
     old = out.read_bytes()
     disk.fill()
     assert _FULL in refused(refseg(*export))
-    assert set(contents(disk.place)) == {"out", "filling"}
+    assert set(contents(disk.place)) == {"out", "out.provenance", "filling"}
     assert out.read_bytes() == old
     disk.make_room()
     done(refseg(*export))

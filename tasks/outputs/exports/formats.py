@@ -1,25 +1,113 @@
-"""The export formats by name: what the command line, error messages and the documentation list.
+"""The export formats by name: what the command line, error messages and the guides list.
 
-A format's implementation is called with the labels (`labels.py`) and yields the pieces of one file.
+A format's implementation is called with the labels (`labels.py`). It yields the pieces of one file, or where the format
+is a folder its files (`writing.py`).
 """
+
+from dataclasses import dataclass
+from typing import Literal
 
 from refseg_core.settings.choices import Choice, Choices
 
+Shape = Literal["masks", "polygons", "boxes"]
+ImageMode = Literal["auto", "link", "copy", "none"]
+
+SPLIT_NAMES = ("train", "val", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportFormat(Choice):
+    """A format of labels. `shapes`: what instances can be written as, the first unless another is chosen.
+
+    `is_folder`: whether it is a folder of files, and not one. `holds_images`: whether images lie among them.
+    `has_splits`: whether it parts images into training, validation and test. `keeps_target_ids`: whether category ids
+    are always those of the targets' own file, also 0, because the two are read together.
+    """
+
+    shapes: tuple[Shape, ...] = ("masks",)
+    is_folder: bool = False
+    holds_images: bool = False
+    has_splits: bool = False
+    keeps_target_ids: bool = False
+
+
 EXPORT_FORMATS = Choices(
     "export format",
-    Choice(
+    ExportFormat(
         name="coco-results",
         help="a list of results, as COCO's evaluation takes it",
         implementation="tasks.outputs.exports.coco:write_results",
+        keeps_target_ids=True,
     ),
-    Choice(
+    ExportFormat(
         name="coco",
         help="a whole COCO dataset: images, categories and annotations",
         implementation="tasks.outputs.exports.coco:write_dataset",
+        shapes=("masks", "polygons"),
     ),
-    Choice(
+    ExportFormat(
         name="parquet",
-        help="one table with the columns of detections",
+        help="one table with the columns of detections, and the names of files and categories",
         implementation="tasks.outputs.exports.parquet:write_table",
+    ),
+    ExportFormat(
+        name="yolo",
+        help="a folder that Ultralytics trains from",
+        implementation="tasks.outputs.exports.yolo:write_yolo",
+        shapes=("polygons", "boxes"),
+        is_folder=True,
+        holds_images=True,
+        has_splits=True,
+    ),
+    ExportFormat(
+        name="voc",
+        help="a folder as PASCAL VOC has it",
+        implementation="tasks.outputs.exports.voc:write_voc",
+        shapes=("polygons", "boxes"),
+        is_folder=True,
+        holds_images=True,
+        has_splits=True,
+    ),
+    ExportFormat(
+        name="labelme",
+        help="a folder that labelme opens",
+        implementation="tasks.outputs.exports.labelme:write_labelme",
+        shapes=("polygons", "masks", "boxes"),
+        is_folder=True,
+        holds_images=True,
+    ),
+    ExportFormat(
+        name="cvat",
+        help="one XML file, 'CVAT for images 1.1'",
+        implementation="tasks.outputs.exports.cvat:write_cvat",
+        shapes=("polygons", "masks", "boxes"),
+    ),
+    ExportFormat(
+        name="label-studio",
+        help="a folder with tasks that hold predictions, and the labeling configuration",
+        implementation="tasks.outputs.exports.label_studio:write_label_studio",
+        shapes=("masks", "polygons", "boxes"),
+        is_folder=True,
+    ),
+    ExportFormat(
+        name="lvis",
+        help="one LVIS json file, with the categories that are absent from each image",
+        implementation="tasks.outputs.exports.lvis:write_lvis",
+        shapes=("polygons", "masks"),
+    ),
+    ExportFormat(
+        name="hf",
+        help="an imagefolder for Hugging Face's datasets",
+        implementation="tasks.outputs.exports.hf:write_imagefolder",
+        shapes=("masks", "polygons", "boxes"),
+        is_folder=True,
+        holds_images=True,
+        has_splits=True,
+    ),
+    ExportFormat(
+        name="masks",
+        help="a folder with a PNG file for each instance, or with --label-map for each image",
+        implementation="tasks.outputs.exports.masks:write_masks",
+        is_folder=True,
     ),
 )

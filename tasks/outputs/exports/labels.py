@@ -1,48 +1,111 @@
-"""What is exported: the current labels of a run, streamed shard by shard to a file in one of the formats."""
+"""Exports the labels of a run in any format, and writes beside them where they came from."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import json
+from typing import Any
 
-from refseg_core.settings import Conventions
-from refseg_core.tables import Categories, Detections, Images, LabeledImages
-from tasks.outputs.exports.formats import EXPORT_FORMATS
-from tasks.storage.objects import write_uri
+from refseg_core.analysis.label_filter import OTHERS
+from refseg_core.errors import ConfigurationError, StoreError
+from tasks.outputs.exports.exported import ExportedLabels, ExportOptions, summary_of
+from tasks.outputs.exports.formats import EXPORT_FORMATS, ExportFormat
+from tasks.outputs.exports.writing import write_folder
+from tasks.storage.folder import Folder
+from tasks.storage.objects import read_uri, write_uri
+from tasks.storage.uris import redact, redact_text
+from tasks.storage.whole_folders import holds_anything, local_path
 from tasks.store.label_store import StoredLabels
-from tasks.store.lineage import labeled_categories
-from tasks.store.reviews import read_reviewed
+from tasks.store.store import made_by
+
+_PROVENANCE = ".provenance"  # json, but not by its name: tools take every .json of a folder for annotations
 
 
-@dataclass(frozen=True)
-class ExportedLabels:
-    """The labels of the images that were labeled last, by what people have decided on them.
+def export_labels(run: StoredLabels, out: str, *, form: str, **options: Any) -> ExportedLabels:
+    """Writes the labels of the images that were labeled last to a file, folder or URI, whole or not at all.
 
-    Labels of images that are gone, or were labeled again since they changed, are left out. `polygons`: outlines
-    instead of run lengths, for formats that have both. `min_score`: the lowest score that is written. `conventions`
-    "original" writes boxes as the published code does.
+    `options`: those of `ExportOptions`, by name. Their provenance is written last, to the same name with
+    `.provenance` behind it. Returns what was exported.
     """
-
-    run: StoredLabels
-    images: Images
-    polygons: bool
-    min_score: float
-    conventions: Conventions
-
-    def detections(self) -> Iterator[Detections]:
-        """Reads the detections of all scores, one table for each shard."""
-        return (part for part, _ in read_reviewed(self.run, self.images))
-
-    def labeled_images(self) -> LabeledImages:
-        """Reads what became of each image."""
-        return LabeledImages.concatenate(list(self.run.read_labeled_images(self.images)))
-
-    def categories(self) -> Categories:
-        """Reads the categories that were labeled."""
-        return labeled_categories(self.run.store, self.run.prototypes())
+    kind = EXPORT_FORMATS[form]
+    labels = ExportedLabels(run, kind, ExportOptions(**options))
+    if kind.is_folder:
+        _write_folder(labels, kind, out)
+    else:
+        write_uri(out, kind.load()(labels))
+    _write_provenance(out, {"complete": True} | provenance_of(labels))
+    return labels
 
 
-def export_labels(
-    run: StoredLabels, out: str, *, form: str, polygons: bool, min_score: float, conventions: Conventions
-) -> None:
-    """Writes the labels of the images that were labeled last to a file or URI, whole or not at all, in any format."""
-    labels = ExportedLabels(run, run.images(), polygons, min_score, conventions)
-    write_uri(out, EXPORT_FORMATS[form].load()(labels))
+def provenance_uri(out: str) -> str:
+    """Returns where the provenance of an export lies."""
+    return out.rstrip("/") + _PROVENANCE
+
+
+def _write_folder(labels: ExportedLabels, kind: ExportFormat, out: str) -> None:
+    images = str(labels.run.recipe_or_error()["settings"].get("images", ""))
+    _check_place(out, [images, labels.run.store.uri])
+    if local_path(out) is None:  # there it comes into being file by file
+        _write_provenance(out, {"complete": False, "format": kind.name})
+    write_folder(out, kind.load()(labels), images, labels.options.images)
+
+
+def _check_place(out: str, others: list[str]) -> None:
+    """Raises ConfigurationError where a folder would lie among other files, or take their place."""
+    for other in others:
+        if Folder(out).overlaps(Folder(other)):
+            raise ConfigurationError(
+                f"{redact(out)}: an export may not be written there, since {redact(other)} holds what it is made from. "
+                "Choose a folder apart from it."
+            )
+    if holds_anything(out) and not _is_export(out):
+        raise ConfigurationError(
+            f"{redact(out)}: holds other files than an earlier export, which would be removed. Choose a new folder."
+        )
+
+
+def _is_export(out: str) -> bool:
+    """Returns whether an export lies there, complete or not: its provenance is a json object that says its format."""
+    try:
+        content = json.loads(read_uri(provenance_uri(out)))
+    except (StoreError, ValueError):
+        return False
+    return isinstance(content, dict) and "format" in content
+
+
+def _write_provenance(out: str, content: dict[str, Any]) -> None:
+    write_uri(provenance_uri(out), [json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n"])
+
+
+def provenance_of(labels: ExportedLabels) -> dict[str, Any]:
+    """Returns what is to be known of an export."""
+    recipe, options = labels.run.recipe_or_error(), labels.options
+    thresholds = options.kept.thresholds
+    dataset = labels.run.requested()
+    content: dict[str, Any] = {
+        "format": labels.form.name,
+        **made_by(),
+        "store": redact(labels.run.store.uri),
+        "labels": labels.run.key,
+        "dataset": None if dataset is None else dataset.name,
+        "image_folder": redact_text(redact(str(recipe["settings"].get("images", "")))),
+        "inputs": recipe["inputs"],
+        "weights": recipe["weights"],
+        "labeled_by": recipe["refseg_version"],
+        "kept": options.kept.describe(),
+        "thresholds": dict(thresholds.by_name) | {OTHERS: thresholds.others},
+        "options": {
+            "shape": labels.shape,
+            "simplify": options.simplify if labels.shape == "polygons" else None,
+            "min_island": options.island_in(labels.form),
+            "split": list(options.split),
+            "seed": options.seed,
+        },
+        **summary_of(labels),
+    }
+    if labels.has_categories:
+        content["categories"] = _categories(labels)
+    return content
+
+
+def _categories(labels: ExportedLabels) -> list[dict[str, Any]]:
+    categories, renumbered = labels.categories(), labels.renumbered()
+    rows = zip(categories.category_id.tolist(), categories.name, strict=True)
+    return [{"id": number, "name": name, "id_in_store": renumbered.get(name, (number,))[0]} for number, name in rows]

@@ -91,7 +91,7 @@ import sys
 from click.testing import CliRunner
 from tasks.outputs.exports import formats
 formats.EXPORT_FORMATS = choices.Choices("export format", *formats.EXPORT_FORMATS.values(),
-    choices.Choice(name="toy", help="the number of images", implementation="tests.support.toys:write_toy"))
+    formats.ExportFormat(name="toy", help="the number of images", implementation="tests.support.toys:write_toy"))
 
 from flows.cli.main import main
 from tests.support.label_stores import LabelStore

@@ -314,7 +314,7 @@ def _export(store: str, key: str, out: str, form: str) -> None:
     write_uri = labels.write_uri
     labels.write_uri = lambda uri, chunks: write_uri(uri, (_written(chunk) for chunk in chunks))
     run = open_labels(Store(store), key)
-    labels.export_labels(run, out, form=form, polygons=False, min_score=0, conventions="corrected")
+    labels.export_labels(run, out, form=form)
 
 
 def _collect(store: str, **options: Any) -> None:

@@ -17,8 +17,8 @@ from refseg_core.datasets.coco.parser import parse_coco
 from refseg_core.datasets.coco.writer import coco_dataset, coco_results, export_ids, json_array
 from refseg_core.datasets.dataset import dataset_of_files
 from refseg_core.masks.contours import polygons_of_mask
-from refseg_core.masks.rle import Masks, decode_mask, encode_masks, rle_from_polygons
-from refseg_core.tables import Categories, Detections, Images, LabeledImages
+from refseg_core.masks.rle import Masks, Rle, decode_mask, encode_masks, rle_from_polygons
+from refseg_core.tables import Categories, ExportedDetections, Images
 
 small_masks = st.tuples(st.integers(1, 14), st.integers(1, 14), st.integers(0, 2**32 - 1), st.floats(0, 1)).map(
     lambda drawn: np.random.default_rng(drawn[2]).random(drawn[:2]) < drawn[3]
@@ -32,24 +32,6 @@ def the_images(ids: tuple[int | str, ...] = (7, 3, 5)) -> Images:
     return parse_coco(json.dumps(document).encode(), source="x").images
 
 
-def the_labeled(**sizes: tuple[int, int]) -> LabeledImages:
-    height, width = zip(*sizes.values(), strict=True) if sizes else ((), ())
-    zeros = np.zeros(len(sizes))
-    return LabeledImages(
-        image_id=np.array(list(sizes), dtype=object),
-        version=np.array([""] * len(sizes), dtype=object),
-        status=np.array(["ok"] * len(sizes), dtype=object),
-        error=np.array([None] * len(sizes), dtype=object),
-        height=np.array(height),
-        width=np.array(width),
-        num_proposals=zeros,
-        num_detections=zeros,
-        num_prompts=np.array([0] * len(sizes), dtype=object),
-        max_similarity=np.array([0.5] * len(sizes), dtype=object),
-        seconds=zeros,
-    )
-
-
 def the_categories() -> Categories:
     return Categories(
         category_id=np.array([2, 9]),
@@ -59,7 +41,9 @@ def the_categories() -> Categories:
     )
 
 
-def detections_of(image_ids: Iterable[str], scores: Iterable[float], seed: int = 0) -> Detections:
+def detections_of(
+    image_ids: Iterable[str], scores: Iterable[float], seed: int = 0, first: int = 1
+) -> ExportedDetections:
     """One blob per image id, in frames of 20 x 30."""
     generator = np.random.default_rng(seed)
     ids = list(image_ids)
@@ -70,18 +54,24 @@ def detections_of(image_ids: Iterable[str], scores: Iterable[float], seed: int =
         mask[y : y + 6, x : x + 4] = True
         mask[y + 2 : y + 4, x : x + 8] = True
         boxes.append([x, y, x + 8, y + 6])
-    return Detections(
+    category_ids = generator.choice([2, 9], len(ids))
+    return ExportedDetections(
         image_id=np.array(ids, dtype=object),
-        category_id=generator.choice([2, 9], len(ids)),
+        category_id=category_ids,
         score=np.array(list(scores), dtype=np.float32),
         predicted_iou=np.ones(len(ids)),
         box_xyxy=np.array(boxes, dtype=np.float64).reshape(-1, 4),
         mask_rle=np.fromiter(encode_masks(masks), dtype=object, count=len(ids)),
+        number=np.arange(first, first + len(ids)),
+        instance_id=np.array([f"instance {number}" for number in range(len(ids))], dtype=object),
+        file_name=np.array([f"möwe {image_id}.jpg" for image_id in ids], dtype=object),
+        category_name=np.where(category_ids == 2, "bird", "boat").astype(object),
     )
 
 
-def shards() -> list[Detections]:
-    return [detections_of("7773", (0.9, 0.5, 0.3, 0.8)), Detections.empty(), detections_of("3", (0.1,), seed=1)]
+def shards() -> list[ExportedDetections]:
+    four, one = detections_of("7773", (0.9, 0.5, 0.3, 0.8)), detections_of("3", (0.1,), seed=1, first=5)
+    return [four, ExportedDetections.empty(), one]
 
 
 def written(pieces: Iterable[str]) -> Any:
@@ -89,13 +79,15 @@ def written(pieces: Iterable[str]) -> Any:
 
 
 def dataset(**options: Any) -> Any:
-    return written(coco_dataset(shards(), the_images(), the_labeled(), the_categories(), **options))
+    images = the_images()
+    given = {"export_id": export_ids(images), "segmentation": Rle.to_coco} | options
+    return written(coco_dataset(shards(), images, the_categories(), **given))
 
 
 class TestResults:
     def test_a_row_holds_ids_box_score_and_mask(self) -> None:
-        rows = list(coco_results(shards(), the_images()))
-        table = Detections.concatenate(shards())
+        rows = list(coco_results(shards(), export_ids(the_images())))
+        table = ExportedDetections.concatenate(shards())
         assert [row["image_id"] for row in rows] == [7, 7, 7, 3, 3]
         assert [row["category_id"] for row in rows] == table.category_id.tolist()
         assert [row["score"] for row in rows] == [float(score) for score in table.score], "float32 and no rounding"
@@ -104,19 +96,16 @@ class TestResults:
         assert rows[0]["segmentation"] == table.mask_rle[0].to_coco()
 
     def test_original_boxes_are_one_pixel_smaller(self) -> None:
-        corrected = [row["bbox"] for row in coco_results(shards(), the_images())]
-        original = [row["bbox"] for row in coco_results(shards(), the_images(), conventions="original")]
+        corrected = [row["bbox"] for row in coco_results(shards(), export_ids(the_images()))]
+        original = [row["bbox"] for row in coco_results(shards(), export_ids(the_images()), conventions="original")]
         assert np.array_equal(np.subtract(corrected, original), [[0, 0, 1, 1]] * 5)
 
-    def test_low_scores_and_other_images_are_left_out(self) -> None:
-        rows = list(coco_results(shards(), the_images((3, 5)), min_score=0.5))
-        assert [(row["image_id"], round(row["score"], 3)) for row in rows] == [(3, 0.8)]
-
-    def test_a_score_at_the_threshold_is_kept(self) -> None:
-        assert len(list(coco_results([detections_of("7", (0.3,))], the_images(), min_score=0.3))) == 1
+    def test_other_images_are_left_out(self) -> None:
+        rows = list(coco_results(shards(), export_ids(the_images((3, 5)))))
+        assert [(row["image_id"], round(row["score"], 3)) for row in rows] == [(3, 0.8), (3, 0.1)]
 
     def test_pycocotools_reads_the_file(self) -> None:
-        results = written(json_array(coco_results(shards(), the_images())))
+        results = written(json_array(coco_results(shards(), export_ids(the_images()))))
         with contextlib.redirect_stdout(io.StringIO()):
             ground_truth = COCO()
             ground_truth.dataset = dataset() | {"annotations": []}
@@ -136,14 +125,17 @@ class TestIds:
 
     def test_both_formats_agree(self) -> None:
         images = the_images((7, "3", "x"))
-        document = written(coco_dataset(shards(), images, the_labeled(), the_categories()))
+        export_id = export_ids(images)
+        pieces = coco_dataset(shards(), images, the_categories(), export_id=export_id, segmentation=Rle.to_coco)
+        document = written(pieces)
         of_dataset = [row["image_id"] for row in document["annotations"]]
-        assert [row["image_id"] for row in coco_results(shards(), images)] == of_dataset
+        assert [row["image_id"] for row in coco_results(shards(), export_id)] == of_dataset
         assert set(of_dataset) <= {image["id"] for image in document["images"]}
 
     def test_a_listing_says_which_file_has_which_number(self) -> None:
         listing = dataset_of_files(["a.jpg"], [1], [""]).images
-        document = written(coco_dataset([], listing, the_labeled(), the_categories()))
+        export_id = export_ids(listing)
+        document = written(coco_dataset([], listing, the_categories(), export_id=export_id, segmentation=Rle.to_coco))
         assert document["images"] == [{"id": 1, "file_name": "a.jpg", "height": 0, "width": 0}]
 
 
@@ -161,22 +153,13 @@ class TestDataset:
         assert first["area"] == decode_mask(shards()[0].mask_rle[0]).sum() == 32
         assert first["iscrowd"] == 0
 
-    def test_ids_are_unique_stable_and_independent_of_what_is_left_out(self) -> None:
-        everything, sure = dataset(), dataset(min_score=0.5, segmentation="polygons")
-        assert [row["id"] for row in everything["annotations"]] == [1, 2, 3, 4, 5]
-        assert [row["id"] for row in sure["annotations"]] == [1, 2, 4]
-        assert dataset() == everything
-
-    def test_the_labeled_size_counts_and_else_the_declared_one(self) -> None:
-        images = the_images().replace(height=np.array([0, 20, 20]))
-        labeled = the_labeled(**{"7": (40, 50), "3": (0, 0)})
-        document = written(coco_dataset([], images, labeled, the_categories()))
-        assert [(image["height"], image["width"]) for image in document["images"]] == [(40, 50), (20, 30), (20, 30)]
+    def test_ids_are_those_of_the_rows(self) -> None:
+        assert [row["id"] for row in dataset()["annotations"]] == [1, 2, 3, 4, 5]
+        assert [row["refseg_id"] for row in dataset()["annotations"]][-2:] == ["instance 3", "instance 0"]
 
     def test_read_back_it_is_the_labels(self) -> None:
-        pieces = coco_dataset(shards(), the_images(), the_labeled(), the_categories())
-        read = parse_coco("".join(pieces).encode(), source="x")
-        table = Detections.concatenate(shards())
+        read = parse_coco(json.dumps(dataset()).encode(), source="x")
+        table = ExportedDetections.concatenate(shards())
         assert read.images.equals(the_images())
         assert read.categories.equals(the_categories())
         assert read.annotations.image_id.tolist() == table.image_id.tolist()
@@ -185,13 +168,13 @@ class TestDataset:
         assert np.array_equal(corners, table.box_xyxy)
 
     def test_as_polygons_it_has_the_same_masks(self) -> None:
-        document = dataset(segmentation="polygons")
+        document = dataset(segmentation=lambda mask: polygons_of_mask(decode_mask(mask)))
         assert isinstance(document["annotations"][0]["segmentation"][0], list)
         read = parse_coco(json.dumps(document).encode(), source="x")
-        assert read.annotations.mask_rle.tolist() == Detections.concatenate(shards()).mask_rle.tolist()
+        assert read.annotations.mask_rle.tolist() == ExportedDetections.concatenate(shards()).mask_rle.tolist()
 
     def test_of_nothing_it_is_an_empty_dataset(self) -> None:
-        document = written(coco_dataset([], Images.empty(), LabeledImages.empty(), Categories.empty()))
+        document = written(coco_dataset([], Images.empty(), Categories.empty(), export_id={}, segmentation=Rle.to_coco))
         assert document == {"info": {}, "images": [], "categories": [], "annotations": []}
 
 
@@ -213,12 +196,15 @@ class TestText:
     def test_shards_are_taken_one_after_the_other(self) -> None:
         taken = []
 
-        def reading() -> Iterable[Detections]:
+        def reading() -> Iterable[ExportedDetections]:
             for number in range(3):
                 taken.append(number)
                 yield detections_of("7" * 300, [0.5] * 300)
 
-        pieces = coco_dataset(reading(), the_images(), the_labeled(), the_categories())
+        images = the_images()
+        pieces = coco_dataset(
+            reading(), images, the_categories(), export_id=export_ids(images), segmentation=Rle.to_coco
+        )
         while "score" not in next(pieces):
             pass
         assert taken == [0]

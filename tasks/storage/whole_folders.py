@@ -1,0 +1,123 @@
+"""Folders that are written whole: locally one appears at once, or not at all, in the place of an earlier one.
+
+An object store has no such thing: there objects appear one by one, and what an earlier folder held besides is removed
+last. Not here: single objects (`objects.py`), and whether a folder may be replaced.
+"""
+
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from fsspec.implementations.local import LocalFileSystem
+
+from refseg_core.errors import NotFoundError, StoreError
+from tasks.storage.filesystems import resolve
+from tasks.storage.folder import Folder
+from tasks.storage.objects import write_uri
+from tasks.storage.retry import explained
+
+
+class NewFolder(Protocol):
+    """A folder that is being written."""
+
+    def put(self, name: str, chunks: Iterable[bytes]) -> None:
+        """Writes a file from its parts."""
+
+    def link(self, name: str, target: Path) -> None:
+        """Makes a link to a local file. Raises StoreError where the place has no links."""
+
+
+def local_path(uri: str) -> Path | None:
+    """Returns the path of a local place, or None of another."""
+    filesystem, path = resolve(uri)
+    return Path(path) if isinstance(filesystem, LocalFileSystem) else None
+
+
+def holds_anything(uri: str) -> bool:
+    """Returns whether there is a file at a place, or a folder that holds some."""
+    path = local_path(uri)
+    if path is not None:
+        return path.is_file() or (path.is_dir() and any(path.iterdir()))
+    try:
+        return Folder(uri).holds_files(("",))
+    except NotFoundError:
+        return False
+
+
+@contextmanager
+def written_whole(uri: str) -> Iterator[NewFolder]:
+    """Yields a folder to write, which takes the place of what was there when the block ends without an error."""
+    path = local_path(uri)
+    if path is None:
+        remote = _RemoteFolder(uri)
+        yield remote
+        remote.remove_others()
+        return
+    with explained(uri):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex}")
+        unfinished.mkdir()
+        try:
+            yield _LocalFolder(unfinished)
+            _take_the_place(unfinished, path)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _take_the_place(finished: Path, path: Path) -> None:
+    """Renames a folder; one that is there already is moved away first, and removed when all is well."""
+    if not path.exists():
+        finished.rename(path)
+        return
+    earlier = path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex}")
+    path.rename(earlier)
+    try:
+        finished.rename(path)
+    except OSError:
+        earlier.rename(path)
+        raise
+    shutil.rmtree(earlier)
+
+
+class _LocalFolder:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def put(self, name: str, chunks: Iterable[bytes]) -> None:
+        path = self._within(name)
+        with path.open("xb") as file:
+            file.writelines(chunks)
+
+    def link(self, name: str, target: Path) -> None:
+        self._within(name).symlink_to(target)
+
+    def _within(self, name: str) -> Path:
+        """Returns the path of a file, whose folder exists then. Raises StoreError if it is not below this one."""
+        path = self._path / name
+        if not path.resolve().is_relative_to(self._path.resolve()):
+            raise StoreError(f"{name!r}: leads out of the folder that is written. Rename what has this name.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+class _RemoteFolder:
+    def __init__(self, uri: str) -> None:
+        self._folder = Folder(uri)
+        self._before = {file.name for file in self._folder.list_files()} if holds_anything(uri) else set()
+        self._written: set[str] = set()
+
+    def put(self, name: str, chunks: Iterable[bytes]) -> None:
+        if ".." in name.split("/") or name.startswith("/"):
+            raise StoreError(f"{name!r}: leads out of the prefix that is written. Rename what has this name.")
+        write_uri(self._folder.join(name), chunks)
+        self._written.add(name)
+
+    def link(self, name: str, target: Path) -> None:
+        raise StoreError(f"{name}: an object store has no links to {target.parent}. Copy the images instead.")
+
+    def remove_others(self) -> None:
+        for name in sorted(self._before - self._written):
+            self._folder.delete(name)
