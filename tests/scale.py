@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from refseg_core.datasets.dataset import Dataset
 from refseg_core.evaluation.protocols import evaluate
 from refseg_core.masks.rle import Rle, encode_masks, mask_areas, rle_from_polygons
 from refseg_core.settings import SamplingSettings
-from refseg_core.tables import Annotations, Categories, Detections, Images, LabeledImages, Metrics
+from refseg_core.tables import Annotations, Categories, Detections, Images, LabeledImages, Metrics, Prototypes
 from tasks.index_dataset import index_dataset
 from tasks.outputs.exports.labels import export_labels
 from tasks.plan_shards import find_gone_labels
@@ -116,17 +117,39 @@ def labels(folder: Path) -> None:
     store = Store(str(folder / "store"))
     images = images_table(*(f"{number:012d}.jpg" for number in range(_NUM_LABELED)))
     dataset = store.make(Recipe("index_dataset", "dataset", version=1), lambda: [images])
-    run = StoredLabels.open(store, _RECIPE)
+    run = StoredLabels.open(store, _recipe_with_categories(store))
     run.request(dataset)
     with _measured("commit a million detections in 100 shards"):
         for shard in run.plan(images, _IMAGES_PER_SHARD):
             run.commit(shard, *_found(run.plans.images_of(shard)))
-    for form in ("coco-results", "parquet"):
-        with _measured(f"export them as {form}"):
-            export_labels(run, str(folder / form), form=form)
+    for form in ("coco-results", "coco", "parquet", "yolo", "cvat", "lvis"):
+        program = f"from tests import scale; scale.export({store.uri!r}, {run.key!r}, {form!r})"
+        subprocess.run([sys.executable, "-c", program], check=True)
     with _measured("evaluate them"):
         detections = Detections.concatenate([part for part, _ in run.read(images)])
         evaluate(Dataset(images, _objects(images), _categories()), detections)
+
+
+def export(store: str, key: str, form: str) -> None:
+    """Exports all labels, in a process of its own so that its memory is what counts."""
+    options = {"images": "none"} if form == "yolo" else {}
+    with _measured(f"export them as {form}"):
+        export_labels(StoredLabels(Store(store), key), f"{store}-{form}", form=form, **options)
+
+
+def _recipe_with_categories(store: Store) -> Recipe:
+    """Labels whose prototypes lead back to categories with names."""
+    made = store.make(Recipe("index_dataset", "dataset", version=0), lambda: [_categories()])
+    for step, folder, source in (
+        ("sample_references", "references", "dataset"),
+        ("fill_memory_bank", "memory_bank", "references"),
+    ):
+        made = store.make(Recipe(step, folder, version=0, inputs={source: made.name}), list)
+    numbers = _categories().category_id
+    table = Prototypes(category_id=numbers, num_references=numbers, prototype=np.ones((len(numbers), 2)))
+    inputs = {"memory_bank": made.name}
+    made = store.make(Recipe("postprocess_memory_bank", "prototypes", version=0, inputs=inputs), lambda: [table])
+    return replace(_RECIPE, settings={"images": "/images"}, inputs={"prototypes": made.name})
 
 
 def _found(images: Images) -> tuple[Detections, LabeledImages]:

@@ -4,7 +4,6 @@ An instance of several parts is several polygons of one group. One with holes, w
 The score and the id of an instance are attributes of its label, which the task's labels need too.
 """
 
-import json
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,7 +12,7 @@ from refseg_core.masks.outlines import mask_part
 from tasks.outputs.exports.exported import ExportedImage, ExportedLabels, Instance
 from tasks.outputs.exports.writing import xml_text
 
-ATTRIBUTES = ("score", "instance_id")
+_ATTRIBUTES = ("score", "instance_id")
 
 
 def write_cvat(labels: ExportedLabels) -> Iterator[bytes]:
@@ -26,18 +25,11 @@ def write_cvat(labels: ExportedLabels) -> Iterator[bytes]:
     yield b"</annotations>\n"
 
 
-def label_specification(names: list[str]) -> str:
-    """Returns the labels as CVAT's form for a new task takes them, in its tab 'Raw'."""
-    attribute = {"mutable": False, "input_type": "text", "default_value": "", "values": [""]}
-    attributes = [{"name": name, **attribute} for name in ATTRIBUTES]
-    return json.dumps([{"name": name, "attributes": attributes} for name in names], ensure_ascii=False)
-
-
 def _meta(labels: ExportedLabels) -> str:
     attribute = "".join(
         f"<attribute><name>{name}</name><mutable>False</mutable><input_type>text</input_type>"
         "<default_value></default_value><values></values></attribute>"
-        for name in ATTRIBUTES
+        for name in _ATTRIBUTES
     )
     found = "".join(
         f"        <label><name>{xml_text(name)}</name><type>any</type><attributes>{attribute}</attributes></label>\n"
@@ -75,7 +67,7 @@ def _mask(instance: Instance) -> str:
 
 
 def _element(instance: Instance, tag: str, geometry: str) -> str:
-    values = zip(ATTRIBUTES, (f"{instance.score:.6f}", instance.instance_id), strict=True)
+    values = zip(_ATTRIBUTES, (f"{instance.score:.6f}", instance.instance_id), strict=True)
     attributes = "".join(f'<attribute name="{name}">{value}</attribute>' for name, value in values)
     label = xml_text(instance.category_name)
     return f'    <{tag} label="{label}" source="auto" occluded="0" {geometry} z_order="0">{attributes}</{tag}>\n'

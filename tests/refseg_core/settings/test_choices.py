@@ -120,6 +120,16 @@ def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
         PROTOCOLS["pixels"]
 
 
+def test_the_guide_says_of_every_export_format_what_instances_can_be() -> None:
+    guide = (_ROOT / "deployments" / "guides" / "exports.md").read_text("utf-8")
+    rows = re.findall(r"^\| `([\w-]+)` \| [^|]+ \| ([^|]+) \| [^|]+ \|$", guide, re.M)
+    assert [name for name, _ in rows] == list(EXPORT_FORMATS)
+    for name, shapes in rows:
+        assert re.findall(r"masks|polygons|boxes", shapes.replace("polygons beside boxes", "polygons")) == list(
+            EXPORT_FORMATS[name].shapes
+        )
+
+
 def test_the_guides_list_every_format_and_protocol_as_registered() -> None:
     guides = "".join(path.read_text("utf-8") for path in (_ROOT / "deployments" / "guides").glob("*.md"))
     for kind in ANNOTATION_FORMATS.values():
