@@ -65,10 +65,13 @@ def _advice(proposed: CategoryThresholds, wanted_precision: float | None) -> Ite
     nothing = [str(proposed.category_name[row]) for row in rows if proposed.score_thresh[row] is None]
     if nothing:
         yield f"Nothing says a threshold for {listed(nothing)}: {SCORE_THRESH:g} is used. `refseg review` helps."
+    guessed = [str(proposed.category_name[row]) for row in rows if proposed.evidence[row] == "references"]
+    if guessed:
+        yield f"Only guessed, by how like the references are to one another: {listed(guessed)}. `refseg review` helps."
     few = [
         f"{proposed.category_name[row]} ({proposed.num_instances[row]})"
         for row in rows
-        if proposed.score_thresh[row] is not None and proposed.num_instances[row] < _FEW
+        if proposed.evidence[row] in ("ground truth", "reviews") and proposed.num_instances[row] < _FEW
     ]
     if few:
         yield f"Hardly known, from fewer than {_FEW} instances: {listed(few)}. All categories count there, too."

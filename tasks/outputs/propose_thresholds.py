@@ -11,15 +11,27 @@ from typing import Any
 
 import numpy as np
 
-from refseg_core.analysis import operating_points
+from refseg_core.analysis import operating_points, reference_quality
 from refseg_core.analysis.audit import ReviewedScores, reviewed_scores, wilson_interval
 from refseg_core.analysis.decisions import of_aspect, standing
 from refseg_core.analysis.operating_points import Evidence, Proposal, propose
-from refseg_core.datasets.dataset import Dataset, is_among
+from refseg_core.analysis.reference_quality import guess_threshold
+from refseg_core.datasets.dataset import Dataset, select_images
 from refseg_core.evaluation.matching import CategoryMatches
 from refseg_core.evaluation.protocols import match_instances
-from refseg_core.tables import Categories, CategoryThresholds, Decisions, Detections, Images, ThresholdCurves
+from refseg_core.tables import (
+    Categories,
+    CategoryThresholds,
+    Decisions,
+    Detections,
+    Images,
+    ReferenceQuality,
+    ThresholdCurves,
+)
+from refseg_core.versions import combined
 from tasks.datasets.indexed import ground_truth
+from tasks.datasets.shared_images import shared_image_ids
+from tasks.outputs.reference_sheets import assess
 from tasks.runtime.progress import ProgressStep, report
 from tasks.store.label_store import StoredLabels
 from tasks.store.lineage import labeled_categories
@@ -54,7 +66,10 @@ def _recipe(run: StoredLabels, wanted_precision: float | None) -> Recipe:
     last = last_proposal(run)
     number = 0 if last is None else int((run.store.manifest(last.name) or {})["settings"]["number"])
     same = Recipe(
-        *PROPOSE_THRESHOLDS, version=operating_points.VERSION, settings=settings | {"number": number}, inputs=inputs
+        *PROPOSE_THRESHOLDS,
+        version=combined(operating_points.VERSION, reference_quality.VERSION),
+        settings=settings | {"number": number},
+        inputs=inputs,
     )
     is_same = last is not None and same.key == last.key
     return same if is_same else replace(same, settings=settings | {"number": number + 1})
@@ -77,11 +92,12 @@ def _proposed(run: StoredLabels, wanted_precision: float | None) -> Iterator[Cat
         for source in {one.source for one in known.values()}
     }
     proposals: dict[int, Proposal | None] = {}
+    guessed = {} if wanted_precision is not None else _guessed(run)
     report(ProgressStep.PROPOSE_THRESHOLDS, total=len(known))
     for category_id, one in known.items():
         proposals[category_id] = propose(one.evidence, together[one.source], wanted_precision=wanted_precision)
         report(ProgressStep.PROPOSE_THRESHOLDS, advanced=1)
-    yield _table(categories, known, proposals)
+    yield _table(categories, known, proposals, guessed)
     yield _curves(known)
 
 
@@ -90,7 +106,7 @@ def _true(run: StoredLabels, categories: Categories) -> dict[int, _Known]:
     dataset = run.requested()
     if dataset is None or not dataset.num_rows["annotations"]:
         return {}
-    truth, detections = _labeled(run, ground_truth(run.store, dataset, run.prototypes()))
+    truth, detections = _labeled(run, dataset, ground_truth(run.store, dataset, run.prototypes()))
     matches = match_instances(truth, detections, "corrected")
     ids = np.sort(categories.category_id).tolist()
     return {
@@ -113,15 +129,19 @@ def _judged(matches: CategoryMatches) -> Evidence:
     )
 
 
-def _labeled(run: StoredLabels, truth: Dataset) -> tuple[Dataset, Detections]:
-    """Returns the ground truth of the images that are labeled, and their labels."""
+def _labeled(run: StoredLabels, dataset: Artifact, truth: Dataset) -> tuple[Dataset, Detections]:
+    """Returns the ground truth of the images that are labeled, and their labels.
+
+    Without images that references lie in, of which labels are better than of others, where there are others.
+    """
     detections, image_ids = [Detections.empty()], set[str]()
+    shared = shared_image_ids(run.store, run.prototypes(), dataset, truth.images)
+    if len(shared) < len(truth.images):
+        truth = select_images(truth, set(truth.images.image_id) - set(shared))
     for part, labeled in run.read(truth.images):
         detections.append(part)
         image_ids.update(labeled.image_id[labeled.status != "unreadable"])
-    images = truth.images[is_among(truth.images.image_id, image_ids)]
-    annotations = truth.annotations[is_among(truth.annotations.image_id, image_ids)]
-    return replace(truth, images=images, annotations=annotations), Detections.concatenate(detections)
+    return select_images(truth, image_ids), Detections.concatenate(detections)
 
 
 def _reviewed(run: StoredLabels, categories: Categories) -> dict[int, _Known]:
@@ -161,14 +181,34 @@ def _scores(run: StoredLabels, images: Images) -> Mapping[int, operating_points.
     return {category_id: all_scores[all_ids == category_id] for category_id in np.unique(all_ids).tolist()}
 
 
+def _guessed(run: StoredLabels) -> dict[int, float]:
+    """Returns what the references themselves say of each category; nothing of labels whose scores are no such means."""
+    if not run.recipe_or_error()["settings"].get("parts", {}).get("quality_in_score"):
+        return {}
+    quality = run.store.load(assess(run.store, run.prototypes()), ReferenceQuality)
+    own = np.array([np.nan if one is None else one for one in quality.own_similarity], dtype=np.float64)
+    guesses = {
+        category_id: guess_threshold(own[quality.category_id == category_id], own)
+        for category_id in np.unique(quality.category_id).tolist()
+    }
+    return {category_id: guess for category_id, guess in guesses.items() if guess is not None}
+
+
 def _table(
-    categories: Categories, known: Mapping[int, _Known], proposals: Mapping[int, Proposal | None]
+    categories: Categories,
+    known: Mapping[int, _Known],
+    proposals: Mapping[int, Proposal | None],
+    guessed: Mapping[int, float],
 ) -> CategoryThresholds:
-    rows = []
+    rows: list[tuple[object, ...]] = []
     for category_id, name in zip(categories.category_id.tolist(), categories.name, strict=True):
         one, proposal = known.get(category_id), proposals.get(category_id)
-        source = "none" if one is None or proposal is None else one.source
-        rows.append((category_id, str(name), source, *_numbers(category_id, one, proposal)))
+        if one is not None and proposal is not None:
+            rows.append((category_id, str(name), one.source, *_numbers(category_id, one, proposal)))
+        elif category_id in guessed:
+            rows.append((category_id, str(name), "references", guessed[category_id], *_UNKNOWN))
+        else:
+            rows.append((category_id, str(name), "none", None, *_UNKNOWN))
     names = ("category_id", "category_name", "evidence", *_NUMBERS)
     columns = zip(*rows, strict=True) if rows else [()] * len(names)
     table = {name: np.array(values, dtype=object) for name, values in zip(names, columns, strict=True)}
@@ -181,10 +221,11 @@ _NUMBERS = (
 )
 
 
-def _numbers(category_id: int, known: _Known | None, proposal: Proposal | None) -> tuple[float | None, ...]:
+_UNKNOWN = (None, None, 0, 0, None, None, None, None, None)  # all of these but the threshold
+
+
+def _numbers(category_id: int, known: _Known, proposal: Proposal) -> tuple[float | None, ...]:
     """Returns the values of `_NUMBERS`."""
-    if known is None or proposal is None:
-        return (None, None, None, 0, 0, None, None, None, None, None)
     labels = known.evidence.score >= proposal.thresh
     num_right, num = int(known.evidence.is_right[labels].sum()), int(labels.sum())
     if known.audit is not None:

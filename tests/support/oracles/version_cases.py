@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from refseg_core import images
 from refseg_core.analysis.operating_points import Evidence, propose
+from refseg_core.analysis.reference_quality import guess_threshold, leave_one_out
 from refseg_core.datasets.coco.parser import parse_coco
 from refseg_core.datasets.dataset import Dataset, dataset_of_files
 from refseg_core.evaluation.protocols import evaluate
@@ -353,8 +354,21 @@ def _operating_points() -> list[float]:
     return [number for proposal in found if proposal is not None for number in proposal]
 
 
+def _reference_quality() -> list[float]:
+    bank = MemoryBank(
+        category_id=np.array([1, 1, 4, 4, 4]),
+        shot=np.array([0, 1, 0, 1, 2]),
+        foreground_weight=np.array([1, 20, 30, 40, 50], dtype=np.float32),
+        feature=_values(5, 8).numpy(),
+    )
+    compared = leave_one_out(bank, np.array(list("abcdd"), dtype=object))
+    guesses = [guess_threshold(np.abs(own), np.abs(compared.own)) for own in (compared.own, np.full(1, np.nan))]
+    return [*compared.own.tolist(), *compared.nearest.tolist(), *(guess for guess in guesses if guess is not None)]
+
+
 CASES: dict[str, Callable[[], list[float]]] = {
     "analysis.operating_points": _operating_points,
+    "analysis.reference_quality": _reference_quality,
     "datasets.coco.columns:FEDERATED_VERSION": _federated_tables,
     "datasets.dataset": _tables,
     "evaluation.protocols": _evaluation,

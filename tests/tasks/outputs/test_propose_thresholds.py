@@ -5,9 +5,12 @@ import pytest
 
 from refseg_core.analysis.decisions import instance_ids
 from refseg_core.analysis.label_filter import Area, LabelFilter, ScoreThresholds
-from refseg_core.tables import CategoryThresholds, Decisions, Metrics, ThresholdCurves
+from refseg_core.settings import SamplingSettings
+from refseg_core.tables import CategoryThresholds, Decisions, Metrics, References, ThresholdCurves
 from tasks.outputs.propose_thresholds import propose_thresholds
+from tasks.postprocess_memory_bank import postprocess_memory_bank
 from tasks.store.label_store import StoredLabels
+from tasks.store.lineage import references_of
 from tasks.store.reviews import StoredReview
 from tasks.store.shard_plans import LabelPlan
 from tasks.store.store import Artifact
@@ -130,6 +133,35 @@ def test_without_ground_truth_reviews_say_it(steps: Steps) -> None:
     assert table.precision_low[box] > 0.5
     assert table.recall[box] == 1
     assert not table.precision[bar]
+
+
+def test_without_either_the_references_let_one_guess(steps: Steps) -> None:
+    accurate = {"method": "accurate", "guidance_thresh": None, "points_per_side": 3, "pred_iou_thresh": 0.0}
+    steps.config = steps.project.config_with({"targets.annotations": None, "labeling": accurate})
+    references = steps.references(SamplingSettings(num_shots=2))
+    bank = steps.fill(steps.dataset(), references)
+    prototypes = postprocess_memory_bank.fn(steps.store, references, bank)
+    run = StoredLabels(steps.store, steps.plan(prototypes).key)
+    table = run.store.load(propose_thresholds(run), CategoryThresholds)
+    assert table.evidence.tolist() == ["references"] * 2
+    assert all(0.3 < thresh <= 0.7 for thresh in table.score_thresh)
+    assert table.precision.tolist() == [None, None]
+    precise = run.store.load(propose_thresholds(run, 0.9), CategoryThresholds)
+    assert precise.evidence.tolist() == ["none"] * 2, "references do not say which precision a score has"
+    assert shown_thresholds(run).by_name == {}
+
+
+def test_images_of_references_do_not_decide_thresholds(steps: Steps) -> None:
+    prototypes = steps.prototypes()
+    name = str(steps.store.load(references_of(steps.store, prototypes), References).file_name[0])
+    folder = steps.project.folder
+    (folder / "targets" / name).write_bytes((folder / "references" / name).read_bytes())
+    annotations = folder / "targets.json"
+    annotations.write_text(annotations.read_text().replace("t1.png", name))
+    plan = steps.plan(prototypes)
+    steps.label(prototypes, plan)
+    run = StoredLabels(steps.store, plan.key)
+    assert run.store.load(propose_thresholds(run), CategoryThresholds).num_instances.tolist() == [4, 4]
 
 
 def test_what_is_evaluated_follows_options_then_saved_thresholds(run: StoredLabels) -> None:
