@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from refseg_core import images
 from refseg_core.analysis.operating_points import Evidence, propose
+from refseg_core.analysis.pilot_sample import ImageDescription, choose_images, describe_image
 from refseg_core.analysis.reference_quality import guess_threshold, leave_one_out
 from refseg_core.datasets.coco.parser import parse_coco
 from refseg_core.datasets.dataset import Dataset, dataset_of_files
@@ -366,8 +367,17 @@ def _reference_quality() -> list[float]:
     return [*compared.own.tolist(), *compared.nearest.tolist(), *(guess for guess in guesses if guess is not None)]
 
 
+def _pilot_sample() -> list[float]:
+    prototypes = nn.functional.normalize(_values(3, 8, seed=2), dim=1)
+    described = [describe_image(_values(25, 8, seed=seed), prototypes) for seed in range(12)]
+    features, similarities = (np.stack([getattr(one, name) for one in described]) for name in ImageDescription._fields)
+    chosen = choose_images(features, similarities, 6, seed=33)
+    return [*map(float, np.concatenate(chosen)), *_moments(torch.from_numpy(similarities), torch.from_numpy(features))]
+
+
 CASES: dict[str, Callable[[], list[float]]] = {
     "analysis.operating_points": _operating_points,
+    "analysis.pilot_sample": _pilot_sample,
     "analysis.reference_quality": _reference_quality,
     "datasets.coco.columns:FEDERATED_VERSION": _federated_tables,
     "datasets.dataset": _tables,
