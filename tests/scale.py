@@ -10,6 +10,7 @@ A benchmark and no test: seconds depend on the machine, and nothing here fails.
 """
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -30,7 +31,6 @@ from refseg_core.masks.rle import Rle, encode_masks, mask_areas, rle_from_polygo
 from refseg_core.settings import SamplingSettings
 from refseg_core.tables import Annotations, Categories, Detections, Images, LabeledImages, Metrics, Prototypes
 from tasks.index_dataset import index_dataset
-from tasks.outputs.exports.labels import export_labels
 from tasks.plan_shards import find_gone_labels
 from tasks.sample_references import sample_references
 from tasks.specs import DatasetSource
@@ -123,18 +123,21 @@ def labels(folder: Path) -> None:
         for shard in run.plan(images, _IMAGES_PER_SHARD):
             run.commit(shard, *_found(run.plans.images_of(shard)))
     for form in ("coco-results", "coco", "parquet", "yolo", "cvat", "lvis"):
-        program = f"from tests import scale; scale.export({store.uri!r}, {run.key!r}, {form!r})"
-        subprocess.run([sys.executable, "-c", program], check=True)
+        _export(store, form)
     with _measured("evaluate them"):
         detections = Detections.concatenate([part for part, _ in run.read(images)])
         evaluate(Dataset(images, _objects(images), _categories()), detections)
 
 
-def export(store: str, key: str, form: str) -> None:
-    """Exports all labels, in a process of its own so that its memory is what counts."""
-    options = {"images": "none"} if form == "yolo" else {}
-    with _measured(f"export them as {form}"):
-        export_labels(StoredLabels(Store(store), key), f"{store}-{form}", form=form, **options)
+def _export(store: Store, form: str) -> None:
+    """Exports all labels by the command, whose memory is what counts."""
+    options = ["--images", "none"] if form == "yolo" else []
+    command = ["refseg", "export", store.uri, "--format", form, "--out", f"{store.uri}-{form}", *options]
+    began = time.perf_counter()
+    process = subprocess.Popen([Path(sys.executable).with_name(command[0]), *command[1:]])
+    _, status, used = os.wait4(process.pid, 0)
+    assert status == 0
+    _tell(f"export them as {form}", time.perf_counter() - began, used.ru_utime + used.ru_stime, used.ru_maxrss)
 
 
 def _recipe_with_categories(store: Store) -> Recipe:
@@ -302,8 +305,11 @@ def _measured(what: str) -> Iterator[None]:
     wall, cpu = time.perf_counter(), time.process_time()
     yield
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    sys.stdout.write(f"{what:<50} {wall:7.1f} s wall {cpu:7.1f} s cpu {peak:6.2f} GB peak\n")
+    _tell(what, wall, cpu, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+def _tell(what: str, wall: float, cpu: float, peak_kilobytes: int) -> None:
+    sys.stdout.write(f"{what:<50} {wall:7.1f} s wall {cpu:7.1f} s cpu {peak_kilobytes / 1e6:6.2f} GB peak\n")
     sys.stdout.flush()
 
 

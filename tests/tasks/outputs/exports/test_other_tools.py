@@ -146,8 +146,10 @@ def test_labelme_opens_every_file_with_its_image(project: ExportProject, tmp_pat
     assert _lowest_iou(exact["found"]) == 1
 
 
+@_needs_other_python
 def test_label_studios_converter_decodes_the_brushes(project: ExportProject, tmp_path: Path) -> None:
-    read = _read("label_studio", _out(project, "label-studio", "studio"), home=tmp_path)
+    out = _out(project, "label-studio", "studio")
+    read = _read("label_studio", out, home=tmp_path, python=str(_OTHER_PYTHON))
     assert sorted(read["images"]) == sorted(INSTANCES)
     assert _seen(read["found"]) == sorted(_EXPECTED)
     assert _lowest_iou(read["found"]) == 1

@@ -133,7 +133,7 @@ def labelme(folder: str) -> Row:
 
 def label_studio(folder: str) -> Row:
     """Tasks of Label Studio: brushes as its converter decodes them."""
-    from label_studio_converter.brush import decode_rle
+    from label_studio_sdk.converter.brush import decode_rle
 
     images, rows = [], []
     for task in json.loads((Path(folder) / "tasks.json").read_text("utf-8")):
