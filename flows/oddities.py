@@ -46,7 +46,7 @@ def report_leakage(config: RunConfig, show: Show, references: Artifact, targets:
 
 def _sampled(config: RunConfig, store: Store, dataset: Artifact) -> Artifact | None:
     """Returns the references of a run, None where its settings and annotations do not give any."""
-    chosen, ids = config.references.sampling, config.references.annotation_ids
+    chosen, ids = config.references.sampling, config.references.named_ids
     try:
         return sample_references.fn(store, dataset, chosen, ids, conventions=config.conventions)
     except RefsegError:
@@ -66,5 +66,5 @@ def print_oddities(oddities: Iterable[Oddity], show: Show) -> None:
 def wanted_shots(config: RunConfig) -> int | None:
     """Returns how many references each category is to have; None where annotations are chosen otherwise."""
     sampling = config.references.sampling
-    is_sampled = sampling.selection == "sampled" and config.references.annotation_ids is None
+    is_sampled = sampling.selection == "sampled" and config.references.named_ids is None
     return sampling.num_shots if is_sampled else None

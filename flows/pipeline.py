@@ -116,7 +116,7 @@ def make_prototypes(config: RunConfig, store: Store) -> Artifact:
         store,
         dataset,
         config.references.sampling,
-        config.references.annotation_ids,
+        config.references.named_ids,
         conventions=config.conventions,
     )
     dataset, references = edit_references(store, config.references.source, dataset, references)

@@ -75,7 +75,7 @@ def _check_references(config: RunConfig, heard: Heard) -> Artifact:
         Store(config.store),
         dataset,
         config.references.sampling,
-        config.references.annotation_ids,
+        config.references.named_ids,
         conventions=config.conventions,
     )
     return dataset

@@ -56,8 +56,9 @@ class ReferencesConfig(Settings):
     """The annotated examples."""
 
     images: str = Field(description="Folder or prefix of the reference images: a path or any fsspec URI.")
-    annotations: str = Field(
-        description="Their annotations, with masks or with boxes only: a file or a folder in any of the formats."
+    annotations: str | None = Field(
+        description="Their annotations, with masks or with boxes only: a file or a folder in any of the formats. null: "
+        "references are only those that `refseg bank CONFIG --add` adds."
     )
     format: FormatName = Field("auto", description=_FORMAT)
     boxes: BoxForm = Field(
@@ -80,6 +81,11 @@ class ReferencesConfig(Settings):
     def are_sampled(self) -> bool:
         """Whether a seed draws them, so that there are other sets of them."""
         return self.annotation_ids is None and self.sampling.selection == "sampled"
+
+    @property
+    def named_ids(self) -> tuple[str, ...] | None:
+        """The annotations that are references, None where sampling decides. Without annotations there are none."""
+        return () if self.annotations is None else self.annotation_ids
 
     @property
     def are_novel(self) -> bool:

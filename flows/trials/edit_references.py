@@ -57,7 +57,7 @@ def _known_ids(config: RunConfig) -> list[str]:
     store, references = Store(config.store), config.references
     dataset = index_dataset.fn(store, references.source)
     sampled = sample_references.fn(
-        store, dataset, references.sampling, references.annotation_ids, conventions=config.conventions
+        store, dataset, references.sampling, references.named_ids, conventions=config.conventions
     )
     _, left = edit_references(store, references.source, dataset, sampled)
     return [str(annotation_id) for annotation_id in store.load(left, References).annotation_id]

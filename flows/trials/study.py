@@ -35,6 +35,8 @@ def plan_study(config: RunConfig, seeds: Sequence[int], shots: Sequence[int]) ->
     """
     sampling = config.references.sampling
     check_has_truth(config)
+    if config.references.annotations is None:
+        raise ConfigurationError("references.annotations is null: a study samples references from annotations.")
     if config.references.annotation_ids is not None:
         raise ConfigurationError("references.annotation_ids: names the references, and a study samples them. Set null.")
     if sampling.selection != "sampled":

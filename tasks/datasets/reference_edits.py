@@ -25,7 +25,7 @@ from tasks.specs import DatasetSource
 from tasks.storage.uris import last_name
 from tasks.store.manifests import EDIT
 from tasks.store.steps import ADD_REFERENCES, EDIT_REFERENCES
-from tasks.store.store import Artifact, Recipe, Store, made_by, numbered_name
+from tasks.store.store import Artifact, Recipe, Store, made_by, numbered_name, table_name
 
 _VERSION = 1  # of what edits make
 _PICTURES = "added_references"
@@ -140,6 +140,11 @@ def edit_references(
     Raises DatasetError where no reference is left.
     """
     edits = ReferenceEdits(store, source).current()
+    if not edits and references.num_rows[table_name(References)] == 0:
+        raise DatasetError(
+            "references.annotations is null, and no reference was added yet. Add some with `refseg bank CONFIG --add "
+            "boat=boat.jpg --box 10,20,200,180`."
+        )
     if not edits:
         return dataset, references
     if edits.added:

@@ -173,7 +173,7 @@ class _Page:
         yield f"<h1>Pilot of {len(self.images)} images</h1>"
         shown = escape(self.kept.describe())
         outline = " Green: on an instance of the ground truth; red: not." if self.truth is not None else ""
-        yield f"<p>Labels <code>{self.run.key}</code>. Shown are {shown}; what is left out is faint.{outline}</p>"
+        yield f"<p>Labels <code>{self.run.key}</code>. Kept: {shown}; the rest is faint.{outline}</p>"
         yield "<table><tr><th>category</th><th>kept</th><th>in images</th><th>left out</th><th>best score</th></tr>"
         for category_id, name in zip(self.categories.category_id.tolist(), self.categories.name, strict=True):
             is_own = self.detections.category_id == category_id

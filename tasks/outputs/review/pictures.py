@@ -13,6 +13,7 @@ from refseg_core.tables import Images
 from refseg_core.visualization import surroundings, to_jpeg
 from refseg_core.visualization.drawing import resized
 from tasks.datasets.image_reader import read_image
+from tasks.datasets.reference_images import ReferenceFolder
 from tasks.outputs.review.instance_index import InstanceIndex
 from tasks.storage.folder import Folder
 from tasks.store.lineage import reference_dataset
@@ -34,7 +35,7 @@ class ReviewPictures:
         run = index.run
         self._images = Folder(run.recipe_or_error()["settings"]["images"])
         dataset = reference_dataset(run.store, run.prototypes())
-        self._references = Folder((run.store.manifest(dataset.name) or {})["settings"]["images"])
+        self._references = ReferenceFolder((run.store.manifest(dataset.name) or {})["settings"]["images"], run.store)
         self._reference_images = run.store.load(dataset, Images)
         self._reference_row = {str(name): row for row, name in enumerate(self._reference_images.file_name)}
         self.pixels = lru_cache(_IMAGES_KEPT)(self._read_pixels)

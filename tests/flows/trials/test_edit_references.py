@@ -1,5 +1,6 @@
 """References added without an annotation file and dropped again: kept in the store, found by runs, encoded alone."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +10,12 @@ import pytest
 from PIL import Image
 
 from flows.pipeline import make_prototypes
+from refseg_core.analysis.label_filter import ScoreThresholds
 from refseg_core.masks.rle import decode_mask
 from refseg_core.tables import Categories, Detections, Prototypes, References
 from tasks import fill_memory_bank as fill_module
+from tasks.outputs.review.instance_index import InstanceIndex
+from tasks.outputs.review.pictures import ReviewPictures
 from tasks.store.garbage import find_garbage
 from tasks.store.label_store import newest_labels
 from tasks.store.lineage import reference_dataset, references_of
@@ -79,6 +83,9 @@ def test_an_added_reference_stays_though_its_picture_goes_and_is_the_only_one_to
     found = Detections.concatenate([detections for detections, _ in run.read()])
     assert names[max(found.category_id)] == "boat"
     done(refseg("show", plain.config.store, "--out", plain.folder / "pictures"))
+    index = InstanceIndex(run, ScoreThresholds(0.5))
+    reviewed = ReviewPictures(index)
+    assert len([reviewed.reference(row) for row in range(len(index.references))]) == 3
     assert verify_store(store).problems == []
     assert not [one for one in find_garbage(store, min_age_hours=0) if one.name.startswith("added_references")]
 
@@ -131,6 +138,18 @@ def test_marks_belong_to_the_reference_before_them(plain: Project) -> None:
     assert box.box_xyxy.tolist() == [[12, 14, 52, 54]]
     assert decode_mask(dot.mask_rle[0])[30, 30] or dot.mask_score[0] < 1
     assert [one.mask_source[0] for one in (bar, box, dot)] == ["dataset", "segmenter", "segmenter"]
+
+
+@pytest.mark.slow
+def test_references_may_all_be_added_without_any_annotation_file(plain: Project) -> None:
+    config = plain.write_config(references__annotations=None, targets__annotations=None)
+    assert "no reference was added yet" in refused(refseg("run", config))
+    done(refseg("bank", config, "--add", f"boat={plain.folder / 'boat7.png'}", "--box", _BOX))
+    said = done(refseg("run", config))
+    assert "5 images: " in said
+    exported = plain.folder / "labels.json"
+    done(refseg("export", plain.config.store, "--format", "coco", "--out", exported))
+    assert [one["name"] for one in json.loads(exported.read_text())["categories"]] == ["boat"]
 
 
 @pytest.mark.parametrize(
