@@ -7,8 +7,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryFile
 
 from flows.config.run_config import RunConfig
+from flows.service.api import answers
+from refseg_core.errors import ConfigurationError
+from tasks.storage.uris import redact
 
 PREFECT_SETTINGS = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
@@ -31,6 +36,26 @@ def set_prefect_defaults() -> None:
     """Sets Prefect's settings in the environment, unless the user has; call it before Prefect is imported."""
     for name, value in PREFECT_SETTINGS.items():
         os.environ.setdefault(name, value)
+
+
+def check_prefect() -> None:
+    """Raises ConfigurationError where Prefect's server does not answer, or its folder cannot be written."""
+    url = os.environ.get("PREFECT_API_URL", "").rstrip("/")
+    if url and not answers(f"{url}/health"):
+        raise ConfigurationError(
+            f"PREFECT_API_URL: no Prefect server answers at {redact(url)}. Start it or correct the address; without "
+            "PREFECT_API_URL each command starts a temporary server."
+        )
+    home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=home):
+            pass
+    except OSError as error:
+        raise ConfigurationError(
+            f"PREFECT_HOME: {home} cannot be written ({error.strerror}), and Prefect keeps its settings and its "
+            "temporary server's database there. Set PREFECT_HOME to a folder that can be written."
+        ) from error
 
 
 @contextmanager
@@ -60,6 +85,7 @@ def execute(config: RunConfig) -> None:
 def checked_session(config: RunConfig) -> Iterator[None]:
     """Checks the configuration, then opens a Prefect session for the block."""
     set_prefect_defaults()
+    check_prefect()
     from flows.config.preflight import check
     from flows.oddities import report_leakage, report_oddities
     from flows.terminal import messages

@@ -12,11 +12,13 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 from PIL import (
+    AvifImagePlugin,
     BmpImagePlugin,
     ExifTags,
     GifImagePlugin,
     Image,
     ImageFile,
+    Jpeg2KImagePlugin,
     JpegImagePlugin,
     PngImagePlugin,
     PpmImagePlugin,
@@ -26,16 +28,25 @@ from PIL import (
 
 from refseg_core.errors import ImageError
 
-VERSION = 1  # of the pixels of a decoded file
+try:
+    from pillow_heif import HeifImageFile
+except ImportError:  # the extra `heif`
+    HeifImageFile = None
 
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".tif", ".tiff", ".bmp", ".dib", ".webp"}
-    | {".ppm", ".pgm", ".pbm", ".pnm"}
-)
-"""What an image's name ends with, in lower case, when a folder or prefix is listed."""
+VERSION = 1  # of the pixels of a decoded file
 
 HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
 """What HEIC files' names end with: they are read where pillow-heif is installed."""
+
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".tif", ".tiff", ".bmp", ".dib", ".webp", ".avif"}
+    | {".jp2", ".j2k", ".j2c", ".jpc", ".jpx", ".jpf", ".ppm", ".pgm", ".pbm", ".pnm"}
+    | (frozenset() if HeifImageFile is None else HEIF_SUFFIXES)
+)
+"""What an image's name ends with, in lower case, when a folder or prefix is listed."""
+
+WHITE = 65535
+"""The value of 16-bit grayscale that is white, unless a dataset uses fewer bits."""
 
 Pixels = npt.NDArray[np.uint8]
 T = TypeVar("T")
@@ -48,6 +59,10 @@ class _Format(NamedTuple):
     end_marker: bytes = b""
 
 
+_JPEG_2000 = rb"\x00\x00\x00\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"  # a file, or a bare stream
+_HEIF = rb".{4}ftyp(?:hei[cxsm]|hev[cxms]|mif1|msf1)"
+_GRAY_PHOTOMETRICS, _COLORS = (0, 1), 3  # TIFF's tags for gray pixels, and bands that a color needs
+
 # The readers are called directly and not through Image.open, whose check against Pillow's process-wide pixel limit
 # warns or fails at sizes of its own, and which would also try readers that start external programs (EPS).
 _FORMATS = (
@@ -58,7 +73,12 @@ _FORMATS = (
     _Format("BMP", re.compile(rb"BM"), BmpImagePlugin.BmpImageFile),
     _Format("WEBP", re.compile(rb"RIFF....WEBP", re.DOTALL), WebPImagePlugin.WebPImageFile),
     _Format("PPM", re.compile(rb"P[1-6]\s"), PpmImagePlugin.PpmImageFile),
+    _Format("AVIF", re.compile(rb".{4}ftypavi[fs]", re.DOTALL), AvifImagePlugin.AvifImageFile),
+    _Format("JPEG 2000", re.compile(_JPEG_2000), Jpeg2KImagePlugin.Jpeg2KImageFile, b"\xff\xd9"),
+    *([] if HeifImageFile is None else [_Format("HEIC", re.compile(_HEIF, re.DOTALL), HeifImageFile)]),
 )
+
+_PNG = next(known for known in _FORMATS if known.name == "PNG")
 
 _UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
     2: lambda pixels: pixels[:, ::-1],
@@ -77,7 +97,12 @@ _REASON_LENGTH = 200
 
 
 def decode_image(
-    data: bytes, *, max_pixels: int, declared_size: tuple[int, int] = (0, 0), is_upright: bool = False
+    data: bytes,
+    *,
+    max_pixels: int,
+    declared_size: tuple[int, int] = (0, 0),
+    is_upright: bool = False,
+    white: int = WHITE,
 ) -> Pixels:
     """Decodes an image file into RGB pixels: uint8 [H, W, 3], in the original frame.
 
@@ -89,14 +114,14 @@ def decode_image(
 
     The first frame of an animation and the first page of a document count. Alpha and transparency are dropped, as
     Pillow's `convert("RGB")` does, whatever color lies below. 16-bit grayscale (0..65535) is divided by 257 and
-    rounded. Color profiles are not applied.
+    rounded; another value of `white`, as that of files of 12 bits, becomes 255. Color profiles are not applied.
 
     Raises ImageError with a short reason for everything that is not completely and faithfully decoded: empty,
     damaged and truncated files, other formats, more than `max_pixels` pixels (seen in the header, before anything
     is decoded), floating-point pixels, or a declared size that fits neither way.
     """
     kind = _format_of(data)
-    image = _guarded(kind, lambda: kind.reader(io.BytesIO(data)))
+    image = _opened(kind, data)
     if image.width * image.height > max_pixels:
         raise ImageError(
             f"{image.height} x {image.width} pixels (height x width) are more than the limit of {max_pixels}; "
@@ -105,7 +130,7 @@ def decode_image(
     if data.find(kind.end_marker, image.fp.tell() if image.fp else 0) < 0:
         # Pillow decodes a file whose tail is zeros, such as a cut download into preallocated space.
         raise ImageError(f"the {kind.name} file is truncated: its end marker is missing")
-    stored, orientation = _guarded(kind, lambda: _stored_pixels(image))
+    stored, orientation = _guarded(kind, lambda: _stored_pixels(image, white))
     return np.ascontiguousarray(_oriented(stored, orientation, declared_size, is_upright=is_upright))
 
 
@@ -138,7 +163,7 @@ def image_header(data: bytes) -> ImageHeader:
     Raises ImageError where they are not the beginning of an image, or too few.
     """
     kind = _format_of(data)
-    image = _guarded(kind, lambda: kind.reader(io.BytesIO(data)))
+    image = _opened(kind, data)
     found: object = _guarded(kind, lambda: image.getexif().get(ExifTags.Base.Orientation))
     orientation = found if isinstance(found, int) and found in _UPRIGHT else 1
     if orientation in _SIDEWAYS and kind.name == "TIFF":  # Pillow says a TIFF's size as it will be
@@ -146,23 +171,47 @@ def image_header(data: bytes) -> ImageHeader:
     return ImageHeader(image.height, image.width, orientation)
 
 
-def decode_values(data: bytes, *, max_pixels: int) -> npt.NDArray[np.int32]:
+def largest_gray(data: bytes, *, max_pixels: int) -> int | None:
+    """Returns the largest value of a file of 16-bit grayscale; None for any other. Raises ImageError."""
+    kind = _format_of(data)
+    image = _opened(kind, data)
+    if not _is_16_bit(image) or image.width * image.height > max_pixels:
+        return None
+    return _guarded(kind, lambda: int(np.asarray(image).max()))
+
+
+def decode_values(data: bytes, *, max_pixels: int, as_colors: bool = False) -> npt.NDArray[np.int32]:
     """Returns the pixels of a PNG file as the numbers that they stand for, int32 [H, W]: palette indices, gray values.
 
-    Of colors, r * 65536 + g * 256 + b, and a gray value where all three are equal. Alpha is dropped. Raises ImageError
-    where it is no PNG file, damaged, or has more than `max_pixels` pixels.
+    Of colors, r * 65536 + g * 256 + b, and a gray value where all three are equal; `as_colors`: of a palette too. Alpha
+    is dropped. Raises ImageError where it is no PNG file, damaged, or has more than `max_pixels` pixels.
     """
+    return _guarded(_PNG, lambda: _values(_opened_png(data, max_pixels), as_colors))
+
+
+def decode_alpha(data: bytes, *, max_pixels: int) -> Pixels | None:
+    """Returns how opaque the pixels of a PNG file are, uint8 [H, W]; None where all are. Raises ImageError."""
+
+    def alpha() -> Pixels | None:
+        image = _opened_png(data, max_pixels)
+        return np.asarray(image.convert("RGBA"))[..., 3] if image.has_transparency_data else None
+
+    return _guarded(_PNG, alpha)
+
+
+def _opened_png(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
     kind = _format_of(data)
     if kind.name != "PNG":
         raise ImageError(f"a mask is a PNG file, and this is a {kind.name} file, which would not keep its numbers")
-    image = _guarded(kind, lambda: kind.reader(io.BytesIO(data)))
+    image = _opened(kind, data)
     if image.width * image.height > max_pixels:
         raise ImageError(f"{image.height} x {image.width} pixels are more than the limit of {max_pixels}")
-    return _guarded(kind, lambda: _values(image))
+    return image
 
 
-def _values(image: ImageFile.ImageFile) -> npt.NDArray[np.int32]:
-    image.load()
+def _values(file: ImageFile.ImageFile, as_colors: bool) -> npt.NDArray[np.int32]:
+    file.load()
+    image = file.convert("RGB") if as_colors and file.mode == "P" else file
     if image.mode in ("RGB", "RGBA"):
         red, green, blue = np.moveaxis(np.asarray(image)[..., :3].astype(np.int32), 2, 0)
         is_gray = (red == green) & (green == blue)
@@ -179,6 +228,32 @@ def _format_of(data: bytes) -> _Format:
             return known
     names = ", ".join(known.name for known in _FORMATS)
     raise ImageError(f"not an image in a known format ({names}): the file begins with {data[:12]!r}")
+
+
+def _opened(kind: _Format, data: bytes) -> ImageFile.ImageFile:
+    """Reads an image's header."""
+    try:
+        return _guarded(kind, lambda: kind.reader(io.BytesIO(data)))
+    except ImageError:
+        bands = _gray_bands(data) if kind.name == "TIFF" else 1
+        if bands < _COLORS:
+            raise
+    raise ImageError(
+        f"the TIFF file has {bands} gray bands, as of a multispectral camera, and does not say which of them are red, "
+        "green and blue: save those three as an RGB image"
+    )
+
+
+def _gray_bands(data: bytes) -> int:
+    """Returns how many bands a TIFF file of gray pixels has; 1 for any other, and where its tags cannot be read."""
+    stream = io.BytesIO(data)
+    try:
+        tags = TiffImagePlugin.ImageFileDirectory_v2(stream.read(8))
+        stream.seek(tags.next)
+        tags.load(stream)
+        return int(tags.get(277, 1)) if tags.get(262) in _GRAY_PHOTOMETRICS else 1
+    except Exception:  # as in _guarded
+        return 1
 
 
 def _guarded(kind: _Format, decode: Callable[[], T]) -> T:
@@ -198,11 +273,11 @@ def _guarded(kind: _Format, decode: Callable[[], T]) -> T:
         raise ImageError(f"the {kind.name} file is truncated or damaged: {reason}") from error
 
 
-def _stored_pixels(image: ImageFile.ImageFile) -> tuple[Pixels, int]:
+def _stored_pixels(image: ImageFile.ImageFile, white: int) -> tuple[Pixels, int]:
     """Decodes: the RGB pixels as the file stores them, and the EXIF orientation, 1 if there is none."""
     orientation: object = image.getexif().get(ExifTags.Base.Orientation)
     image.load()
-    pixels = _to_rgb(image)
+    pixels = _to_rgb(image, white)
     if not isinstance(orientation, int) or orientation not in _UPRIGHT:
         return pixels, 1
     if ExifTags.Base.Orientation not in image.getexif():
@@ -211,23 +286,28 @@ def _stored_pixels(image: ImageFile.ImageFile) -> tuple[Pixels, int]:
     return pixels, orientation
 
 
-def _to_rgb(image: Image.Image) -> Pixels:
+def _is_16_bit(image: Image.Image) -> bool:
+    return image.mode == "I" or image.mode.startswith("I;16")
+
+
+def _to_rgb(image: Image.Image, white: int) -> Pixels:
     if image.mode == "F":
         raise ImageError("floating-point pixels have no known range; convert the image to 8 or 16 bits")
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        return _gray16_to_rgb(np.asarray(image))
+    if _is_16_bit(image):
+        return _gray16_to_rgb(np.asarray(image), white)
     # Alpha is dropped, and transparency info would only make convert() warn.
     image.info.pop("transparency", None)
     return np.array(image.convert("RGB"))
 
 
-def _gray16_to_rgb(values_HW: npt.NDArray[np.integer]) -> Pixels:
+def _gray16_to_rgb(values_HW: npt.NDArray[np.integer], white: int) -> Pixels:
     if values_HW.min() < 0 or values_HW.max() > np.iinfo(np.uint16).max:
         raise ImageError(
             f"grayscale values from {values_HW.min()} to {values_HW.max()} do not fit into 16 bits; "
             "convert the image to 8 or 16 bits"
         )
-    gray_HW = ((values_HW.astype(np.int32) + 128) // 257).astype(np.uint8)
+    scaled_HW = (np.minimum(values_HW, white).astype(np.int64) * 255 + white // 2) // white
+    gray_HW = scaled_HW.astype(np.uint8)
     return np.repeat(gray_HW[:, :, None], 3, axis=2)
 
 

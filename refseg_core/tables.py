@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from refseg_core.images import WHITE
 from refseg_core.table_schema import RLE_TYPE, VECTOR_TYPE, Array, Table, column
 
 _BOX = pa.list_(pa.float64(), 4)
@@ -32,6 +33,7 @@ class Images(Table):
         "the declared size decides that",
         default="",
     )
+    white: Array = column(pa.int32(), "the value of 16-bit grayscale files that is white", default=WHITE)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,13 +15,15 @@ from refseg_core.datasets.checks.file_names import with_names_of_files
 from refseg_core.datasets.coco.columns import FEDERATED_VERSION, may_be_federated
 from refseg_core.datasets.coco.mask_source import MaskFile
 from refseg_core.datasets.dataset import NOTHING, VERSION, Dataset, dataset_of_files, first_images, select_images
-from refseg_core.errors import DatasetError, listed
-from refseg_core.images import IMAGE_SUFFIXES
+from refseg_core.datasets.oddities import EXAMPLES, Oddity
+from refseg_core.errors import DatasetError, ImageError, StoreError, listed
+from refseg_core.images import IMAGE_SUFFIXES, WHITE
 from refseg_core.settings import Conventions
 from refseg_core.table_schema import Table
 from refseg_core.tables import Images
 from tasks.datasets.annotation_files import AnnotatedDataset, document_hashes, is_coco_file, read_annotations
 from tasks.datasets.image_files import ImageFiles
+from tasks.datasets.image_reader import read_image
 from tasks.datasets.indexed import oddities_table
 from tasks.runtime.retried_task import retried_task
 from tasks.specs import DatasetSource
@@ -33,6 +35,9 @@ from tasks.store.steps import INDEX_DATASET
 from tasks.store.store import Artifact, Recipe, Store
 
 log = logging.getLogger(__name__)
+
+_LOOKED_AT, _MOST_PIXELS = 8, 100_000_000
+_NEARLY_BLACK, _BRIGHTEST, _STEP = 16, 99, 4  # of 255; percentile; pixels from one that counts to the next
 
 
 @retried_task("index dataset")
@@ -49,6 +54,7 @@ def index_dataset(store: Store, source: DatasetSource, *, conventions: Conventio
         return found
     images = ImageFiles(Folder(source.images))
     read = _from_annotations(source, masks, images) if source.annotations else _from_listing(source, images)
+    read = replace(read, dataset=_with_white(read.dataset, source, images))
     dataset = read.dataset
     if len(dataset.images) == 0:
         raise DatasetError(
@@ -57,14 +63,33 @@ def index_dataset(store: Store, source: DatasetSource, *, conventions: Conventio
         )
     labels = dataset.federated_labels
     recipe = _recipe(source, read, conventions, federated=labels is not None)
-    tables: list[Table] = [
-        dataset.images,
-        dataset.annotations,
-        dataset.categories,
-        *([] if labels is None else [labels]),
-        *([oddities_table(dataset.oddities)] if dataset.oddities else []),
-    ]
-    return store.make(recipe, lambda: tables)
+
+    def tables() -> list[Table]:
+        oddities = (*dataset.oddities, *_dark_images(dataset.images, images.folder))
+        return [
+            dataset.images,
+            dataset.annotations,
+            dataset.categories,
+            *([] if labels is None else [labels]),
+            *([oddities_table(oddities)] if oddities else []),
+        ]
+
+    return store.make(recipe, tables)
+
+
+def _dark_images(images: Images, folder: Folder) -> list[Oddity]:
+    """Returns that most images are nearly black, by some of them."""
+    dark, num_read = [], 0
+    for row in np.unique(np.linspace(0, len(images) - 1, _LOOKED_AT).astype(np.int64)).tolist():
+        try:
+            pixels = read_image(folder, images, row, max_pixels=_MOST_PIXELS)
+        except (ImageError, StoreError):
+            continue
+        num_read += 1
+        if np.percentile(pixels[::_STEP, ::_STEP], _BRIGHTEST) < _NEARLY_BLACK:
+            dark.append(str(images.file_name[row]))
+    what = f"of {num_read} images that were looked at are nearly black: are they of more bits than their values use?"
+    return [Oddity(what, len(dark), tuple(dark[:EXAMPLES]))] if 2 * len(dark) > num_read else []
 
 
 def _known(store: Store, source: DatasetSource, masks: MaskFile | None, conventions: Conventions) -> Artifact | None:
@@ -72,7 +97,7 @@ def _known(store: Store, source: DatasetSource, masks: MaskFile | None, conventi
 
     Not where images' versions count, since only the content says which images those are.
     """
-    if source.annotations is None or not is_coco_file(source) or source.with_versions:
+    if source.annotations is None or not is_coco_file(source) or source.with_versions or source.white:
         return None
     document = read_uri(source.annotations)
     read = AnnotatedDataset(NOTHING, "coco", document_hashes(document, masks))
@@ -131,6 +156,24 @@ def _with_frames(images: Images, reframed: Mapping[str, str]) -> Images:
         f"{version} {frame}" if frame else version for version, frame in zip(images.version, frames, strict=True)
     ]
     return images.replace(version=np.array(versions, dtype=object))
+
+
+def _with_white(dataset: Dataset, source: DatasetSource, folder: ImageFiles) -> Dataset:
+    """Returns the dataset with the value that is white in its 16-bit images; another than usual is told."""
+    images = dataset.images
+    white = source.white or folder.find_white(images.file_name.tolist())
+    if white == WHITE:
+        return dataset
+    versions = [f"{version} white {white}" if version else "" for version in images.version]
+    told = Oddity(f"images of a dataset whose 16-bit grayscale is white at {white}: scaled by that", len(images), ())
+    return replace(
+        dataset,
+        images=images.replace(
+            white=np.full(len(images), white, dtype=np.int32), version=np.array(versions, dtype=object)
+        ),
+        oddities=(*dataset.oddities, *([told] if source.white is None else [])),
+        readings=(*dataset.readings, f"white is {white}"),
+    )
 
 
 def _from_listing(source: DatasetSource, images: ImageFiles) -> AnnotatedDataset:

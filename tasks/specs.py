@@ -18,6 +18,7 @@ class DatasetSource(Settings):
         None, description="COCO json from which annotations without a mask take theirs: a path or any fsspec URI."
     )
     boxes: BoxForm = Field("auto", description="How boxes are written; 'auto': as the format has them.")
+    white: int | None = Field(None, description="The value of 16-bit grayscale that is white; null: by some images.")
     image_ids: tuple[str, ...] | None = Field(None, description="Only these images; null: all.")
     limit: int | None = Field(None, ge=1, description="Only the first so many of them; null: all.")
     with_versions: bool = Field(

@@ -65,6 +65,7 @@ _DOORS: dict[str, tuple[str, ...]] = {
     "sam2": ("refseg_core.models.sam2",),
     "dinov2": ("refseg_core.models.dinov2",),
     "pycocotools": ("refseg_core.masks.rle",),
+    "pillow_heif": ("refseg_core.images",),
     "pycocotools.coco": (),  # an oracle of tests, like the next
     "pycocotools.cocoeval": (),
     "prefect": ("flows", "tasks.runtime", "tasks.outputs.prefect_ui"),

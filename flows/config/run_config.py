@@ -61,6 +61,13 @@ class ReferencesConfig(Settings):
         "references are only those that `refseg bank CONFIG --add` adds."
     )
     format: FormatName = Field("auto", description=_FORMAT)
+    white: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        description="The value of 16-bit grayscale images that is white, such as 4095 for 12 bits; null: by the "
+        "largest value of some of them.",
+    )
     boxes: BoxForm = Field(
         "auto",
         description="How boxes are written: 'xywh' (x, y, width, height), 'xyxy' (two corners), 'mask': taken from the "
@@ -75,7 +82,9 @@ class ReferencesConfig(Settings):
     @property
     def source(self) -> DatasetSource:
         """The references as a dataset to index."""
-        return DatasetSource(images=self.images, annotations=self.annotations, format=self.format, boxes=self.boxes)
+        return DatasetSource(
+            images=self.images, annotations=self.annotations, format=self.format, boxes=self.boxes, white=self.white
+        )
 
     @property
     def are_sampled(self) -> bool:
@@ -105,6 +114,13 @@ class TargetsConfig(Settings):
         "for the evaluation.",
     )
     format: FormatName = Field("auto", description=_FORMAT)
+    white: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        description="The value of 16-bit grayscale images that is white, such as 4095 for 12 bits; null: by the "
+        "largest value of some of them.",
+    )
     masks_from: str | None = Field(
         None,
         description="Optional second COCO json, from which annotations without a mask take that of their id (LVIS "
@@ -130,6 +146,7 @@ class TargetsConfig(Settings):
             annotations=self.annotations,
             format=self.format,
             masks_from=self.masks_from,
+            white=self.white,
             image_ids=self.image_ids,
             limit=self.limit,
             with_versions=True,

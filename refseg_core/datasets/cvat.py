@@ -2,7 +2,8 @@
 
 Boxes stay boxes, unless they are rotated; those, polygons, ellipses and masks become masks. Shapes of one label and
 group_id are one instance; those that are `outside` are not there. Points, polylines, tags, skeletons and cuboids mark
-no area and are left out, which is told with their count. Categories are the labels of the task, in its order.
+no area and are left out, which is told with their count. Categories are the labels of the task, in its order, but for
+those of such shapes.
 """
 
 import math
@@ -23,6 +24,8 @@ _BAD_SHAPE = (
     "a shape's attributes are not the numbers that it needs (box: xtl ytl xbr ybr, polygon: points, ellipse: cx cy rx "
     "ry, mask: rle left top width height): export the task again"
 )
+_LEFT_OUT = "labels of skeletons, their points and other shapes that mark no area: they are no categories"
+_WITHOUT_AREA = {"skeleton", "points", "polyline", "tag", "cuboid"}  # types of labels
 _AREAS = ("box", "polygon", "ellipse", "mask")
 _TRIANGLE = 3
 
@@ -45,11 +48,27 @@ def read_cvat(document: bytes, *, source: str, folder: ImageFolder | None = None
         raise DatasetError(
             f"{source} holds tracks, as 'CVAT for video' has them. Export the task as 'CVAT for images 1.1'."
         )
-    names = [(label.findtext("name") or "").strip() for label in root.iterfind("meta//labels/label")]
+    labels = list(root.iterfind("meta//labels/label"))
+    is_left_out = {_text(label, "name"): _marks_no_area(label) for label in labels}
+    used = {entry.get("label", "").strip() for entry in root.iterfind("image/*") if entry.tag in _AREAS}
+    names = [_text(label, "name") for label in labels]
+    left_out = dict.fromkeys(name for name in names if is_left_out[name] and name not in used)
+    names = [name for name in names if name not in left_out]
     builder = DatasetBuilder(source, list(dict.fromkeys(name for name in names if name)) or None, folder=folder)
+    for name in left_out:
+        builder.read_as(_LEFT_OUT, name)
     for number, entry in enumerate(root.findall("image"), start=1):
         _add_image(builder, number, entry)
     return builder.dataset()
+
+
+def _marks_no_area(label: Element) -> bool:
+    """Returns whether a label is for shapes that mark no area only: those of skeletons have parents."""
+    return bool(_text(label, "parent")) or _text(label, "type") in _WITHOUT_AREA
+
+
+def _text(label: Element, name: str) -> str:
+    return (label.findtext(name) or "").strip()
 
 
 def _add_image(builder: DatasetBuilder, number: int, entry: Element) -> None:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from refseg_core.datasets.image_files.names import BAD_FILE_NAME, check_file_name
 from refseg_core.datasets.oddities import Oddity
 from refseg_core.errors import Problems
+from refseg_core.images import WHITE
 from refseg_core.tables import Annotations, Categories, FederatedLabels, Images
 
 VERSION = 1  # of tables made from annotations and listings
@@ -66,6 +67,7 @@ def dataset_of_files(names: Sequence[str], sizes: Sequence[int], versions: Seque
         size=np.array([sizes[row] for row in order], dtype=np.int64),
         version=np.array([versions[row] for row in order], dtype=object),
         frame=np.full(len(names), "", dtype=object),
+        white=np.full(len(names), WHITE, dtype=np.int32),
     )
     return Dataset(images, Annotations.empty(), Categories.empty())
 

@@ -6,11 +6,12 @@ several formats fit (`tasks/datasets/annotation_files.py`).
 
 from collections.abc import Iterable, Sequence
 
-from refseg_core.datasets.class_names import CLASS_FILES
+from refseg_core.datasets.class_names import CLASS_FILES, COLOR_FILE
 from refseg_core.images import IMAGE_SUFFIXES
 from refseg_core.settings.choices import ANNOTATION_FORMATS
 
 _BEGINNING = 1 << 16  # bytes
+_SPLITS = "imagesets"  # a folder of PASCAL VOC with lists of images
 _IMAGE_LISTS = {"train.txt", "val.txt", "valid.txt", "test.txt", "requirements.txt", "license.txt"}
 
 
@@ -40,5 +41,6 @@ def format_of_document(document: bytes) -> str:
 
 def _is_other(name: str) -> bool:
     """Returns whether a file by custom says something other than annotations."""
-    last = name.rpartition("/")[2].lower()
-    return last in CLASS_FILES or last in _IMAGE_LISTS or last.startswith("readme")
+    *folders, last = name.lower().split("/")
+    is_list = last in (*CLASS_FILES, COLOR_FILE) or last in _IMAGE_LISTS or _SPLITS in folders
+    return is_list or last.startswith("readme")

@@ -23,10 +23,12 @@ _NOT_JSON = "a file is not json that can be read: save it again"
 _NOT_LABELME = "a file is no labelme annotation: expected an object with a list of shapes"
 _BAD_SHAPE = (
     "a shape has not the points that its shape_type needs, each [x, y] of finite numbers (polygon: 3 or more, "
-    "rectangle, circle and mask: 2, oriented_rectangle: 4): correct or remove it"
+    "rectangle: 2 or 4, circle and mask: 2, oriented_rectangle, rotation and quadrilateral: 4): correct or remove it"
 )
 _BAD_MASK = "a shape's mask is no PNG in base64, or its image's size is unknown: save the file again"
 _NUM_POINTS = {"rectangle": 2, "circle": 2, "mask": 2, "oriented_rectangle": 4}
+_OF_FOUR_POINTS = ("rectangle", "rotation", "quadrilateral")  # X-AnyLabeling's: boxes, unless they are turned
+_NEAR = 1e-3  # px
 _WITHOUT_AREA = ("point", "points", "line", "linestrip")
 _TRIANGLE = 3
 
@@ -85,6 +87,8 @@ def _shapes(builder: DatasetBuilder, name: str, shapes: list[Any], height: int, 
 def _shape(entry: dict[str, Any], kind: Any, height: int, width: int) -> Shape:
     points = _points(entry.get("points"))
     expected = _NUM_POINTS.get(kind) if isinstance(kind, str) else None
+    if kind in _OF_FOUR_POINTS and len(points) == 4:  # noqa: PLR2004
+        return _of_four_points(points)
     if (kind == "polygon" and len(points) >= _TRIANGLE) or (kind == "oriented_rectangle" and len(points) == expected):
         return Shape(polygons=([axis for point in points for axis in point],))
     if len(points) != expected:
@@ -97,6 +101,17 @@ def _shape(entry: dict[str, Any], kind: Any, height: int, width: int) -> Shape:
     if kind == "mask":
         return _mask(entry.get("mask"), left, top, height, width)
     return Shape(box=(left, top, max(x1, x2) - left, max(y1, y2) - top))
+
+
+def _of_four_points(points: list[list[float]]) -> Shape:
+    """Returns a box, or a polygon where the corners do not lie along the image's sides."""
+    xs, ys = zip(*points, strict=True)
+    left, top, right, bottom = min(xs), min(ys), max(xs), max(ys)
+    corners = {(min(x - left, right - x) < _NEAR, min(y - top, bottom - y) < _NEAR) for x, y in points}
+    quarters = {(x - left < _NEAR, y - top < _NEAR) for x, y in points}
+    if corners == {(True, True)} and len(quarters) == 4:  # noqa: PLR2004
+        return Shape(box=(left, top, right - left, bottom - top))
+    return Shape(polygons=([axis for point in points for axis in point],))
 
 
 def _points(points: Any) -> list[list[float]]:

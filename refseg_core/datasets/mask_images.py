@@ -3,12 +3,14 @@
     boat/harbour.png      a folder for each category: what is not 0 is an instance of it in the image harbour
     boat/harbour/2.png    the same for several instances in one image, one file each
     harbour.png           one map for each image: the pixels of each value are an instance; 0 is background, 255 void
+    SegmentationClass/harbour.png    the same in colors, which labelmap.txt names; CVAT and PASCAL VOC have it so, with
+    SegmentationObject/harbour.png   the instances of the map, a color each
 
 Parts of a mask that do not touch stay one instance. An image without a mask in the first layout has no instance; in the
 second it is not part of the dataset.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from posixpath import dirname
 from typing import Any, NamedTuple
@@ -20,29 +22,54 @@ from refseg_core.datasets.builder import AnnotationFolder, DatasetBuilder, Named
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.datasets.image_files.lookup import ImageNames
 from refseg_core.errors import ImageError, Problems
-from refseg_core.images import decode_values
+from refseg_core.images import decode_alpha, decode_values
 from refseg_core.masks.rle import Masks, rle_of_part
 
 _BAD_MASK = "a mask cannot be read: expected a PNG file; export it again"
 _OTHER_SIZE = "the masks of an image have different sizes: expected that of the image; export them again"
+_NEITHER = (
+    "a mask fits no image and lies in no folder of a category: expected <image>.png with the name of an image, or "
+    "<category>/<image>.png; correct the names, or the folder of images"
+)
 _NO_CATEGORY = (
     "a mask lies in no folder of a category, though others do: expected <category>/<image>.png for all, or none"
 )
 _EMPTY = "a mask is empty: expected pixels other than 0; remove the file"
+_BAD_COLOR = "a map has a color that labelmap.txt does not name: correct one of them"
 _BAD_VALUE = (
     "a map holds a value that stands for no category: expected 0 to 254, and no more than the list of classes has "
     "names; 255 is void. Is it a colored picture of a map?"
 )
+_ONLY_VOID = "maps of 0 and 255 alone, and 255 is void here: use values from 1 to 254, or a folder per category"
+_MANY_VALUES = "masks of tens of gray values, as of a photo or of blurred edges"
+_FILLED = "masks that fill their whole image: is their background 0?"
+_TRANSPARENT = "masks whose shape lies in their transparency: what is opaque is read"
+_TWO_CLUSTERS = "masks of values near 0 and near 255, as JPEG leaves them: those from 128 on are read"
+_OTHER_BACKGROUND = "masks of two values of which none is 0: the larger is read"
+_MANY = 20  # values
+_DARK, _MIDDLE, _BRIGHT = 64, 128, 192
+_CLASSES, _OBJECTS = "segmentationclass", "segmentationobject"  # folders of PASCAL VOC, in lower case
 _VOID = 255
+_VOC_VOID = (224 << 16) + (224 << 8) + 192  # the color of PASCAL VOC's borders
 _MAX_PIXELS = 400_000_000
 
 
-def read_masks(files: AnnotationFolder, images: ImageNames, *, source: str, classes: Sequence[str] | None) -> Dataset:
+def read_masks(
+    files: AnnotationFolder,
+    images: ImageNames,
+    *,
+    source: str,
+    classes: Sequence[str] | None,
+    colors: Mapping[str, int] | None = None,
+) -> Dataset:
     """Returns the dataset of a folder of masks.
 
     `classes`: all names in the order of their ids, from 1, which are the values of maps; None: the sorted names of the
-    folders, or the values 1 to 254 that occur, named "1" and so on. Raises DatasetError with everything that is wrong.
+    folders, or the values 1 to 254 that occur, named "1" and so on. `colors`: of each category, where maps are colored.
+    Raises DatasetError with everything that is wrong.
     """
+    if colors is not None:
+        return _colored(files, images, source, colors)
     # In folders of categories, most names fit no image unless the folder is left out.
     are_by_category = sum(not images.candidates(name) for name in files.names) * 2 > len(files.names)
     return (_by_category if are_by_category else _maps)(files, images, source, classes)
@@ -57,17 +84,18 @@ class _Mask(NamedTuple):
     size: tuple[int, int]
 
 
-def _by_category(files: Iterable[NamedFile], images: ImageNames, source: str, classes: Sequence[str] | None) -> Dataset:
+def _by_category(files: AnnotationFolder, images: ImageNames, source: str, classes: Sequence[str] | None) -> Dataset:
     builder = DatasetBuilder(source, classes)
+    has_folders = any("/" in name for name in files.names)
     found: dict[str, list[_Mask]] = {}
     for file in files:
-        image, values = _image_of(file.name, images, builder.problems), _values(file, builder.problems)
-        if image is None or values is None:
+        image, pixels = _image_of(file.name, images, builder.problems, has_folders), _foreground(file, builder)
+        if image is None or pixels is None:
             continue
-        if not values.any():
+        if not pixels.any():
             builder.problems.add(_EMPTY, file.name)
             continue
-        mask = _Mask(file.name, file.name.partition("/")[0], _shape(values != 0), _size(values))
+        mask = _Mask(file.name, file.name.partition("/")[0], _shape(pixels), _size(pixels))
         found.setdefault(image, []).append(mask)
     for image in images.names:
         masks = found.get(image, [])
@@ -81,11 +109,43 @@ def _by_category(files: Iterable[NamedFile], images: ImageNames, source: str, cl
     return builder.dataset()
 
 
-def _image_of(name: str, images: ImageNames, problems: Problems) -> str | None:
+def _foreground(file: NamedFile, builder: DatasetBuilder) -> Masks | None:
+    """Returns the pixels of an instance, bool [H, W], or None where its file cannot be read."""
+    values = _values(file, builder.problems)
+    if values is None:
+        return None
+    alpha = decode_alpha(file.data, max_pixels=_MAX_PIXELS)
+    what, pixels = _instance(values, alpha)
+    if not np.array_equal(pixels, values != 0):
+        builder.read_as(what, file.name)
+    elif len(np.unique(values)) > _MANY:
+        builder.oddities.add(_MANY_VALUES, file.name)
+    if pixels.all():
+        builder.oddities.add(_FILLED, file.name)
+    return pixels
+
+
+def _instance(values: npt.NDArray[np.int32], alpha: npt.NDArray[np.uint8] | None) -> tuple[str, Masks]:
+    """Returns how a mask is understood, and its pixels, bool [H, W]; mostly all that are not 0."""
+    if alpha is not None and alpha.min() < alpha.max():
+        is_opaque = np.asarray(alpha >= _MIDDLE)
+        if len(np.unique(values[is_opaque])) <= 1:
+            return _TRANSPARENT, is_opaque
+        values = np.where(is_opaque, values, 0)
+    found = np.unique(values)
+    is_bright = found >= _BRIGHT
+    if found[-1] <= _VOID and is_bright.any() and not is_bright.all() and (is_bright | (found <= _DARK)).all():
+        return _TWO_CLUSTERS if len(found) > 2 else _OTHER_BACKGROUND, np.asarray(values >= _MIDDLE)  # noqa: PLR2004
+    if len(found) == 2 and found[0] != 0:  # noqa: PLR2004
+        return _OTHER_BACKGROUND, np.asarray(values == found[1])
+    return _TRANSPARENT, np.asarray(values != 0)
+
+
+def _image_of(name: str, images: ImageNames, problems: Problems, has_folders: bool) -> str | None:
     """Returns the image of a mask in a category's folder: of the mask's name, or else of its own folder's."""
     path = name.partition("/")[2]
     if not path:
-        problems.add(_NO_CATEGORY, name)
+        problems.add(_NO_CATEGORY if has_folders else _NEITHER, name)
         return None
     own_folder = f"{dirname(path)}.png"
     return images.find(own_folder if not images.candidates(path) and images.candidates(own_folder) else path, problems)
@@ -100,7 +160,12 @@ def _maps(files: Iterable[NamedFile], images: ImageNames, source: str, classes: 
         if image is None or values is None:
             continue
         builder.add_image(image, *_size(values))
-        for value in np.unique(values).tolist():
+        distinct = np.unique(values).tolist()
+        if _VOID in distinct and not set(distinct) - {0, _VOID}:
+            builder.oddities.add(_ONLY_VOID, file.name)
+        if len(distinct) > _MANY and classes is None:
+            builder.oddities.add(_MANY_VALUES, file.name)
+        for value in distinct:
             if value in (0, _VOID):
                 continue
             if not 0 < value <= min(len(names), _VOID - 1):
@@ -115,6 +180,49 @@ def _maps(files: Iterable[NamedFile], images: ImageNames, source: str, classes: 
     return replace(dataset, categories=kept.replace(class_index=np.arange(len(kept), dtype=np.int32)))
 
 
+def _colored(files: AnnotationFolder, images: ImageNames, source: str, colors: Mapping[str, int]) -> Dataset:
+    """Reads maps in the colors of categories, and with them the maps of their instances, where there are such."""
+    builder = DatasetBuilder(source, list(colors))
+    name_of = {color: name for name, color in colors.items()}
+    maps = {file.name: file for file in files}
+    objects = {_below(name, _OBJECTS): file for name, file in maps.items() if _below(name, _OBJECTS)}
+    classes = {name: file for name, file in maps.items() if _below(name, _CLASSES)} or {
+        name: file for name, file in maps.items() if not _below(name, _OBJECTS)
+    }
+    for name, file in classes.items():
+        image = images.find(_below(name, _CLASSES) or name, builder.problems)
+        values = _values(file, builder.problems, as_colors=True)
+        if image is None or values is None:
+            continue
+        builder.add_image(image, *_size(values))
+        own = objects.get(_below(name, _CLASSES))
+        parts = None if own is None else _values(own, builder.problems, as_colors=True)
+        for color in np.unique(values).tolist():
+            if color not in name_of and color not in (0, _VOID, _VOC_VOID):
+                red, green, blue = (color,) * 3 if color <= _VOID else (color >> 16, color >> 8 & 255, color & 255)
+                builder.problems.add(_BAD_COLOR, f"{name} with {red},{green},{blue}")
+            elif color in name_of:
+                for number, part in enumerate(_parts(values == color, parts), start=1):
+                    builder.add_instance(f"{name}#{name_of[color]}-{number}", image, name_of[color], _shape(part))
+    return builder.dataset()
+
+
+def _below(name: str, folder: str) -> str:
+    """Returns the path below a folder of PASCAL VOC; empty for a file that lies in no such."""
+    folders = name.lower().split("/")[:-1]
+    return "/".join(name.split("/")[folders.index(folder) + 1 :]) if folder in folders else ""
+
+
+def _parts(pixels: Masks, objects: npt.NDArray[np.int32] | None) -> Iterator[Masks]:
+    """Yields the instances of a category in an image, by the map of its instances; all as one without it."""
+    if objects is None or objects.shape != pixels.shape:
+        yield pixels
+        return
+    for color in np.unique(objects[pixels]).tolist():
+        if color not in (0, _VOC_VOID):
+            yield pixels & (objects == color)
+
+
 def _shape(mask_HW: Masks) -> Shape:
     """Returns a mask of a whole image."""
     height, width = _size(mask_HW)
@@ -125,9 +233,9 @@ def _size(pixels_HW: npt.NDArray[Any]) -> tuple[int, int]:
     return pixels_HW.shape[0], pixels_HW.shape[1]
 
 
-def _values(file: NamedFile, problems: Problems) -> npt.NDArray[np.int32] | None:
+def _values(file: NamedFile, problems: Problems, *, as_colors: bool = False) -> npt.NDArray[np.int32] | None:
     try:
-        return decode_values(file.data, max_pixels=_MAX_PIXELS)
+        return decode_values(file.data, max_pixels=_MAX_PIXELS, as_colors=as_colors)
     except ImageError as error:
         problems.add(_BAD_MASK, f"{file.name}: {error}")
         return None

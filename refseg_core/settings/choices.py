@@ -118,8 +118,8 @@ ANNOTATION_FORMATS = Choices(
         implementation="refseg_core.datasets.labelme:read_labelme",
         title="labelme json",
         suffix=".json",
-        reads="polygons, circles, oriented rectangles, masks; rectangles as boxes; shapes with the same `group_id` are "
-        "one instance",
+        reads="polygons, circles, oriented rectangles, masks; rectangles of two or four points as boxes; "
+        "X-AnyLabeling's `rotation`; shapes with the same `group_id` are one instance",
         beginning=re.compile(_LABELME_KEYS, re.DOTALL),
         is_upright=True,
     ),
@@ -142,7 +142,8 @@ ANNOTATION_FORMATS = Choices(
         title="masks",
         suffix=".png",
         reads="`<category>/<image>.png` or `<category>/<image>/<n>.png`, where nonzero pixels are an instance; or "
-        "`<image>.png`, a map whose values are categories (0 is background, 255 is void)",
+        "`<image>.png`, a map whose values are categories (0 is background, 255 is void), or their colors by CVAT's "
+        "`labelmap.txt`; shapes in the transparency, and values near 0 and 255, are understood",
     ),
 )
 

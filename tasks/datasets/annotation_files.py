@@ -195,7 +195,9 @@ class _Files:
 def _of_files(files: _Files, kind: AnnotationFormat, source: DatasetSource) -> AnnotatedDataset:
     files.check_sizes()
     images, classes = _image_names(files.images, source, kind), find_class_names(files.folder, kind.name)
-    options = {"keypoints": classes.keypoints} if classes is not None and kind.name == "yolo" else {}
+    options: dict[str, Any] = {}
+    if classes is not None and kind.name in ("yolo", "masks"):
+        options = {"keypoints": classes.keypoints} if kind.name == "yolo" else {"colors": classes.colors}
     names = classes and classes.names
     dataset = kind.load()(files, images, source=redact(files.folder.uri), classes=names, **options)
     if classes is not None:

@@ -4,19 +4,26 @@ Not here: lists of one name a line (`refseg_core/datasets/class_names.py`).
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
-from refseg_core.datasets.class_names import CLASS_FILES, read_class_lines, read_class_names
+from refseg_core.datasets.class_names import (
+    CLASS_FILES,
+    COLOR_FILE,
+    read_class_lines,
+    read_class_names,
+    read_color_map,
+)
 from refseg_core.errors import DatasetError, StoreError
 from tasks.storage.folder import Folder
 from tasks.storage.uris import redact
 
 _YOLO_FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
+_FIRST = {"yolo": _YOLO_FILES, "masks": (COLOR_FILE,)}  # files of single formats, which come before the others
 
 
 @dataclass(frozen=True)
@@ -24,18 +31,19 @@ class ClassNames:
     """The names of all categories, by number, and the hash of the file that lists them.
 
     `readings`: how the file was understood, where older versions took it otherwise. `keypoints`: for YOLO, how many
-    follow each box, and of how many numbers each; None for none.
+    follow each box, and of how many numbers each; None for none. `colors`: for masks, the color of each category.
     """
 
     names: Sequence[str]
     sha256: str
     readings: tuple[str, ...] = ()
     keypoints: tuple[int, int] | None = None
+    colors: Mapping[str, int] | None = None
 
 
 def find_class_names(folder: Folder, kind: str) -> ClassNames | None:
     """Returns the list of categories in or above the folder. Raises DatasetError if it is damaged or YOLO lacks it."""
-    wanted = (*_YOLO_FILES, *CLASS_FILES) if kind == "yolo" else CLASS_FILES
+    wanted = (*_FIRST.get(kind, ()), *CLASS_FILES)
     num_above = 2 if kind == "yolo" else 1  # labels/train/ lies two below data.yaml
     for place in [folder, *_above(folder, num_above)]:
         for name in wanted:
@@ -44,7 +52,7 @@ def find_class_names(folder: Folder, kind: str) -> ClassNames | None:
             with suppress(StoreError):
                 document = place.read_if_there(name)
             if document is not None:
-                return _read(place.join(name), document, _READERS[kind == "yolo", name in _YOLO_FILES])
+                return _read(place.join(name), document, _reader(kind, name))
     if kind != "yolo":
         return None
     raise DatasetError(
@@ -91,11 +99,17 @@ def _of_yaml(document: bytes) -> ClassNames:
     return ClassNames(names, _sha256(document), readings, _keypoints(written.get("kpt_shape")))
 
 
-_READERS = {
-    (False, False): _of_text,
-    (True, False): _of_yolo_text,
-    (True, True): _of_yaml,
-}  # by whether they are YOLO's, and YAML
+def _of_color_map(document: bytes) -> ClassNames:
+    colors = read_color_map(document)
+    return ClassNames(list(colors), _sha256(document), colors=colors)
+
+
+def _reader(kind: str, name: str) -> Callable[[bytes], ClassNames]:
+    if name == COLOR_FILE:
+        return _of_color_map
+    if name in _YOLO_FILES:
+        return _of_yaml
+    return _of_yolo_text if kind == "yolo" else _of_text
 
 
 def _yaml_names(content: Any) -> list[str]:

@@ -11,7 +11,15 @@ from posixpath import splitext
 from refseg_core.datasets.image_files.names import ListedNames, is_hidden
 from refseg_core.datasets.oddities import EXAMPLES, Oddity
 from refseg_core.errors import ImageError, StoreError
-from refseg_core.images import HEIF_SUFFIXES, IMAGE_SUFFIXES, ImageHeader, image_header, is_image
+from refseg_core.images import (
+    HEIF_SUFFIXES,
+    IMAGE_SUFFIXES,
+    WHITE,
+    ImageHeader,
+    image_header,
+    is_image,
+    largest_gray,
+)
 from tasks.storage.folder import Folder
 from tasks.storage.listing import FileInfo
 from tasks.storage.prefetch import prefetch
@@ -20,6 +28,9 @@ _AT_ONCE = 16  # files under way
 _HEADER_BYTES, _SIGNATURE_BYTES = 1 << 16, 64
 _MOST_READ, _SAMPLE = 2_000, 1_000  # of more images than that, so many are looked at
 _SUFFIXES_SHOWN = 6
+_MAYBE_DEEP = {".png", ".tif", ".tiff", ".pgm", ".jp2", ".j2k", ""}  # suffixes of files that may have 16 bits
+_LOOKED_AT, _MOST_PIXELS = 8, 400_000_000
+_WHITES = (1023, 4095, 16383, WHITE)  # of 10, 12, 14 and 16 bits
 
 
 class ImageFiles:
@@ -93,6 +104,19 @@ class ImageFiles:
         """Returns (height, width) as people see them of those images whose orientation swaps their sides."""
         headers = self.read(names).items()
         return {name: header.upright_size for name, header in headers if header.upright_size != header.stored_size}
+
+    def find_white(self, names: Sequence[str]) -> int:
+        """Returns the value that is white in the images' 16-bit grayscale: by the largest of some of their files."""
+        deep = [name for name in names if _suffix(name) in _MAYBE_DEEP]
+        some = deep[:: max(1, len(deep) // _LOOKED_AT)][:_LOOKED_AT]
+        values = [value for value in map(self._largest_gray, some) if value is not None]
+        return next(white for white in _WHITES if white >= max(values, default=WHITE))
+
+    def _largest_gray(self, name: str) -> int | None:
+        try:
+            return largest_gray(self.folder.read(name), max_pixels=_MOST_PIXELS)
+        except (ImageError, StoreError):
+            return None
 
 
 def _read(folder: Folder, name: str) -> ImageHeader | None:

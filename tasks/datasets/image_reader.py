@@ -42,8 +42,8 @@ def read_image(folder: Folder, images: Images, row: int, *, max_pixels: int) -> 
 def decode_row(data: bytes, images: Images, row: int, *, max_pixels: int) -> Pixels:
     """Returns the pixels, uint8 [H, W, 3], of the file of an image of the table. Raises ImageError."""
     declared = (int(images.height[row]), int(images.width[row]))
-    is_upright = images.frame[row] == "upright"
-    return decode_image(data, max_pixels=max_pixels, declared_size=declared, is_upright=is_upright)
+    is_upright, white = images.frame[row] == "upright", int(images.white[row])
+    return decode_image(data, max_pixels=max_pixels, declared_size=declared, is_upright=is_upright, white=white)
 
 
 def read_images(folder: Folder, images: Images, *, max_pixels: int) -> Iterator[ReadImage]:

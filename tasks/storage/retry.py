@@ -29,7 +29,10 @@ _LONGEST_PAUSE_SECONDS = 8.0
 NOT_FOUND = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 _CLIENTS = ("botocore", "aiobotocore", "aiohttp", "fsspec", "s3fs", "gcsfs")  # packages
 _DENIED = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "EROFS")
-_NO_CREDENTIALS = "no credentials. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or whatever the store asks for."
+_NO_CREDENTIALS = (
+    "no credentials. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or whatever the store asks for; for a public "
+    "bucket set FSSPEC_S3_ANON=true."
+)
 _IMPOSSIBLE = {
     "ENAMETOOLONG": "the name is too long for the place, so no such object can be there. Shorten it.",
     "ELOOP": "is a link that leads back to itself. Correct the link.",

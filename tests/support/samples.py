@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from refseg_core.images import WHITE
 from refseg_core.masks.rle import encode_masks
 from refseg_core.table_schema import Table
 from refseg_core.tables import Categories, CategorySimilarities, Detections, Images, LabeledImages
@@ -26,6 +27,7 @@ def images_table(*names: str, version: str = "1", **versions: str) -> Images:
         size=np.full(len(names), 100, dtype=np.int64),
         version=np.array([versions.get(name, version) for name in names], dtype=object),
         frame=np.full(len(names), "", dtype=object),
+        white=np.full(len(names), WHITE, dtype=np.int32),
     )
 
 

@@ -24,6 +24,7 @@ from refseg_core.datasets.coco.json_values import (
 from refseg_core.datasets.image_files.folder import ImageFolder
 from refseg_core.datasets.image_files.names import BAD_FILE_NAME, check_file_name, is_unicode
 from refseg_core.errors import Problems, shortened
+from refseg_core.images import WHITE
 from refseg_core.tables import Categories, FederatedLabels, Images
 
 _BAD_IMAGE_ID = "an image has no usable id: expected a number or a text"
@@ -130,6 +131,7 @@ class ImageColumns(Columns):
             size=np.full(len(self.ids), -1, dtype=np.int64),
             version=np.array([""] * len(self.ids), dtype=object),
             frame=np.full(len(self.ids), "", dtype=object),
+            white=np.full(len(self.ids), WHITE, dtype=np.int32),
         )
 
 

@@ -283,6 +283,18 @@ class TestLabelme:
         assert annotations.box_xywh.tolist() == [[10, 4, 20, 20]]
         assert annotations.mask_rle.tolist() == [None]
 
+    @pytest.mark.parametrize("kind", ["rectangle", "rotation", "quadrilateral"])
+    def test_four_points_along_the_sides_are_a_box(self, kind: str) -> None:
+        annotations = read_shapes(shape(kind, [[30, 4], [10, 4], [10, 24], [30, 24]], direction=0)).annotations
+        assert annotations.box_xywh.tolist() == [[10, 4, 20, 20]]
+        assert annotations.mask_rle.tolist() == [None]
+
+    @pytest.mark.parametrize("kind", ["rectangle", "rotation"])
+    def test_four_points_that_are_turned_are_a_polygon(self, kind: str) -> None:
+        annotations = read_shapes(shape(kind, [[30, 4], [40, 14], [30, 24], [20, 14]], direction=0.785)).annotations
+        assert annotations.box_xywh.tolist() == [[20, 4, 20, 20]]
+        assert annotations.area[0] == pytest.approx(200, rel=0.06)
+
     def test_a_circle_is_round(self) -> None:
         (area,) = read_shapes(shape("circle", [[30, 20], [40, 20]])).annotations.area
         assert area == pytest.approx(math.pi * 100, rel=0.03)
@@ -397,6 +409,24 @@ class TestCvat:
         labels = "<label><name>z</name></label><label><name>a</name></label>"
         meta = f"<meta><project><labels>{labels}</labels></project></meta>"
         assert read_cvat(cvat(meta=meta), source="x").categories.name.tolist() == ["z", "a"]
+
+    def test_labels_of_skeletons_and_their_points_are_no_categories(self) -> None:
+        labels = (
+            "<label><name>boat</name><type>any</type></label><label><name>person</name><type>skeleton</type></label>"
+            "<label><name>nose</name><type>points</type><parent>person</parent></label>"
+            "<label><name>eye</name><type>points</type><parent>person</parent></label>"
+            "<label><name>mast</name><type>points</type></label>"
+        )
+        box = '<box label="boat" xtl="1" ytl="1" xbr="9" ybr="9"/>'
+        mast = '<box label="mast" xtl="1" ytl="1" xbr="9" ybr="9"/>'
+        skeleton = '<skeleton label="person"><points label="nose" points="1,2"/></skeleton>'
+        document = cvat(box, skeleton, mast, meta=f"<meta><task><labels>{labels}</labels></task></meta>")
+        dataset = read_cvat(document, source="x")
+        assert dataset.categories.name.tolist() == ["boat", "mast"]
+        assert len(dataset.annotations) == 2
+        told = {one.what.partition(",")[0]: one.examples for one in dataset.oddities}
+        assert told["labels of skeletons"] == ("person", "nose", "eye")
+        assert told["shapes of the kind 'skeleton'"] == ("a.jpg#2",)
 
     @pytest.mark.parametrize(
         "bad",

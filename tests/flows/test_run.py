@@ -1,0 +1,42 @@
+"""What a command needs of Prefect is checked at once, in one message."""
+
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from flows.run import check_prefect
+from refseg_core.errors import ConfigurationError
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+
+
+def test_a_server_that_does_not_answer_is_named_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as silent:  # it takes connections, and never answers
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        for port in (9, silent.getsockname()[1]):
+            monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{port}/api")
+            began = time.monotonic()
+            with pytest.raises(ConfigurationError, match=rf"no Prefect server answers at http://127.0.0.1:{port}/api"):
+                check_prefect()
+            assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("variable", ["PREFECT_HOME", "HOME"])
+def test_a_home_that_cannot_be_written_is_named(variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.delenv("PREFECT_HOME")
+    monkeypatch.setenv(variable, str(tmp_path / "file" / "home"))
+    with pytest.raises(ConfigurationError, match=r"home.* cannot be written .*Set PREFECT_HOME to a folder"):
+        check_prefect()
+
+
+def test_a_home_is_made_where_it_is_missing_and_nothing_is_left_in_it(tmp_path: Path) -> None:
+    check_prefect()
+    assert list((tmp_path / "prefect").iterdir()) == []
