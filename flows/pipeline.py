@@ -16,6 +16,7 @@ from flows.errors import ShardsFailedError
 from flows.execution.cancellation import cancel_below, stopping_when_cancelled
 from flows.execution.engines import build_bank_with_workers, label_with
 from flows.oddities import report_oddities
+from tasks.datasets.promoted_references import add_promoted
 from tasks.datasets.reference_edits import edit_references
 from tasks.evaluate import evaluate
 from tasks.fill_memory_bank import fill_memory_bank
@@ -119,6 +120,7 @@ def make_prototypes(config: RunConfig, store: Store) -> Artifact:
         config.references.named_ids,
         conventions=config.conventions,
     )
+    add_promoted(store, config.references.source, dataset)
     dataset, references = edit_references(store, config.references.source, dataset, references)
     references = _call(segment_references, store)(
         store,

@@ -99,7 +99,7 @@ _STANDS_ON = {
 _KNOWN_BY: dict[str, tuple[str, ...]] = {
     "flows.cli": (),
     "flows.local_stack": ("flows.cli",),
-    "flows.review": ("flows.cli",),
+    "flows.review": ("flows.cli", "flows.reports"),
 }
 
 # refseg_core has no paths, URIs, clock or processes.

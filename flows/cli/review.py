@@ -1,11 +1,13 @@
 """The command `refseg review`: a page at which people decide on labels."""
 
+import getpass
 from typing import Any
 
 import click
 
 from flows.cli.filter_options import filter_options
 from flows.cli.store import choose_labels
+from refseg_core.settings.choices import ANNOTATION_FORMATS
 
 _SUFFIXES = (".yaml", ".yml")
 
@@ -63,3 +65,55 @@ def _load(place: str) -> Any:
     from flows.config.loading import load_config
 
     return load_config(place) if place.endswith(_SUFFIXES) else None
+
+
+@review.command("import")
+@click.argument("store_uri", metavar="STORE")
+@click.argument("file", metavar="FILE")
+@click.option("--labels", "key", metavar="KEY", help="Labels that were exported; by default the newest of a run.")
+@click.option(
+    "--format", "form", type=click.Choice(["auto", *ANNOTATION_FORMATS]), default="auto", show_default=True,
+    help="The file's format.",
+)  # fmt: skip
+@click.option("--reviewer", metavar="NAME", help="Who corrected them; by default your user name.")
+@click.option("--accept-rest", is_flag=True, help="What is unchanged in these images counts as accepted.")
+@click.option("--dry-run", is_flag=True, help="Only show the changes.")
+@filter_options("those that `refseg thresholds` saved, else 0.5")
+def import_corrections(
+    *,
+    store_uri: str,
+    file: str,
+    key: str | None,
+    form: str,
+    reviewer: str | None,
+    accept_rest: bool,
+    dry_run: bool,
+    kept: Any,
+) -> None:
+    """Bring corrections back that were made on an export in CVAT, Label Studio, labelme or another tool.
+
+    FILE is a file or folder of any format that refseg reads, with masks or polygons. Its images are compared with the
+    labels of at least the thresholds of the export (--thresholds): what is missing was removed, what is new was added.
+    Images that are not in it stay as they are. Everything comes back at once, and can be undone in the page.
+    """
+    from flows.reports.review_report import report_corrections
+    from flows.review.importing import find_corrections
+    from flows.review.session import ReviewSession
+    from flows.terminal import progress_bars
+    from tasks.datasets.annotation_files import read_annotations
+    from tasks.outputs.review.instance_index import InstanceIndex
+    from tasks.specs import DatasetSource
+    from tasks.store.reviews import StoredReview
+    from tasks.store.store import Store
+    from tasks.store.thresholds import shown_thresholds
+
+    run = choose_labels(Store(store_uri), key)
+    images = run.recipe_or_error()["settings"]["images"]
+    read = read_annotations(DatasetSource(images=images, annotations=file, format=form), None)
+    with progress_bars():
+        index = InstanceIndex(run, kept.filter(run, shown_thresholds(run)).thresholds)
+        session = ReviewSession(index, StoredReview.open(run))
+    found = find_corrections(session, read.dataset, reviewer or getpass.getuser(), accepts_rest=accept_rest)
+    if not dry_run:
+        session.decide(*found.decisions, source=str(read.kind))
+    report_corrections(found, is_kept=not dry_run)

@@ -88,6 +88,7 @@ class _Wanted(BaseModel):
 
 
 class _Undo(BaseModel):
+    decision_id: str = Field(pattern="^[0-9a-f-]{8,64}$")
     reviewer: str = Field(max_length=200)
 
 
@@ -219,7 +220,7 @@ def _add_deciding(app: FastAPI, parts: _Parts) -> None:
 
     @app.post("/api/undo")
     def undo(sent: _Undo) -> dict[str, Any]:
-        return _changed(parts, parts.session.undo(sent.reviewer))
+        return _changed(parts, parts.session.undo(sent.reviewer, sent.decision_id))
 
     @app.post("/api/masks")
     def ask(sent: _Asked) -> dict[str, Any]:

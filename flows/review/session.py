@@ -5,7 +5,7 @@ Decisions are appended to the store before anything else happens. Those of other
 
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from threading import RLock
@@ -34,8 +34,9 @@ Done = tuple[str, str]
 class Decision:
     """What a person says of an instance, as the page sends it.
 
-    `instance`: its identity; for verdict `add` None, with `image` (its number) and `mask`. `category`: its id, for
-    verdicts that need one. `into`: the identity that it is merged with.
+    `instance`: its identity; for verdict `add` None, with `image`, its number. `category`: its id, for verdicts that
+    need one. `into`: the identity that it is merged with. `mask`: for verdicts `add` and `mask`, with the segmenter's
+    predicted IoU of it.
     """
 
     decision_id: str
@@ -152,34 +153,38 @@ class ReviewSession:
 
     # Deciding.
 
-    def decide(self, decision: Decision) -> list[str]:
-        """Appends a decision to the store; returns the instances that it changes. The same one twice counts once.
+    def decide(self, *decisions: Decision, source: str = SOURCE) -> list[str]:
+        """Appends decisions of one person to the store, as one thing done; returns the instances that they change.
 
-        Raises ConfigurationError where it does not say what it has to.
+        The same one twice counts once. Raises ConfigurationError where one does not say what it has to; none counts.
         """
         with self._lock:
-            if decision.decision_id in self._known:
-                return []
-            rows = [*self._rows(decision)]
-            return self._append(decision.reviewer, decision.decision_id, rows, SOURCE)
+            new = [decision for decision in decisions if decision.decision_id not in self._known]
+            rows = [{**row, "decision_id": one.decision_id} for one in new for row in self._rows(one)]
+            return self._append(new[0].reviewer, rows, source) if rows else []
 
-    def undo(self, reviewer: str) -> list[str]:
-        """Takes a person's last action back, as far as nobody decided otherwise since; returns what changes."""
+    def undo(self, reviewer: str, decision_id: str | None = None) -> list[str]:
+        """Takes a person's last action back, as far as nobody decided otherwise since; returns what changes.
+
+        `decision_id`: of the taking back, which sent twice counts once.
+        """
         with self._lock:
             actions = self._actions[_clean(reviewer)]
-            if not actions:
-                return []
-            last = actions[-1]
-            rows = [self._undoing(one) for one in last.before if self._done_by[one.key] == last.done]
-            if rows:
-                return self._append(reviewer, uuid.uuid4().hex, rows, UNDO)
-            actions.pop()
-            return self.undo(reviewer)
+            while actions and decision_id not in self._known:
+                last = actions[-1]
+                rows = [self._undoing(one) for one in last.before if self._done_by[one.key] == last.done]
+                if rows:
+                    rows[0]["decision_id"] = decision_id or rows[0]["decision_id"]
+                    return self._append(reviewer, rows, UNDO)
+                actions.pop()
+            return []
 
     def _undoing(self, before: _Before) -> dict[str, Any]:
+        now = {"decision_id": uuid.uuid4().hex}
         if before.row is not None:
-            return _columns(before.row)
-        return _columns(self._state[before.key]) | {"verdict": "undecided" if before.key[1] == "label" else "unused"}
+            return _columns(before.row) | now
+        verdict = "undecided" if before.key[1] == "label" else "unused"
+        return _columns(self._state[before.key]) | now | {"verdict": verdict}
 
     def _rows(self, decision: Decision) -> Iterator[dict[str, Any]]:
         if decision.verdict not in VERDICTS:
@@ -192,6 +197,8 @@ class ReviewSession:
         own = self._row(decision.instance, decision.verdict)
         if decision.verdict == "category":
             own["category_id"] = self._checked(decision.category)
+        if decision.verdict == "mask":
+            own |= self._corrected(decision)
         if decision.verdict == "merge":
             own["merged_into"] = decision.into
             yield self._grown(decision)
@@ -209,6 +216,13 @@ class ReviewSession:
         if before is not None and (verdict == "mask" or not is_label):
             shown["category_id"] = int(before.category_id[0])
         return {**shown, "verdict": verdict, "new_mask_rle": new_mask, "merged_into": None}
+
+    def _corrected(self, decision: Decision) -> dict[str, Any]:
+        """Returns the columns of another mask, and of another category if there is one."""
+        if decision.mask is None:
+            raise ConfigurationError("The verdict 'mask' needs a mask.")
+        category = {} if decision.category is None else {"category_id": self._checked(decision.category)}
+        return {"new_mask_rle": decision.mask[0], "predicted_iou": decision.mask[1], **category}
 
     def _grown(self, decision: Decision) -> dict[str, Any]:
         """Returns the decision that gives the whole the pixels of its part."""
@@ -238,7 +252,7 @@ class ReviewSession:
             raise ConfigurationError(f"There is no category {category!r}; there are {', '.join(self._names.values())}.")
         return category  # type: ignore[return-value]
 
-    def _append(self, reviewer: str, decision_id: str, rows: Sequence[dict[str, Any]], source: str) -> list[str]:
+    def _append(self, reviewer: str, rows: Sequence[dict[str, Any]], source: str) -> list[str]:
         now = max(datetime.now(UTC), self._last_time + timedelta(microseconds=1))
         common = {
             "decided_at": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
@@ -246,7 +260,7 @@ class ReviewSession:
             "source": source,
             "labels_key": self.index.run.key,
         }
-        ids = [decision_id, *(uuid.uuid4().hex for _ in rows[1:])]
+        ids = _unique(str(row.get("decision_id")) for row in rows)
         named = [
             {**row, **common, "decision_id": one, "category_name": self._names[row["category_id"]]}
             for one, row in zip(ids, rows, strict=True)
@@ -339,6 +353,16 @@ def _columns(row: Decisions) -> dict[str, Any]:
 
 def _order(row: Decisions) -> tuple[str, str]:
     return str(row.decided_at[0]), str(row.decision_id[0])
+
+
+def _unique(ids: Iterable[str]) -> list[str]:
+    """Returns the ids, other ones in the place of those that came before: several rows may be of one decision."""
+    seen: set[str] = set()
+    made = []
+    for one in ids:
+        made.append(uuid.uuid4().hex if one in seen else one)
+        seen.add(one)
+    return made
 
 
 def _parsed(time: str) -> datetime:

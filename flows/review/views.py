@@ -11,8 +11,6 @@ from refseg_core.masks.rle import rle_boxes
 from refseg_core.visualization import category_colors
 from tasks.outputs.review.pictures import ReviewPictures, bounds_around
 
-_REACH = 0.25  # score below its threshold up to which other instances of an image are shown
-
 
 class ReviewViews:
     """Makes what the page is told of a session."""
@@ -83,7 +81,8 @@ class ReviewViews:
         """Returns an instance with its image's others, and its category's references."""
         row = self.index.row_of.get(identity)
         if row is None:
-            return {"id": identity, **self._added(identity)}
+            number = self.index.image_of[str(self.session.shown(identity)["image_id"])]
+            return {"id": identity, "reason": "", "thresh": 0.0, **self._added(identity), **self.image(number)}
         image = self.index.images[self.index.image_at(row)]
         bounds = bounds_around(self.index.instances.box_xyxy[row].tolist(), (image.height, image.width))
         return {
@@ -94,17 +93,14 @@ class ReviewViews:
         }
 
     def image(self, number: int, always: Iterable[str] = (), *, is_whole: bool = False) -> dict[str, Any]:
-        """Returns an image with its instances: near their threshold, decided on, or named in `always`.
-
-        `is_whole`: all of them.
-        """
+        """Returns an image with its instances: labels, those that are decided on or in `always`; all if `is_whole`."""
         image, instances, always = self.index.images[number], self.index.instances, set(always)
         detections = self.index.detections(image.rows)
         shown = [
             self._in_image(row, detections[offset : offset + 1])
             for offset, row in enumerate(image.rows)
             if is_whole
-            or instances.score[row] >= instances.thresh[row] - _REACH
+            or instances.score[row] >= instances.thresh[row]
             or self.session.is_decided[row]
             or instances.identity[row] in always
         ]

@@ -88,6 +88,10 @@ class ReferenceEdits:
         left = tuple(one for one in added.values() if one.id not in dropped)
         return EditedReferences(left, tuple(dropped))
 
+    def original_names(self) -> list[tuple[str, str]]:
+        """Returns the id and the original name of every reference that was ever added, dropped ones too."""
+        return [(edit["id"], edit["original_name"]) for edit in self._edits() if edit["kind"] == "add"]
+
     def put_picture(self, name: str, data: bytes) -> str:
         """Keeps a picture in the store, named by its content; returns the file name of references in it."""
         suffix = PurePosixPath(name).suffix.lower()

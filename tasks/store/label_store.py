@@ -27,11 +27,12 @@ import numpy as np
 from refseg_core.analysis.label_statistics import PromptShare
 from refseg_core.errors import StoreError
 from refseg_core.settings import Purpose
+from refseg_core.table_schema import Array
 from refseg_core.tables import CategorySimilarities, Detections, Images, LabeledImages
 from tasks.storage.prefetch import prefetch
 from tasks.storage.uris import redact
 from tasks.store.manifests import REQUEST, SHARD
-from tasks.store.parquet import notes_of_parquet, table_from_parquet, table_to_parquet
+from tasks.store.parquet import notes_of_parquet, rows_of_parquet, table_from_parquet, table_to_parquet
 from tasks.store.shard_plans import Plans, Shard, Wanted
 from tasks.store.steps import LABEL_SHARD
 from tasks.store.store import Artifact, Recipe, Store, describe_part, made_by, numbered_name, table_name
@@ -255,6 +256,14 @@ class StoredLabels:
             self.store.read_part(f"{self.root}/detections", of_detections, Detections),
             self.store.read_part(f"{self.root}/labeled_images", of_images, LabeledImages),
         )
+
+    def open_detections(self, shard: Shard) -> Callable[[Array], Detections] | None:
+        """Returns what reads some rows, int64 [n], of a shard's detections, or None where it is not labeled."""
+        manifest = self.shard_manifest(shard)
+        if manifest is None:
+            return None
+        file = self.store.read_part_file(f"{self.root}/detections", manifest["tables"][0])
+        return rows_of_parquet(file, Detections)
 
     def read_labeled_images_of(self, shard: Shard) -> LabeledImages | None:
         """Returns what became of one shard's images, or None where it is not labeled."""

@@ -2,14 +2,15 @@
 
 import io
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Self, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from refseg_core.errors import StoreError
-from refseg_core.table_schema import Table
+from refseg_core.table_schema import Array, Table
 
 _ROWS_AT_ONCE = 256
 _PIECE = 1 << 20  # bytes
@@ -31,10 +32,30 @@ def table_to_parquet(table: Table, notes: Mapping[str, str] | None = None) -> by
 
 def table_from_parquet(data: bytes, table: type[AnyTable]) -> AnyTable:
     """Reads a table back. Raises StoreError where the bytes are no such table."""
+    with _explaining(table):
+        return table.from_arrow(_arrow(data))
+
+
+def rows_of_parquet(data: bytes, table: type[AnyTable]) -> Callable[[Array], AnyTable]:
+    """Returns what makes a table of some rows, int64 [n], of a Parquet file: if they are few far quicker than of all.
+
+    Raises StoreError where the bytes are no such table.
+    """
+    with _explaining(table):
+        arrow = _arrow(data)
+        table.from_arrow(arrow[:0])
+    return lambda rows: table.from_arrow(arrow.take(rows.tolist()))
+
+
+def _arrow(data: bytes) -> pa.Table:
+    # Without Arrow's own threads: a process that ends while they start is aborted, one time in twenty or forty.
+    return pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(use_threads=False)
+
+
+@contextmanager
+def _explaining(table: type[Table]) -> Iterator[None]:
     try:
-        # Without Arrow's own threads: a process that ends while they start is aborted, one time in twenty or forty.
-        file = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
-        return table.from_arrow(file.read(use_threads=False))
+        yield
     except (pa.ArrowException, ValueError, OSError) as error:
         raise StoreError(f"damaged: expected a Parquet table of {table.__name__} ({error}).") from error
 

@@ -128,6 +128,10 @@ class Store:
 
     def read_part(self, folder: str, part: Mapping[str, Any], table: type[AnyTable]) -> AnyTable:
         """Returns a part that a manifest of the folder names. Raises StoreError if it is another than it says."""
+        return table_from_parquet(self.read_part_file(folder, part), table)
+
+    def read_part_file(self, folder: str, part: Mapping[str, Any]) -> bytes:
+        """Returns the file of a part that a manifest of the folder names. Raises StoreError as `read_part` does."""
         name = f"{folder}/{part['name']}"
         try:
             data = self.folder.read(name)
@@ -141,7 +145,7 @@ class Store:
                 f"{redact(self.folder.join(name))}: damaged: expected {part['size']} bytes of sha256 "
                 f"{part['sha256']}, got {len(data)} others. Restore the object; `refseg verify` finds all that are."
             )
-        return table_from_parquet(data, table)
+        return data
 
     def commit(self, name: str, manifest: dict[str, Any]) -> dict[str, Any]:
         """Creates a manifest; returns the one that is there now, which another writer may have created first."""

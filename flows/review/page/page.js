@@ -46,27 +46,31 @@ async function ask(address, body) {
 function send(address, body) {
   numPending += 1;
   showSaved();
-  pending = pending.then(async () => {
-    for (let wait = 300; ; wait = Math.min(wait * 2, 5000)) {
-      try {
-        const answer = await ask(address, body);
-        numPending -= 1;
-        showSaved();
-        take(answer);
-        return answer;
-      } catch (error) {
-        if (error.isFinal) {
-          numPending -= 1;
-          showSaved();
-          notice(error.message);
-          return null;
-        }
-        showSaved(`not saved yet: ${error.message}`);
-        await new Promise((resolve) => setTimeout(resolve, wait));
-      }
-    }
+  const sent = pending.then(() => untilKept(address, body)).then((answer) => {
+    numPending -= 1;
+    showSaved();
+    return answer;
   });
-  return pending;
+  pending = sent;
+  return sent.then((answer) => {
+    if (answer) take(answer);
+    return answer;
+  });
+}
+
+async function untilKept(address, body) {
+  for (let wait = 300; ; wait = Math.min(wait * 2, 5000)) {
+    try {
+      return await ask(address, body);
+    } catch (error) {
+      if (error.isFinal) {
+        notice(error.message);
+        return null;
+      }
+      showSaved(`not saved yet: ${error.message}`);
+      await new Promise((resolve) => setTimeout(resolve, wait));
+    }
+  }
 }
 
 function showSaved(problem = "") {
@@ -115,6 +119,7 @@ function wanted() {
 }
 
 async function more() {
+  if (numPending && $("saved").className !== "lost") await pending; // so that the server knows what is decided
   const known = new Set(cards.map((card) => card.id));
   const start = cards.length ? Math.max(...cards.map((card) => card.place ?? -1)) + 1 : 0;
   for (const from of start ? [start, 0] : [0]) { // from the beginning again, for what was skipped
@@ -161,6 +166,7 @@ async function look(number) {
   current.state = card.state ?? current.state;
   leaveMode();
   show();
+  if (isWhole) fillWhole().catch((error) => notice(error.message));
   for (const next of cards.slice(at + 1, at + 4)) preload(next);
   if (at + 4 >= cards.length && !isAtEnd) more().then(showStrip).catch(() => {});
 }
@@ -409,11 +415,26 @@ function merge(into) {
 }
 
 async function undo() {
-  const answer = await send("/api/undo", { reviewer: reviewer() });
+  const answer = await send("/api/undo", { decision_id: crypto.randomUUID(), reviewer: reviewer() });
   const [id] = Object.keys(answer?.changed ?? {});
   if (!id) return notice(answer ? "There is nothing of yours to undo." : "");
   details.clear();
-  await lookAt(id);
+  const query = wanted();
+  query.set("limit", 1);
+  const { num_all: all, num_open: open } = await ask(`/api/queue?${query}`);
+  showProgress(all, open);
+  const undone = await detailsOf(id);
+  if (undone.score === null && !undone.state.verdict) return refreshImage(undone.image);
+  return lookAt(id);
+}
+
+/** Shows what instances the current image has by now. */
+async function refreshImage(image) {
+  if (current?.image !== image) return;
+  const { instances } = await ask(`/api/images/${image}`);
+  if (current?.image !== image) return;
+  Object.assign(current, { instances, isFull: false });
+  show();
 }
 
 // Drawing a missed object.
@@ -456,10 +477,7 @@ function keepDrawn() {
     const answer = await sendDecision({ verdict: "add", mask: mask.mask, category });
     if (!answer) return;
     for (const card of cards) if (card.image === image) details.delete(card.id);
-    if (current?.image !== image) return;
-    const now = await ask(`/api/images/${image}`);
-    current.instances = now.instances;
-    show();
+    await refreshImage(image);
   });
 }
 
@@ -481,7 +499,7 @@ const KEYS = {
   n: () => move(1),
   b: () => move(-1),
   u: undo,
-  v: () => { isWhole = !isWhole; showStage(); toggle("v", isWhole); },
+  v: () => { isWhole = !isWhole; showStage(); toggle("v", isWhole); if (isWhole) fillWhole(); },
   z: () => { isMagnified = !isMagnified; if (isMagnified && current) stage.magnify(current.box ?? ownBox()); else stage.fit(); showStage(); },
   h: () => stage.svg.classList.toggle("hidden"),
   arrowright: () => move(1),
@@ -489,6 +507,15 @@ const KEYS = {
   "?": () => $("help").showModal(),
   escape: () => { leaveMode(); showStage(); notice(""); },
 };
+
+/** Has all instances of the image drawn, not only those that are labels. */
+async function fillWhole() {
+  const looked = current;
+  if (!looked || looked.isFull) return;
+  const { instances } = await ask(`/api/images/${looked.image}?whole=true`);
+  Object.assign(looked, { instances, isFull: true });
+  if (current === looked) showStage();
+}
 
 const ownBox = () => current.instances.find((one) => one.id === current.id)?.box;
 
@@ -567,4 +594,6 @@ async function begin() {
   poll();
 }
 
+window.addEventListener("unhandledrejection", (event) => notice(event.reason?.message ?? String(event.reason)));
+window.addEventListener("error", (event) => notice(event.message));
 begin().catch((error) => notice(error.message));

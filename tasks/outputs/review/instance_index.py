@@ -4,7 +4,7 @@ An instance takes some hundred bytes here, and its masks are read from its shard
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -55,7 +55,7 @@ class InstanceIndex:
         self.row_of = {identity: row for row, identity in enumerate(self.instances.identity)}
         self.image_of = {image.image_id: number for number, image in enumerate(self.images)}
         self._shard_of, self._row_in_shard = self._column("shard"), self._column("row_in_shard")
-        self._detections = lru_cache(_SHARDS_KEPT)(self._read_detections)
+        self._open = lru_cache(_SHARDS_KEPT)(self._open_shard)
 
     def __len__(self) -> int:
         return len(self.instances)
@@ -68,20 +68,20 @@ class InstanceIndex:
         """Returns some instances of one shard with their masks."""
         if not rows:
             return Detections.empty()
-        return self._detections(int(self._shard_of[rows.start]))[self._row_in_shard[rows.start : rows.stop]]
+        return self._open(int(self._shard_of[rows.start]))(self._row_in_shard[rows.start : rows.stop])
 
     def image_at(self, row: int) -> int:
         """Returns the number of an instance's image."""
         return int(self.instances.image[row])
 
-    def _read_detections(self, number: int) -> Detections:
-        labels = self.run.read_shard(self._shards[number])
-        if labels is None:
+    def _open_shard(self, number: int) -> Callable[[Array], Detections]:
+        read = self.run.open_detections(self._shards[number])
+        if read is None:
             raise StoreError(
                 f"{redact(self.run.store.uri)}: the labels {self.run.key} were removed meanwhile. Decisions are kept; "
                 "start `refseg review` again, to review those that there are."
             )
-        return labels[0]
+        return read
 
     def _read(self, wanted: Wanted) -> None:
         report(ProgressStep.READ_LABELS, total=len(self.dataset_images))

@@ -42,6 +42,7 @@ COMMANDS = [
     ("thresholds",),
     ("review",),
     ("review", "serve"),
+    ("review", "import"),
     ("references",),
     ("demo",),
     ("completion",),

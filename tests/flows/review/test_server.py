@@ -19,6 +19,7 @@ from refseg_core.errors import ConfigurationError
 from tasks.specs import ModelSettings
 from tasks.store.label_store import StoredLabels
 from tasks.store.reviews import StoredReview
+from tasks.store.shard_plans import Shard
 from tests.support.projects.reviewable import FOUND, Reviewable
 
 pytest_plugins = ["tests.support.projects.reviewable_project"]
@@ -206,7 +207,7 @@ def test_an_instance_comes_with_its_image_and_what_lies_around_it(browser: httpx
     assert (found["size"], found["score"], found["category"]) == ([128, 96], 0.81, 3)
     shown = {one["id"]: one for one in found["instances"]}
     assert shown[found["id"]]["path"] == "M12 14h40v40h-40z"
-    assert len(shown) == len([score for _, score, _ in FOUND if score >= 0.25])
+    assert len(shown) == len([score for _, score, _ in FOUND if score >= 0.5])
     whole = browser.get("/api/images/0", params={"whole": True}).json()
     assert len(whole["instances"]) == len(FOUND)
     (reference, *_) = browser.get("/api/references/3").json()
@@ -223,8 +224,9 @@ def test_an_object_is_drawn_added_and_taken_back(browser: httpx.Client, opened: 
     assert added["changed"][identity]["verdict"] == "add"
     paths = [one["path"] for one in browser.get("/api/images/0").json()["instances"]]
     assert asked["path"] in paths
-    assert browser.get(f"/api/instances/{identity}").json()["category"] == 8
-    undone = browser.post("/api/undo", json={"reviewer": "Anna"}).json()
+    found = browser.get(f"/api/instances/{identity}").json()
+    assert (found["category"], found["image"], found["score"], found["size"]) == (8, 0, None, [128, 96])
+    undone = browser.post("/api/undo", json={"decision_id": "1" * 32, "reviewer": "Anna"}).json()
     assert undone["changed"][identity]["verdict"] is None
     assert asked["path"] not in [one["path"] for one in browser.get("/api/images/0").json()["instances"]]
 
@@ -278,10 +280,13 @@ def test_an_image_that_is_gone_is_told_and_can_still_be_decided_on(
 
 def test_only_what_is_shown_is_read(browser: httpx.Client, opened: OpenReview, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    original = StoredLabels.read_shard
-    monkeypatch.setattr(
-        StoredLabels, "read_shard", lambda self, shard: (read.append(shard.name), original(self, shard))[1]
-    )
+    original = StoredLabels.open_detections
+
+    def note(run: StoredLabels, shard: Shard) -> Any:
+        read.append(shard.name)
+        return original(run, shard)
+
+    monkeypatch.setattr(StoredLabels, "open_detections", note)
     browser.get("/api/queue", params={"limit": 100})
     browser.post("/api/heard", json={"client": "Bob"})
     assert read == []

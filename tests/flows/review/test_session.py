@@ -146,6 +146,14 @@ def test_a_decision_that_is_sent_twice_counts_once(session: ReviewSession) -> No
     assert session.by_reviewer == {"Anna": 1}
 
 
+def test_taking_back_that_is_sent_twice_counts_once(session: ReviewSession) -> None:
+    for row in (0, 1):
+        _decide(session, "accept", row)
+    assert session.undo("Anna", "1" * 32) != []
+    assert session.undo("Anna", "1" * 32) == []
+    assert session.is_decided.sum() == 1
+
+
 def test_two_sessions_see_what_the_other_decided(reviewable: Reviewable) -> None:
     one, other = _session(reviewable), _session(reviewable)
     _decide(one, "accept", 0)

@@ -1,0 +1,24 @@
+"""Prints what corrections that were made elsewhere change."""
+
+from flows.review.importing import ImportedCorrections
+from flows.terminal import results
+from refseg_core.errors import listed
+
+_SHOWN = 20
+_WORDS = {"accept": "unchanged", "mask": "with another mask", "category": "of another category", "reject": "removed"}
+
+
+def report_corrections(found: ImportedCorrections, *, is_kept: bool) -> None:
+    """Prints the changes, the first ones by image and instance, and what could not be compared."""
+    for line in found.lines[:_SHOWN]:
+        results.print(f"  {line}")
+    if len(found.lines) > _SHOWN:
+        results.print(f"  and {len(found.lines) - _SHOWN} more")
+    counts = [f"{found.counts[verdict]} {words}" for verdict, words in (_WORDS | {"add": "added"}).items()]
+    results.print(f"{found.num_images} images compared: {', '.join(counts)}.")
+    if found.unknown:
+        results.print(f"{len(found.unknown)} images are not among the labels: {listed(found.unknown, 3)}.")
+    if found.num_boxes:
+        results.print(f"{found.num_boxes} annotations are boxes without a mask, and were left out.")
+    kept = "kept; the page of `refseg review` can undo them" if is_kept else "not kept (--dry-run)"
+    results.print(f"{len(found.decisions)} decisions {kept}.")

@@ -1,0 +1,124 @@
+"""Corrections that were made on an export come back as decisions, and undo as one."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from refseg_core.masks.rle import Rle, rle_boxes
+from tasks.store.reviews import StoredReview, read_reviewed
+from tests.support.commands import done, refseg, refused
+from tests.support.projects.project import CATEGORIES
+from tests.support.projects.reviewable import SIZE, Reviewable, rectangle
+
+pytest_plugins = ["tests.support.projects.reviewable_project"]
+
+_Row = tuple[str, int, Rle]
+
+
+def _labels(reviewable: Reviewable, least: float = 0.5) -> Counter[_Row]:
+    """(image, category, mask) of every label of a score and above."""
+    rows: Counter[_Row] = Counter()
+    for found, _ in read_reviewed(reviewable.run, reviewable.images()):
+        kept = found[found.score >= np.float32(least)]
+        rows.update(zip(kept.image_id, kept.category_id.tolist(), kept.mask_rle, strict=True))
+    return rows
+
+
+def _export(reviewable: Reviewable, folder: Path) -> tuple[Path, dict[str, Any]]:
+    """A COCO file of the labels of a score of 0.5 and above."""
+    images = reviewable.images()
+    named = [
+        {"id": image_id, "file_name": name, "height": SIZE[0], "width": SIZE[1]}
+        for image_id, name in zip(images.image_id, images.file_name, strict=True)
+    ]
+    annotations = [
+        {"id": number, "image_id": image_id, "category_id": category, "iscrowd": 0, "segmentation": mask.to_coco()}
+        | {"bbox": _xywh(mask), "area": 1}
+        for number, (image_id, category, mask) in enumerate(_labels(reviewable), start=1)
+    ]
+    categories = [{"id": number, "name": name} for number, name in CATEGORIES.items()]
+    return folder / "labels.json", {"images": named, "annotations": annotations, "categories": categories}
+
+
+def _xywh(mask: Rle) -> list[float]:
+    x1, y1, x2, y2 = rle_boxes([mask])[0].tolist()
+    return [x1, y1, x2 - x1, y2 - y1]
+
+
+def _mask(annotation: dict[str, Any]) -> Rle:
+    height, width = annotation["segmentation"]["size"]
+    return Rle((height, width), annotation["segmentation"]["counts"])
+
+
+def _import(reviewable: Reviewable, file: Path, content: dict[str, Any], *options: str) -> str:
+    file.write_text(json.dumps(content))
+    return done(refseg("review", "import", reviewable.steps.store.uri, file, "--reviewer", "Anna", *options))
+
+
+def test_what_was_changed_removed_and_added_comes_back_and_nothing_else(reviewable: Reviewable, tmp_path: Path) -> None:
+    before = _labels(reviewable)
+    file, content = _export(reviewable, tmp_path)
+    annotations = content["annotations"]
+    removed, renamed, moved = annotations[0], annotations[1], annotations[4]
+    gone = {(one["image_id"], one["category_id"], _mask(one)) for one in (removed, renamed, moved)}
+    renamed["category_id"] = {3: 8, 8: 3}[renamed["category_id"]]
+    x, y, width, height = map(int, moved["bbox"])
+    moved["segmentation"] = rectangle(x, y, width, height - 12).to_coco()
+    added = {**moved, "id": 999, "category_id": 3, "segmentation": rectangle(40, 70, 30, 20).to_coco()}
+    content["annotations"] = [*annotations[1:], added | {"bbox": [40, 70, 30, 20]}]
+    output = _import(reviewable, file, content)
+    assert "1 with another mask, 1 of another category, 1 removed, 1 added" in output
+    after = _labels(reviewable)
+    assert set(before - after) == gone
+    assert set(after - before) == {(one["image_id"], one["category_id"], _mask(one)) for one in (renamed, moved, added)}
+    decisions = StoredReview.of_labels(reviewable.run).read()
+    assert (set(decisions.source), set(decisions.reviewer), len(decisions)) == ({"coco"}, {"Anna"}, 4)
+
+
+def test_an_export_that_comes_back_as_it_was_decides_nothing_unless_the_rest_is_accepted(
+    reviewable: Reviewable, tmp_path: Path
+) -> None:
+    file, content = _export(reviewable, tmp_path)
+    before = _labels(reviewable)
+    assert "0 decisions kept" in _import(reviewable, file, content)
+    assert "20 decisions not kept (--dry-run)" in _import(reviewable, file, content, "--accept-rest", "--dry-run")
+    assert _labels(reviewable) == before
+    assert "20 decisions kept" in _import(reviewable, file, content, "--accept-rest")
+    assert _labels(reviewable, 1.0) == before
+    assert "20 decisions kept" in _import(reviewable, file, content, "--accept-rest")
+    assert _labels(reviewable, 1.0) == before
+
+
+def test_images_that_do_not_come_back_stay_as_they_are(reviewable: Reviewable, tmp_path: Path) -> None:
+    file, content = _export(reviewable, tmp_path)
+    before, first = _labels(reviewable), content["images"][0]["id"]
+    content["images"] = content["images"][:1]
+    content["annotations"] = []
+    output = _import(reviewable, file, content)
+    assert "1 images compared: 0 unchanged, 0 with another mask, 0 of another category, 4 removed, 0 added" in output
+    assert {image for image, _, _ in before - _labels(reviewable)} == {str(first)}
+
+
+def test_unknown_categories_and_images_are_told(reviewable: Reviewable, tmp_path: Path) -> None:
+    file, content = _export(reviewable, tmp_path)
+    content["images"].append({"id": 77, "file_name": "elsewhere.png", "height": 96, "width": 128})
+    assert "1 images are not among the labels: elsewhere.png" in _import(reviewable, file, content)
+    for one in content["categories"]:
+        one["name"] = f"{one['name']} x"
+    file.write_text(json.dumps(content))
+    message = refused(refseg("review", "import", reviewable.steps.store.uri, file))
+    assert "'bar x', 'box x': no such category; the labels have box, bar" in message
+
+
+def test_a_corrected_instance_can_be_corrected_again(reviewable: Reviewable, tmp_path: Path) -> None:
+    file, content = _export(reviewable, tmp_path)
+    content["annotations"][0]["category_id"] = {3: 8, 8: 3}[content["annotations"][0]["category_id"]]
+    _import(reviewable, file, content)
+    once = _labels(reviewable)
+    assert "0 decisions kept" in _import(reviewable, file, content)
+    content["annotations"] = content["annotations"][1:]
+    _import(reviewable, file, content)
+    assert sum((once - _labels(reviewable)).values()) == 1

@@ -1,0 +1,98 @@
+"""What people use as references in a review is a reference of the next bank, until they take it back."""
+
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flows.pipeline import make_prototypes
+from flows.review.session import Decision, ReviewSession
+from refseg_core.tables import References
+from tasks.datasets.promoted_references import add_promoted
+from tasks.datasets.reference_edits import ReferenceEdits, edit_references
+from tasks.store.lineage import references_of
+from tasks.store.reviews import StoredReview
+from tasks.store.store import NotMadeError, Store
+from tests.support.projects.reviewable import Reviewable, rectangle
+
+pytest_plugins = ["tests.support.projects.reviewable_project"]
+
+
+@pytest.fixture
+def session(reviewable: Reviewable) -> ReviewSession:
+    return ReviewSession(reviewable.index(), StoredReview.open(reviewable.run))
+
+
+def _decide(session: ReviewSession, verdict: str, row: int, category: int | None = None) -> None:
+    identity = session.index.instances.identity[row]
+    session.decide(Decision(uuid.uuid4().hex, "Anna", verdict, identity, category))
+
+
+def _references(reviewable: Reviewable) -> References:
+    """The references of the next bank."""
+    steps = reviewable.steps
+    dataset, source = steps.dataset(), steps.config.references.source
+    add_promoted(steps.store, source, dataset)
+    _, references = edit_references(steps.store, source, dataset, steps.references())
+    return steps.store.load(references, References)
+
+
+def test_a_promoted_instance_is_a_reference_with_the_mask_and_category_that_were_decided(
+    reviewable: Reviewable, session: ReviewSession
+) -> None:
+    before = _references(reviewable)
+    _decide(session, "category", 4, category=8)
+    _decide(session, "reference", 4)
+    after = _references(reviewable)
+    (added,) = (
+        after[row : row + 1] for row in range(len(after)) if after.annotation_id[row] not in before.annotation_id
+    )
+    assert (added.category_id[0], added.mask_rle[0]) == (8, rectangle(100, 4, 20, 14))
+    assert added.box_xyxy[0].tolist() == [100, 4, 120, 18]
+    stored = Path(reviewable.steps.store.uri) / str(added.file_name[0]).removeprefix("store:")
+    target = Path(reviewable.steps.config.targets.images) / "t0.png"
+    assert stored.read_bytes() == target.read_bytes()
+    assert _references(reviewable).equals(after)
+
+
+def test_the_next_bank_is_made_of_it(reviewable: Reviewable, session: ReviewSession) -> None:
+    config, store = reviewable.steps.config, reviewable.steps.store
+    before = make_prototypes(config, store)
+    _decide(session, "reference", 0)
+    with pytest.raises(NotMadeError, match="1 instances were promoted"):
+        make_prototypes(config, Store(config.store, find_only=True))
+    after = make_prototypes(config, store)
+    assert after.name != before.name
+    numbers = [len(store.load(references_of(store, prototypes), References)) for prototypes in (before, after)]
+    assert numbers[1] == numbers[0] + 1
+    assert make_prototypes(config, Store(config.store, find_only=True)) == after
+
+
+def test_what_is_taken_back_is_no_reference_any_more(reviewable: Reviewable, session: ReviewSession) -> None:
+    before = _references(reviewable)
+    _decide(session, "reference", 0)
+    assert len(_references(reviewable)) == len(before) + 1
+    session.undo("Anna")
+    assert np.array_equal(_references(reviewable).annotation_id, before.annotation_id)
+    _decide(session, "reference", 0)
+    assert len(_references(reviewable)) == len(before) + 1
+
+
+def test_what_was_dropped_by_hand_stays_dropped(reviewable: Reviewable, session: ReviewSession) -> None:
+    _decide(session, "reference", 0)
+    added = set(_references(reviewable).annotation_id) - set(
+        reviewable.steps.store.load(reviewable.steps.references(), References).annotation_id
+    )
+    ReferenceEdits(reviewable.steps.store, reviewable.steps.config.references.source).drop(added.pop())
+    assert len(_references(reviewable)) == len(reviewable.steps.store.load(reviewable.steps.references(), References))
+
+
+def test_an_instance_of_an_image_that_is_gone_is_left_out_with_a_warning(
+    reviewable: Reviewable, session: ReviewSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = _references(reviewable)
+    _decide(session, "reference", 0)
+    (Path(reviewable.steps.config.targets.images) / "t0.png").unlink()
+    assert _references(reviewable).equals(before)
+    assert "was promoted to a reference, but: " in caplog.text
