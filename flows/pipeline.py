@@ -26,7 +26,7 @@ from tasks.models.loading import load_models
 from tasks.outputs.prefect_ui.labels import publish_labels
 from tasks.outputs.prefect_ui.metrics import publish_metrics
 from tasks.outputs.prefect_ui.progress import ProgressArtifact
-from tasks.outputs.prefect_ui.publishing import is_shown
+from tasks.outputs.prefect_ui.publishing import is_shown, shown_on
 from tasks.outputs.prefect_ui.references import publish_bank
 from tasks.plan_shards import find_gone_labels, plan_shards
 from tasks.postprocess_memory_bank import choose_guidance_thresh, postprocess_memory_bank
@@ -69,7 +69,7 @@ def _run_name() -> str:
 )
 def run_pipeline(config: RunConfig) -> RunResult:
     """Makes labels and metrics from references and images."""
-    with stopping_when_cancelled():
+    with stopping_when_cancelled(), shown_on(runtime.flow_run.id):
         if runtime.deployment.id is not None:  # the command line has checked before Prefect was started
             check(config, partial(report_oddities, config, log.warning))
         prototypes = make_bank(config)

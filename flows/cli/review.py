@@ -1,13 +1,16 @@
 """The command `refseg review`: a page at which people decide on labels."""
 
 import getpass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from flows.cli.filter_options import filter_options
 from flows.cli.store import choose_labels
 from refseg_core.settings.choices import ANNOTATION_FORMATS
+
+if TYPE_CHECKING:
+    from refseg_core.datasets.dataset import Dataset
 
 _SUFFIXES = (".yaml", ".yml")
 
@@ -72,9 +75,13 @@ def _load(place: str) -> Any:
 @click.argument("file", metavar="FILE")
 @click.option("--labels", "key", metavar="KEY", help="Labels that were exported; by default the newest of a run.")
 @click.option(
-    "--format", "form", type=click.Choice(["auto", *ANNOTATION_FORMATS]), default="auto", show_default=True,
-    help="The file's format.",
-)  # fmt: skip
+    "--format",
+    "form",
+    type=click.Choice(["auto", *ANNOTATION_FORMATS, "label-studio"]),
+    default="auto",
+    show_default=True,
+    help="The file's format; 'label-studio' is Label Studio's JSON export, which has to be named.",
+)
 @click.option("--reviewer", metavar="NAME", help="Who corrected them; by default your user name.")
 @click.option("--accept-rest", is_flag=True, help="What is unchanged in these images counts as accepted.")
 @click.option("--dry-run", is_flag=True, help="Only show the changes.")
@@ -100,20 +107,30 @@ def import_corrections(
     from flows.review.importing import find_corrections
     from flows.review.session import ReviewSession
     from flows.terminal import progress_bars
-    from tasks.datasets.annotation_files import read_annotations
     from tasks.outputs.review.instance_index import InstanceIndex
-    from tasks.specs import DatasetSource
     from tasks.store.reviews import StoredReview
     from tasks.store.store import Store
     from tasks.store.thresholds import shown_thresholds
 
     run = choose_labels(Store(store_uri), key)
     images = run.recipe_or_error()["settings"]["images"]
-    read = read_annotations(DatasetSource(images=images, annotations=file, format=form), None)
+    dataset, form = _read(images, file, form)
     with progress_bars():
         index = InstanceIndex(run, kept.filter(run, shown_thresholds(run)).thresholds)
         session = ReviewSession(index, StoredReview.open(run))
-    found = find_corrections(session, read.dataset, reviewer or getpass.getuser(), accepts_rest=accept_rest)
+    found = find_corrections(session, dataset, reviewer or getpass.getuser(), accepts_rest=accept_rest)
     if not dry_run:
-        session.decide(*found.decisions, source=str(read.kind))
+        session.decide(*found.decisions, source=form)
     report_corrections(found, is_kept=not dry_run)
+
+
+def _read(images: str, file: str, form: str) -> tuple["Dataset", str]:
+    """Returns the annotations of a file or folder, and their format."""
+    from tasks.datasets.annotation_files import read_annotations
+    from tasks.datasets.label_studio import FORMAT, read_label_studio
+    from tasks.specs import DatasetSource
+
+    if form == FORMAT:
+        return read_label_studio(file), FORMAT
+    read = read_annotations(DatasetSource.model_validate({"images": images, "annotations": file, "format": form}), None)
+    return read.dataset, str(read.kind)

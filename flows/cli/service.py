@@ -184,7 +184,7 @@ def schedule(config_file: str, cron: str, timezone: str, name: str | None) -> No
 @service.command("label")
 @_config_argument
 def label_by_service(config_file: str) -> None:
-    """Label with CONFIG.yaml on the service now, and show the progress."""
+    """Label with CONFIG.yaml on the service now, show the progress, and what came of it."""
     from flows.config.loading import load_config
     from flows.service.api import require_api
 
@@ -192,5 +192,7 @@ def label_by_service(config_file: str) -> None:
     require_api()
     from flows.service.follow import label_now
 
-    label_now(config)
-    click.echo(f"Done: refseg status {config.store}")
+    key = label_now(config)
+    from flows.reports.run_report import report_stored
+
+    report_stored(config.store, key)

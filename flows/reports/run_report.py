@@ -10,6 +10,7 @@ from flows.oddities import print_oddities
 from flows.terminal import messages, results, text_table
 from refseg_core.analysis.dataset_summary import Overview, overview
 from refseg_core.analysis.label_statistics import PromptShare
+from refseg_core.errors import StoreError
 from refseg_core.evaluation.diagnostics import Review
 from refseg_core.evaluation.report import (
     category_table,
@@ -29,8 +30,9 @@ from tasks.outputs.dataset_overview import draw_overview
 from tasks.specs import DatasetSource
 from tasks.storage.uris import redact
 from tasks.store.evaluations import load_review, protocol_of
-from tasks.store.label_store import StoredLabels, points_per_image
+from tasks.store.label_store import StoredLabels, newest_labels, open_labels, points_per_image
 from tasks.store.shard_plans import LabelPlan
+from tasks.store.steps import EVALUATE
 from tasks.store.store import Artifact, Store
 
 _FAILURES_SHOWN = 10
@@ -60,6 +62,24 @@ def report_pilot(store_uri: str, config_file: str, plan: LabelPlan, metrics: Art
     results.print(f"  refseg thresholds {redact(store_uri)} --labels {plan.key}")
     results.print(f"  refseg pilot {config_file}                     # the same images with what was changed")
     results.print(f"  refseg run {config_file}                       # all images")
+
+
+def report_stored(store_uri: str, key: str | None) -> None:
+    """Prints the results of a run that another machine made: the labels of a key, by default the newest ones.
+
+    Where the store cannot be read from here, it says where they are.
+    """
+    try:
+        store = Store(store_uri)
+        run = newest_labels(store)[0] if key is None else open_labels(store, key)
+        dataset = run.requested()
+        metrics = [one for one in store.manifests(EVALUATE.folder) if one["inputs"]["labels"] == run.root]
+    except StoreError as error:
+        results.print(f"Done. The results are in {redact(store_uri)}, which cannot be read from here: {error}")
+        return
+    if dataset is not None:
+        evaluated = store.named(f"{EVALUATE.folder}/{metrics[-1]['key']}") if metrics else None
+        report_run(store_uri, LabelPlan(dataset, run.key, ()), evaluated)
 
 
 def report_labels(store_uri: str, plan: LabelPlan) -> None:

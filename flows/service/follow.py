@@ -1,5 +1,6 @@
 """Starts a labeling run on the service and shows its progress until it ends."""
 
+import re
 import time
 from typing import Any
 from uuid import UUID
@@ -9,6 +10,7 @@ from prefect.client.schemas.filters import (
     ArtifactFilter,
     ArtifactFilterKey,
     FlowRunFilter,
+    FlowRunFilterId,
     FlowRunFilterParentFlowRunId,
 )
 from prefect.client.schemas.objects import FlowRun
@@ -24,13 +26,17 @@ from flows.execution.names import LABEL_NOW
 from flows.service.status import workers_online
 from flows.terminal import messages
 from refseg_core.errors import ConfigurationError
+from tasks.outputs.prefect_ui.keys import artifact_name
 from tasks.outputs.prefect_ui.progress import progress_key
 
 _POLL_SECONDS = 2.0
 
 
-def label_now(config: RunConfig) -> None:
-    """Waits until the images are labeled. Raises RunFailedError if the run fails."""
+def label_now(config: RunConfig) -> str | None:
+    """Waits until the images are labeled; returns the labels' key, or None where the run's page does not say it.
+
+    Raises RunFailedError if the run fails.
+    """
     run = _start(config.for_service())
     messages.print(f"Run {run.name}: {url_for('flow-run', obj_id=run.id)}")
     for pool, number in workers_online().items():
@@ -45,6 +51,20 @@ def label_now(config: RunConfig) -> None:
         raise
     if state != "COMPLETED":
         raise RunFailedError(f"The run ended as {state.lower()}: {message or 'see its logs in the UI'}")
+    return _labels_key(run.id, config.store)
+
+
+def _labels_key(run_id: UUID, store_uri: str) -> str | None:
+    """Returns the key of the labels that the run's summary is of."""
+    with get_client(sync_client=True) as client:
+        summaries = client.read_artifacts(
+            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[f"{artifact_name(store_uri)}-summary"])),
+            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run_id])),
+            sort=ArtifactSort.UPDATED_DESC,
+            limit=1,
+        )
+    found = [re.search(r"labels/([0-9a-f]+)", str(summary.data)) for summary in summaries]
+    return next((match[1] for match in found if match), None)
 
 
 def _start(parameters: dict[str, Any]) -> FlowRun:

@@ -24,6 +24,7 @@ from tasks.storage.folder import Folder
 from tasks.storage.uris import redact
 from tasks.store.label_store import StoredLabels
 from tasks.store.lineage import labeled_categories
+from tasks.store.reviews import read_reviewed
 from tasks.store.shard_plans import LabelPlan, Wanted
 from tasks.store.store import Store
 from tasks.store.thresholds import shown_thresholds
@@ -68,7 +69,7 @@ def _look(store: Store, plan: LabelPlan, errors: Mapping[str, str]) -> _Labels:
     statistics = LabelStatistics(
         partial(shown.keep, categories=categories), most_failed=_MOST_FAILED, most_shown=_MOST_SHOWN
     )
-    for detections, labeled in run.read(images):
+    for detections, labeled in read_reviewed(run, images):
         statistics.add(detections, labeled)
     shards = [
         ShardRow(shard.name, len(shard), manifest, None if manifest else errors.get(shard.name))

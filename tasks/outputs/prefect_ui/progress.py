@@ -14,6 +14,7 @@ from prefect.utilities.context import get_task_and_flow_run_ids
 
 from tasks.outputs.prefect_ui.keys import artifact_name, slug
 from tasks.outputs.prefect_ui.markdown import escaped
+from tasks.outputs.prefect_ui.publishing import page_of_artifacts
 from tasks.outputs.prefect_ui.throughput import Pace
 from tasks.runtime.progress import Progress, ProgressStep, listening
 from tasks.storage.retry import reason
@@ -134,7 +135,7 @@ class _Sender:
             key=self._key,
             data=percentage,
             description=description,
-            flow_run_id=flow_run_id,
+            flow_run_id=page_of_artifacts() or flow_run_id,
             task_run_id=task_run_id,
         )
         return client.create_artifact(artifact).id

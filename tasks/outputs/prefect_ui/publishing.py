@@ -7,7 +7,9 @@ import base64
 import functools
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import ParamSpec, cast
 from uuid import UUID
 
@@ -36,6 +38,27 @@ PANEL_SIDE, _COLUMNS = 184, 3  # makes a sheet as wide as the UI shows pictures,
 def is_shown() -> bool:
     """Returns whether there is a lasting server whose UI shows what is published; a temporary one ends with its run."""
     return bool(PREFECT_API_URL.value())
+
+
+_shown_on: ContextVar[UUID | None] = ContextVar("shown_on", default=None)
+
+
+@contextmanager
+def shown_on(flow_run_id: str | None) -> Iterator[None]:
+    """Has everything that the block publishes, in flow runs below too, shown on the page of this flow run.
+
+    What is published in a run below would else be on that one's page only, which nobody opens first.
+    """
+    token = _shown_on.set(None if flow_run_id is None else UUID(flow_run_id))
+    try:
+        yield
+    finally:
+        _shown_on.reset(token)
+
+
+def page_of_artifacts() -> UUID | None:
+    """Returns the flow run whose page shows what is published; None: that which publishes it."""
+    return _shown_on.get()
 
 
 def publishing_task(run_name: str) -> Callable[[Callable[P, None]], Task[P, None]]:
@@ -79,6 +102,7 @@ def publish_sheet(key: str, panels: Sequence[Picture], heading: str, description
 
 
 def _created(artifact: Artifact) -> UUID:
+    artifact.flow_run_id = page_of_artifacts()
     return cast(CreatedArtifact, artifact.create()).id  # a coroutine only where it is called from one
 
 

@@ -86,6 +86,7 @@ def _next(summary: LabelSummary) -> str:
     return (
         "### Read it\n\n"
         f"```python\nimport pandas as pd\n\ndetections = pd.read_parquet(\n    {detections!r}\n)\n```\n\n"
-        f"```\nrefseg show {store} --out pictures\nrefseg export {store} --format coco --out labels.json\n"
+        f"```\nrefseg review {store}\nrefseg show {store} --out pictures\n"
+        f"refseg export {store} --format coco --out labels.json\n"
         f"refseg status {store}\n```"
     )

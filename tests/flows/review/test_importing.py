@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from refseg_core.masks.rle import Rle, rle_boxes
 from tasks.store.reviews import StoredReview, read_reviewed
@@ -122,3 +123,35 @@ def test_a_corrected_instance_can_be_corrected_again(reviewable: Reviewable, tmp
     content["annotations"] = content["annotations"][1:]
     _import(reviewable, file, content)
     assert sum((once - _labels(reviewable)).values()) == 1
+
+
+@pytest.mark.parametrize(
+    ("form", "options", "name"),
+    [
+        ("coco", [], ""),
+        ("coco", ["--polygons"], ""),
+        ("cvat", [], ""),
+        ("labelme", [], ""),
+        ("label-studio", ["--masks"], "tasks.json"),
+        ("label-studio", ["--polygons"], "tasks.json"),
+    ],
+)
+def test_an_export_of_any_tool_comes_back_as_it_was_and_with_what_was_removed(
+    reviewable: Reviewable, tmp_path: Path, form: str, options: list[str], name: str
+) -> None:
+    out, store = tmp_path / "out", reviewable.steps.store.uri
+    done(refseg("export", store, "--format", form, "--out", out, "--thresholds", "0.5", *options))
+    file = out / name if name else out
+    if form == "label-studio":
+        tasks = json.loads(file.read_bytes())
+        annotated = [{**task, "annotations": task["predictions"]} for task in tasks]
+        file.write_text(json.dumps(annotated))
+    given = [] if form in ("coco", "cvat") else ["--format", form]
+    output = done(refseg("review", "import", store, file, "--thresholds", "0.5", *given))
+    assert "20 unchanged, 0 with another mask, 0 of another category, 0 removed, 0 added" in output, output
+    if form == "label-studio":
+        annotated[0]["annotations"][0]["result"].pop()
+        del annotated[1]["annotations"]
+        file.write_text(json.dumps(annotated))
+        output = done(refseg("review", "import", store, file, "--thresholds", "0.5", *given))
+        assert "4 images compared: 15 unchanged, 0 with another mask, 0 of another category, 1 removed" in output

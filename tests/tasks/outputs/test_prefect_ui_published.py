@@ -16,16 +16,25 @@ import pytest
 from PIL import Image
 from prefect import flow
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import Artifact as Published
+from prefect.client.schemas.sorting import FlowRunSort
 
 from flows.pipeline import run_pipeline
+from flows.review.session import Decision, ReviewSession
+from flows.service.follow import _labels_key
 from tasks.outputs.prefect_ui import labels as labels_module
 from tasks.outputs.prefect_ui.keys import artifact_name
 from tasks.outputs.prefect_ui.labels import publish_labels
 from tasks.outputs.prefect_ui.progress import ProgressArtifact, progress_key
 from tasks.outputs.prefect_ui.publishing import MOST_BYTES, is_shown
+from tasks.outputs.review.instance_index import InstanceIndex
 from tasks.runtime.progress import report
+from tasks.store.label_store import StoredLabels
+from tasks.store.reviews import StoredReview
 from tasks.store.shard_plans import LabelPlan
+from tasks.store.store import Store
+from tasks.store.thresholds import shown_thresholds
 from tests.support.label_stores import LabelStore
 from tests.support.projects.project import Project, scene, write_coco
 from tests.support.samples import write_images
@@ -104,6 +113,33 @@ def test_a_run_is_shown_with_everything_about_it(project: Project) -> None:
     for name in ("shards", "categories", "failed", "certain", "uncertain"):
         assert f"../artifact/{pages[name].id}" in summary
     assert (picture_of(pages["references"]) < 250).mean() > 0.2
+
+
+def test_the_page_of_the_run_itself_shows_all_of_it(project: Project) -> None:
+    run_pipeline(project.config)
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=20)
+        run = next(run for run in runs if run.parent_task_run_id is None)
+        found = client.read_artifacts(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])), limit=200)
+    name = f"{artifact_name(project.config.store)}-"
+    assert {str(artifact.key).removeprefix(name) for artifact in found} == _PAGES | {"progress"}
+    assert _labels_key(run.id, project.config.store) in str(published(project.config.store)["summary"][-1].data)
+
+
+def test_the_summary_shows_labels_by_what_people_decided(project: Project) -> None:
+    config = project.config_with({"targets.annotations": None})
+    plan = run_pipeline(config).plan
+    before = published(config.store)["summary"][-1]
+    run = StoredLabels(Store(config.store), plan.key)
+    index = InstanceIndex(run, shown_thresholds(run))
+    session = ReviewSession(index, StoredReview.open(run))
+    session.decide(
+        *(Decision(f"{row:032d}", "Anna", "reject", one) for row, one in enumerate(index.instances.identity))
+    )
+    publish_only_labels(config.store, plan)
+    after = published(config.store)["summary"][-1]
+    assert after.description != before.description
+    assert {row["instances"] for row in rows_of(published(config.store)["categories"][-1])} <= {0}
 
 
 def test_the_next_run_of_a_store_makes_new_versions_of_the_same(project: Project) -> None:
