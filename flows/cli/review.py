@@ -53,9 +53,9 @@ def serve(*, place: str, key: str | None, port: int, browser: bool, kept: Any) -
     config = _load(place)
     run = choose_labels(Store(place if config is None else config.store), key)
     thresholds = kept.filter(run, shown_thresholds(run)).thresholds
-    model = {} if config is None else {"segmenter": config.segmenter, "device": config.device}
+    models = None if config is None else config.models
     with progress_bars():
-        opened = open_review(run, thresholds, port=port, **model)
+        opened = open_review(run, thresholds, port=port, models=models)
     results.print(f"Review of the labels {run.key}: {opened.link}")
     results.print("Everything is saved at once. Ctrl-C ends the server.")
     if browser:

@@ -5,13 +5,15 @@ from dataclasses import dataclass
 
 import uvicorn
 
-from flows.review.segmenting import Segmenting, segmenter_loader
+from flows.review.likeness import Likeness
+from flows.review.models import ReviewModels
+from flows.review.segmenting import Segmenting
 from flows.review.server import bind, create_app, new_server, new_token
 from flows.review.session import ReviewSession
 from refseg_core.analysis.label_filter import ScoreThresholds
 from tasks.outputs.review.instance_index import InstanceIndex
 from tasks.outputs.review.pictures import ReviewPictures
-from tasks.specs import ModelSettings
+from tasks.specs import Models
 from tasks.store.label_store import StoredLabels
 from tasks.store.reviews import StoredReview
 
@@ -35,12 +37,11 @@ def open_review(
     run: StoredLabels,
     thresholds: ScoreThresholds,
     *,
-    segmenter: ModelSettings | None = None,
-    device: str = "auto",
+    models: Models | None = None,
     port: int = 0,
     token: str | None = None,
 ) -> OpenReview:
-    """Returns a review of labels. `segmenter`: what draws missed objects; None: the published one that made the labels.
+    """Returns a review of labels. `models`: draw and compare; None: the published ones that made the labels.
 
     Raises StoreError where labels or decisions cannot be read, ConfigurationError where the port cannot be used.
     """
@@ -52,6 +53,8 @@ def open_review(
         listening.close()
         raise
     token = token or new_token()
-    app = create_app(session, Segmenting(segmenter_loader(run, segmenter, device), pictures), pictures, token)
+    own = ReviewModels(run, models)
+    likeness = Likeness(session, own.encoder, pictures)
+    app = create_app(session, Segmenting(own.segmenter, pictures), likeness, pictures, token)
     link = f"http://127.0.0.1:{listening.getsockname()[1]}/?token={token}"
     return OpenReview(session, new_server(app), listening, link)

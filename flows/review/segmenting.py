@@ -9,16 +9,11 @@ from threading import Lock
 
 import numpy as np
 
-from refseg_core.errors import ConfigurationError, WeightsError
+from refseg_core.errors import ConfigurationError
 from refseg_core.masks.rle import Rle, encode_masks
 from refseg_core.models.protocols import Segmenter
-from refseg_core.models.registry import REGISTRY, models_of
 from refseg_core.references.segmentation import PromptedImage
-from tasks.models.loading import load_segmenter
-from tasks.models.weights import weights_sha256
 from tasks.outputs.review.pictures import ReviewPictures
-from tasks.specs import ModelSettings
-from tasks.store.label_store import StoredLabels
 
 _IMAGES_EMBEDDED = 3  # kept, since clicks on one image come one after the other
 _MASKS_KEPT = 512
@@ -78,24 +73,3 @@ class Segmenting:
 
     def _embed(self, image: int) -> PromptedImage:
         return PromptedImage(self._load(), self._pictures.pixels(image))
-
-
-def segmenter_loader(run: StoredLabels, settings: ModelSettings | None, device: str) -> Callable[[], Segmenter]:
-    """Returns what loads the segmenter that is named, or else the published one that made the labels."""
-
-    def load() -> Segmenter:
-        return load_segmenter(settings or _segmenter_of(run), device)
-
-    return load
-
-
-def _segmenter_of(run: StoredLabels) -> ModelSettings:
-    """Returns the model whose weights made the labels. Raises WeightsError where they are no published ones."""
-    sha256 = run.recipe_or_error()["weights"]["segmenter"]
-    for model in models_of("segmenter"):
-        if sha256 == (weights_sha256(model) if REGISTRY[model].is_packaged else REGISTRY[model].sha256):
-            return ModelSettings(model=model, weights=None)
-    raise WeightsError(
-        f"These labels were made with segmenter weights of sha256 {sha256[:12]}, which are not published ones. To draw "
-        "missed objects, start `refseg review` with the run's file (refseg review run.yaml), which says where they lie."
-    )

@@ -18,6 +18,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp
 
 from flows.review.guard import Guard
+from flows.review.likeness import Likeness
 from flows.review.queue import QueueFilter, ReviewQueue, Sorting
 from flows.review.segmenting import Segmenting
 from flows.review.session import Decision, ReviewSession
@@ -101,6 +102,7 @@ class _Parts:
     views: ReviewViews
     pictures: ReviewPictures
     segmenting: Segmenting
+    likeness: Likeness
 
 
 class _Refresher:
@@ -120,10 +122,12 @@ class _Refresher:
                 self._lock.release()
 
 
-def create_app(session: ReviewSession, segmenting: Segmenting, pictures: ReviewPictures, token: str) -> ASGIApp:
+def create_app(
+    session: ReviewSession, segmenting: Segmenting, likeness: Likeness, pictures: ReviewPictures, token: str
+) -> ASGIApp:
     """Returns the application, which answers only those who have the token."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    parts = _Parts(session, ReviewQueue(session), ReviewViews(session, pictures), pictures, segmenting)
+    parts = _Parts(session, ReviewQueue(session), ReviewViews(session, pictures), pictures, segmenting, likeness)
     app.add_exception_handler(RefsegError, _explain)
     for address, name in _FILES.items():
         app.add_api_route(address, _answering_with(_PAGE / name))
@@ -168,6 +172,10 @@ def _add_reading(app: FastAPI, parts: _Parts) -> None:
     @app.get("/api/references/{category}")
     def references(category: int) -> list[dict[str, Any]]:
         return parts.views.references(category)
+
+    @app.get("/api/likeness/{identity}")
+    def likeness(identity: str) -> list[dict[str, Any]]:
+        return [{"row": row, "similarity": one} for row, one in parts.likeness.of(identity).items()]
 
     @app.post("/api/heard")
     def heard(sent: _Heard) -> dict[str, Any]:

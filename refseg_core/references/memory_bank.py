@@ -25,6 +25,7 @@ from refseg_core.settings.labeling_methods import SMALL_GRID
 VERSION = 1  # of crops and of what is kept of their features
 VIEWS_VERSION = 1  # of the mean over views
 
+_NO_LENGTH = 1e-12
 _LEAST_WEIGHT = 0.5  # patches; a view in which a mask has less says nothing
 
 
@@ -114,6 +115,7 @@ def encode_views(
     return [replace(reference, feature_C=mean) for reference, mean in zip(references, means, strict=True)]
 
 
+@torch.inference_mode()
 def encode_image(encoder: Encoder, image_HW3: npt.NDArray[np.uint8]) -> Tensor:
     """Returns the patch features of a whole image, float32 [P, C]."""
     frame = to_unit_range(resize_to_square(image_HW3, encoder.architecture.image_size))
@@ -129,6 +131,22 @@ def pool(features_PC: Tensor, mask_HW: Tensor) -> Tensor | None:
     weights_P = F.adaptive_avg_pool2d(mask_HW[None].float(), side).flatten().to(features_PC.device)
     total = weights_P.sum()
     return weights_P @ features_PC / total if total >= _LEAST_WEIGHT else None
+
+
+def similarities(
+    features_PC: Tensor, mask_HW: npt.NDArray[np.bool_], references_MC: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float64] | None:
+    """Returns the cosine [M] of what a mask holds of an image's features with each of M references of a bank.
+
+    None where the mask has too little of any patch.
+    """
+    pooled_C = pool(features_PC, torch.from_numpy(mask_HW))
+    if pooled_C is None:
+        return None
+    own_C, others_MC = pooled_C.double().cpu().numpy(), references_MC.astype(np.float64)
+    lengths_M = np.linalg.norm(own_C) * np.linalg.norm(others_MC, axis=1)
+    cosine_M: npt.NDArray[np.float64] = others_MC @ own_C / np.maximum(lengths_M, _NO_LENGTH)
+    return cosine_M
 
 
 def _small(image_3EE: Tensor, encoder: Encoder) -> Tensor:

@@ -6,6 +6,7 @@ const $ = (id) => document.getElementById(id);
 const POLL = 2500; // ms between looks at what others do
 const AHEAD = 16; // cards that are fetched at once
 const MERGE_CHOICES = 9;
+const LIKENESS_WAIT = 250; // ms that an instance is looked at before it is compared with references
 const VERDICTS = {
   accept: ["accepted", "✓", "yes"], category: ["other category", "✎", "yes"], mask: ["mask corrected", "◩", "yes"],
   add: ["added", "+", "yes"], reject: ["rejected", "✕", "no"], part: ["only a part", "◔", "no"],
@@ -225,6 +226,23 @@ function show() {
   const crop = current.bounds ? [picture(`/pictures/instances/${current.id}`, current.bounds, own?.path ?? "", category.color)] : [];
   $("crop").replaceChildren(...crop);
   showReferences(current.state?.category ?? current.category);
+  clearTimeout(likenessTimer);
+  if (!isLikenessLost && !current.likeness) likenessTimer = setTimeout(compare, LIKENESS_WAIT, current);
+}
+
+let isLikenessLost = false; // where there is no encoder
+let likenessTimer;
+
+/** Asks how much the instance looks like each reference, once somebody looks at it for a moment. */
+async function compare(looked) {
+  try {
+    const found = await ask(`/api/likeness/${looked.id}`);
+    looked.likeness = new Map(found.map((one) => [one.row, one.similarity]));
+  } catch (error) {
+    isLikenessLost ||= Boolean(error.isFinal);
+    return;
+  }
+  if (current === looked) showReferences(looked.state?.category ?? looked.category);
 }
 
 function describe({ verdict, category, by, bank } = {}) {
@@ -265,19 +283,26 @@ function nearest(own) {
 const references = new Map();
 
 async function showReferences(category) {
-  if ($("references").dataset.category === String(category)) return;
-  $("references").dataset.category = String(category);
-  if (!references.has(category)) references.set(category, await ask(`/api/references/${category}`));
-  if ($("references").dataset.category !== String(category)) return;
+  const looked = current;
+  if (!references.has(category)) references.set(category, ask(`/api/references/${category}`));
+  const found = [...await references.get(category)];
+  if (current !== looked) return;
+  const likeness = looked.likeness ?? new Map();
+  found.sort((one, other) => (likeness.get(other.row) ?? 0) - (likeness.get(one.row) ?? 0));
+  const key = `${category} ${found.slice(0, 9).map((one) => `${one.row}:${likeness.get(one.row) ?? ""}`)}`;
+  if ($("references").dataset.shown === key) return;
+  $("references").dataset.shown = key;
   const { name, color } = categoryOf(category);
-  const found = references.get(category);
-  $("references-title").textContent = `references of ${name}: ${found.length}`;
-  $("references").replaceChildren(...found.slice(0, 9).map((one) => {
-    if (!one.error) return picture(`/pictures/references/${one.row}`, one.bounds, one.path, color);
-    const problem = document.createElement("p");
-    problem.textContent = `${one.file}: ${one.error}`;
-    return problem;
-  }));
+  $("references-title").textContent = `references of ${name}: ${found.length}${likeness.size ? ", most alike first" : ""}`;
+  $("references").replaceChildren(...found.slice(0, 9).map((one) => reference(one, color, likeness.get(one.row))));
+}
+
+function reference(one, color, similarity) {
+  const shown = document.createElement("div");
+  if (one.error) shown.append(`${one.file}: ${one.error}`);
+  else shown.append(picture(`/pictures/references/${one.row}`, one.bounds, one.path, color));
+  if (similarity !== undefined) shown.append(Object.assign(document.createElement("small"), { textContent: similarity.toFixed(2) }));
+  return shown;
 }
 
 const shownCards = new Map(); // card -> its button

@@ -16,7 +16,7 @@ from flows.review.queue import QueueFilter, ReviewQueue
 from flows.review.session import ReviewSession
 from refseg_core.analysis.label_filter import ScoreThresholds
 from refseg_core.errors import ConfigurationError
-from tasks.specs import ModelSettings
+from tasks.specs import Models, ModelSettings
 from tasks.store.label_store import StoredLabels
 from tasks.store.reviews import StoredReview
 from tasks.store.shard_plans import Shard
@@ -28,8 +28,8 @@ _TOKEN = "a token"
 
 
 @contextmanager
-def _served(reviewable: Reviewable, segmenter: ModelSettings | None) -> Iterator[OpenReview]:
-    opened = open_review(reviewable.run, ScoreThresholds(0.5), segmenter=segmenter, device="cpu", token=_TOKEN)
+def _served(reviewable: Reviewable, models: Models | None) -> Iterator[OpenReview]:
+    opened = open_review(reviewable.run, ScoreThresholds(0.5), models=models, token=_TOKEN)
     thread = Thread(target=opened.serve)
     thread.start()
     try:
@@ -50,7 +50,7 @@ def _stranger(opened: OpenReview, **headers: str) -> httpx.Client:
 
 @pytest.fixture
 def opened(reviewable: Reviewable) -> Iterator[OpenReview]:
-    with _served(reviewable, reviewable.steps.config.segmenter) as opened:
+    with _served(reviewable, reviewable.steps.config.models) as opened:
         yield opened
 
 
@@ -214,6 +214,15 @@ def test_an_instance_comes_with_its_image_and_what_lies_around_it(browser: httpx
     assert browser.get(f"/pictures/references/{reference['row']}").headers["content-type"] == "image/jpeg"
 
 
+def test_references_are_told_by_how_much_an_instance_looks_like_them(browser: httpx.Client, opened: OpenReview) -> None:
+    for row, category in ((0, 3), (1, 8)):  # the objects themselves
+        first, *others = browser.get(f"/api/likeness/{_identity(opened, row)}").json()
+        assert opened.session.index.references.category_id[first["row"]] == category
+        assert all(first["similarity"] > other["similarity"] for other in others)
+        assert -1 <= first["similarity"] <= 1
+    assert len(others) == len(opened.session.index.references) - 1
+
+
 def test_an_object_is_drawn_added_and_taken_back(browser: httpx.Client, opened: OpenReview) -> None:
     assert browser.post("/api/masks", json={"image": 0}).status_code == 200
     asked = browser.post("/api/masks", json={"image": 0, "box": [60, 10, 110, 90]}).json()
@@ -233,8 +242,9 @@ def test_an_object_is_drawn_added_and_taken_back(browser: httpx.Client, opened: 
 
 def test_without_weights_drawing_says_what_to_do_and_everything_else_goes_on(reviewable: Reviewable) -> None:
     nowhere = ModelSettings(model="sam2_demo", weights=str(Path(reviewable.steps.store.uri) / "nowhere.pt"))
-    for segmenter, message in ((nowhere, "nowhere.pt"), (None, "start `refseg review` with the run's file")):
-        with _served(reviewable, segmenter) as opened, _stranger(opened, **{TOKEN_HEADER: _TOKEN}) as browser:
+    absent = Models(segmenter=nowhere, encoder=reviewable.steps.config.encoder, device="cpu")
+    for models, message in ((absent, "nowhere.pt"), (None, "Start `refseg review` with the run's file")):
+        with _served(reviewable, models) as opened, _stranger(opened, **{TOKEN_HEADER: _TOKEN}) as browser:
             answer = browser.post("/api/masks", json={"image": 0, "points": [[8, 8]]})
             assert (answer.status_code, message in answer.json()["error"]) == (400, True)
             _decide(browser, verdict="accept", instance=_identity(opened, 0))
