@@ -2,14 +2,17 @@
 
     STORE/reviews/<key>/recipe.json                                    which images they are about
                        /decisions/<time>-<reviewer>-<hash>.parquet     what one person decided at once
+                       /decisions/<time>-merged.<n>-<hash>.parquet     the rows of n parts, which its notes name
 
 The key is that of the images, not of their labels, so that decisions outlive labels. A part exists whole or not at all,
 and its name ends with the hash of its content: no two writers touch one object, nothing is lost when a writer is
-killed, and a damaged part is noticed. They are found by listing. What a decision means is in
+killed, and a damaged part is noticed. They are found by listing. Where there are many, whoever opens a review puts
+their rows into one part, which is read in their place; they stay. What a decision means is in
 `refseg_core/analysis/decisions.py`.
 """
 
 import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -24,13 +27,15 @@ from refseg_core.tables import Decisions, Detections, Images, LabeledImages
 from tasks.storage.uris import redact
 from tasks.store.label_store import Labels, StoredLabels
 from tasks.store.lineage import labeled_categories
-from tasks.store.parquet import table_from_parquet, table_to_parquet
+from tasks.store.parquet import notes_of_parquet, table_from_parquet, table_to_parquet
 from tasks.store.steps import REVIEW
 from tasks.store.store import Recipe, Store, made_by
 
 _VERSION = 1  # of what decisions are about
 _HASH_LENGTH = 16
 _LONGEST_NAME = 32  # characters of a reviewer's name in that of a part
+_MERGED, _HELD = "merged.", "held"  # how a merged part is named, and the note of the parts that it holds
+_MOST_LOOSE = 256  # parts; reading more takes over half a second
 
 
 class StoredReview:
@@ -41,6 +46,7 @@ class StoredReview:
         self.key = key
         self.root = f"{REVIEW.folder}/{key}"
         self._parts: dict[str, Decisions] = {}
+        self._held: set[str] = set()  # the names of parts whose rows others have
 
     @classmethod
     def of_labels(cls, run: StoredLabels) -> "StoredReview":
@@ -49,11 +55,21 @@ class StoredReview:
 
     @classmethod
     def open(cls, run: StoredLabels) -> "StoredReview":
-        """Returns the decisions on the images of labels, to append to: which images these are is written down."""
+        """Returns the decisions on the images of labels, to append to: which images these are is written down.
+
+        Merges the parts where they are many.
+        """
         recipe, review = _recipe(run.recipe_or_error()), cls.of_labels(run)
         if review.recipe() is None:
             review.store.commit(f"{review.root}/recipe.json", {**asdict(recipe), "key": recipe.key, **made_by()})
+        review._merge()
         return review
+
+    def _merge(self) -> None:
+        rows, known = self.read(), {*self._parts, *self._held}
+        if sum(not _is_merged(name) for name in self._parts) > _MOST_LOOSE:
+            merged = self._put(rows, f"{_MERGED}{len(known)}", {_HELD: json.dumps(sorted(known))})
+            self._parts, self._held = {merged: rows}, known
 
     def recipe(self) -> dict[str, Any] | None:
         """Returns what the decisions are about, or None where nobody has decided anything."""
@@ -61,11 +77,14 @@ class StoredReview:
 
     def append(self, decisions: Decisions) -> str:
         """Puts decisions of one person, which exist when this returns; returns the name of their part."""
-        data = table_to_parquet(decisions)
-        time, by = re.sub("[^0-9TZ]", "", max(decisions.decided_at)), _plain(str(decisions.reviewer[0]))
-        name = f"{time}-{by}-{_hash(data)}.parquet"
-        self.store.folder.create(f"{self.root}/decisions/{name}", data)
+        name = self._put(decisions, _plain(str(decisions.reviewer[0])))
         self._parts[name] = decisions
+        return name
+
+    def _put(self, decisions: Decisions, by: str, notes: Mapping[str, str] | None = None) -> str:
+        data = table_to_parquet(decisions, notes)
+        name = f"{re.sub('[^0-9TZ]', '', max(decisions.decided_at))}-{by}-{_hash(data)}.parquet"
+        self.store.folder.create(f"{self.root}/decisions/{name}", data)
         return name
 
     def part_names(self) -> list[str]:
@@ -82,14 +101,20 @@ class StoredReview:
         return Decisions.concatenate([self._parts[name] for name in sorted(self._parts)])
 
     def read_new(self) -> Decisions:
-        """Returns the rows of parts that others have added since the last call, by time."""
-        new = [name for name in self.part_names() if name not in self._parts]
-        found = self.store.folder.read_many(f"{self.root}/decisions/{name}" for name in new)
-        read = [
-            (name, self._decoded(name, data)) for name, data in zip(new, found, strict=True) if data is not None
-        ]  # what is absent was removed after the listing
-        self._parts.update(read)
-        return Decisions.concatenate([part for _, part in read])
+        """Returns the rows that others have added since the last call; some of them may be known already."""
+        before = set(self._parts)
+        unread = [name for name in self.part_names() if name not in self._parts]
+        for name in reversed([name for name in unread if _is_merged(name)]):
+            if name not in self._held:  # by one that was made later
+                merged = self.store.folder.read(f"{self.root}/decisions/{name}")
+                self._parts[name] = self._decoded(name, merged)
+                self._held.update(json.loads(notes_of_parquet(merged)[_HELD]))
+        loose = [name for name in unread if name not in self._parts and name not in self._held]
+        found = self.store.folder.read_many(f"{self.root}/decisions/{name}" for name in loose)
+        for name, data in zip(loose, found, strict=True):
+            if data is not None:  # else it was removed after the listing
+                self._parts[name] = self._decoded(name, data)
+        return Decisions.concatenate([part for name, part in self._parts.items() if name not in before])
 
     def _decoded(self, name: str, data: bytes) -> Decisions:
         place = redact(self.store.folder.join(f"{self.root}/decisions/{name}"))
@@ -140,6 +165,10 @@ def _recipe(of_labels: Mapping[str, Any]) -> Recipe:
 
 def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:_HASH_LENGTH]
+
+
+def _is_merged(name: str) -> bool:
+    return f"-{_MERGED}" in name
 
 
 def _plain(reviewer: str) -> str:

@@ -9,6 +9,8 @@ from flows.reports.store_report import report_status
 from flows.terminal import results
 from refseg_core.errors import StoreError
 from refseg_core.tables import Categories, Decisions, Prototypes
+from tasks.storage.folder import Folder
+from tasks.store import reviews
 from tasks.store.garbage import find_garbage
 from tasks.store.reviews import StoredReview, read_reviewed
 from tasks.store.status import store_status
@@ -61,6 +63,37 @@ def test_many_writers_lose_nothing(labels: LabelStore) -> None:
         list(pool.map(write, range(_WRITERS)))
     found = StoredReview.of_labels(labels.run).read()
     assert len(set(found.decision_id)) == len(found) == _WRITERS * _EACH
+
+
+def _rows(review: StoredReview) -> list[str]:
+    return sorted(set(review.read().decision_id))
+
+
+def test_many_parts_are_merged_into_one_that_is_read_in_their_place(
+    labels: LabelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reviews, "_MOST_LOOSE", 3)
+    first = StoredReview.open(labels.run)
+    for _ in range(4):
+        first.append(decision("accept", _MASK))
+    expected = _rows(first)
+    opened = StoredReview.open(labels.run)
+    assert len(first.part_names()) == 5
+    last = opened.append(decision("reject", _MASK))
+    read: list[str] = []
+    original = Folder.read
+    monkeypatch.setattr(Folder, "read", lambda self, name: (read.append(name), original(self, name))[1])
+    later = StoredReview.of_labels(labels.run)
+    rows = _rows(later)
+    assert set(expected) < set(rows) == set(_rows(opened)) == set(_rows(first))
+    assert len(later.read()) == 5
+    parts = [name for name in read if "/decisions/" in name and name.endswith(".parquet")]
+    assert [name for name in parts[:2] if "-merged.4-" in name or name.endswith(last)] == parts[:2]
+    for _ in range(4):
+        opened.append(decision("accept", _MASK))
+    again = StoredReview.open(labels.run)
+    assert len(StoredReview.of_labels(labels.run).read()) == len(again.read()) == 9
+    assert verify_store(labels.store).problems == []
 
 
 def test_a_name_of_any_characters_is_kept_in_the_table_and_harmless_in_the_path(labels: LabelStore) -> None:

@@ -1,0 +1,43 @@
+"""What `refseg review` cannot do is told in a message, before a page is opened."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.support.commands import done, refseg, refused
+from tests.support.projects.reviewable import Reviewable
+
+pytest_plugins = ["tests.support.projects.reviewable_project"]
+
+
+def test_a_store_needs_no_command_and_its_options_are_explained() -> None:
+    assert "--no-browser" in done(refseg("review", "serve", "--help"))
+    assert "serve" in done(refseg("review", "--help"))
+
+
+def test_a_store_without_labels_is_told(tmp_path: Path) -> None:
+    assert "holds no labels" in refused(refseg("review", tmp_path, "--no-browser"))
+
+
+def test_labels_that_are_not_there_are_told(reviewable: Reviewable) -> None:
+    message = refused(refseg("review", reviewable.steps.store.uri, "--labels", "0" * 16, "--no-browser"))
+    assert f"has no labels '{'0' * 16}'" in message
+
+
+def test_a_port_that_is_taken_is_told(reviewable: Reviewable) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        message = refused(refseg("review", reviewable.steps.store.uri, "--port", port, "--no-browser"))
+    assert f"--port {port} cannot be used" in message
+
+
+@pytest.mark.parametrize("content", ["", "[1, 2]", '{"images": []'])
+def test_a_file_that_is_no_export_is_told(reviewable: Reviewable, tmp_path: Path, content: str) -> None:
+    file = tmp_path / "corrected.json"
+    file.write_text(content)
+    for form in ("auto", "label-studio"):
+        message = refused(refseg("review", "import", reviewable.steps.store.uri, file, "--format", form))
+        assert "corrected.json" in message
