@@ -326,7 +326,7 @@ class Metrics(Table):
         pa.string(),
         "its name: AP, AP50, APs, APr, AR100, ... as COCO and LVIS say; VOC_AP50 and VOC07_AP50 as VOC does; nAP, AP "
         "of novel categories; AP_low and AP_high, its 95 % interval; precision@0.5, and recall, TP, FP and FN, at a "
-        "score; IoU, mIoU",
+        "score, and precision@own, F1@own and score_thresh@own at that of the category; IoU, mIoU",
     )
     category_id: Array = column(pa.int64(), "the category; null for the mean over all", nullable=True)
     category_name: Array = column(pa.string(), "its name; null for the mean over all", nullable=True)

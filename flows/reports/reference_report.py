@@ -66,8 +66,8 @@ def _findings(quality: ReferenceQuality) -> Iterator[str]:
         yield f"One example only, so that nothing can be compared: {listed(single)}. A second one tells more."
     if quality.is_outlier.any():
         yield (
-            "Choose others with references.annotation_ids or another references.sampling.seed, or correct the "
-            "annotations; an example that shows its category from another side may be worth keeping."
+            "Leave one out with `refseg bank CONFIG.yaml --drop ANNOTATION`, or correct its annotation; one that shows "
+            "its category from another side may be worth keeping."
         )
 
 

@@ -336,6 +336,30 @@ def test_the_commands_in_turn_do_what_the_run_does(project: Project, refseg: Cal
     assert names == [*(f"images/t{number}.png.jpg" for number in range(5)), *sheets, "references.jpg"]
 
 
+def test_thresholds_are_proposed_and_what_is_evaluated_follows_them(
+    project: Project, refseg: Callable[..., str]
+) -> None:
+    config, out = project.write_config(), project.folder / "thresholds"
+    refseg("run", config)
+    assert "F1@own" not in refseg("evaluate", config)
+    printed = refseg("thresholds", project.config.store, "--out", out)
+    assert "ground truth" in printed
+    assert sorted(path.name for path in out.iterdir()) == ["thresholds.png", "thresholds.yaml"]
+    assert "F1@own" in refseg("evaluate", config)
+    of_file = refseg("evaluate", config, "--thresholds", out / "thresholds.yaml", "--categories", "box")
+    assert "F1@own" in of_file
+    assert "box" in of_file.split()
+    assert "bar" not in of_file.split()
+
+
+def test_references_are_assessed_without_labels(project: Project, refseg: Callable[..., str]) -> None:
+    out = project.folder / "sheets"
+    printed = refseg("references", project.write_config(), "--references.sampling.num_shots", "2", "--out", out)
+    assert "of 4 references are most like the others of their category" in printed
+    assert sorted(path.name for path in out.iterdir()) == ["bar.jpg", "box.jpg"]
+    assert not (Path(project.config.store) / "labels").exists()
+
+
 def test_a_study_is_so_many_runs(project: Project, refseg: Callable[..., str]) -> None:
     out = project.folder / "study"
     printed = refseg("study", project.write_config(), "--seeds", "1,2", "--shots", "1,2", "--out", out)
