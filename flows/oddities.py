@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable
 
 from flows.config.run_config import RunConfig
 from refseg_core.analysis.dataset_summary import find_oddities
+from refseg_core.datasets.category_mapping import numbered_otherwise
 from refseg_core.datasets.oddities import Oddity
 from refseg_core.errors import RefsegError
-from refseg_core.tables import Images, References
+from refseg_core.settings.choices import ANNOTATION_FORMATS
+from refseg_core.tables import Categories, Images, References
 from tasks.datasets.indexed import load_dataset
 from tasks.datasets.reference_images import ReferenceFolder
 from tasks.datasets.shared_images import describe, same_images
@@ -22,10 +24,25 @@ Show = Callable[[str], object]
 
 def report_oddities(config: RunConfig, show: Show, title: str, dataset: Artifact) -> None:
     """Shows the oddities of a run's indexed references or targets below their title; nothing where there are none."""
+    section = config.references if title == "References" else config.targets
+    kind = (Store(config.store).manifest(dataset.name) or {}).get("settings", {}).get("format")
+    if section.format == "auto" and kind is not None:
+        name = title.lower()
+        show(f"{title} are taken for {ANNOTATION_FORMATS[kind].title}; set {name}.format to say otherwise.")
     num_shots = wanted_shots(config) if title == "References" else None
     if found := find_oddities(load_dataset(Store(config.store), dataset), num_shots=num_shots):
         show(f"{title}:")
         print_oddities(found, show)
+
+
+def report_numbering(config: RunConfig, show: Show, references: Artifact, targets: Artifact) -> None:
+    """Shows which categories these indexed datasets number differently; nothing without ground truth."""
+    store = Store(config.store)
+    if config.targets.annotations is None:
+        return
+    odd = numbered_otherwise(store.load(references, Categories), store.load(targets, Categories))
+    if odd is not None:
+        print_oddities([odd], show)
 
 
 def report_leakage(config: RunConfig, show: Show, references: Artifact, targets: Artifact) -> None:

@@ -98,7 +98,7 @@ def run(config_file: str, **flags: str | None) -> None:
 @config_flags
 def index(config_file: str, **flags: str | None) -> None:
     """Index references and targets, and show their counts, sizes, oddities and a picture."""
-    from flows.oddities import report_leakage, wanted_shots
+    from flows.oddities import report_leakage, report_numbering, wanted_shots
     from flows.reports.run_report import report_dataset
     from flows.terminal import results
     from tasks.index_dataset import index_dataset
@@ -113,6 +113,7 @@ def index(config_file: str, **flags: str | None) -> None:
         dataset = index_dataset.fn(Store(config.store), source, conventions=config.conventions)
         report_dataset(config.store, title, source, dataset, num_shots=num_shots)
         indexed.append(dataset)
+    report_numbering(config, results.print, *indexed)
     report_leakage(config, results.print, *indexed)
 
 

@@ -10,6 +10,7 @@ from itertools import count
 import numpy as np
 
 from refseg_core.datasets.dataset import Dataset
+from refseg_core.datasets.oddities import EXAMPLES, Oddity
 from refseg_core.errors import DatasetError
 from refseg_core.table_schema import Array
 from refseg_core.tables import Categories
@@ -53,6 +54,23 @@ def matching_ids(references: Categories, targets: Categories) -> dict[int, int]:
         )
     unused = count(max([*own, *id_of.values()]) + 1)
     return {category_id: id_of[name] if name in id_of else next(unused) for category_id, name in name_of.items()}
+
+
+def numbered_otherwise(references: Categories, targets: Categories) -> Oddity | None:
+    """Returns which categories the targets number otherwise than the references; None where there are none.
+
+    Raises DatasetError as `matching_ids` does.
+    """
+    name_of = dict(zip(targets.category_id.tolist(), targets.name, strict=True))
+    known = set(references.name)
+    ids = matching_ids(references, targets).items()
+    other = [
+        f"{name_of[own]}: {number} in the references, {own} in the targets"
+        for own, number in ids
+        if own != number and name_of[own] in known
+    ]
+    what = "categories that references and targets number differently: matched by name, labels have the references' ids"
+    return Oddity(what, len(other), tuple(other[:EXAMPLES])) if other else None
 
 
 def _conflicts(id_of: Mapping[str, int], name_of: Mapping[int, str]) -> list[str]:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from refseg_core.datasets.category_mapping import matching_ids, numbered_as
+from refseg_core.datasets.category_mapping import matching_ids, numbered_as, numbered_otherwise
 from refseg_core.datasets.coco.parser import parse_coco
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.errors import DatasetError
@@ -48,6 +48,18 @@ def test_where_neither_says_what_is_the_same_the_conflicts_are_named() -> None:
     with pytest.raises(DatasetError, match="1 is 'boat' in the references and 'bird' in the targets") as caught:
         matching_ids(categories_of({1: "boat", 2: "aeroplane"}), categories_of({1: "bird", 2: "boat"}))
     assert "classes.txt" in str(caught.value)
+
+
+def test_categories_that_are_numbered_otherwise_are_told_with_both_numbers() -> None:
+    odd = numbered_otherwise(categories_of({0: "boat", 1: "bird"}), categories_of({0: "cat", 4: "bird", 9: "boat"}))
+    assert odd is not None
+    assert "matched by name" in odd.what
+    assert odd.count == 2
+    assert odd.examples == (
+        "bird: 1 in the references, 4 in the targets",
+        "boat: 0 in the references, 9 in the targets",
+    )
+    assert numbered_otherwise(categories_of({1: "boat"}), categories_of({1: "boat", 2: "bird"})) is None
 
 
 def test_all_tables_have_the_references_ids() -> None:

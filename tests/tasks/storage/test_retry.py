@@ -4,7 +4,7 @@ import errno
 from collections.abc import Iterable
 
 import pytest
-from botocore.exceptions import EndpointConnectionError
+from botocore.exceptions import EndpointConnectionError, NoCredentialsError
 
 from refseg_core.errors import ConfigurationError, NotFoundError, StoreError
 from tasks.storage.retry import ATTEMPTS_VARIABLE, is_transient_error, reason, with_retries
@@ -63,6 +63,7 @@ def test_each_pause_is_longer_up_to_a_limit_and_all_of_them_outlast_ten_seconds(
         (NotADirectoryError("a"), NotFoundError, "not found"),
         (PermissionError("a"), StoreError, "access denied"),
         (OSError(errno.EROFS, "a"), StoreError, "access denied"),
+        (NoCredentialsError(), StoreError, "no credentials.*for a public bucket set FSSPEC_S3_ANON=true"),
         (OSError(errno.ENOSPC, "a"), StoreError, "no space left"),
         (OSError(errno.EDQUOT, "a"), StoreError, "quota"),
         (FileExistsError("a"), StoreError, "a file stands where a folder is needed"),
