@@ -44,9 +44,18 @@ def match(masks_NGG: Tensor, features_PC: Tensor, prototypes_KC: Tensor) -> Matc
 
     `masks_NGG`: bool. `features_PC`: the image's patch features. `prototypes_KC`: unit length.
     """
+    return compare(describe(masks_NGG, features_PC), prototypes_KC)
+
+
+def describe(masks_NGG: Tensor, features_PC: Tensor) -> Tensor:
+    """Returns each mask's mean feature, unit length, float32 [N, C]; zeros where the mask is empty."""
     weights_NP = pooling_weights(masks_NGG, round(len(features_PC) ** 0.5))
     area_N1 = weights_NP.sum(dim=1, keepdim=True)
-    descriptor_NC = F.normalize((weights_NP @ features_PC) / area_N1.clamp_min(0.5), dim=1)
+    return F.normalize((weights_NP @ features_PC) / area_N1.clamp_min(0.5), dim=1)
+
+
+def compare(descriptor_NC: Tensor, prototypes_KC: Tensor) -> Matches:
+    """Compares described masks with the prototypes, both of unit length."""
     return Matches.of((descriptor_NC @ prototypes_KC.T).clamp_min(0), descriptor_NC)
 
 
@@ -57,8 +66,7 @@ def match_plainly(masks_NGG: Tensor, features_PC: Tensor, prototypes_KC: Tensor)
     upsampled_CGG = F.interpolate(features_1Cgg, size=masks_NGG.shape[-2:], mode="bilinear", align_corners=False)[0]
     pixels_NX = masks_NGG.flatten(1).to(torch.float32)
     sum_NC = pixels_NX @ upsampled_CGG.flatten(1).T
-    descriptor_NC = F.normalize(sum_NC / pixels_NX.sum(dim=1, keepdim=True).clamp_min(0.5), dim=1)
-    return Matches.of((descriptor_NC @ prototypes_KC.T).clamp_min(0), descriptor_NC)
+    return compare(F.normalize(sum_NC / pixels_NX.sum(dim=1, keepdim=True).clamp_min(0.5), dim=1), prototypes_KC)
 
 
 def pooling_weights(masks_NGG: Tensor, grid_size: int) -> Tensor:

@@ -38,6 +38,18 @@ class _Square(NamedTuple):
     bottom: int
 
 
+class CropMeans(NamedTuple):
+    """What crops of candidates show: the mean features inside and outside of the mask, and whether there is a mask.
+
+    inside and outside float32 [n, C], of unit length, or zeros where hardly a patch counts; has_mask bool [n]: False
+    where the mask vanishes in its crop.
+    """
+
+    inside_nC: Tensor
+    outside_nC: Tensor
+    has_mask_n: Tensor
+
+
 class SecondLook:
     """Revises the similarities of candidates by their crops."""
 
@@ -53,32 +65,38 @@ class SecondLook:
         """
         if len(masks_nGG) == 0:
             return similarity_nK
+        return self.revise(self.look(image_HW3, masks_nGG), similarity_nK)
+
+    def look(self, image_HW3: npt.NDArray[np.uint8], masks_nGG: Tensor) -> CropMeans:
+        """Encodes a crop around each mask, bool [n, G, G], of which there is at least one."""
         squares = _squares(masks_nGG, image_HW3.shape[:2])
 
-        def look(row_n: Tensor) -> Tensor:
-            chosen = [squares[row] for row in row_n.tolist()]
-            return self._revised(image_HW3, chosen, masks_nGG[row_n], similarity_nK[row_n])
+        def look(row_n: Tensor) -> CropMeans:
+            return self._means(image_HW3, [squares[row] for row in row_n.tolist()], masks_nGG[row_n])
 
-        return torch.cat(in_batches(torch.arange(len(squares)), self._batch, look))
+        parts = in_batches(torch.arange(len(squares)), self._batch, look)
+        return CropMeans(*map(torch.cat, zip(*parts, strict=True)))
 
-    def _revised(
-        self, image_HW3: npt.NDArray[np.uint8], squares: list[_Square], masks_nGG: Tensor, similarity_nK: Tensor
-    ) -> Tensor:
+    def revise(self, means: CropMeans, similarity_nK: Tensor) -> Tensor:
+        """Returns the revised similarities of candidates whose crops show this."""
+        inside_nK, outside_nK = means.inside_nC @ self._prototypes_KC.T, means.outside_nC @ self._prototypes_KC.T
+        revised_nK = (similarity_nK + inside_nK) / 2 - self._part_penalty * outside_nK
+        return torch.where(means.has_mask_n[:, None], revised_nK.clamp(0, 1), similarity_nK)
+
+    def _means(self, image_HW3: npt.NDArray[np.uint8], squares: list[_Square], masks_nGG: Tensor) -> CropMeans:
         weights_nP = _patch_weights(masks_nGG, squares, image_HW3.shape[:2])
         side = self._encoder.architecture.image_size * SMALL_GRID // self._encoder.architecture.grid_size
-        crops_n3EE = torch.stack([_crop(image_HW3, square, side) for square in squares]).to(similarity_nK.device)
+        crops_n3EE = torch.stack([_crop(image_HW3, square, side) for square in squares]).to(masks_nGG.device)
         features_nPC = self._encoder(crops_n3EE, grid_size=SMALL_GRID).float()
-        inside_nK, outside_nK = (self._likeness(weight, features_nPC) for weight in (weights_nP, 1 - weights_nP))
-        has_mask_n1 = weights_nP.sum(dim=1, keepdim=True) >= _LEAST_WEIGHT
-        revised_nK = (similarity_nK + inside_nK) / 2 - self._part_penalty * outside_nK
-        return torch.where(has_mask_n1, revised_nK.clamp(0, 1), similarity_nK)
+        inside_nC, outside_nC = (_mean(weight, features_nPC) for weight in (weights_nP, 1 - weights_nP))
+        return CropMeans(inside_nC, outside_nC, weights_nP.sum(dim=1) >= _LEAST_WEIGHT)
 
-    def _likeness(self, weights_nP: Tensor, features_nPC: Tensor) -> Tensor:
-        """Returns cosines of the weighted mean features with the prototypes, [n, K]; 0 where hardly a patch counts."""
-        total_n1 = weights_nP.sum(dim=1, keepdim=True)
-        mean_nC = torch.einsum("np,npc->nc", weights_nP, features_nPC) / total_n1.clamp_min(_LEAST_WEIGHT)
-        likeness_nK = F.normalize(mean_nC, dim=1) @ self._prototypes_KC.T
-        return torch.where(total_n1 >= _LEAST_WEIGHT, likeness_nK, 0)
+
+def _mean(weights_nP: Tensor, features_nPC: Tensor) -> Tensor:
+    """Returns the weighted mean features, unit length, [n, C]; zeros where hardly a patch counts."""
+    total_n1 = weights_nP.sum(dim=1, keepdim=True)
+    mean_nC = torch.einsum("np,npc->nc", weights_nP, features_nPC) / total_n1.clamp_min(_LEAST_WEIGHT)
+    return torch.where(total_n1 >= _LEAST_WEIGHT, F.normalize(mean_nC, dim=1), 0)
 
 
 def _squares(masks_nGG: Tensor, size: tuple[int, int]) -> list[_Square]:
