@@ -155,7 +155,8 @@ def _call(task: Task[P, R], store: Store) -> Callable[P, R]:
 @flow(name="label", flow_run_name=_run_name, persist_result=False)
 def label_targets(config: RunConfig, prototypes: Artifact) -> LabelPlan:
     """Labels every image that is not labeled yet, by shards; a failed shard does not stop the others."""
-    if config.execution.engine == "process":  # so that faulty weights are reported before planning
+    if config.execution.engine == "process" and not config.labeling.keep_proposals:
+        # So that faulty weights are reported before planning. With what is kept, models may not be needed.
         load_models(config.models)
     plan = plan_labels(config, prototypes)
     try:

@@ -32,7 +32,7 @@ def column(
     `default` is what every row has in tables that were stored before the column existed: a column that is added to a
     table needs one.
     In memory a column of N rows is: numbers and booleans [N]; fixed-size lists and vectors [N, size]; strings,
-    masks (`Rle`) and anything nullable an object array [N], with None for a missing value.
+    bytes, masks (`Rle`) and anything nullable an object array [N], with None for a missing value.
     """
     metadata = {"arrow_type": arrow_type, "doc": doc, "unit": unit, "nullable": nullable, "default": default}
     return dataclasses.field(metadata=metadata)
@@ -122,7 +122,7 @@ def _arrow_field(field: "dataclasses.Field[Any]") -> pa.Field:
 
 
 def _is_object(arrow_type: pa.DataType, nullable: bool) -> bool:
-    return nullable or pa.types.is_string(arrow_type) or arrow_type == RLE_TYPE
+    return nullable or pa.types.is_string(arrow_type) or pa.types.is_binary(arrow_type) or arrow_type == RLE_TYPE
 
 
 def _checked(table: str, field: "dataclasses.Field[Any]", values: Any) -> Array:

@@ -14,6 +14,7 @@ from refseg_core.table_schema import RLE_TYPE, VECTOR_TYPE, Array, Table, column
 
 _BOX = pa.list_(pa.float64(), 4)
 _BY_AREA = pa.list_(pa.int64(), 4)
+_NUMBERS = pa.list_(pa.int32())
 
 
 @dataclass(frozen=True, eq=False)
@@ -302,6 +303,36 @@ class Decisions(Table):
     merged_into: Array = column(pa.string(), "for 'merge' the instance_id of the whole", nullable=True)
     is_audit: Array = column(pa.bool_(), "whether it was drawn by chance, which makes it fit to estimate precision")
     labels_key: Array = column(pa.string(), "the labels that it was seen in; '' where it was in none")
+
+
+@dataclass(frozen=True, eq=False)
+class ImageProposals(Table):
+    """What the models made of an image, whatever the references, in one row; what they were asked later is in others.
+
+    A mask's key is its point's row in the grid, times 3, plus which of the point's masks it is. Packed masks have a bit
+    a pixel, column by column, each column from a whole byte on.
+    """
+
+    height: Array = column(pa.int32(), "rows of the image", unit="px")
+    width: Array = column(pa.int32(), "columns of the image", unit="px")
+    logits_size: Array = column(pa.int32(), "side of the segmenter's masks", unit="cells")
+    num_channels: Array = column(pa.int32(), "channels of a feature")
+    feature: Array = column(VECTOR_TYPE, "the encoder's features of the image, patch by patch; none in later rows")
+    point: Array = column(_NUMBERS, "points of the grid that were asked")
+    mask_key: Array = column(_NUMBERS, "the masks of these points, ascending")
+    mask_predicted_iou: Array = column(VECTOR_TYPE, "their predicted IoU")
+    mask_descriptor: Array = column(VECTOR_TYPE, "their mean features, unit length, mask by mask")
+    mask_box: Array = column(_NUMBERS, "their inclusive extents, x and y, mask by mask", unit="cells")
+    mask_bits: Array = column(pa.binary(), "the masks, packed")
+    num_edge_logits: Array = column(_NUMBERS, "how many logits near its edge each mask has")
+    is_half: Array = column(pa.bool_(), "whether logits are of half precision, as where all masks of a point are kept")
+    edge_logits: Array = column(pa.binary(), "the logits near edges, mask by mask and row by row")
+    look_key: Array = column(_NUMBERS, "masks whose crops were encoded")
+    look_inside: Array = column(VECTOR_TYPE, "the mean features inside of the masks, unit length or zeros")
+    look_outside: Array = column(VECTOR_TYPE, "the mean features around the masks, unit length or zeros")
+    look_has_mask: Array = column(pa.list_(pa.bool_()), "whether the mask covers anything in its crop")
+    refined_key: Array = column(_NUMBERS, "masks that were decoded again from their boxes")
+    refined_bits: Array = column(pa.binary(), "the masks that came of it, packed, of the image's size")
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,12 +12,14 @@ from typing import NamedTuple
 
 from refseg_core.analysis.label_filter import LabelFilter
 from refseg_core.errors import WeightsError
-from refseg_core.labeling.batch_labeler import BatchLabeler, EncodedImage
+from refseg_core.labeling.batch_labeler import BatchLabeler, EncodedImage, version_of
 from refseg_core.labeling.image_labels import FoundInstances, ImageFrame
+from refseg_core.models.protocols import Encoder, Segmenter
 from refseg_core.settings.labeling_paths import LABELING_PATHS
 from refseg_core.tables import CategorySimilarities, Detections, Images, LabeledImages, Prototypes
 from tasks.datasets.image_reader import ReadImage, read_images
-from tasks.models.loading import load_encoder, load_segmenter
+from tasks.models.kept_images import FoundImage, find_each, kept_proposals_of
+from tasks.models.loading import load_encoder, load_segmenter, models_when_needed
 from tasks.models.weights import sha256_of_models
 from tasks.outputs.pictures import LabelPictures
 from tasks.runtime.cancellation import check_stopped
@@ -50,12 +52,11 @@ def label_shard(job: LabelJob, shard: Shard) -> dict[str, int]:
     if run.is_labeled(shard):
         return {}
     images = run.plans.images_of(shard)
-    read = read_images(Folder(job.images), images, max_pixels=job.labeling.max_image_pixels)
-    read = chain(list(islice(read, 1)), read)  # reads the first, and begins to read the next
     pictures = _pictures(job, run) if job.pictures else None
+    label = _label_by_what_is_kept if job.labeling.keep_proposals else _label_by_models
     written = []
-    with borrowed_labeler(job) as labeler:
-        for image in _label_each(labeler, images, read, pictures):
+    with closing(label(job, images, pictures)) as labeled_images:
+        for image in labeled_images:
             written.append(image)
             report(ProgressStep.LABEL, advanced=1)
             check_stopped()
@@ -87,10 +88,14 @@ def _labeler(job: LabelJob) -> BatchLabeler:
     store = Store(job.store)
     recipe = StoredLabels(store, job.key).recipe_or_error()
     _check_weights(job, recipe["weights"])
-    segmenter, encoder = load_segmenter(job.segmenter, job.device), load_encoder(job.encoder, job.device)
+    segmenter, encoder = models_when_needed(job) if job.labeling.keep_proposals else _models(job)
     prototypes = store.load(store.named(job.prototypes), Prototypes)
     decided = {name: recipe["settings"][name] for name in ("guidance_thresh",) if name in recipe["settings"]}
     return BatchLabeler(segmenter, encoder, prototypes, job.labeling.model_copy(update=decided), job.batches)
+
+
+def _models(job: LabelJob) -> tuple[Segmenter, Encoder]:
+    return load_segmenter(job.segmenter, job.device), load_encoder(job.encoder, job.device)
 
 
 def _check_weights(job: LabelJob, expected: Mapping[str, str]) -> None:
@@ -126,6 +131,28 @@ class _Written(NamedTuple):
     detections: Detections
     labeled: LabeledImages
     similarities: CategorySimilarities
+
+
+def _label_by_models(job: LabelJob, images: Images, pictures: LabelPictures | None) -> Generator[_Written, None, None]:
+    read = read_images(Folder(job.images), images, max_pixels=job.labeling.max_image_pixels)
+    read = chain(list(islice(read, 1)), read)  # reads the first, and begins to read the next
+    with borrowed_labeler(job) as labeler:
+        yield from _label_each(labeler, images, read, pictures)
+
+
+def _label_by_what_is_kept(
+    job: LabelJob, images: Images, pictures: LabelPictures | None
+) -> Generator[_Written, None, None]:
+    kept = kept_proposals_of(Store(job.store), job, version=version_of(job.labeling))
+
+    def write(image: FoundImage) -> _Written:
+        return _written(images, _Image(image.read, found=image.found, seconds=image.seconds), pictures)
+
+    with (
+        borrowed_labeler(job) as labeler,
+        closing(find_each(labeler, kept, images, job, with_pixels=pictures is not None)) as found,
+    ):
+        yield from prefetch(write, found, _WRITTEN_AT_ONCE)
 
 
 def _label_each(

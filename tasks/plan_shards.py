@@ -66,7 +66,7 @@ def _deciding(labeling: LabelingSettings) -> dict[str, Any]:
     path = LABELING_PATHS[labeling.path]
     named = {} if path.name == "exact" else {"path": path.former_name or path.name}
     parts = {} if labeling.parts == PUBLISHED else {"parts": asdict(labeling.parts)}
-    unused = set() if path.is_guided else {"guidance_thresh"}
+    unused = {"keep_proposals"} | (set() if path.is_guided else {"guidance_thresh"})
     return changed | named | parts | labeling.model_dump(mode="json", exclude={"path", "method", *PART_NAMES} | unused)
 
 

@@ -113,6 +113,7 @@ def verify(store_uri: str) -> None:
 @click.argument("store_uri", metavar="STORE")
 @click.option("--gone", is_flag=True, help="Also shards whose images were all removed or changed.")
 @click.option("--labels", "keys", multiple=True, metavar="KEY", help="Also the whole labels of this key.")
+@click.option("--proposals", is_flag=True, help="Also what labeling.keep_proposals has kept.")
 @click.option(
     "--min-age",
     default=24.0,
@@ -121,7 +122,7 @@ def verify(store_uri: str) -> None:
     help="Keep leftovers and unused artifacts that are younger: a run may be using them.",
 )
 @click.option("--yes", is_flag=True, help="Remove the listed objects. Without it nothing is removed.")
-def gc(*, store_uri: str, gone: bool, keys: tuple[str, ...], min_age: float, yes: bool) -> None:
+def gc(*, store_uri: str, gone: bool, keys: tuple[str, ...], proposals: bool, min_age: float, yes: bool) -> None:
     """List the unused objects of a store, and remove them with --yes.
 
     These are leftovers of killed processes, and artifacts that no labels or metrics were made from.
@@ -133,7 +134,7 @@ def gc(*, store_uri: str, gone: bool, keys: tuple[str, ...], min_age: float, yes
 
     store = Store(store_uri)
     store.folder.check_readable()
-    garbage = find_garbage(store, min_age_hours=min_age, gone=gone, labels=keys)
+    garbage = find_garbage(store, min_age_hours=min_age, gone=gone, labels=keys, proposals=proposals)
     report_garbage(garbage, removing=yes)
     if yes and garbage:
         with progress_bars():

@@ -11,6 +11,7 @@ from flows.terminal import results
 from refseg_core.errors import listed
 from tasks.storage.uris import redact
 from tasks.store.garbage import Garbage
+from tasks.store.kept_proposals import KeptStatus
 from tasks.store.status import ArtifactStatus, LabelsStatus, ReviewStatus, StoreStatus
 from tasks.store.verify import Verified
 
@@ -32,6 +33,9 @@ def report_status(store_uri: str, status: StoreStatus, *, all_failed: bool) -> N
         results.print()
         for line in _labels_lines(labels, None if all_failed else _SHOWN):
             results.print(line)
+    for kept in status.kept:
+        results.print()
+        results.print(_kept_line(kept))
     for review in status.reviews:
         results.print()
         for line in _review_lines(review):
@@ -52,7 +56,7 @@ def report_verified(verified: Verified) -> None:
 def report_garbage(garbage: Sequence[Garbage], *, removing: bool) -> None:
     """Prints every object that can be removed, and their size."""
     for one in garbage:
-        results.print(f"{one.why:9}{decimal(one.size):>10}  {one.name}")
+        results.print(f"{one.why:10}{decimal(one.size):>10}  {one.name}")
     counts = Counter(one.why for one in garbage)
     total = ", ".join(f"{number} {why}" for why, number in counts.items()) or "nothing"
     hint = "" if removing or not garbage else " Nothing was removed; --yes removes it."
@@ -89,6 +93,13 @@ def _labels_lines(labels: LabelsStatus, most: int | None) -> Iterator[str]:
         yield f"  failed   {image.image_id}: {image.error}"
     if most is not None and len(labels.failed) > most:
         yield f"  failed   and {len(labels.failed) - most} more; --failed lists all"
+
+
+def _kept_line(kept: KeptStatus) -> str:
+    of_points = "all masks" if kept.all_masks else "the best mask"
+    grid = f"{of_points} of points of a grid of {kept.points_per_side}x{kept.points_per_side}"
+    images = f"{kept.num_images} images of {redact(kept.images)}"
+    return f"proposals: {decimal(kept.size)} in {kept.num_parts} parts, {grid}, {images}"
 
 
 def _review_lines(review: ReviewStatus) -> Iterator[str]:

@@ -69,6 +69,14 @@ def in_batches(items_N: Tensor, size: BatchSize, work: Callable[[Tensor], Result
     return results
 
 
+def filled(items_N: Tensor, number: int) -> Tensor:
+    """Returns items, at least one, the last of them repeated until there are so many.
+
+    What a model makes of an item depends on how many go through it together, in the last bits of its numbers.
+    """
+    return torch.cat((items_N, items_N[-1:].expand(number - len(items_N), *items_N.shape[1:])))
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Returns whether an error means that memory ran out; on a CPU only torch's message says so."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from refseg_core.labeling.batching import BatchSize, in_batches
+from refseg_core.labeling.kept.crop_means import CropMeans
 from refseg_core.masks.boxes import mask_boxes
 from refseg_core.models.preprocessing import to_unit_range
 from refseg_core.models.protocols import Encoder
@@ -36,18 +37,6 @@ class _Square(NamedTuple):
     top: int
     right: int
     bottom: int
-
-
-class CropMeans(NamedTuple):
-    """What crops of candidates show: the mean features inside and outside of the mask, and whether there is a mask.
-
-    inside and outside float32 [n, C], of unit length, or zeros where hardly a patch counts; has_mask bool [n]: False
-    where the mask vanishes in its crop.
-    """
-
-    inside_nC: Tensor
-    outside_nC: Tensor
-    has_mask_n: Tensor
 
 
 class SecondLook:

@@ -158,6 +158,12 @@ class LabelingSettings(Settings):
         le=10_000,
         description="How many masks of an image, the best, are decoded again from their box; null: as the method.",
     )
+    keep_proposals: bool = Field(
+        False,
+        description="Whether the store keeps what the models make of each image: features, masks, crops. Then other "
+        "references, categories, negatives, thresholds or merging label the same images in a fraction of a second. "
+        "Never changes labels. A few MB an image: for pilots of some dozens of images. Paths 'guided' and 'exact'.",
+    )
     max_image_pixels: int = Field(
         100_000_000,
         ge=1,
@@ -199,6 +205,9 @@ class LabelingSettings(Settings):
     @model_validator(mode="after")
     def _check_path(self) -> Self:
         path = LABELING_PATHS[self.path]
+        if self.keep_proposals and not path.is_for_all_methods:
+            able = [name for name, other in LABELING_PATHS.items() if other.is_for_all_methods]
+            raise ValueError(f"keep_proposals: the path {self.path!r} keeps none; take the path {' or '.join(able)}")
         if self.parts != labeling_methods.PUBLISHED and not path.is_for_all_methods:
             able = [name for name, other in LABELING_PATHS.items() if other.is_for_all_methods]
             own = ", ".join(name for name in PART_NAMES if getattr(self, name) is not None)

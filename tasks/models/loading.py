@@ -1,8 +1,9 @@
 """Builds each model once per process, on the configured device."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from threading import Lock
+from typing import Any, cast
 
 import torch
 
@@ -10,7 +11,7 @@ from refseg_core.errors import WeightsError
 from refseg_core.labeling.batching import Batches
 from refseg_core.models.acceleration import pick_device
 from refseg_core.models.protocols import Encoder, Segmenter
-from refseg_core.models.registry import build_encoder, build_segmenter
+from refseg_core.models.registry import build_encoder, build_segmenter, model_spec
 from refseg_core.settings import BatchSettings, LabelingSettings
 from tasks.models.weights import load_weights, weights_sha256
 from tasks.specs import Models, ModelSettings
@@ -42,6 +43,27 @@ def load_encoder(settings: ModelSettings, device: str) -> Encoder:
     """Returns the encoder, built at the first call with these settings. Raises WeightsError."""
     with _building:
         return _encoder(settings, device)
+
+
+def models_when_needed(models: Models) -> tuple[Segmenter, Encoder]:
+    """Returns both models, each of which is built when more than its sizes and its place are needed."""
+    device = pick_device(models.device)
+    segmenter = _Later(models.segmenter, device, lambda: load_segmenter(models.segmenter, models.device))
+    encoder = _Later(models.encoder, device, lambda: load_encoder(models.encoder, models.device))
+    return cast(Segmenter, segmenter), cast(Encoder, encoder)
+
+
+class _Later:
+    """A model that is built at its first use."""
+
+    def __init__(self, settings: ModelSettings, device: torch.device, load: Callable[[], Any]) -> None:
+        self.architecture, self.device, self._load = model_spec(settings.model).architecture, device, load
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._load()(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._load(), name)
 
 
 def load_models(models: Models) -> None:

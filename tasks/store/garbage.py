@@ -5,6 +5,8 @@
                benchmarks, from which nothing is made, and the choices of pilots stay
     gone       a shard whose images were all removed or changed since; only on request
     labels     whole labels by key; only on request. What only they were made from is then unused
+    proposals  what is kept so that labeling again is quick; only on request. Of images that no labels of the same
+               models were requested for, it is unused
 
 Leftovers and unused artifacts younger than a day may belong to a run in progress, and stay. Manifests are removed
 before the parts that they name, and artifacts before those that they were made from, so that a reader in the meantime,
@@ -13,25 +15,35 @@ names is unknown, and nothing is removed. Objects outside the folders of steps a
 """
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from refseg_core.errors import StoreError
 from tasks.runtime.progress import ProgressStep, report
 from tasks.storage.listing import FileInfo
 from tasks.storage.uris import redact
+from tasks.store.kept_proposals import of_requested_images
 from tasks.store.label_store import FOLDER, StoredLabels, open_labels
 from tasks.store.lineage import reachable
 from tasks.store.shard_plans import Wanted
-from tasks.store.steps import ARTIFACT_FOLDERS, ASSESS_REFERENCES, BENCHMARK, CHOOSE_PILOT, EVALUATE, PROPOSE_THRESHOLDS
+from tasks.store.steps import (
+    ARTIFACT_FOLDERS,
+    ASSESS_REFERENCES,
+    BENCHMARK,
+    CHOOSE_PILOT,
+    EVALUATE,
+    KEEP_PROPOSALS,
+    PROPOSE_THRESHOLDS,
+)
 from tasks.store.store import MANIFEST, Store, numbered_name
 
 _ALWAYS_KEPT = (BENCHMARK.folder, CHOOSE_PILOT.folder)
-Why = Literal["leftover", "unused", "gone", "labels"]
+Why = Literal["leftover", "unused", "gone", "labels", "proposals"]
 # How the names of labels' objects begin, in the order of removal; artifacts follow. Parts of shards go before plans:
 # a later plan with other images in shards of those names would take them for its own. The recipe goes before requests,
 # of which the last but one may name a listing that was removed long ago.
+_ON_REQUEST = ("gone", "labels", "proposals")  # whatever their age
 _PARTS = ("detections/", "labeled_images/", "category_similarities/")
 _ORDER = ("shards/", *_PARTS, "plans/", "plans/parts/", "recipe.json", "requests/")
 
@@ -46,7 +58,12 @@ class Garbage:
 
 
 def find_garbage(
-    store: Store, *, min_age_hours: float = 24, gone: bool = False, labels: Collection[str] = ()
+    store: Store,
+    *,
+    min_age_hours: float = 24,
+    gone: bool = False,
+    labels: Collection[str] = (),
+    proposals: bool = False,
 ) -> list[Garbage]:
     """Returns what could be removed, in order. Raises StoreError if the store has no labels of a given key."""
     objects = [file for file in store.folder.list_files() if _group(file.name)]
@@ -54,7 +71,7 @@ def find_garbage(
     for key in labels:
         if f"{FOLDER}/{key}" not in groups:  # also what a removal that was stopped left of them, without a recipe
             open_labels(store, key)
-    needed, why = _needed(store, set(labels), drop_gone=gone)
+    needed, why = _needed(store, set(labels), drop_gone=gone, drop_proposals=proposals)
     rest = [file for file in objects if file.name not in needed]
     _check_shards(store, [file.name for file in rest if not (why.get(file.name) or why.get(_group(file.name)))])
     _check_parts(store, needed - {file.name for file in objects})
@@ -63,7 +80,7 @@ def find_garbage(
     garbage = [
         Garbage(file.name, file.size, reason)
         for file in rest
-        if (reason := why.get(file.name) or why.get(_group(file.name), "leftover")) in ("gone", "labels")
+        if (reason := why.get(file.name) or why.get(_group(file.name), "leftover")) in _ON_REQUEST
         or youngest_of[_group(file.name)] <= limit
     ]
     return sorted(sorted(garbage, key=lambda one: one.name, reverse=True), key=lambda one: _place(one.name))
@@ -121,16 +138,20 @@ def _youngest(files: Collection[FileInfo]) -> dict[str, float]:
     return youngest
 
 
-def _needed(store: Store, dropped: set[str], *, drop_gone: bool) -> tuple[set[str], dict[str, Why]]:
+def _needed(
+    store: Store, dropped: set[str], *, drop_gone: bool, drop_proposals: bool
+) -> tuple[set[str], dict[str, Why]]:
     """Returns the objects to keep, and why others, by name or by group, are not needed."""
     needed: set[str] = set()
     why: dict[str, Why] = {f"{FOLDER}/{key}": "labels" for key in dropped}
     roots: list[str] = []
+    requested: list[tuple[Mapping[str, Any], str]] = []
     for recipe in store.manifests(FOLDER, "recipe.json"):
         if recipe["key"] not in dropped:
             run = StoredLabels(store, recipe["key"])
             datasets = run.last_requests().values()
             roots += [*recipe["inputs"].values(), *datasets]
+            requested += [(recipe, dataset) for dataset in datasets]
             needed.update(_fixed_objects(run))
             for name, is_gone in _shard_objects(run):
                 if is_gone and drop_gone:
@@ -147,12 +168,14 @@ def _needed(store: Store, dropped: set[str], *, drop_gone: bool) -> tuple[set[st
             f"{redact(store.uri)}: {', '.join(lost)} is missing, though labels were made from it. Restore it, or give "
             "up these labels with --labels KEY; nothing was removed."
         )
+    kept = set() if drop_proposals else of_requested_images(store, manifests, requested)
     for name, manifest in manifests.items():
         is_of_used = manifest["folder"] == ASSESS_REFERENCES.folder and manifest["inputs"]["prototypes"] in used
-        if name in used or is_of_used or manifest["folder"] in _ALWAYS_KEPT:
+        if name in used or name in kept or is_of_used or manifest["folder"] in _ALWAYS_KEPT:
             needed.update([f"{name}/{MANIFEST}", *(f"{name}/{part['name']}" for part in manifest["tables"])])
         else:
-            why[name] = "unused"
+            is_kept = drop_proposals and manifest["folder"] == KEEP_PROPOSALS.folder
+            why[name] = "proposals" if is_kept else "unused"
     return needed, why
 
 

@@ -9,10 +9,11 @@ from refseg_core.analysis.decisions import standing
 from refseg_core.analysis.label_statistics import PromptShare
 from refseg_core.settings.labeling_methods import LABELING_METHODS, MethodParts
 from tasks.runtime.progress import ProgressStep, report
+from tasks.store.kept_proposals import KeptStatus, kept_status
 from tasks.store.label_store import FOLDER, STATUSES, StoredLabels, count_statuses, points_per_image
 from tasks.store.reviews import StoredReview
 from tasks.store.shard_plans import Shard, Wanted
-from tasks.store.steps import ARTIFACT_FOLDERS, REVIEW
+from tasks.store.steps import ARTIFACT_FOLDERS, KEEP_PROPOSALS, REVIEW
 from tasks.store.store import Store, size_of
 
 
@@ -99,14 +100,17 @@ class StoreStatus:
     artifacts: tuple[ArtifactStatus, ...]
     labels: tuple[LabelsStatus, ...]
     reviews: tuple[ReviewStatus, ...] = ()
+    kept: tuple[KeptStatus, ...] = ()
 
 
 def store_status(store: Store) -> StoreStatus:
     """Looks at every manifest."""
-    artifacts = [_artifact_status(folder, one) for folder in ARTIFACT_FOLDERS for one in store.manifests(folder)]
+    folders = [folder for folder in ARTIFACT_FOLDERS if folder != KEEP_PROPOSALS.folder]  # an artifact for each image
+    artifacts = [_artifact_status(folder, one) for folder in folders for one in store.manifests(folder)]
     labels = [_labels_status(store, recipe) for recipe in store.manifests(FOLDER, "recipe.json")]
     reviews = [_review_status(store, recipe) for recipe in store.manifests(REVIEW.folder, "recipe.json")]
-    return StoreStatus(tuple(artifacts), tuple(labels), tuple(review for review in reviews if review is not None))
+    decided = tuple(review for review in reviews if review is not None)
+    return StoreStatus(tuple(artifacts), tuple(labels), decided, tuple(kept_status(store)))
 
 
 def _review_status(store: Store, recipe: Mapping[str, Any]) -> ReviewStatus | None:
