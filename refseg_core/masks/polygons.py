@@ -52,15 +52,17 @@ def polygons_of(rle: Rle, *, tolerance: float, with_holes: bool) -> Polygons:
     mask, left, top = mask_part(rle)
     outlines = parts_of_mask(mask)
     exact = outlines if with_holes else Outlines(outlines.outer, [])
-    found, wanted = exact, _filled(exact, mask)
+    wanted = _filled(exact, mask) if len(exact.holes) < len(outlines.holes) else mask
+    found, drawn = exact, wanted
     for allowed in (tolerance, tolerance / 2) if tolerance else ():
-        candidate = _simplified(exact, allowed)
-        if candidate is not None and _iou(_filled(candidate, mask), wanted) >= _MIN_IOU:
-            found = candidate
+        simplified = _simplified(exact, allowed)
+        filled = _filled(simplified, mask)
+        if _iou(filled, wanted) >= _MIN_IOU:
+            found, drawn = simplified, filled
             break
     corner = np.array([left, top])
     outer, holes = ([ring + corner for ring in rings] for rings in found)
-    return Polygons(outer, holes, _iou(_filled(found, mask), mask))
+    return Polygons(outer, holes, _iou(drawn, mask))
 
 
 def _filled(outlines: Outlines, like: Masks) -> Masks:
@@ -80,12 +82,11 @@ def _iou(first: Masks, second: Masks) -> float:
     return int((first & second).sum()) / union if union else 1.0
 
 
-def _simplified(exact: Outlines, tolerance: float) -> Outlines | None:
-    """Returns outlines with fewer corners, or None where a part would be gone; holes may be."""
-    outer = [_simplified_ring(ring, tolerance) for ring in exact.outer]
+def _simplified(exact: Outlines, tolerance: float) -> Outlines:
+    """Returns outlines with fewer corners: a part of which no area would be left as it is, such a hole not at all."""
+    parts = [(ring, _simplified_ring(ring, tolerance)) for ring in exact.outer]
     holes = [_simplified_ring(ring, tolerance) for ring in exact.holes]
-    if any(len(ring) < _TRIANGLE for ring in outer):
-        return None
+    outer = [ring if len(simple) < _TRIANGLE else simple for ring, simple in parts]
     return Outlines(outer, [ring for ring in holes if len(ring) >= _TRIANGLE])
 
 
