@@ -37,10 +37,7 @@ class Polygons(NamedTuple):
         Outlines are joined by bridges without width, there and back between their nearest corners. By the even-odd
         rule, which rasterizers follow, it covers the parts without their holes.
         """
-        first, *others = [*self.outer, *self.holes]
-        for ring in others:
-            first = _bridged(first, ring)
-        return first
+        return _joined([*self.outer, *self.holes])
 
 
 def polygons_of(rle: Rle, *, tolerance: float, with_holes: bool) -> Polygons:
@@ -67,14 +64,18 @@ def polygons_of(rle: Rle, *, tolerance: float, with_holes: bool) -> Polygons:
 
 def _filled(outlines: Outlines, like: Masks) -> Masks:
     """Rasterizes outlines as COCO does, into a mask of the same size as another."""
-    filled = _rasterized(outlines.outer, like.shape)
-    return filled & ~_rasterized(outlines.holes, like.shape) if outlines.holes else filled
+    if not outlines.outer:
+        return np.zeros_like(like)
+    # With holes as one polygon: a part may lie in a hole of another, and then belongs to the mask.
+    rings = [_joined([*outlines.outer, *outlines.holes])] if outlines.holes else outlines.outer
+    return decode_mask(rle_from_polygons([ring.ravel().tolist() for ring in rings], *like.shape))
 
 
-def _rasterized(rings: list[Ring], size: tuple[int, ...]) -> Masks:
-    if not rings:
-        return np.zeros(size, dtype=bool)
-    return decode_mask(rle_from_polygons([ring.ravel().tolist() for ring in rings], size[0], size[1]))
+def _joined(rings: list[Ring]) -> Ring:
+    first, *others = rings
+    for ring in others:
+        first = _bridged(first, ring)
+    return first
 
 
 def _iou(first: Masks, second: Masks) -> float:
