@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from flows import pipeline
 from flows.config.run_config import RunConfig
 from flows.pipeline import RunResult
+from refseg_core.settings.labeling_paths import LABELING_PATHS
 from refseg_core.tables import PilotImages
 from tasks.index_dataset import index_dataset
 from tasks.models.pilot_images import PilotWish, pilot_images
@@ -34,6 +35,13 @@ def run_pilot(config: RunConfig, wish: PilotWish) -> Pilot:
 
 
 def pilot_config(config: RunConfig, image_ids: tuple[str, ...]) -> RunConfig:
-    """Returns the configuration of a pilot over these images, without pictures of each, which the run will write."""
+    """Returns the configuration of a pilot over these images, without pictures of each, which the run will write.
+
+    What the models make of the images is kept, where the path can, so that other references label them in seconds.
+    """
     targets = config.targets.model_copy(update={"image_ids": image_ids, "limit": None})
-    return config.model_copy(update={"targets": targets, "purpose": "pilot", "pictures": None})
+    is_kept = LABELING_PATHS[config.labeling.path].is_for_all_methods
+    labeling = config.labeling.model_copy(update={"keep_proposals": is_kept})
+    return config.model_copy(
+        update={"targets": targets, "labeling": labeling, "purpose": "pilot", "pictures": None},
+    )

@@ -101,6 +101,20 @@ def test_the_page_shows_references_instances_by_score_and_every_image_with_its_r
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("path", "num_kept"), [("exact", 3), ("fast", 0)])
+def test_what_models_make_of_a_pilots_images_is_kept_where_the_path_can_and_never_of_a_runs(
+    path: str, num_kept: int, plain: Project
+) -> None:
+    plain.write_config(labeling__path=path, references__sampling__num_shots=2)
+    _pilot(plain)
+    store = Store(plain.config.store)
+    assert len(store.manifests("proposals")) == num_kept
+    _pilot(plain, "--references.sampling.num_shots", "1")
+    done(refseg("run", plain.folder / "run.yaml"))
+    assert len(store.manifests("proposals")) == num_kept
+
+
+@pytest.mark.slow
 def test_images_that_cannot_be_read_are_not_chosen(plain: Project) -> None:
     for number in range(3):
         (plain.folder / "targets" / f"t{number}.png").write_bytes(b"no image")
