@@ -4,6 +4,8 @@ An object store has no such thing: there objects appear one by one, and what an 
 last. Not here: single objects (`objects.py`), and whether a folder may be replaced.
 """
 
+import ctypes
+import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
@@ -18,6 +20,8 @@ from tasks.storage.filesystems import resolve
 from tasks.storage.folder import Folder
 from tasks.storage.objects import write_uri
 from tasks.storage.retry import explained
+
+_HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE, as Linux numbers them
 
 
 class NewFolder(Protocol):
@@ -68,18 +72,26 @@ def written_whole(uri: str) -> Iterator[NewFolder]:
 
 
 def _take_the_place(finished: Path, path: Path) -> None:
-    """Renames a folder; one that is there already is moved away first, and removed when all is well."""
+    """Renames a folder, or exchanges it with one that is there already, which the caller then removes.
+
+    Where the file system cannot exchange them, the earlier one is moved away first: for that moment none is there.
+    """
     if not path.exists():
         finished.rename(path)
-        return
-    earlier = path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex}")
-    path.rename(earlier)
-    try:
+    elif not _exchanged(finished, path):
+        earlier = path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex}")
+        path.rename(earlier)
         finished.rename(path)
-    except OSError:
-        earlier.rename(path)
-        raise
-    shutil.rmtree(earlier)
+        earlier.rename(finished)
+
+
+def _exchanged(first: Path, second: Path) -> bool:
+    """Gives two folders each other's name in one step; returns whether the system can do that, as Linux can."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    done: int = rename(_HERE, os.fsencode(first), _HERE, os.fsencode(second), _EXCHANGE)
+    return done == 0
 
 
 class _LocalFolder:

@@ -115,6 +115,25 @@ def test_a_killed_export_leaves_the_old_file_or_none(
     assert out.read_bytes() == whole.read_bytes()
 
 
+def test_a_killed_export_of_a_folder_leaves_the_old_one_or_none(on_disk: Crashes, tmp_path: Path) -> None:
+    out, whole = tmp_path / "out" / "yolo", tmp_path / "whole"
+    deaths = [Death("write", nth=1 + number) for number in (0, 1, 4)]
+    for death in deaths:
+        (outcome,) = on_disk.make(_export(on_disk, str(out), "yolo", death))
+        assert outcome.is_killed
+        assert not out.exists()
+    on_disk.make(_export(on_disk, str(out), "yolo"), _export(on_disk, str(whole), "yolo"))
+    exported = contents(str(whole))
+    assert contents(str(out)) == exported
+    assert {"data.yaml"} < exported.keys()
+    for death in deaths:
+        (outcome,) = on_disk.make(_export(on_disk, str(out), "yolo", death))
+        assert outcome.is_killed
+        assert contents(str(out)) == exported
+    on_disk.make(_export(on_disk, str(out), "yolo"))
+    assert contents(str(out)) == exported
+
+
 def test_a_killed_export_to_a_bucket_leaves_the_old_object(in_bucket: Crashes) -> None:
     out, whole = Folder(in_bucket.store).join("out"), Folder(in_bucket.store).join("whole")
     Folder(in_bucket.store).create("out", b"old")
