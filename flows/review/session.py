@@ -86,7 +86,7 @@ class ReviewSession:
         self._undone: dict[Done, _Action] = {}
         self._last_time = datetime.min.replace(tzinfo=UTC)
         self._lock = RLock()
-        self.refresh()
+        self._take_others(review.read())
 
     @property
     def version(self) -> int:
@@ -274,8 +274,11 @@ class ReviewSession:
     def refresh(self) -> None:
         """Reads what other processes have decided since the last time."""
         with self._lock:
-            new = in_categories(self._review.read_new(), self.index.categories)
-            self._take(new[np.lexsort((new.decision_id.astype(str), new.decided_at.astype(str)))])
+            self._take_others(self._review.read_new())
+
+    def _take_others(self, decisions: Decisions) -> None:
+        known = in_categories(decisions, self.index.categories)
+        self._take(known[np.lexsort((known.decision_id.astype(str), known.decided_at.astype(str)))])
 
     def _take(self, decisions: Decisions) -> list[str]:
         """Takes rows into account, which come in the order of time; returns the instances that they change."""
