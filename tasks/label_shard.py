@@ -1,14 +1,14 @@
 """Step 5: labels the images of one shard and commits them together."""
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain, islice
 from threading import Lock
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self, cast
 
 from refseg_core.analysis.label_filter import LabelFilter
 from refseg_core.errors import WeightsError
@@ -22,13 +22,13 @@ from tasks.models.kept_images import FoundImage, find_each, kept_proposals_of
 from tasks.models.loading import load_encoder, load_segmenter, models_when_needed
 from tasks.models.weights import sha256_of_models
 from tasks.outputs.pictures import LabelPictures
-from tasks.runtime.cancellation import check_stopped
+from tasks.runtime.cancellation import StoppedError, is_stopping, saved_by
 from tasks.runtime.progress import ProgressStep, report
 from tasks.runtime.retried_task import retried_task
 from tasks.specs import LabelJob
 from tasks.storage.folder import Folder
 from tasks.storage.prefetch import prefetch
-from tasks.store.label_store import StoredLabels, count_statuses
+from tasks.store.label_store import STATUSES, StoredLabels
 from tasks.store.shard_plans import Shard
 from tasks.store.store import Store
 from tasks.store.thresholds import shown_thresholds
@@ -42,30 +42,24 @@ _labeling = Lock()
 
 @retried_task("label {shard.name}")
 def label_shard(job: LabelJob, shard: Shard) -> dict[str, int]:
-    """Labels a shard, unless it is labeled already. An image that cannot be read becomes a row that says why.
+    """Labels a shard, or what is not labeled of it yet. An image that cannot be read becomes a row that says why.
 
-    Returns how many images were labeled with which status.
+    Returns how many images were labeled with which status. Where the work is stopped, the finished images are
+    committed; raises StoppedError then, unless these are all.
     Several may be at work in a process: while one has the model, others read their first images and write labels.
     """
     store = Store(job.store)
     run = StoredLabels(store, job.key)
-    if run.is_labeled(shard):
+    if (rest := run.rest_of(shard)) is None:
         return {}
-    images = run.plans.images_of(shard)
+    images = run.plans.images_of(rest)
     pictures = _pictures(job, run) if job.pictures else None
     label = _label_by_what_is_kept if job.labeling.keep_proposals else _label_by_models
-    written = []
-    with closing(label(job, images, pictures)) as labeled_images:
-        for image in labeled_images:
-            written.append(image)
-            report(ProgressStep.LABEL, advanced=1)
-            check_stopped()
-    labeled = LabeledImages.concatenate([image.labeled for image in written])
-    detections = Detections.concatenate([image.detections for image in written])
-    is_guided = LABELING_PATHS[job.labeling.path].is_guided  # on the other paths no category is ruled out
-    similarities = CategorySimilarities.concatenate([image.similarities for image in written]) if is_guided else None
-    run.commit(shard, detections, labeled, similarities)
-    return count_statuses(labeled)
+    with _Finished(run, rest, LABELING_PATHS[job.labeling.path].is_guided) as finished:
+        with closing(label(job, images, pictures)) as labeled_images:
+            for image in labeled_images:
+                finished.add(image)
+        return finished.commit()
 
 
 def _pictures(job: LabelJob, run: StoredLabels) -> LabelPictures:
@@ -108,6 +102,70 @@ def _check_weights(job: LabelJob, expected: Mapping[str, str]) -> None:
             )
 
 
+class _Written(NamedTuple):
+    """An image's rows of the tables."""
+
+    detections: Detections
+    labeled: LabeledImages
+    similarities: CategorySimilarities
+
+
+class _Finished(AbstractContextManager["_Finished"]):
+    """The finished images of a shard, in its order, on their way to the store.
+
+    Where the work is stopped and the image at hand takes long, another thread commits them in the meantime.
+    """
+
+    def __init__(self, run: StoredLabels, shard: Shard, is_guided: bool) -> None:
+        self._run, self._rest = run, cast(Shard | None, shard)
+        self._is_guided = is_guided  # on the other paths no category is ruled out
+        self._waiting: list[_Written] = []
+        self._counts = Counter[str](dict.fromkeys(STATUSES, 0))
+        self._lock = Lock()
+        self._saved = saved_by(self._save)
+
+    def __enter__(self) -> Self:
+        self._saved.__enter__()
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self._saved.__exit__(*raised)
+        lost = len(self._waiting)  # they are labeled again
+        if lost:
+            report(ProgressStep.LABEL, advanced=-lost, unsaved=-lost)
+
+    def add(self, image: _Written) -> None:
+        with self._lock:
+            self._waiting.append(image)
+        report(ProgressStep.LABEL, advanced=1, unsaved=1)
+
+    def commit(self) -> dict[str, int]:
+        """Commits them; returns how many ended in which status. Raises StoppedError if these are not all."""
+        self._save()
+        if self._rest is not None:
+            raise StoppedError("stopped; what is committed stays, and the same run continues from there")
+        return dict(self._counts)
+
+    def _save(self) -> None:
+        """Puts them into the store, those that another run has labeled in the meantime excepted."""
+        with self._lock:
+            while self._waiting and self._rest is not None:
+                rest = self._rest
+                self._rest = self._put(rest)
+                number = min(len(rest) - len(self._rest or ()), len(self._waiting))
+                if number == 0:
+                    return  # it takes the whole shard
+                self._counts.update(image.labeled.status[0] for image in self._waiting[:number])
+                del self._waiting[:number]
+                report(ProgressStep.LABEL, unsaved=-number)
+
+    def _put(self, shard: Shard) -> Shard | None:
+        detections = Detections.concatenate([image.detections for image in self._waiting])
+        labeled = LabeledImages.concatenate([image.labeled for image in self._waiting])
+        similarities = CategorySimilarities.concatenate([image.similarities for image in self._waiting])
+        return self._run.commit(shard, detections, labeled, similarities if self._is_guided else None)
+
+
 class _Framed(NamedTuple):
     """An image and what the models need of it; nothing of one that cannot be read."""
 
@@ -123,14 +181,6 @@ class _Image:
     encoded: EncodedImage | None = None
     found: FoundInstances | None = None
     seconds: float = 0.0
-
-
-class _Written(NamedTuple):
-    """An image's rows of the tables."""
-
-    detections: Detections
-    labeled: LabeledImages
-    similarities: CategorySimilarities
 
 
 def _label_by_models(job: LabelJob, images: Images, pictures: LabelPictures | None) -> Generator[_Written, None, None]:
@@ -174,9 +224,9 @@ def _label_each(
 
 
 def _find_each(labeler: BatchLabeler, images: Iterator[_Framed]) -> Generator[_Image, None, None]:
-    """Yields images in order. Those that need the segmenter wait until they fill a batch for it."""
+    """Yields images in order, until the work is stopped. Those that need the segmenter wait until they fill a batch."""
     size, queue = labeler.images_per_batch, deque[_Image]()
-    while batch := list(islice(images, size)):
+    while not is_stopping() and (batch := list(islice(images, size))):
         queue.extend(_encoded(labeler, batch))
         waiting = _waiting(queue)
         if len(waiting) >= size or len(queue) >= _MOST_WAITING * size:

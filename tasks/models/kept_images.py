@@ -17,6 +17,7 @@ from refseg_core.tables import Images
 from refseg_core.versions import combined
 from tasks.datasets.image_reader import ReadImage, read_images
 from tasks.models.weights import sha256_of_models
+from tasks.runtime.cancellation import is_stopping
 from tasks.specs import LabelSpec
 from tasks.storage.folder import Folder
 from tasks.storage.prefetch import prefetch
@@ -58,7 +59,7 @@ def kept_proposals_of(store: Store, spec: LabelSpec, *, version: int) -> KeptPro
 def find_each(
     labeler: "BatchLabeler", kept: KeptProposals, images: Images, spec: LabelSpec, *, with_pixels: bool
 ) -> Generator[FoundImage, None, None]:
-    """Finds the instances of images in order, and keeps what the models had to be asked.
+    """Finds the instances of images in order, until the work is stopped, and keeps what the models had to be asked.
 
     `with_pixels`: opens every image, as pictures of it need.
     """
@@ -71,6 +72,8 @@ def find_each(
 
     with closing(prefetch(look_up, range(len(images)), _READ_AHEAD)) as known:
         for image in known:
+            if is_stopping():
+                return
             yield _found(labeler, image)
 
 

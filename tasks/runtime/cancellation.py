@@ -1,28 +1,52 @@
 """Stops work between two images. Signals reach only the main thread of a process, and work is done in others too."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Event
-
-_stopping = Event()
 
 
 class StoppedError(Exception):
     """The work was stopped; what is committed stays."""
 
 
+class _Work:
+    """The work of this process. A flag and no Event: a signal may come while the main thread holds an Event's lock."""
+
+    is_stopping = False
+    saves: list[Callable[[], None]] = []  # noqa: RUF012
+
+
+def request_stop() -> None:
+    """Has the work of all threads stop when the images at hand are finished; may be called by a signal's handler."""
+    _Work.is_stopping = True
+
+
+def is_stopping() -> bool:
+    """Returns whether the work was asked to stop."""
+    return _Work.is_stopping
+
+
 @contextmanager
 def stopping_with_this() -> Iterator[None]:
     """Stops the work of all threads when an error, a signal or an interrupt leaves the block."""
-    _stopping.clear()
+    _Work.is_stopping = False
     try:
         yield
     except BaseException:
-        _stopping.set()
+        request_stop()
         raise
 
 
-def check_stopped() -> None:
-    """Raises StoppedError if the work was stopped."""
-    if _stopping.is_set():
-        raise StoppedError("stopped; what is committed stays, and the same run continues from there")
+@contextmanager
+def saved_by(save: Callable[[], None]) -> Iterator[None]:
+    """Within the block `save` saves what this thread has finished, if another has no time to wait for the rest."""
+    _Work.saves.append(save)
+    try:
+        yield
+    finally:
+        _Work.saves.remove(save)
+
+
+def save_finished() -> None:
+    """Saves what every thread has finished, while they work on."""
+    for save in list(_Work.saves):
+        save()

@@ -31,32 +31,50 @@ class ProgressStep(StrEnum):
 
     @property
     def unit(self) -> str:
-        """What is counted, where the Prefect UI shows it."""
-        return (
-            "references" if self in (self.SEGMENT_REFERENCES, self.FILL_MEMORY_BANK, self.DRAW_REFERENCES) else "images"
-        )
+        """What is counted."""
+        return _UNITS.get(self, "images")
+
+    @property
+    def is_saved_at_end(self) -> bool:
+        """Whether nothing of the step is saved until all of it is done."""
+        return self in (self.SEGMENT_REFERENCES, self.FILL_MEMORY_BANK, self.CHOOSE_GUIDANCE)
+
+
+_UNITS = {
+    ProgressStep.SEGMENT_REFERENCES: "references",
+    ProgressStep.FILL_MEMORY_BANK: "references",
+    ProgressStep.DRAW_REFERENCES: "references",
+    ProgressStep.VERIFY: "shards",
+    ProgressStep.REMOVE: "objects",
+    ProgressStep.STUDY: "runs",
+    ProgressStep.BENCHMARK: "runs",
+}
 
 
 @dataclass(frozen=True)
 class Progress:
     """`advanced` more units of a step are done; `total`: how many there are to do, if known.
 
-    `doing`: what is being done from now on, if the step's name alone does not say it.
+    `doing`: what is being done from now on, if the step's name alone does not say it. `unsaved`: how many more of the
+    done units would be lost with the process; less than zero where they are saved.
     """
 
     step: ProgressStep
     advanced: int
     total: int | None = None
     doing: str | None = None
+    unsaved: int = 0
 
 
 _listeners: list[Callable[[Progress], None]] = []
 
 
-def report(step: ProgressStep, *, advanced: int = 0, total: int | None = None, doing: str | None = None) -> None:
+def report(
+    step: ProgressStep, *, advanced: int = 0, total: int | None = None, doing: str | None = None, unsaved: int = 0
+) -> None:
     """Reports to every listener."""
     for listener in _listeners:
-        listener(Progress(step, advanced, total, doing))
+        listener(Progress(step, advanced, total, doing, unsaved))
 
 
 @contextmanager

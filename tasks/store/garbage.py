@@ -194,12 +194,13 @@ def _shard_objects(run: StoredLabels) -> Iterator[tuple[str, bool]]:
     wanted = Wanted(run.images())
     for part in run.plans.parts():
         is_wanted = wanted.rows_of(part.images) >= 0
-        for shard, manifest in zip(part.shards, run.shard_manifests(part.shards), strict=True):
-            if manifest is not None:
-                is_gone = not is_wanted[shard.start : shard.stop].any()
-                yield f"{run.root}/shards/{shard.name}.json", is_gone
-                for table in manifest["tables"]:
-                    yield f"{run.root}/{table['table']}/{table['name']}", is_gone
+        for planned, segments in zip(part.shards, run.segments_of(part.shards), strict=True):
+            is_gone = not is_wanted[planned.start : planned.stop].any()  # the first segment says where the others begin
+            for shard, manifest in segments:
+                if manifest is not None:
+                    yield f"{run.root}/shards/{shard.name}.json", is_gone
+                    for table in manifest["tables"]:
+                        yield f"{run.root}/{table['table']}/{table['name']}", is_gone
 
 
 def _derived(store: Store, run: StoredLabels, datasets: Collection[str]) -> Iterator[str]:

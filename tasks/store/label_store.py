@@ -9,18 +9,23 @@
                       /labeled_images/0000-00012.parquet
                       /category_similarities/0000-00012.parquet    on the path guided, and not in older stores
                       /shards/0000-00012.json            a shard's manifest: the shard is labeled when it exists
+                      /shards/0000-00012_00025.json      as are the parts: of the shard's images from the 26th on
 
 A plan is never changed, so a run that resumes finds the same shards. Objects are read by their names; listings only
 suggest which names to read. Every image lies in one shard in each of its versions, so that no image is lost and none is
 labeled twice, however many plan and label at the same time.
+
+A run that is stopped commits the finished images of a shard, always its first ones, under the shard's name. Where a
+manifest counts fewer images than are left of its shard, the rest is a shard of its own, named after the number of
+images before it, and may be committed in two again. Parts are created once, so that everyone finds the same cuts.
 """
 
 import json
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from itertools import islice
-from typing import Any, TypeVar
+from itertools import islice, tee
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -31,7 +36,7 @@ from refseg_core.table_schema import Array
 from refseg_core.tables import CategorySimilarities, Detections, Images, LabeledImages
 from tasks.storage.prefetch import prefetch
 from tasks.storage.uris import redact
-from tasks.store.manifests import REQUEST, SHARD
+from tasks.store.manifests import REQUEST, SCHEMA_OF_PARTIAL_SHARDS, SHARD
 from tasks.store.parquet import notes_of_parquet, rows_of_parquet, table_from_parquet, table_to_parquet
 from tasks.store.shard_plans import Plans, Shard, Wanted
 from tasks.store.steps import LABEL_SHARD
@@ -46,6 +51,13 @@ _SIMILARITIES = "category_similarities"
 
 Labels = tuple[Detections, LabeledImages]
 Result = TypeVar("Result")
+
+
+class Segment(NamedTuple):
+    """Images of a planned shard that lie together, and the manifest of their labels; None where they have none yet."""
+
+    shard: Shard
+    manifest: dict[str, Any] | None
 
 
 class StoredLabels:
@@ -168,21 +180,52 @@ class StoredLabels:
         A listing says which manifests to read. `label_shard` reads them again, so a stale listing costs a request.
         """
         listed = {name.removesuffix(".json") for name in self.store.listed(f"{self.root}/shards", ".json")}
-        probable = [shard for shard in shards if shard.name in listed]
-        manifests = self.shard_manifests(probable)
-        done = {shard for shard, manifest in zip(probable, manifests, strict=True) if manifest is not None}
-        return [shard for shard in shards if shard not in done]
+        ends = (segments[-1] for segments in self.segments_of(shards, listed))
+        return [shard for shard, manifest in ends if manifest is None]
+
+    def rest_of(self, shard: Shard) -> Shard | None:
+        """Returns what is not labeled yet of a shard: all of it, its last images, or None."""
+        (segments,) = self.segments_of([shard])
+        rest, manifest = segments[-1]
+        return rest if manifest is None else None
+
+    def segments_of(self, shards: Iterable[Shard], listed: Container[str] | None = None) -> Iterator[list[Segment]]:
+        """Yields of each shard the segments that are labeled, in order, and the rest if there is one.
+
+        Where the names of the listed shards are given, only those are looked for.
+        """
+        left = iter(shards)
+        while some := list(islice(left, _SHARDS_PER_LOOK)):
+            found = [[Segment(shard, None)] for shard in some]
+            grown = found
+            while grown := [of for of in grown if of[-1].manifest is None and _may_be(of[-1].shard, listed)]:
+                manifests = self.shard_manifests([of[-1].shard for of in grown])
+                of_each = list(zip(grown, manifests, strict=True))
+                grown = [of for of, manifest in of_each if manifest is not None and self._grow(of, manifest)]
+            yield from found
+
+    def _grow(self, segments: list[Segment], manifest: dict[str, Any]) -> bool:
+        """Adds the manifest to the last segment, and what is left of that as another; returns whether there is one."""
+        shard, _ = segments.pop()
+        number = sum(manifest["images"].values())
+        if not 0 < number <= len(shard):
+            name = redact(self.store.folder.join(self._manifest(shard)))
+            raise StoreError(
+                f"{name}: damaged: counts {number} images, where the plan has {len(shard)}. Restore the object; "
+                "`refseg verify` finds all that are."
+            )
+        segments.append(Segment(shard.first(number), manifest))
+        rest = shard.after(number)
+        segments += [] if rest is None else [Segment(rest, None)]
+        return rest is not None
 
     def shards_with_manifests(self, wanted: Wanted) -> Iterator[tuple[Shard, int, dict[str, Any] | None]]:
-        """Yields every shard that holds wanted images, how many of them, and its manifest if it is labeled."""
-        shards = self.plans.shards_of(wanted)
-        while some := list(islice(shards, _SHARDS_PER_LOOK)):
-            for (shard, num_wanted), manifest in zip(some, self.shard_manifests([one for one, _ in some]), strict=True):
-                yield shard, num_wanted, manifest
-
-    def is_labeled(self, shard: Shard) -> bool:
-        """Returns whether the shard is committed."""
-        return self.shard_manifest(shard) is not None
+        """Yields every segment of shards that holds wanted images, how many of them, and its manifest if it has one."""
+        shards, again = tee(self.plans.shards_of(wanted))
+        for (_, is_wanted), segments in zip(again, self.segments_of(shard for shard, _ in shards), strict=True):
+            for shard, manifest in segments:
+                if num_wanted := int(is_wanted[shard.offset : shard.offset + len(shard)].sum()):
+                    yield shard, num_wanted, manifest
 
     def shard_manifest(self, shard: Shard) -> dict[str, Any] | None:
         """Returns what is known of a shard's labels, or None where it is not labeled."""
@@ -198,11 +241,11 @@ class StoredLabels:
         detections: Detections,
         labeled: LabeledImages,
         similarities: CategorySimilarities | None = None,
-    ) -> None:
-        """Puts the shard's parts, then its manifest.
+    ) -> Shard | None:
+        """Puts the parts of the shard's first images, then the manifest; returns the rest of the shard if there is one.
 
-        The part of detections decides. It also carries the other tables, so that a writer that finds another's part in
-        its place completes that one's work, and all tables always come from one attempt.
+        The part of detections decides, also of how many images. It carries the other tables as well, so that a writer
+        that finds another's part in its place completes that one's work, and all tables always come from one attempt.
         """
         name = f"{self.root}/detections/{shard.name}.parquet"
         # Without times, which differ between equal attempts.
@@ -215,7 +258,9 @@ class StoredLabels:
             data = self.store.folder.read(name)
             detections = self.store.unfinished_part(name, data, Detections)
             notes = notes_of_parquet(data)
-            labeled = labeled.replace(**json.loads(notes.get(_OUTCOMES, "{}")))
+            if _OUTCOMES not in notes and len(labeled) < len(shard):
+                return shard  # an older version's, of a whole shard, which takes a whole shard to complete
+            labeled = _first_written(labeled, json.loads(notes.get(_OUTCOMES, "{}")))
             note = notes.get(_SIMILARITIES)
             similarities = None if note is None else table_from_parquet(b64decode(note), CategorySimilarities)
         others = [labeled] if similarities is None else [labeled, similarities]
@@ -229,13 +274,17 @@ class StoredLabels:
         counts: dict[str, Any] = {"images": count_statuses(labeled)}
         if similarities is not None:
             counts["prompts"] = PromptShare.of(labeled)._asdict()
-        manifest = {"shard": asdict(shard), **counts, **made_by(), "tables": parts}
+        number = len(labeled)
+        manifest = {"shard": asdict(shard.first(number)), **counts, **made_by(), "tables": parts}
+        if number < len(shard):
+            manifest["schema_version"] = SCHEMA_OF_PARTIAL_SHARDS
         self.store.commit(self._manifest(shard), manifest)
+        return shard.after(number)
 
     def read(self, images: Images | None = None) -> Iterator[Labels]:
         """Yields the labels of every committed shard, or those of the given images in their versions only."""
         wanted = None if images is None else Wanted(images)
-        for detections, labeled in self._of_shards(self.read_shard, wanted):
+        for detections, labeled in self._of_shards(self._read_labels, wanted):
             if wanted is not None:
                 labeled = wanted.among(labeled)  # noqa: PLW2901
                 detections = detections[np.isin(detections.image_id, labeled.image_id)]  # noqa: PLW2901
@@ -247,10 +296,14 @@ class StoredLabels:
         yield from map(wanted.among, self._of_shards(self.read_labeled_images_of, wanted))
 
     def read_shard(self, shard: Shard) -> Labels | None:
-        """Returns one shard's labels, or None where it is not labeled. Raises StoreError where they are damaged."""
+        """Returns the labels that have this shard's manifest: all of its images, or the first ones; None without it.
+
+        Raises StoreError where they are damaged.
+        """
         manifest = self.shard_manifest(shard)
-        if manifest is None:
-            return None
+        return None if manifest is None else self._read_labels(manifest)
+
+    def _read_labels(self, manifest: Mapping[str, Any]) -> Labels:
         of_detections, of_images, *_ = manifest["tables"]
         return (
             self.store.read_part(f"{self.root}/detections", of_detections, Detections),
@@ -265,29 +318,29 @@ class StoredLabels:
         file = self.store.read_part_file(f"{self.root}/detections", manifest["tables"][0])
         return rows_of_parquet(file, Detections)
 
-    def read_labeled_images_of(self, shard: Shard) -> LabeledImages | None:
-        """Returns what became of one shard's images, or None where it is not labeled."""
-        manifest = self.shard_manifest(shard)
-        if manifest is None:
-            return None
-        return self.store.read_part(f"{self.root}/labeled_images", manifest["tables"][1], LabeledImages)
+    def read_labeled_images_of(self, manifest: Mapping[str, Any]) -> LabeledImages:
+        """Returns what became of the images of a shard with this manifest. Raises StoreError where it is damaged."""
+        return self.store.read_part(f"{self.root}/{_OUTCOMES}", manifest["tables"][1], LabeledImages)
 
     def seconds_per_image(self) -> float | None:
         """Returns how long the model took for an image, in one of the labeled shards; None where there is none yet."""
         for name in self.store.listed(f"{self.root}/shards", ".json")[-1:]:
             manifest = self.store.read_json(f"{self.root}/shards/{name}", SHARD)
             if manifest is not None:
-                folder = f"{self.root}/{_OUTCOMES}"
-                return float(self.store.read_part(folder, manifest["tables"][1], LabeledImages).seconds.mean())
+                return float(self.read_labeled_images_of(manifest).seconds.mean())
         return None
 
-    def _of_shards(self, read: Callable[[Shard], Result | None], wanted: Wanted | None) -> Iterator[Result]:
+    def _of_shards(self, read: Callable[[Mapping[str, Any]], Result], wanted: Wanted | None) -> Iterator[Result]:
         """Yields what is read of each labeled shard that holds a wanted image, a few shards ahead."""
+
+        def read_all(shard: Shard) -> list[Result]:
+            (segments,) = self.segments_of([shard])
+            return [read(manifest) for _, manifest in segments if manifest is not None]
+
         for part in self.plans.parts():
             shards = part.shards if wanted is None else part.holding(wanted.rows_of(part.images) >= 0)
-            for content in prefetch(read, shards, _SHARDS_AHEAD):
-                if content is not None:
-                    yield content
+            for contents in prefetch(read_all, shards, _SHARDS_AHEAD):
+                yield from contents
 
     def _manifest(self, shard: Shard) -> str:
         return f"{self.root}/shards/{shard.name}.json"
@@ -307,6 +360,16 @@ def _deciding(last_requests: dict[str, str]) -> tuple[str, str | None]:
     """Returns the purpose and the dataset that count."""
     purpose = "run" if "run" in last_requests else next(reversed(last_requests), "run")
     return purpose, last_requests.get(purpose)
+
+
+def _may_be(shard: Shard, listed: Container[str] | None) -> bool:
+    return listed is None or shard.name in listed
+
+
+def _first_written(labeled: LabeledImages, outcomes: Mapping[str, Any]) -> LabeledImages:
+    """Returns the outcomes of the attempt that came first, of more images or fewer, with the times of this one."""
+    rows = np.minimum(np.arange(len(outcomes.get("image_id", labeled))), len(labeled) - 1)
+    return labeled[rows].replace(**outcomes)
 
 
 def points_per_image(recipe: Mapping[str, Any]) -> int | None:

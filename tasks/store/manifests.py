@@ -14,6 +14,9 @@ SCHEMA_VERSION = 1
 A manifest without one is of version 1. Another key needs no new version: readers ignore those that they do not know.
 """
 
+SCHEMA_OF_PARTIAL_SHARDS = 2
+"""The version of the manifest of a shard's first images alone: older readers would take the rest for labeled."""
+
 Shape = Any
 """A type; a range of whole numbers; a mapping of keys to shapes (`str` stands for any keys); a list of one shape, for
 any number of it; a tuple of a shape for each of the first, which more may follow.
@@ -40,11 +43,11 @@ SHARD: Shape = {
 def check_schema(manifest: Any) -> None:
     """Raises ValueError if a json object is of a newer schema than this version of refseg reads."""
     found = manifest.get("schema_version", 1) if isinstance(manifest, dict) else 1
-    if isinstance(found, int) and found > SCHEMA_VERSION:
+    if isinstance(found, int) and found > SCHEMA_OF_PARTIAL_SHARDS:
         by = f" by refseg {manifest['refseg_version']}" if "refseg_version" in manifest else ""
         raise ValueError(
             f"was written{by} in version {found} of the store's schema; refseg {version('refseg')} reads versions up "
-            f"to {SCHEMA_VERSION}. Use a newer refseg for this store."
+            f"to {SCHEMA_OF_PARTIAL_SHARDS}. Use a newer refseg for this store."
         )
 
 

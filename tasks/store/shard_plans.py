@@ -6,7 +6,7 @@ manifest names and that are never read.
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -25,21 +25,35 @@ _IMAGES_PER_PART = 16_384  # about a megabyte: what a worker holds of a plan, ho
 
 @dataclass(frozen=True)
 class Shard:
-    """Some images of a plan, labeled and committed together: rows `start` to `stop` of the plan's part."""
+    """Some images of a plan, labeled and committed together: rows `start` to `stop` of the plan's part.
+
+    `offset`: how many images of the planned shard come before, where a run that was stopped committed those alone.
+    """
 
     plan: int
     number: int
     part: str
     start: int
     stop: int
+    offset: int = 0
 
     @property
     def name(self) -> str:
-        """Its name in the store."""
-        return f"{self.plan:04d}-{self.number:05d}"
+        """Its name in the store; the rest of a shard comes after its beginning in the order of names."""
+        planned = f"{self.plan:04d}-{self.number:05d}"
+        return f"{planned}_{self.offset:05d}" if self.offset else planned
 
     def __len__(self) -> int:
         return self.stop - self.start
+
+    def first(self, number: int) -> "Shard":
+        """Returns its first images."""
+        return replace(self, stop=self.start + number)
+
+    def after(self, number: int) -> "Shard | None":
+        """Returns what comes after its first images, or None where nothing does."""
+        left = replace(self, start=self.start + number, offset=self.offset + number)
+        return left if len(left) else None
 
 
 @dataclass(frozen=True)
@@ -91,12 +105,12 @@ class Plans:
         for number, manifest in enumerate(self.manifests()):
             yield from self.parts_of(number, manifest)
 
-    def shards_of(self, wanted: Wanted) -> Iterator[tuple[Shard, int]]:
-        """Yields every shard that holds some of the wanted images, and how many of them."""
+    def shards_of(self, wanted: Wanted) -> Iterator[tuple[Shard, Array]]:
+        """Yields every shard that holds some of the wanted images, and which of its images these are, boolean [N]."""
         for part in self.parts():
             is_wanted = wanted.rows_of(part.images) >= 0
             for shard in part.holding(is_wanted):
-                yield shard, int(is_wanted[shard.start : shard.stop].sum())
+                yield shard, is_wanted[shard.start : shard.stop]
 
     def images_of(self, shard: Shard) -> Images:
         """Returns the images of one shard."""

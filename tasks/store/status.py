@@ -12,7 +12,7 @@ from tasks.runtime.progress import ProgressStep, report
 from tasks.store.kept_proposals import KeptStatus, kept_status
 from tasks.store.label_store import FOLDER, STATUSES, StoredLabels, count_statuses, points_per_image
 from tasks.store.reviews import StoredReview
-from tasks.store.shard_plans import Shard, Wanted
+from tasks.store.shard_plans import Wanted
 from tasks.store.steps import ARTIFACT_FOLDERS, KEEP_PROPOSALS, REVIEW
 from tasks.store.store import Store, size_of
 
@@ -152,7 +152,7 @@ def _labels_status(store: Store, recipe: Mapping[str, Any]) -> LabelsStatus:
         if manifest is None:
             found.missing.append(shard.name)
         else:
-            found.add(run, shard, manifest, wanted if num_wanted < len(shard) else None)
+            found.add(run, manifest, wanted if num_wanted < len(shard) else None)
     return LabelsStatus(
         key=recipe["key"],
         method=_method(recipe["settings"]),
@@ -192,7 +192,7 @@ class _ShardCounts:
     last_commit: str | None = None
     failed: list[FailedImage] = field(default_factory=list)
 
-    def add(self, run: StoredLabels, shard: Shard, manifest: Mapping[str, Any], wanted: Wanted | None) -> None:
+    def add(self, run: StoredLabels, manifest: Mapping[str, Any], wanted: Wanted | None) -> None:
         """Counts a labeled shard; where only some of its images are wanted, `wanted` says which."""
         self.num_done += 1
         self.size += size_of(manifest)
@@ -202,8 +202,7 @@ class _ShardCounts:
             self.prompts = self.prompts.plus(PromptShare(**manifest.get("prompts", {})))
             self.num_detections += manifest["tables"][0]["num_rows"]
             return
-        labeled = run.read_labeled_images_of(shard)
-        assert labeled is not None
+        labeled = run.read_labeled_images_of(manifest)
         labeled = labeled if wanted is None else wanted.among(labeled)
         self.images.update(count_statuses(labeled))
         self.num_detections += int(labeled.num_detections.sum())

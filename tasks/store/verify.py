@@ -99,11 +99,14 @@ def _verify_labels(run: StoredLabels, manifests: Mapping[str, Mapping[str, Any]]
             continue
         for part in parts:
             _check_planned_once(run, part, planned, verified)
-            known.update(f"{shard.name}.json" for shard in part.shards)
-            _verify_shards(run, part, verified)
+            known.update(f"{name}.json" for name in _verify_shards(run, part, verified))
+    noted = {problem.name for problem in verified.problems}
     for name in shards:
-        if name not in known:
-            verified.note(f"{run.root}/shards/{name}", "belongs to no plan: a plan is lost")
+        if name not in known and f"{run.root}/shards/{name}" not in noted:
+            beginning, _, offset = name.removesuffix(".json").partition("_")
+            is_planned = bool(offset) and f"{beginning}.json" in known
+            lost = "no shard: what comes before it is lost or damaged" if is_planned else "no plan: a plan is lost"
+            verified.note(f"{run.root}/shards/{name}", f"belongs to {lost}")
 
 
 def _verify_review(review: StoredReview, verified: Verified) -> None:
@@ -170,11 +173,13 @@ def _check_planned_once(run: StoredLabels, part: PlanPart, planned: set[tuple[st
     planned |= identities
 
 
-def _verify_shards(run: StoredLabels, part: PlanPart, verified: Verified) -> None:
+def _verify_shards(run: StoredLabels, part: PlanPart, verified: Verified) -> Iterator[str]:
+    """Yields the names of the shards of a part, of which some may have been labeled in several segments."""
     report(ProgressStep.VERIFY, total=len(part.shards))
-    check = partial(_verify_shard, run, part.images)
-    for found in prefetch(check, part.shards, _AT_ONCE):
+    check = partial(_verify_segments, run, part.images)
+    for shard, names, found in prefetch(check, part.shards, _AT_ONCE):
         report(ProgressStep.VERIFY, advanced=1)
+        yield from (shard.name, *names)
         verified.num_manifests += found.num_manifests
         verified.num_parts += found.num_parts
         verified.num_rows += found.num_rows
@@ -182,13 +187,23 @@ def _verify_shards(run: StoredLabels, part: PlanPart, verified: Verified) -> Non
         verified.problems += found.problems
 
 
-def _verify_shard(run: StoredLabels, planned: Images, shard: Shard) -> Verified:
-    verified = Verified()
+def _verify_segments(run: StoredLabels, planned: Images, shard: Shard) -> tuple[Shard, list[str], Verified]:
+    """Returns the shard, the names of the segments that it was labeled in, and what is wrong with them."""
+    verified, names = Verified(), list[str]()
+    read: Callable[[], Any] = partial(list, run.segments_of([shard]))
+    (segments,) = _guarded(run.store, verified, f"{run.root}/shards/{shard.name}.json", read) or [[]]
+    for segment, manifest in segments:
+        if manifest is not None:
+            names.append(segment.name)
+            _verify_shard(run, planned, segment, manifest, verified)
+    return shard, names, verified
+
+
+def _verify_shard(
+    run: StoredLabels, planned: Images, shard: Shard, manifest: Mapping[str, Any], verified: Verified
+) -> None:
+    verified.num_manifests += 1
     name = f"{run.root}/shards/{shard.name}.json"
-    manifest = _guarded(run.store, verified, name, partial(run.shard_manifest, shard))
-    if manifest is None:
-        return verified
-    verified.num_manifests = 1
     read = [_read_part(run.store, f"{run.root}/{part['table']}", part, verified) for part in manifest["tables"]]
     match read:
         case [Detections() as detections, LabeledImages() as labeled, *others]:
@@ -197,7 +212,6 @@ def _verify_shard(run: StoredLabels, planned: Images, shard: Shard) -> Verified:
             for similarities in others:
                 if isinstance(similarities, CategorySimilarities) and not _explains(similarities, labeled):
                     verified.note(name, "prompts other images than those whose similar categories it names")
-    return verified
 
 
 def _contradictions(

@@ -79,9 +79,18 @@ class LabelStore:
             self.commit(shard, unreadable=unreadable, skipped=skipped)
         return worked_on
 
-    def commit(self, shard: Shard, *, unreadable: Sequence[str] = (), skipped: Sequence[str] = ()) -> None:
-        """Labels a shard: one instance in each image but the unreadable ones; `skipped` are without any prompt."""
-        images = self.run.plans.images_of(shard)
+    def commit(
+        self,
+        shard: Shard,
+        *,
+        unreadable: Sequence[str] = (),
+        skipped: Sequence[str] = (),
+        number: int | None = None,
+    ) -> None:
+        """Labels a shard, or a number of its first images: one instance in each image but the unreadable ones;
+        `skipped` are without any prompt.
+        """
+        images = self.run.plans.images_of(shard)[:number]
         detections, labeled = labels_of(images)
         failed = np.isin(labeled.image_id, list(unreadable))
         labeled = labeled.replace(
@@ -92,6 +101,13 @@ class LabelStore:
         )
         found = detections[~np.isin(detections.image_id, list(unreadable))]
         self.run.commit(shard, found, labeled, similarities_of(images) if self.is_guided else None)
+
+    def stop_night(self, *names: str, after: int) -> Shard:
+        """Lists these images, labels so many of the first new shard, and stops; returns the rest of that shard."""
+        shard = self.begin_night(*names)[0]
+        self.commit(shard, number=after)
+        (rest, *_) = self.run.pending([shard])
+        return rest
 
     def gone(self) -> Artifact:
         """The table of labels whose images are gone."""

@@ -16,7 +16,8 @@ from refseg_core.tables import CategorySimilarities, Images
 from tasks import label_shard as label_module
 from tasks.datasets.image_reader import ReadImage
 from tasks.label_shard import _find_each, _Framed
-from tasks.runtime.progress import Progress, listening
+from tasks.runtime.cancellation import StoppedError, request_stop, save_finished, stopping_with_this
+from tasks.runtime.progress import Progress, ProgressStep, listening
 from tasks.storage.folder import Folder
 from tasks.store.parquet import table_from_parquet
 from tasks.store.shard_plans import LabelPlan
@@ -36,7 +37,9 @@ def test_every_image_is_labeled_once_in_the_plans_order(steps: Steps) -> None:
         counts = steps.label(prototypes, plan)
     assert [sum(of_shard.values()) for of_shard in counts] == [2, 2, 1]
     assert [of_shard["unreadable"] for of_shard in counts] == [0, 0, 0]
-    assert heard == [Progress("label", 1)] * 5
+    finished, step = Progress(ProgressStep.LABEL, 1, unsaved=1), ProgressStep.LABEL
+    saved = [Progress(step, 0, unsaved=-number) for number in (2, 2, 1)]
+    assert heard == [finished, finished, saved[0], finished, finished, saved[1], finished, saved[2]]
     detections, labeled = steps.labels(plan)
     assert labeled.image_id.tolist() == ["1", "2", "3", "4", "5"]
     assert sum(of_shard["ok"] for of_shard in counts) == len(set(detections.image_id)) > 0
@@ -227,6 +230,96 @@ def test_a_fault_of_the_world_leaves_the_shard_to_be_labeled_again(
     assert pending == plan.pending[1:]
     steps.label(prototypes, LabelPlan(plan.dataset, plan.key, pending))
     assert len(steps.labels(plan)[1]) == 5
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays_stopped() -> Iterator[None]:
+    yield
+    with stopping_with_this():
+        pass
+
+
+def _stopping_at(number: int) -> Callable[[Progress], None]:
+    """A listener that stops the work when so many images are finished."""
+    finished: list[int] = []
+
+    def listen(progress: Progress) -> None:
+        finished.extend(range(progress.advanced))
+        if len(finished) == number:
+            request_stop()
+
+    return listen
+
+
+@pytest.mark.parametrize("path", ["exact", "guided"])
+@pytest.mark.parametrize("number", [1, 2])
+def test_work_that_is_stopped_commits_what_is_finished_and_goes_on_from_there(
+    steps: Steps, number: int, path: str
+) -> None:
+    prototypes = steps.prototypes()
+    elsewhere = steps.elsewhere()
+    special: dict[str, Any] = {
+        "batches": BatchSettings(images_per_shard=5),
+        "labeling": LabelingSettings(path=path, guidance_thresh=-1, points_per_side=2),  # type: ignore[arg-type]
+    }
+    plan = steps.plan(prototypes, **special)
+    heard: list[Progress] = []
+    stopping = listening(_stopping_at(number))
+    with (
+        stopping_with_this(),
+        stopping,
+        listening(heard.append),
+        pytest.raises(StoppedError, match="same run continues"),
+    ):
+        steps.label(prototypes, plan, **special)
+    num_kept = len(steps.labels(plan)[1])
+    assert number <= num_kept < 5
+    assert num_kept - number <= 2, "no more than what the threads had begun"
+    assert sum(progress.advanced for progress in heard) == num_kept
+    assert sum(progress.unsaved for progress in heard) == 0
+    (rest,) = steps.plan(prototypes, **special).pending
+    assert len(rest) == 5 - num_kept
+    assert verify_store(steps.store).problems == []
+    with stopping_with_this():
+        steps.label(prototypes, LabelPlan(plan.dataset, plan.key, plan.pending), **special)
+    assert verify_store(steps.store).problems == []
+    assert steps.plan(prototypes, **special).pending == ()
+    elsewhere.label(elsewhere.prototypes(), elsewhere.plan(prototypes, **special), **special)
+    for found, expected in zip(steps.labels(plan), elsewhere.labels(plan), strict=True):
+        without = [name for name in ("seconds",) if hasattr(found, name)]
+        assert table_rows(found, without=without) == table_rows(expected, without=without)
+
+
+def test_what_is_finished_is_saved_while_the_image_at_hand_takes_long(steps: Steps) -> None:
+    prototypes = steps.prototypes()
+    special = {"batches": BatchSettings(images_per_shard=5)}
+    plan = steps.plan(prototypes, **special)
+    kept: list[int] = []
+
+    def listen(progress: Progress) -> None:
+        if progress.advanced:
+            save_finished()
+            kept.append(len(steps.labels(plan)[1]))
+
+    with listening(listen):
+        counts = steps.label(prototypes, plan, **special)
+    assert kept == [1, 2, 3, 4, 5]
+    assert [sum(of_shard.values()) for of_shard in counts] == [5]
+    assert verify_store(steps.store).problems == []
+
+
+def test_images_of_work_that_fails_are_taken_back(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
+    prototypes = steps.prototypes()
+    plan = steps.plan(prototypes)
+
+    def fail(*_: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(Folder, "create", fail)
+    heard: list[Progress] = []
+    with listening(heard.append), pytest.raises(TimeoutError):
+        steps.label(prototypes, plan)
+    assert heard[-1] == Progress(ProgressStep.LABEL, -2, unsaved=-2)
 
 
 def test_pictures_are_written_while_labeling_when_asked(steps: Steps, tmp_path: Path) -> None:

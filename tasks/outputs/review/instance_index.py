@@ -85,9 +85,9 @@ class InstanceIndex:
 
     def _read(self, wanted: Wanted) -> None:
         report(ProgressStep.READ_LABELS, total=len(self.dataset_images))
-        for shard, num_wanted in self.run.plans.shards_of(wanted):
+        for shard, num_wanted, manifest in self.run.shards_with_manifests(wanted):
             report(ProgressStep.READ_LABELS, advanced=num_wanted)
-            labels = self.run.read_shard(shard)
+            labels = None if manifest is None else self.run.read_shard(shard)
             if labels is not None:
                 self._add(shard, wanted, *labels)
 

@@ -6,7 +6,14 @@ from threading import Event
 
 import pytest
 
-from tasks.runtime.cancellation import StoppedError, check_stopped, stopping_with_this
+from tasks.runtime.cancellation import (
+    StoppedError,
+    is_stopping,
+    request_stop,
+    save_finished,
+    saved_by,
+    stopping_with_this,
+)
 
 _SECONDS = 30.0  # in which a thread has to get its turn
 
@@ -30,7 +37,8 @@ class Work:
             self.is_at_work.set()
             assert self.goes_on.wait(_SECONDS)
             self.num_done += 1
-            check_stopped()
+            if is_stopping():
+                raise StoppedError
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, RuntimeError])
@@ -42,21 +50,32 @@ def test_work_in_another_thread_stops_within_one_image(error: type[BaseException
             assert work.is_at_work.wait(_SECONDS)
             raise error
         work.goes_on.set()
-        with pytest.raises(StoppedError, match="what is committed stays"):
+        with pytest.raises(StoppedError):
             labeling.result(_SECONDS)
     assert work.num_done == 1
 
 
 def test_a_block_that_ends_well_stops_nobody() -> None:
     with stopping_with_this():
-        check_stopped()
-    check_stopped()
+        assert not is_stopping()
+    assert not is_stopping()
 
 
 def test_work_of_a_new_block_goes_on_after_one_that_was_stopped() -> None:
     with pytest.raises(KeyboardInterrupt), stopping_with_this():
         raise KeyboardInterrupt
-    with pytest.raises(StoppedError):
-        check_stopped()
+    assert is_stopping()
     with stopping_with_this():
-        check_stopped()
+        assert not is_stopping()
+        request_stop()
+        assert is_stopping()
+
+
+def test_what_is_finished_is_saved_by_all_who_are_at_work_and_by_nobody_else() -> None:
+    saved: list[str] = []
+    with saved_by(lambda: saved.append("one")):
+        with saved_by(lambda: saved.append("other")):
+            save_finished()
+        save_finished()
+    save_finished()
+    assert saved == ["one", "other", "one"]

@@ -155,3 +155,31 @@ def test_the_command_removes_nothing_without_yes(labels: LabelStore, capsys: pyt
     main([*arguments, "--yes"], standalone_mode=False)
     assert before - labels.names() == {"dataset/0123/images.parquet"}
     assert "Removed 1 objects" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("is_complete", [True, False])
+def test_segments_of_a_shard_are_needed_as_long_as_one_of_its_images_is(is_complete: bool) -> None:
+    labels = LabelStore(images_per_shard=3)
+    labels.stop_night("a", "b", "c", after=1)
+    if is_complete:
+        labels.night("a", "b", "c")
+    labels.begin_night("c")
+    assert find_garbage(labels.store, min_age_hours=0, gone=True) == find_garbage(labels.store, min_age_hours=0)
+    assert not [one for one in find_garbage(labels.store, min_age_hours=0) if one.name.startswith("labels/")]
+
+
+def test_a_gone_shard_goes_from_its_last_segment_to_its_first_however_often_that_is_stopped() -> None:
+    """The first one tells where the next begins, which would otherwise seem to lie nowhere."""
+    labels = LabelStore(images_per_shard=3)
+    for _ in range(2):
+        labels.stop_night("a", "b", "c", after=1)
+    labels.night("a", "b", "c")
+    labels.begin_night("d")
+    garbage = find_garbage(labels.store, gone=True)
+    assert len([one for one in garbage if one.why == "gone"]) == 3 * 4
+    for stop in range(len(garbage)):
+        remove(labels.store, garbage[:stop])
+        assert verify_store(labels.store).problems == []
+    remove(labels.store, garbage)
+    assert labels.night("a", "b", "c") == ["a", "b", "c"]  # in the shard that they were planned in
+    assert _labels_of_last_night(labels) == ["a", "b", "c"]

@@ -1,5 +1,7 @@
 """Labels are planned once, committed shard by shard, and found again by the next run."""
 
+import contextlib
+import json
 import threading
 import uuid
 from collections.abc import Callable
@@ -16,8 +18,10 @@ from refseg_core.tables import CategorySimilarities, Detections, Images, Labeled
 from tasks.store import label_store as labels_module
 from tasks.store import shard_plans as plans_module
 from tasks.store.label_store import StoredLabels, newest_labels, open_labels
-from tasks.store.shard_plans import Shard
+from tasks.store.parquet import table_from_parquet, table_to_parquet
+from tasks.store.shard_plans import Shard, Wanted
 from tasks.store.store import Artifact, Recipe, Store, made_by
+from tasks.store.verify import verify_store
 from tests.support.samples import images_table, labels_of, similarities_of, table_rows
 
 pytest_plugins = ["tests.support.servers.stores"]
@@ -186,10 +190,10 @@ def test_every_image_lies_in_exactly_one_shard_in_each_of_its_versions(calls: li
 @anywhere
 def test_a_shard_is_labeled_when_it_is_committed(run_anywhere: StoredLabels) -> None:
     first, second = run_anywhere.plan(images_table("a", "b", "c"), 2)
-    assert not run_anywhere.is_labeled(first)
+    assert run_anywhere.rest_of(first) == first
     _label(run_anywhere, first)
-    assert run_anywhere.is_labeled(first)
-    assert not run_anywhere.is_labeled(second)
+    assert run_anywhere.rest_of(first) is None
+    assert run_anywhere.rest_of(second) == second
     detections, labeled = _read(run_anywhere)
     expected = labels_of(images_table("a", "b"))
     assert detections.equals(expected[0])
@@ -221,10 +225,10 @@ def _killed(*_: object) -> None:
 def test_parts_without_manifest_are_not_labels_and_are_completed(run: StoredLabels) -> None:
     (shard,) = run.plan(images_table("a", "b"), 2)
     _put_detections(run, shard, *labels_of(images_table("a", "b"), seconds=1))
-    assert not run.is_labeled(shard)
+    assert run.rest_of(shard) == shard
     assert list(run.read()) == []
     _label(run, shard, seconds=2)
-    assert run.is_labeled(shard)
+    assert run.rest_of(shard) is None
     detections, labeled = _read(run)
     expected = labels_of(images_table("a", "b"), seconds=2)
     assert detections.equals(expected[0])
@@ -463,4 +467,148 @@ def test_a_listing_does_not_decide_what_is_labeled(run: StoredLabels, monkeypatc
     _label(run, second)
     monkeypatch.setattr(Store, "listed", lambda *_: [f"{first.name}.json"])
     assert run.pending([first, second]) == [first, second]
-    assert run.is_labeled(second)
+    assert run.rest_of(second) is None
+
+
+# --- shards that were committed in segments --------------------------------------------------------------------------
+
+
+def _label_first(run: StoredLabels, shard: Shard, number: int, *, seconds: float = 0.5) -> Shard | None:
+    """What a run does that is stopped after so many images of the shard."""
+    return run.commit(shard, *labels_of(run.plans.images_of(shard.first(number)), seconds=seconds))
+
+
+def _rest(run: StoredLabels, shard: Shard) -> Shard:
+    rest = run.rest_of(shard)
+    assert rest is not None
+    return rest
+
+
+@anywhere
+def test_the_first_images_of_a_shard_are_labels_and_the_rest_is_still_to_do(run_anywhere: StoredLabels) -> None:
+    run = run_anywhere
+    shards = run.plan(images_table(*NAMES), 5)
+    assert _label_first(run, shards[0], 2) == _rest(run, shards[0])
+    assert _read(run)[1].image_id.tolist() == ["a", "b"]
+    assert _contents(run, run.pending(shards)) == [["c", "d", "e"], ["f", "g"]]
+    assert _label_first(run, _rest(run, shards[0]), 1) == _rest(run, shards[0])
+    assert _contents(run, run.pending(shards)) == [["d", "e"], ["f", "g"]]
+    for shard in run.pending(shards):
+        _label(run, shard)
+    assert run.pending(shards) == []
+    assert run.plan(images_table(*NAMES), 5) == shards
+    expected = labels_of(images_table(*NAMES))
+    for found, table in zip(_read(run), expected, strict=True):
+        assert found.equals(table)
+    assert _read(run, images_table("e", "b"))[1].image_id.tolist() == ["b", "e"]
+
+
+def test_folders_with_segments_read_as_one_table_in_the_plans_order(run: StoredLabels) -> None:
+    (shard,) = run.plan(images_table(*NAMES), len(NAMES))
+    _label_first(run, shard, 3)
+    _label_first(run, _rest(run, shard), 3)
+    _label(run, _rest(run, shard))
+    names = sorted(file.name for file in run.store.folder.list_files() if "/labeled_images/" in file.name)
+    assert [name.rpartition("/")[2] for name in names] == [
+        "0000-00000.parquet",
+        "0000-00000_00003.parquet",
+        "0000-00000_00006.parquet",
+    ]
+    parts = [table_from_parquet(run.store.folder.read(name), LabeledImages) for name in names]
+    assert LabeledImages.concatenate(parts).image_id.tolist() == list(NAMES)
+
+
+def test_only_manifests_of_first_images_are_kept_from_older_versions(run: StoredLabels) -> None:
+    """An older refseg would take the rest of the shard for labeled."""
+    first, second = run.plan(images_table(*NAMES), 4)
+    _label_first(run, first, 3)
+    _label(run, _rest(run, first))
+    _label(run, second)
+    versions = [manifest["schema_version"] for (_, _, manifest) in run.shards_with_manifests(_all()) if manifest]
+    assert versions == [2, 1, 1]
+
+
+def _all() -> Wanted:
+    return Wanted(images_table(*NAMES))
+
+
+@given(st.lists(st.tuples(st.integers(1, 7), st.booleans(), st.booleans()), max_size=12), st.integers(1, 7))
+@settings(max_examples=60, deadline=None)
+def test_however_attempts_are_stopped_killed_and_late_every_image_is_labeled_once(
+    attempts: list[tuple[int, bool, bool]], per_shard: int
+) -> None:
+    """An attempt finishes some images of a shard, or of what was its rest before the attempt before, and is perhaps
+    killed after its first part."""
+    run = _new_run()
+    images = images_table(*NAMES)
+    shards = run.plan(images, per_shard)
+    stale = run.pending(shards)
+    for number, is_killed, is_late in attempts:
+        pending = run.pending(shards)
+        shard = next(iter(stale if is_late else pending), None)
+        stale = pending
+        if shard is None:
+            break
+        some = labels_of(run.plans.images_of(shard.first(min(number, len(shard)))), seconds=number)
+        if is_killed:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(Store, "put_table", _killed)
+                with contextlib.suppress(KeyboardInterrupt):
+                    run.commit(shard, *some)
+        else:
+            run.commit(shard, *some)
+    while left := run.pending(shards):
+        _label(run, left[0])
+    detections, labeled = _read(run)
+    assert labeled.image_id.tolist() == list(NAMES)
+    assert detections.equals(labels_of(images)[0])
+    assert verify_labels(run) == []
+
+
+def verify_labels(run: StoredLabels) -> list[str]:
+    """What is wrong with the labels, but for what they were made from, which these have not."""
+    return [problem.what for problem in verify_store(run.store).problems if "/requests/" not in problem.name]
+
+
+def test_a_whole_attempt_after_one_that_was_stopped_keeps_what_that_one_committed(run: StoredLabels) -> None:
+    """As of a worker that was taken for lost: it labeled the whole shard and comes second."""
+    (shard,) = run.plan(images_table("a", "b", "c"), 3)
+    _label_first(run, shard, 2, seconds=1)
+    rest = run.commit(shard, *labels_of(images_table("a", "b", "c"), seconds=9))
+    assert rest == _rest(run, shard)
+    assert _read(run)[1].seconds.tolist() == [1, 1]
+
+
+def test_a_stopped_attempt_completes_the_whole_one_that_was_killed(run: StoredLabels) -> None:
+    images = images_table("a", "b", "c")
+    (shard,) = run.plan(images, 3)
+    _put_detections(run, shard, *labels_of(images, detections_each=2))
+    assert _label_first(run, shard, 1, seconds=9) is None
+    detections, labeled = _read(run)
+    assert detections.equals(labels_of(images, detections_each=2)[0])
+    assert labeled.image_id.tolist() == ["a", "b", "c"]
+    assert labeled.seconds.tolist() == [9, 9, 9]
+
+
+def test_a_stopped_attempt_leaves_the_part_of_an_older_version_to_a_whole_one(run: StoredLabels) -> None:
+    """Older parts of detections do not say of which images they are."""
+    images = images_table("a", "b", "c")
+    (shard,) = run.plan(images, 3)
+    detections, _ = labels_of(images, detections_each=2)
+    run.store.folder.create(f"{run.root}/detections/{shard.name}.parquet", table_to_parquet(detections))
+    assert _label_first(run, shard, 1) == shard
+    assert run.pending([shard]) == [shard]
+    _label(run, shard)
+    assert _read(run)[0].equals(detections)
+
+
+@pytest.mark.parametrize("number", [0, 4])
+def test_a_manifest_that_counts_other_images_than_its_shard_has_is_damaged(run: StoredLabels, number: int) -> None:
+    (shard,) = run.plan(images_table("a", "b", "c"), 3)
+    _label(run, shard)
+    name = f"{run.root}/shards/{shard.name}.json"
+    manifest = json.loads(run.store.folder.read(name))
+    manifest["images"] = {"ok": number, "empty": 0, "unreadable": 0}
+    run.store.folder.replace(name, json.dumps(manifest).encode())
+    with pytest.raises(StoreError, match=rf"0000-00000.json: damaged: counts {number} images, where the plan has 3"):
+        run.pending([shard])

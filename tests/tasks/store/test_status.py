@@ -143,3 +143,14 @@ def test_method_and_path_are_told_of_older_labels_and_of_newer_ones() -> None:
         newer = LabelStore(settings={"path": "guided", "parts": asdict(made)})
         newer.night("a")
         assert f"method   {expected} on path guided" in _printed(newer)
+
+
+def test_a_shard_whose_first_images_are_labeled_is_partly_missing() -> None:
+    labels = LabelStore(images_per_shard=4)
+    rest = labels.stop_night("a", "b", "c", "d", after=3)
+    status = _status(labels)
+    assert (status.num_images, status.num_labeled, status.num_shards) == (4, 3, 2)
+    assert status.missing_shards == (rest.name,) == ("0000-00000_00003",)
+    assert status.prompted == "25.0% of the points prompted, 0 of 3 images skipped"
+    labels.begin_night("b")
+    assert _status(labels).is_complete

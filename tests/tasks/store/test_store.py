@@ -274,8 +274,8 @@ def test_new_manifests_say_their_schema(tmp_path: Path) -> None:
 
 def test_manifests_of_a_newer_schema_are_refused_whatever_they_look_like(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
-    _with_schema(store, schema_version=2, refseg_version="9.9", tables={"in": "another way"})
-    said = r"manifest\.json: was written by refseg 9\.9 in version 2 of the store's schema; .* reads versions up to 1\."
+    _with_schema(store, schema_version=3, refseg_version="9.9", tables={"in": "another way"})
+    said = r"manifest\.json: was written by refseg 9\.9 in version 3 of the store's schema; .* reads versions up to 2\."
     with pytest.raises(StoreError, match=said):
         store.find(RECIPE)
     (problem,) = verify_store(store).problems

@@ -128,3 +128,39 @@ def test_what_is_not_labeled_yet_or_was_left_by_a_killed_process_is_no_fault(lab
     labels.store.folder.create("dataset/unfinished/images.parquet", b"half")
     labels.store.folder.create(f"{labels.run.root}/detections/0002-00000.parquet", b"half")
     assert _problems(labels) == {}
+
+
+@pytest.fixture
+def stopped() -> LabelStore:
+    """Labels of a shard of four images in three segments."""
+    stopped = LabelStore(images_per_shard=4)
+    for _ in range(2):
+        stopped.stop_night("a", "b", "c", "d", after=1)
+    stopped.night("a", "b", "c", "d")
+    return stopped
+
+
+def test_segments_of_a_shard_are_checked_like_whole_ones(stopped: LabelStore) -> None:
+    verified = verify_store(stopped.store)
+    assert verified.problems == []
+    parts = {name for name in stopped.names() if name.endswith(".parquet") and "/plans/" not in name}
+    assert verified.num_parts == len(parts)
+    for name in sorted(name for name in parts if "/0000-00000" in name):
+        data = stopped.store.folder.read(name)
+        stopped.store.folder.delete(name)
+        assert _problems(stopped) == {name: "is missing"}
+        stopped.store.folder.create(name, data)
+
+
+def test_a_segment_without_the_one_before_it_is_named(stopped: LabelStore) -> None:
+    shards = f"{stopped.run.root}/shards"
+    stopped.store.folder.delete(f"{shards}/0000-00000_00001.json")
+    assert _problems(stopped) == {
+        f"{shards}/0000-00000_00002.json": "belongs to no shard: what comes before it is lost or damaged"
+    }
+
+
+def test_a_segment_that_counts_too_many_images_is_named(stopped: LabelStore) -> None:
+    name = f"{stopped.run.root}/shards/0000-00000_00002.json"
+    _change_json(stopped.store, name, lambda manifest: manifest["images"].update(empty=7))
+    assert "counts 9 images, where the plan has 2" in _problems(stopped)[name]
