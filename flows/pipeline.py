@@ -9,12 +9,14 @@ from typing import ParamSpec, TypeVar
 
 from prefect import Task, flow, runtime
 from prefect.context import FlowRunContext
+from prefect.exceptions import TerminationSignal
 
 from flows.config.preflight import check
 from flows.config.run_config import RunConfig
-from flows.errors import ShardsFailedError
+from flows.errors import LabelingStopped, ShardsFailedError
 from flows.execution.cancellation import cancel_below, stopping_when_cancelled
 from flows.execution.engines import build_bank_with_workers, label_with
+from flows.execution.stopping import stopping_signal
 from flows.oddities import report_oddities
 from tasks.datasets.promoted_references import add_promoted
 from tasks.datasets.reference_edits import edit_references
@@ -89,6 +91,8 @@ def make_bank(config: RunConfig) -> Artifact:
     """Returns the prototypes, built where the models are unless the store has them."""
     if config.execution.engine == "workers" and find_bank(config) is None:
         build_bank_with_workers(config)
+        if (built := find_bank(config)) is not None:  # and shown by the worker's run
+            return built
     return build_bank(config)
 
 
@@ -165,6 +169,12 @@ def label_targets(config: RunConfig, prototypes: Artifact) -> LabelPlan:
     except ShardsFailedError as error:
         _publish(config, plan, error.reason_of)
         raise
+    except (KeyboardInterrupt, TerminationSignal) as stop:
+        if stopping_signal() is None:  # not a command's: the worker or the program that runs this says what follows
+            raise
+        num_left = sum(len(shard) for shard in StoredLabels(Store(config.store), plan.key).pending(plan.pending))
+        num_images = plan.dataset.num_rows["images"]
+        raise LabelingStopped(num_images - num_left, num_images) from stop
     if config.targets.are_all:  # else the other images are not gone, only not selected
         plan = replace(plan, gone=find_gone_labels(Store(config.store), dataset=plan.dataset, labels_key=plan.key))
     _publish(config, plan)

@@ -14,6 +14,7 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     SpinnerColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -23,8 +24,11 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from flows.errors import RunFailedError
+from flows.execution.stopping import stopping_signal
 from refseg_core.errors import RefsegError
+from tasks.outputs.prefect_ui.throughput import duration
 from tasks.runtime import progress
+from tasks.runtime.cancellation import StoppedError
 from tasks.storage.retry import is_transient_error
 
 # Names come from users, so that rich's markup in them is shown literally.
@@ -34,6 +38,7 @@ results = Console(
 messages = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 _SECONDS_BETWEEN_LINES = 25.0
+_ENDED_BY_SIGNAL = "Crash detected! Execution was aborted by"  # said by Prefect once for each flow
 
 
 def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> Table:
@@ -88,26 +93,41 @@ def progress_lines(show: Callable[[str], None], *, seconds: float = _SECONDS_BET
 class _Line:
     """The progress of a step as text."""
 
-    def __init__(self, step: str) -> None:
+    def __init__(self, step: progress.ProgressStep) -> None:
         self._step = step
         self._began = self._doing_since = time.monotonic()
         self._done, self._total, self._doing = 0, 0, ""
+        self._unsaved = 0
 
     def update(self, report: progress.Progress) -> None:
         self._done += report.advanced
         self._total += report.total or 0
+        self._unsaved += report.unsaved
         if report.doing is not None:
             self._doing, self._doing_since = report.doing, time.monotonic()
 
+    @property
+    def unsaved(self) -> str:
+        """How much of what is done is not yet saved."""
+        number = self._done if self._step.is_saved_at_end and self._done < self._total else self._unsaved
+        return f"{number:,} not yet saved" if number else ""
+
+    @property
+    def description(self) -> str:
+        """The step, and what is being done."""
+        return f"{self._step}: {self._doing}" if self._doing else self._step
+
     def __str__(self) -> str:
         now = time.monotonic()
-        of_total = f" of {self._total}" if self._total else ""
-        parts = [f"{self._step}: {self._done}{of_total} after {now - self._began:.0f} s"]
+        of_total = f" of {self._total:,}" if self._total else ""
+        parts = [f"{self._step}: {self._done:,}{of_total} {self._step.unit} after {duration(now - self._began)}"]
+        if self.unsaved:
+            parts[0] += f" ({self.unsaved})"
         if 0 < self._done < self._total:
             speed = self._done / (now - self._began)
-            parts.append(f"{speed:.3g}/s, {(self._total - self._done) / speed:.0f} s left")
+            parts.append(f"{speed:.3g} {self._step.unit}/s, {duration((self._total - self._done) / speed)} left")
         if self._doing:
-            parts.append(f"{self._doing} for {now - self._doing_since:.0f} s")
+            parts.append(f"{self._doing} for {duration(now - self._doing_since)}")
         return "; ".join(parts)
 
 
@@ -121,17 +141,21 @@ def _bars() -> Iterator[None]:
         _Speed(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[unsaved]}"),
     )
     with Progress(*columns, console=messages) as bars:
-        bar_of: dict[str, int] = {}
+        bar_of: dict[str, tuple[TaskID, _Line]] = {}
 
         def listen(report: progress.Progress) -> None:
             if report.step not in bar_of:
-                bar_of[report.step] = bars.add_task(report.step, total=None)
-            bar = bars.tasks[bar_of[report.step]]
+                bar_of[report.step] = bars.add_task(report.step, total=None, unsaved=""), _Line(report.step)
+            number, line = bar_of[report.step]
+            line.update(report)
+            bar = bars.tasks[number]
             total = bar.total if report.total is None else (bar.completed + report.total)
-            doing = bar.description if report.doing is None else f"{report.step}: {report.doing}"
-            bars.update(bar.id, total=total, advance=report.advanced, description=doing)
+            bars.update(
+                number, total=total, advance=report.advanced, description=line.description, unsaved=line.unsaved
+            )
 
         with progress.listening(listen):
             yield
@@ -152,5 +176,8 @@ def without_tracebacks() -> Iterator[None]:
 
 def _is_unreported(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
-    is_reported = isinstance(error, RefsegError | RunFailedError) or (error is not None and is_transient_error(error))
+    if error is None:
+        is_reported = stopping_signal() is not None or record.getMessage().startswith(_ENDED_BY_SIGNAL)
+    else:
+        is_reported = isinstance(error, RefsegError | RunFailedError | StoppedError) or is_transient_error(error)
     return not (is_reported and record.name.startswith("prefect."))

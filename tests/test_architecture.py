@@ -76,7 +76,7 @@ _DOORS: dict[str, tuple[str, ...]] = {
     "rich": ("flows",),
     "fastapi": ("flows.review",),
     "starlette": ("flows.review",),
-    "uvicorn": ("flows.review",),
+    "uvicorn": ("flows.review", "flows.execution.temporary_server"),
     "xml": ("refseg_core.datasets",),
 }
 _KEPT_OUT = {"flows": ("torch", "torchvision")}

@@ -25,7 +25,7 @@ from flows.cli.thresholds import thresholds
 from flows.config.flag_values import parse_numbers
 from flows.config.loading import load_config
 from flows.config.template import template
-from flows.errors import RunFailedError
+from flows.errors import RunFailedError, RunStoppedError
 from flows.run import checked_session, execute, set_prefect_defaults
 from refseg_core.errors import RefsegError
 from tasks.storage.retry import is_transient_error, reason
@@ -47,6 +47,9 @@ class _Commands(click.Group):
         except RefsegError as error:
             click.secho(f"Error: {error}", fg="red", err=True)
             context.exit(_USER_ERROR)
+        except RunStoppedError as stop:
+            click.secho(str(stop), fg="yellow", err=True)
+            context.exit(stop.exit_code)
         except RunFailedError as error:
             click.secho(f"Error: {error}", fg="red", err=True)
             context.exit(_FAILURE)

@@ -3,7 +3,7 @@
 import os
 from collections import deque
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import cast
 
 from prefect import flow, runtime
@@ -14,11 +14,12 @@ from flows.errors import ShardsFailedError
 from flows.execution.cancellation import stopping_when_cancelled
 from flows.execution.concurrency_limits import holding_tag_slots
 from flows.execution.names import group_name
+from flows.execution.stopping import finishing_images
 from refseg_core.errors import ConfigurationError, WeightsError
 from tasks.label_shard import label_shard
 from tasks.outputs.prefect_ui.progress import ProgressArtifact
 from tasks.outputs.prefect_ui.publishing import is_shown
-from tasks.runtime.cancellation import stopping_with_this
+from tasks.runtime.cancellation import StoppedError, is_stopping, stopping_with_this
 from tasks.runtime.progress import ProgressStep, report
 from tasks.specs import LabelJob
 from tasks.storage.retry import reason
@@ -46,7 +47,10 @@ def label_shards(job: LabelJob, shards: list[Shard], elsewhere: bool = False) ->
     Raises ShardsFailedError if shards failed, and immediately an error that would stop all of them.
     """
     # A run that waits for a slot shows its progress and can be cancelled.
-    with stopping_with_this(), _progress(job, shards), stopping_when_cancelled(), holding_tag_slots():
+    with ExitStack() as around:
+        for block in (stopping_with_this(), _progress(job, shards), stopping_when_cancelled(), holding_tag_slots()):
+            around.enter_context(block)
+        around.enter_context(finishing_images())
         reason_of: dict[Shard, str] = {}
         for shard, future in _few_at_once(job, shards, len(shards) if elsewhere else _AT_ONCE):
             future.wait()
@@ -54,6 +58,8 @@ def label_shards(job: LabelJob, shards: list[Shard], elsewhere: bool = False) ->
                 failure = cast(Exception, future.state.result(raise_on_failure=False))
                 if isinstance(failure, ConfigurationError | WeightsError):
                     raise failure
+                if isinstance(failure, StoppedError):
+                    continue
                 reason_of[shard] = reason(failure)
             elif elsewhere:  # other processes do not report their progress here
                 report(ProgressStep.LABEL, advanced=len(shard))
@@ -72,9 +78,14 @@ def _progress(job: LabelJob, shards: list[Shard]) -> AbstractContextManager[obje
 def _few_at_once(
     job: LabelJob, shards: list[Shard], at_once: int
 ) -> Iterator[tuple[Shard, PrefectFuture[dict[str, int]]]]:
-    """Yields each shard and its future, in order, with at most `at_once` of them submitted and not awaited."""
+    """Yields each shard and its future, in order, with at most `at_once` of them submitted and not awaited.
+
+    Submits no more when the work is stopped.
+    """
     waiting: deque[tuple[Shard, PrefectFuture[dict[str, int]]]] = deque()
     for shard in shards:
+        if is_stopping():
+            break
         waiting.append((shard, label_shard.submit(job, shard)))
         if len(waiting) >= at_once:
             yield waiting.popleft()

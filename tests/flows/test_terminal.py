@@ -1,11 +1,14 @@
 """The output in the terminal: evaluations of every protocol, errors and progress."""
 
+import io
 import logging
 import re
 import threading
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from flows import terminal
 from flows.errors import ShardsFailedError
@@ -15,7 +18,7 @@ from refseg_core.errors import StoreError
 from refseg_core.evaluation.diagnostics import Review
 from refseg_core.settings import ProtocolName
 from refseg_core.tables import Metrics
-from tasks.runtime.progress import report
+from tasks.runtime.progress import ProgressStep, report
 
 
 def metrics_of(num_categories: int, iou_type: str, metric: str) -> Metrics:
@@ -64,43 +67,82 @@ def test_errors_that_the_command_line_reports_have_no_traceback_of_prefect(
         log.error("finished as failed")
         logging.getLogger("elsewhere").error("our own", exc_info=reported[0])
     assert caplog.messages == ["ZeroDivisionError('a bug')", "finished as failed", "our own"]
+    with without_tracebacks():
+        log.error("Crash detected! Execution was aborted by a termination signal.")
+        log.error("Crash detected! The disk is full.")
+    assert caplog.messages[-1] == "Crash detected! The disk is full."
     log.error("afterwards", exc_info=reported[0])
     assert caplog.messages[-1] == "afterwards"
 
 
-def test_where_no_terminal_is_the_step_at_work_has_a_line_now_and_again() -> None:
+def _lines_until(expected: str, reports: Callable[[], None]) -> list[str]:
+    """The lines up to the third that begins so, while nothing more is reported."""
     shown: list[str] = []
     several = threading.Event()
 
     def show(line: str) -> None:
         shown.append(line)
-        if [each[:8] for each in shown].count("label: 1") == 3:
+        if [each.startswith(expected) for each in shown].count(True) == 3:
             several.set()
 
     with progress_lines(show, seconds=0.01):
-        report("bank", total=2)
-        report("label", total=4, doing="waiting for images")
-        report("label", advanced=1)
-        assert several.wait(60), "lines come by themselves, though nothing more is reported"
-    assert re.fullmatch(r"label: 1 of 4 after \d+ s; .+/s, \d+ s left; waiting for images for \d+ s", shown[-1])
+        reports()
+        assert several.wait(60), shown
+    return shown
+
+
+def test_where_no_terminal_is_the_step_at_work_has_a_line_now_and_again() -> None:
+    def reports() -> None:
+        report(ProgressStep.FILL_MEMORY_BANK, total=2)
+        report(ProgressStep.LABEL, total=4000, doing="waiting for images")
+        report(ProgressStep.LABEL, advanced=1000)
+
+    shown = _lines_until("label: 1,000", reports)
+    assert re.fullmatch(
+        r"label: 1,000 of 4,000 images after \d+ s; .+ images/s, \d+ s left; waiting for images for \d+ s", shown[-1]
+    )
     number = len(shown)
-    report("label", advanced=1)
+    report(ProgressStep.LABEL, advanced=1)
     assert len(shown) == number
 
 
+def test_images_that_would_be_lost_with_the_process_are_said_not_to_be_saved() -> None:
+    def label(unsaved: int) -> Callable[[], None]:
+        def reports() -> None:
+            report(ProgressStep.LABEL, advanced=3, unsaved=3)
+            report(ProgressStep.LABEL, advanced=3, unsaved=unsaved)
+
+        return reports
+
+    assert re.match(r"label: 6 images after \d+ s \(1 not yet saved\)$", _lines_until("label: 6", label(-2))[-1])
+    assert re.match(r"label: 6 images after \d+ s$", _lines_until("label: 6", label(-3))[-1])
+
+
+def test_steps_that_are_saved_as_a_whole_say_so_until_they_are_done() -> None:
+    def encode(number: int) -> Callable[[], None]:
+        return lambda: report(ProgressStep.FILL_MEMORY_BANK, total=4, advanced=number)
+
+    begun, ended = "fill memory bank: 3 of 4 references", "fill memory bank: 4 of 4 references"
+    assert "(3 not yet saved)" in _lines_until(begun, encode(3))[-1]
+    assert "saved" not in _lines_until(ended, encode(4))[-1]
+
+
+def test_bars_say_what_is_not_saved_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=160)
+    monkeypatch.setattr(terminal, "messages", console)
+    with terminal.progress_bars():
+        report(ProgressStep.LABEL, total=4)
+        report(ProgressStep.LABEL, advanced=3, unsaved=3)
+        report(ProgressStep.LABEL, unsaved=-1)
+    assert isinstance(console.file, io.StringIO)
+    last = console.file.getvalue().rpartition("label")[2]
+    assert "3/4" in last
+    assert "2 not yet saved" in last
+
+
 def test_a_step_of_unknown_length_says_how_much_is_done() -> None:
-    shown: list[str] = []
-    seen = threading.Event()
-
-    def show(line: str) -> None:
-        shown.append(line)
-        if "index" in line:  # the first one may come before the report
-            seen.set()
-
-    with progress_lines(show, seconds=0.01):
-        report("index", advanced=7)
-        assert seen.wait(60)
-    assert re.fullmatch(r"index: 7 after \d+ s", shown[-1])
+    shown = _lines_until("look at shards", lambda: report(ProgressStep.READ_STATUS, advanced=7))
+    assert re.fullmatch(r"look at shards: 7 images after \d+ s", shown[-1])
 
 
 def test_before_the_first_report_a_line_says_that_work_is_going_on() -> None:

@@ -6,8 +6,8 @@ knows nothing of all this: functions of its are wrapped in the forked process.
 
     python -m tests.support.crashes.crashing
         reads attempts from its input: a line of json for those at one time
-    python -m tests.support.crashes.crashing command run CONFIG
-        is `refseg run CONFIG` with tiny models
+    python -m tests.support.crashes.crashing command SECONDS run CONFIG
+        is `refseg run CONFIG` with tiny models, which take so long for each image
 """
 
 import json
@@ -355,12 +355,25 @@ def _use_tiny_models() -> None:
     REGISTRY.update(TINY_DEMO)
 
 
+def _slow_down(seconds: float) -> None:
+    from refseg_core.labeling.batch_labeler import BatchLabeler
+
+    encode = BatchLabeler.encode
+
+    def slow(labeler: BatchLabeler, frames: Any) -> Any:
+        time.sleep(seconds * len(frames))
+        return encode(labeler, frames)
+
+    BatchLabeler.encode = slow  # type: ignore[method-assign]
+
+
 def _main() -> None:
     _use_tiny_models()
     if sys.argv[1:2] == ["command"]:
         from flows.cli.main import main
 
-        main(sys.argv[2:])
+        _slow_down(float(sys.argv[2]))
+        main(sys.argv[3:])
         return
     for name in ("pandas", "s3fs", "tasks.store.garbage", "tasks.outputs.exports.labels", "tasks.models.download"):
         import_module(name)  # which would be imported later, by each process that is forked

@@ -109,9 +109,9 @@ class Scene:
         """How others than refseg read there."""
         return None if self.server is None else self.server.filesystem()
 
-    def write_config(self, file: Path, *, store: str) -> Path:
-        """Writes the configuration file of the whole pipeline."""
-        file.write_text(yaml.safe_dump({**self.content, "store": store}), encoding="utf-8")
+    def write_config(self, file: Path, *, store: str, **changes: Any) -> Path:
+        """Writes the configuration file of the whole pipeline, with these sections instead of its own."""
+        file.write_text(yaml.safe_dump({**self.content, "store": store, **changes}), encoding="utf-8")
         return file
 
     def run(self, store: str, *, pictures: str | None = None, **special: Any) -> Attempt:

@@ -1,0 +1,151 @@
+"""What signals do to a run: the first stops it, and what is finished is saved; a second ends the process at once.
+
+The terminal sends SIGINT at Ctrl-C; Kubernetes, spot machines and Prefect's workers send SIGTERM, and SIGKILL when half
+a minute has passed.
+"""
+
+import contextvars
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import NoReturn
+
+from tasks.runtime.cancellation import is_stopping, request_stop, save_finished
+from tasks.storage.retry import reason
+
+log = logging.getLogger(__name__)
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SAME_SECONDS = 0.5  # in which a signal that comes again is the same one, sent to a process and to its group
+_IMAGE_SECONDS = 10.0  # that the images at hand have, before what is finished is saved without them
+_LOOK_SECONDS = 0.1
+
+Handler = Callable[[int, FrameType | None], None]
+
+
+@dataclass
+class _Session:
+    """A command at work, and the signal that stopped it."""
+
+    number: int | None = None
+    at: float = 0.0
+
+    def stops(self, number: int) -> bool:
+        """Whether the signal is the first; ends the process at a second one."""
+        now = time.monotonic()
+        if self.number is None:
+            self.number, self.at = number, now
+            return True
+        if now - self.at > _SAME_SECONDS:
+            _end_at_once(128 + number)
+        return False
+
+
+_session: _Session | None = None
+
+
+def stopping_signal() -> int | None:
+    """Returns the signal that stopped the command of this process, if one did."""
+    return None if _session is None else _session.number
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """Within the block, a command's, SIGINT and SIGTERM raise KeyboardInterrupt; a second one ends the process."""
+    global _session  # noqa: PLW0603
+    from prefect.exceptions import TerminationSignal
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        # Prefect, which raises TerminationSignal within flows, sends the signal again when it has seen to it.
+        if session.stops(number) and not isinstance(sys.exception(), TerminationSignal):
+            raise KeyboardInterrupt
+
+    session = _session = _Session()
+    with _handling(stop):
+        try:
+            yield
+        finally:
+            _session = None
+
+
+@contextmanager
+def finishing_images() -> Iterator[None]:
+    """Lets the images at hand end within the block when a signal comes; then the block ends as the signal has it.
+
+    Where they take long, what else is finished is saved in the meantime.
+    """
+    from prefect.exceptions import TerminationSignal
+
+    received: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        is_first = not received if _session is None else _session.stops(number)
+        if is_first:
+            received.append(number)
+            request_stop()
+        elif number == signal.SIGINT and _session is None:
+            raise KeyboardInterrupt  # a worker's SIGTERM may come twice
+
+    with _handling(stop), _saving_when_stopped():
+        yield
+    if received:
+        raise (
+            TerminationSignal(signal.SIGTERM)
+            if _session is None and received[0] == signal.SIGTERM
+            else KeyboardInterrupt
+        )
+
+
+@contextmanager
+def _handling(handler: Handler) -> Iterator[None]:
+    """Handles signals within the block; in a thread that gets none, nothing."""
+    with ExitStack() as handled:
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                handled.callback(signal.signal, number, signal.signal(number, handler))
+        yield
+
+
+@contextmanager
+def _saving_when_stopped() -> Iterator[None]:
+    """Says that the work is stopping, and saves what is finished if that takes long."""
+    left = threading.Event()
+
+    def watch() -> None:
+        while not left.wait(_LOOK_SECONDS):
+            if is_stopping():
+                again = "" if _session is None else " Press Ctrl-C again to end at once."
+                log.warning("Stopping: the images at hand are finished, and all that are finished are saved.%s", again)
+                if not left.wait(_IMAGE_SECONDS):
+                    _save()
+                return
+
+    work = contextvars.copy_context().run  # has the settings of this run
+    watcher = threading.Thread(target=work, args=(watch,), name="stopping", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        left.set()
+        watcher.join()
+
+
+def _end_at_once(exit_code: int) -> NoReturn:
+    """Ends the process as it is: what is in the store is whole. Only the cursor was hidden, by progress bars."""
+    if sys.stderr.isatty():
+        os.write(sys.stderr.fileno(), b"\x1b[?25h\n")
+    os._exit(exit_code)
+
+
+def _save() -> None:
+    try:
+        save_finished()
+    except Exception as error:  # the images at hand may still end, and are saved with these then
+        log.warning("What is finished cannot be saved yet: %s", reason(error))
