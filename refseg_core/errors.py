@@ -7,6 +7,7 @@ A kind of problem is a sentence that says what is wrong, what was expected and w
 that finds it. An offender is the place and value where it was found.
 """
 
+import difflib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -90,6 +91,13 @@ def listed(names: Iterable[str], most: int = 8) -> str:
     """Returns the first names, and how many more there are, for a message."""
     known = list(names)
     return ", ".join(known[:most]) + (f" and {len(known) - most:,} more" if len(known) > most else "")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Returns a sentence, after a space, with the known name that the given one resembles most; '' without any."""
+    of_lower = {one.lower(): one for one in known}
+    close = difflib.get_close_matches(name.lower(), of_lower, n=1)
+    return f" Did you mean {of_lower[close[0]]}?" if close else ""
 
 
 def shortened(text: str) -> str:

@@ -19,8 +19,14 @@ def sample_references(
     *,
     conventions: Conventions = "corrected",
 ) -> Artifact:
-    """Samples references; with `annotation_ids` takes exactly those instead."""
+    """Samples references; with `annotation_ids` takes exactly those instead.
+
+    Raises ConfigurationError where `settings` names other categories than those have.
+    """
     if annotation_ids is not None:
+        if settings.categories is not None:
+            tables = store.load(dataset, Annotations), store.load(dataset, Categories)
+            sampling.check_named(*tables, annotation_ids, settings.categories)
         recipe = _recipe(dataset, {"annotation_ids": list(annotation_ids)})
         return store.make(recipe, lambda: [sampling.select_references(*_read(store, dataset), annotation_ids)])
 

@@ -49,6 +49,9 @@ def benchmark(
 
         report_benchmarks()
         return
+    from flows.benchmarks.spec import load_benchmark
+
+    load_benchmark(name)  # an unknown one is said to be before anything else
     if data is None:
         raise click.UsageError("--data is missing: the folder that holds the benchmark's data.")
     chosen = {

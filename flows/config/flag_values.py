@@ -7,9 +7,10 @@ import yaml
 from pydantic import ValidationError
 
 from refseg_core.errors import ConfigurationError
-from refseg_core.settings import LabelingSettings, problems_of
+from refseg_core.settings import LabelingSettings
 from refseg_core.settings.labeling_methods import LABELING_METHODS
 from refseg_core.settings.labeling_paths import LABELING_PATHS
+from refseg_core.settings.problems import problems_of
 
 
 def parse_numbers(flag: str, given: str, least: int) -> list[int]:
@@ -66,7 +67,9 @@ def _changed(settings: LabelingSettings, text: str, changes: str) -> LabelingSet
             return settings.choosing(**values)
         return LabelingSettings.model_validate(settings.model_dump() | values)
     except ValidationError as error:
-        raise ConfigurationError(f"--variants: {text!r}: {problems_of(error)}.") from error
+        raise ConfigurationError(
+            f"--variants: {text!r}: {' '.join(problems_of(error, [*LabelingSettings.model_fields]))}"
+        ) from error
 
 
 def _value(text: str, key: str, value: str) -> Any:

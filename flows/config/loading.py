@@ -1,8 +1,6 @@
 """Reads the configuration file of a run, with overriding flags, and reports all its errors at once."""
 
-import difflib
 import re
-import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,12 +8,11 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from flows.config.run_config import PATHS, RunConfig, check_config, keys
+from flows.config.run_config import PATHS, RunConfig, all_of, check_config, keys
 from refseg_core.errors import ConfigurationError
+from refseg_core.settings.problems import brief, problems_of
 from tasks.storage.uris import redact_text
 
-_BRIEF = reprlib.Repr()
-_BRIEF.maxstring = _BRIEF.maxother = 200
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(//|:)")  # a scheme, or chained ones
 
 
@@ -61,27 +58,10 @@ def parse_config(content: Mapping[str, Any], *, source: str) -> RunConfig:
     try:
         config = RunConfig.model_validate(content)
     except ValidationError as error:
-        listed = "\n".join(f"  {_describe(problem)}" for problem in error.errors())
-        raise ConfigurationError(f"{source}: {error.error_count()} wrong:\n{listed}") from None
+        known = [*RunConfig.model_fields, *(key.name for key in keys())]
+        raise ConfigurationError(redact_text(all_of(problems_of(error, known), source))) from None
     check_config(config, source=source)
     return config
-
-
-def _describe(problem: Any) -> str:
-    name = ".".join(str(part) for part in problem["loc"] if not str(part).startswith(("tuple", "function")))
-    if problem["type"] == "extra_forbidden":
-        known = [*(key.name for key in keys()), *RunConfig.model_fields]
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"Did you mean {close[0]}?" if close else f"Known are {', '.join(RunConfig.model_fields)}."
-        return f"{name}: no such key. {hint}"
-    if problem["type"] == "missing":
-        return f"{name}: is missing and has no default."
-    return f"{name}: {problem['msg']}, got {_brief(problem['input'])}."
-
-
-def _brief(value: Any) -> str:
-    """Returns a value for a message: short, whatever YAML's references expand to, and without secrets."""
-    return redact_text(_BRIEF.repr(value))
 
 
 def _override(content: dict[str, Any], name: str, value: Any) -> None:
@@ -89,7 +69,7 @@ def _override(content: dict[str, Any], name: str, value: Any) -> None:
     for section in sections:
         inner = content.setdefault(section, {})
         if not isinstance(inner, dict):
-            raise ConfigurationError(f"{section}: expected keys below it, got {_brief(inner)}.")
+            raise ConfigurationError(f"{section}: expected keys below it, got {redact_text(brief(inner))}.")
         content = inner
     content[last] = value
 

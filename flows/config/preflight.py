@@ -1,11 +1,12 @@
 """Checks a run before it starts: in seconds, without loading weights and without Prefect."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from flows.config.run_config import RunConfig, check_config
 from refseg_core.datasets.category_mapping import matching_ids
-from refseg_core.errors import DatasetError
+from refseg_core.errors import DatasetError, StoreError
 from refseg_core.images import IMAGE_SUFFIXES
 from refseg_core.models.acceleration import pick_device
 from refseg_core.tables import Categories
@@ -46,19 +47,27 @@ def check(config: RunConfig, heard: Heard = lambda title, dataset: None) -> Chec
     if config.pictures is not None:
         for images_uri in (config.targets.images, config.references.images):
             check_apart(Folder(config.pictures), images_uri)
-    for written in (config.store, config.pictures):
+    for key, written in (("store", config.store), ("pictures", config.pictures)):
         if written is not None:
-            Folder(written).check_writable()
-    Folder(config.references.images).check_readable()
+            with _naming(key):
+                Folder(written).check_writable()
+    with _naming("references.images"):
+        Folder(config.references.images).check_readable()
     references = _check_references(config, heard)
     if config.targets.annotations is not None:
         return Checked(references, _check_annotated_targets(config, references, heard))
-    if not _holds_images(Folder(config.targets.images)):
+    _check_folder_of_targets(config.targets.images)
+    return Checked(references, None)
+
+
+def _check_folder_of_targets(uri: str) -> None:
+    with _naming("targets.images"):
+        holds_images = _holds_images(Folder(uri))
+    if not holds_images:
         raise DatasetError(
-            f"targets.images: {redact(config.targets.images)} holds no image. Expected files ending in "
+            f"targets.images: {redact(uri)} holds no image. Expected files ending in "
             f"{', '.join(sorted(IMAGE_SUFFIXES))}."
         )
-    return Checked(references, None)
 
 
 def _holds_images(folder: Folder) -> bool:
@@ -66,8 +75,18 @@ def _holds_images(folder: Folder) -> bool:
     return folder.holds_files(tuple(IMAGE_SUFFIXES)) or bool(ImageFiles(folder).images)
 
 
+@contextmanager
+def _naming(key: str) -> Iterator[None]:
+    """Raises the StoreErrors of the block with the key whose place they are about before them."""
+    try:
+        yield
+    except StoreError as error:
+        raise type(error)(f"{key}: {error}") from error
+
+
 def _check_references(config: RunConfig, heard: Heard) -> Artifact:
-    dataset = index_dataset.fn(Store(config.store), config.references.source)
+    with _naming("references.annotations"):
+        dataset = index_dataset.fn(Store(config.store), config.references.source)
     heard("References", dataset)
     if config.references.boxes == "auto":
         check_boxes(Store(config.store), dataset)
@@ -82,9 +101,11 @@ def _check_references(config: RunConfig, heard: Heard) -> Artifact:
 
 
 def _check_annotated_targets(config: RunConfig, references: Artifact, heard: Heard) -> Artifact:
-    Folder(config.targets.images).check_readable()
+    with _naming("targets.images"):
+        Folder(config.targets.images).check_readable()
     store = Store(config.store)
-    targets = index_dataset.fn(store, config.targets.source, conventions=config.conventions)
+    with _naming("targets.annotations"):
+        targets = index_dataset.fn(store, config.targets.source, conventions=config.conventions)
     heard("Targets", targets)
     matching_ids(store.load(references, Categories), store.load(targets, Categories))
     check_protocol(store, targets, config.evaluation, config.conventions)

@@ -6,14 +6,14 @@ The keys are stable; people script against them. Every key's meaning, bounds and
 
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 from pydantic.fields import FieldInfo
 
-from refseg_core.errors import ConfigurationError
+from refseg_core.errors import ConfigurationError, did_you_mean
 from refseg_core.models.registry import Kind, models_of
 from refseg_core.settings import (
     BatchSettings,
@@ -307,20 +307,27 @@ def check_config(config: RunConfig, *, source: str) -> None:
     """Checks several keys together. Raises ConfigurationError naming all problems."""
     problems = [*_unknown_models(config), *_unfit_method(config), *_unfit_places(config)]
     if problems:
-        raise ConfigurationError("\n".join([f"{source}: {len(problems)} wrong:", *problems]))
+        raise ConfigurationError(all_of(problems, source))
+
+
+def all_of(problems: Sequence[str], source: str) -> str:
+    """Returns all problems of a configuration as one message, of a line for each."""
+    number = "1 error" if len(problems) == 1 else f"{len(problems)} errors"
+    return "\n".join([f"{source}: {number}:", *(f"  {problem}" for problem in problems)])
 
 
 def _unknown_models(config: RunConfig) -> Iterator[str]:
     for kind in typing.get_args(Kind):
         model, known = getattr(config, kind).model, models_of(kind)
         if model not in known:
-            yield f"  {kind}.model: {model!r} is not known; expected one of {', '.join(known)}."
+            hint = did_you_mean(model, known)
+            yield f"{kind}.model: {model!r} is not known; expected one of {', '.join(known)}.{hint}"
 
 
 def _unfit_method(config: RunConfig) -> Iterator[str]:
     if config.conventions == "original" and config.labeling.parts != PUBLISHED:
         yield (
-            f"  labeling.method: {config.labeling.method!r} is not the published method, which the conventions "
+            f"labeling.method: {config.labeling.method!r} is not the published method, which the conventions "
             "'original' compare with. Set it to 'published', or conventions to 'corrected'."
         )
 
@@ -328,16 +335,16 @@ def _unfit_method(config: RunConfig) -> Iterator[str]:
 def _unfit_places(config: RunConfig) -> Iterator[str]:
     """Prefect stores and shows a run's parameters, so no place may contain a password."""
     if config.targets.masks_from is not None and config.targets.annotations is None:
-        yield "  targets.masks_from: completes targets.annotations, which is null. Set both or neither."
+        yield "targets.masks_from: completes targets.annotations, which is null. Set both or neither."
     for name in PATHS:
         value: Any = config
         for part in name.split("."):
             value = getattr(value, part)
         if value == "":
-            yield f"  {name}: is empty. Give a path or URI; '.' is the folder of the configuration file."
+            yield f"{name}: is empty. Give a path or URI; '.' is the folder of the configuration file."
         elif isinstance(value, str) and holds_credentials(value):
             yield (
-                f"  {name}: holds a user or password, or the signature of a signed URL. Give credentials in the "
+                f"{name}: holds a user or password, or the signature of a signed URL. Give credentials in the "
                 "environment, not in the address."
             )
 

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 from rich.filesize import decimal
+from rich.measure import Measurement
+from rich.table import Column
 from rich.table import Table as TextTable
 
 from flows.terminal import results
@@ -23,12 +25,14 @@ def report_status(store_uri: str, status: StoreStatus, *, all_failed: bool) -> N
     if not status.artifacts and not status.labels:
         results.print(f"{redact(store_uri)} holds nothing of refseg.")
         return
-    table = TextTable("step", "key", "rows", "size", "made", "by", "from", title=redact(store_uri))
+    step, key, made = (Column(name, no_wrap=True) for name in ("step", "key", "made"))
+    table = TextTable(step, key, "rows", "size", made, "by", "from", title=redact(store_uri))
     for _, artifacts in groupby(status.artifacts, key=lambda artifact: artifact.step):
         for artifact in artifacts:
             table.add_row(*_artifact_row(artifact))
         table.add_section()
-    results.print(table)
+    narrowest = Measurement.get(results, results.options, table).minimum  # keys and times are copied, never cut
+    results.print(table, width=max(results.width, narrowest), crop=False)
     for labels in status.labels:
         results.print()
         for line in _labels_lines(labels, None if all_failed else _SHOWN):

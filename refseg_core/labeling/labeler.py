@@ -29,7 +29,8 @@ from refseg_core.references.memory_bank import (
 from refseg_core.references.prototypes import postprocess_memory_bank
 from refseg_core.references.segmentation import segment_boxes, segment_points
 from refseg_core.references.validation import check_mask
-from refseg_core.settings import BatchSettings, LabelingSettings, ReferenceSettings, problems_of
+from refseg_core.settings import BatchSettings, LabelingSettings, ReferenceSettings
+from refseg_core.settings.problems import problems_of
 from refseg_core.tables import MemoryBank
 
 AnyImage = npt.NDArray[np.uint8] | Image.Image
@@ -190,7 +191,9 @@ def _labeling_settings(settings: dict[str, Any]) -> LabelingSettings:
     try:
         return LabelingSettings(**settings)
     except ValidationError as error:
-        raise ConfigurationError(f"Settings of the labeler: {problems_of(error)}.") from error
+        raise ConfigurationError(
+            f"Settings of the labeler: {' '.join(problems_of(error, [*LabelingSettings.model_fields]))}"
+        ) from error
 
 
 def _pixels(image: AnyImage) -> npt.NDArray[np.uint8]:

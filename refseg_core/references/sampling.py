@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from refseg_core.errors import ConfigurationError, DatasetError, listed
+from refseg_core.errors import ConfigurationError, DatasetError, did_you_mean, listed
 from refseg_core.references.validation import VALID, fitness_of
 from refseg_core.settings import Conventions, SamplingSettings
 from refseg_core.settings.splits import LVIS_FREQUENCIES, SPLIT_NAMES, split_categories
@@ -71,6 +71,24 @@ def select_references(images: Images, annotations: Annotations, annotation_ids: 
     return _references(images, annotations, [row_of[wanted] for wanted in annotation_ids])
 
 
+def check_named(
+    annotations: Annotations, categories: Categories, annotation_ids: Sequence[str], names: Sequence[str]
+) -> None:
+    """Raises ConfigurationError where the named annotations are not of exactly the named categories."""
+    name_of = dict(zip(categories.category_id.tolist(), categories.name, strict=True))
+    is_named = np.isin(annotations.annotation_id, annotation_ids)
+    named = zip(annotations.annotation_id[is_named], annotations.category_id[is_named].tolist(), strict=True)
+    category_of = {annotation_id: name_of[category_id] for annotation_id, category_id in named}
+    others = [f"{annotation_id} ({name})" for annotation_id, name in category_of.items() if name not in names]
+    without = [name for name in names if name not in category_of.values()]
+    if others or without:
+        raise ConfigurationError(
+            "references.annotation_ids and references.sampling.categories contradict each other: annotations of other "
+            f"categories: {listed(others, _NAMES_SHOWN) or 'none'}; categories without any of the annotations: "
+            f"{listed(without, _NAMES_SHOWN) or 'none'}. Correct them, or set one of them to null."
+        )
+
+
 def wanted_categories(categories: Categories, settings: SamplingSettings) -> Categories:
     """Returns the categories to sample: those of the split, narrowed to the named ones; in the order of their ids.
 
@@ -91,7 +109,7 @@ def wanted_categories(categories: Categories, settings: SamplingSettings) -> Cat
         if absent:
             raise ConfigurationError(
                 f"references.sampling.categories: {listed(absent, _NAMES_SHOWN)} not in the annotations, whose "
-                f"categories are {listed(categories.name, _NAMES_SHOWN)}."
+                f"categories are {listed(categories.name, _NAMES_SHOWN)}.{did_you_mean(absent[0], categories.name)}"
             )
         keep &= np.isin(categories.name, settings.categories)
     if not keep.any():

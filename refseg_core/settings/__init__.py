@@ -5,9 +5,20 @@ file and the form in the Prefect UI are drawn.
 """
 
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from refseg_core.settings import labeling_methods
 from refseg_core.settings.choices import ANNOTATION_FORMATS, PROTOCOLS
@@ -37,15 +48,23 @@ PART_NAMES = tuple(part.name for part in fields(MethodParts))
 """Names of the settings that are parts of a method."""
 
 
-def problems_of(error: ValidationError) -> str:
-    """Returns what is wrong with settings, each problem behind its key."""
-    return "; ".join(": ".join([*map(str, one["loc"]), one["msg"]]) for one in error.errors())
-
-
 class Settings(BaseModel):
-    """The base of every settings model: frozen, and no unknown keys."""
+    """The base of every settings model: frozen, no unknown keys, and true is no number."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_boolean(cls, value: Any, info: ValidationInfo) -> Any:
+        """Python takes true for 1."""
+        if isinstance(value, bool) and _takes_numbers(cls.model_fields[str(info.field_name)].annotation):
+            raise PydanticCustomError("is_boolean", "Input should be a number")
+        return value
+
+
+def _takes_numbers(annotation: Any) -> bool:
+    kinds = get_args(annotation) if get_origin(annotation) in (Annotated, Union, UnionType) else ()
+    return annotation in (int, float) or (bool not in kinds and any(map(_takes_numbers, kinds)))
 
 
 class SamplingSettings(Settings):

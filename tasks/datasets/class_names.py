@@ -45,7 +45,8 @@ def find_class_names(folder: Folder, kind: str) -> ClassNames | None:
     """Returns the list of categories in or above the folder. Raises DatasetError if it is damaged or YOLO lacks it."""
     wanted = (*_FIRST.get(kind, ()), *CLASS_FILES)
     num_above = 2 if kind == "yolo" else 1  # labels/train/ lies two below data.yaml
-    for place in [folder, *_above(folder, num_above)]:
+    places = [folder, *_above(folder, num_above)]
+    for place in places:
         for name in wanted:
             document = None
             # Who may read a prefix often may not read what lies above.
@@ -56,8 +57,9 @@ def find_class_names(folder: Folder, kind: str) -> ClassNames | None:
     if kind != "yolo":
         return None
     raise DatasetError(
-        f"{redact(folder.uri)}: neither it nor the folders above say what the classes are called. Add one of "
-        f"{', '.join(wanted)}: a YAML file with a list 'names', or a text file with one name a line."
+        f"{redact(folder.uri)}: what the classes are called is not known. Looked in "
+        f"{', '.join(redact(place.uri) for place in places)} for one of {', '.join(wanted)}: a YAML file with a list "
+        "'names', or a text file with one name a line. Put one there."
     )
 
 

@@ -29,6 +29,7 @@ from tasks.storage.uris import redact, scheme
 FOLDER_VARIABLE = "REFSEG_WEIGHTS"
 _DEFAULT_FOLDER = "~/.cache/refseg/weights"
 _CHUNK = 1 << 20  # bytes read at once
+_HALF, _NEARLY = 0.5, 0.02  # of the published size
 _LASTING_STATUSES = (401, 403, 404, 410)
 _LASTING_ERRORS = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 
@@ -73,7 +74,7 @@ def load_weights(model: str, source: str | None = None) -> LoadedWeights:
     with _located(model, source) as (spec, uri), _opened(uri) as file:
         sha256 = sha256_of(file)
         if not source and spec.sha256 not in (None, sha256):
-            fault = f"its sha256 is {sha256}, expected {spec.sha256}"
+            fault = f"its size is the same, but its sha256 is {sha256}, not {spec.sha256}"
             raise WeightsError(_not_the_published(spec, uri, fault))
         file.seek(0)
         return LoadedWeights(read_state(file, name=redact(uri)), sha256, redact(uri))
@@ -107,8 +108,8 @@ def locate_weights(model: str, source: str | None = None) -> str:
     with _located(model, source) as (spec, uri):
         open_uri(uri).close()
         size = uri_size(uri)
-    if not source and spec.size not in (None, size):
-        raise WeightsError(_not_the_published(spec, uri, f"it has {size} bytes, expected {spec.size}"))
+    if not source and spec.size is not None and size != spec.size:
+        raise WeightsError(_not_the_published(spec, uri, _sizes(size, spec.size)))
     return uri
 
 
@@ -217,8 +218,16 @@ def sha256_of(file: BinaryIO) -> str:
     return digest.hexdigest()
 
 
+def _sizes(size: int, published: int) -> str:
+    """Returns what a file's size tells, in bytes."""
+    share = size / published
+    precise = ", about half, as with parameters of 16 bits" if abs(share - _HALF) < _NEARLY else ""
+    return f"it has {size:,} bytes, the published one {published:,}{precise}"
+
+
 def _not_the_published(spec: ModelSpec, uri: str, fault: str) -> str:
     return (
-        f"{redact(uri)} is damaged or not the published file of {spec.name!r}: {fault}. Delete it and run "
-        f"`refseg weights pull {spec.name}`; weights of your own are given as {spec.kind}.weights."
+        f"{redact(uri)} is not the published file of {spec.name!r}: {fault}. If it is damaged, delete it and run "
+        f"`refseg weights pull {spec.name}`. To use it as it is, set {spec.kind}.weights to {redact(uri)}; its labels "
+        "are then kept apart from those of the published file."
     )

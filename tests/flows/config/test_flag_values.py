@@ -45,9 +45,9 @@ def test_a_path_may_be_there_several_times_with_other_keys() -> None:
         ("exact,", "'' is neither a path"),
         ("quick", "'quick' is neither a path"),
         ("exact,exact", "each once; got 'exact' twice"),
-        ("exact:steps=3", "'exact:steps=3': steps: Extra inputs are not permitted"),
-        ("a:path=quick", "path: Value error, 'quick' is not a labeling path"),
-        ("exact:points_per_side=0", "points_per_side: Input should be greater than or equal to 1"),
+        ("exact:steps=3", "'exact:steps=3': steps: no such key."),
+        ("a:path=quick", "path: 'quick' is not a labeling path"),
+        ("exact:points_per_side=0", "points_per_side: expected at least 1, got 0."),
         ("exact:points_per_side=[", "points_per_side: '[' cannot be read"),
     ],
 )

@@ -196,7 +196,7 @@ def _leaves(content: dict[str, Any], prefix: str = "") -> Iterator[str]:
 )
 def test_an_unknown_key_is_named_with_the_nearest_known_one(wrong: str, meant: str) -> None:
     message = _error(_with({wrong: 1}))
-    assert "run.yaml: 1 wrong" in message
+    assert "run.yaml: 1 error:" in message
     assert f"{wrong}: no such key. Did you mean {meant}?" in message
 
 
@@ -276,7 +276,7 @@ def test_a_threshold_must_be_a_number(value: float) -> None:
 def test_all_that_is_wrong_is_reported_at_once() -> None:
     wrong = {"labeling.points_per_side": 0, "references.sampling.seed": "x", "targets.immages": "a", "stor": "b"}
     message = _error(_with(wrong))
-    assert "run.yaml: 4 wrong" in message
+    assert "run.yaml: 4 errors:" in message
     assert all(f"  {name}: " in message for name in wrong)
 
 
@@ -303,7 +303,7 @@ def test_a_model_of_the_wrong_kind_is_an_error() -> None:
 
 def test_a_wrong_id_in_a_list_is_one_problem() -> None:
     message = _error(_with({"targets.image_ids": [1, 1.5]}))
-    assert "run.yaml: 1 wrong" in message
+    assert "run.yaml: 1 error:" in message
 
 
 # --- secrets ---------------------------------------------------------------------------------------------------------

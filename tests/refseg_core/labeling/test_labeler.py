@@ -235,7 +235,7 @@ def test_wrong_weights_and_settings_are_refused(tmp_path: Path) -> None:
         Labeler.from_weights(**demo, encoder_model="dinov2_vits14")
     with pytest.raises(ConfigurationError, match=r"path: .*expected one of plain"):
         Labeler.from_weights(**demo, path="quick")
-    with pytest.raises(ConfigurationError, match="points: Extra inputs"):
+    with pytest.raises(ConfigurationError, match="points: no such key"):
         Labeler.from_weights(**demo, points=3)
 
 
