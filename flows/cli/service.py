@@ -13,13 +13,18 @@ from typing import TYPE_CHECKING
 import click
 
 from flows.execution.names import GPU_POOL
-from flows.local_stack.state_folder import DEFAULT_FOLDER, ServiceFolder
+from flows.local_stack.state_folder import DEFAULT_FOLDER, FOLDER_VARIABLE, ServiceFolder
+from flows.service.api import LOGIN_VARIABLE
 
 if TYPE_CHECKING:
     from flows.local_stack.lifecycle import Stack
 
 _folder_option = click.option(
-    "--folder", default=DEFAULT_FOLDER, show_default=True, help="Folder for the service's data, logs and secrets."
+    "--folder",
+    envvar=FOLDER_VARIABLE,
+    default=DEFAULT_FOLDER,
+    show_default=True,
+    help=f"Folder for the service's data, logs and secrets; its env.sh sets {FOLDER_VARIABLE}, which names it, too.",
 )
 _config_argument = click.argument("config_file", metavar="CONFIG.yaml", type=click.Path(dir_okay=False))
 
@@ -46,6 +51,7 @@ def service() -> None:
 @click.option(
     "--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for other machines too."
 )
+@click.option("--no-auth", is_flag=True, help="Ask for no login; only where no other machine reaches the server.")
 @click.option("--database", metavar="URL", help="Database, postgresql+asyncpg://...; by default SQLite in the folder.")
 @click.option("--notify", metavar="URL", help="URL to which automations post messages (Slack and others).")
 @click.option("--foreground", is_flag=True, help="Stay in the foreground until a signal, as for systemd.")
@@ -57,6 +63,7 @@ def up(
     no_s3: bool,
     gpu_workers: int | None,
     host: str,
+    no_auth: bool,
     database: str | None,
     notify: str | None,
     foreground: bool,
@@ -67,7 +74,7 @@ def up(
     from flows.terminal import messages, results
 
     place = ServiceFolder(folder)
-    options = StackOptions(host, port, None if no_s3 else s3_port, gpu_workers, database, notify)
+    options = StackOptions(host, port, None if no_s3 else s3_port, gpu_workers, database, notify, auth=not no_auth)
     with running_stack(place, options, lambda text: messages.print(text, style="dim")) as stack:
         for line in _next_steps(place, stack, "" if folder == DEFAULT_FOLDER else f" --folder {folder}"):
             results.print(line)
@@ -84,6 +91,8 @@ def up(
 
 def _next_steps(place: ServiceFolder, stack: "Stack", flag: str) -> Iterator[str]:
     yield f"UI:      {stack.ui_url}"
+    if stack.auth:
+        yield f"Login:   {LOGIN_VARIABLE} in {place.env_file}, which the UI asks for, too"
     if stack.s3_endpoint is not None:
         yield f"S3:      {stack.s3_endpoint}, bucket s3://{stack.bucket}"
     yield f"Folder:  {place.path} (logs in {place.logs})"
@@ -120,6 +129,8 @@ def service_status(folder: str) -> None:
     stack = read_stack(place)
     if stack is not None:
         os.environ["PREFECT_API_URL"] = stack.own_api_url
+        if stack.auth:
+            os.environ[LOGIN_VARIABLE] = place.login()
     from flows.local_stack.status import print_parts
     from flows.service.status import print_server
 

@@ -17,25 +17,30 @@ from flows.local_stack import seaweedfs
 from flows.local_stack.options import StackOptions, own_variables, parts_of, prepare
 from flows.local_stack.processes import kill_marked, send
 from flows.local_stack.programs import to_json
-from flows.local_stack.state_folder import PartState, ServiceFolder, StackState
-from flows.service.api import answers, ui_address
+from flows.local_stack.state_folder import FOLDER_VARIABLE, PartState, ServiceFolder, StackState
+from flows.service.api import LOGIN_VARIABLE, answers, ui_address
 
 _SECONDS_TO_START = 180.0
 _SECONDS_TO_COME_ONLINE = 90.0
 _SECONDS_TO_END = 40.0
 _DEATHS_AT_START = 2
 _LOG_LINES = 12
+_SERVERS = ("server", "s3")  # among the parts
 
 
 @dataclass(frozen=True)
 class Stack:
-    """The addresses of a running stack; `own_api_url` is the Prefect server's on this machine."""
+    """The addresses of a running stack; `own_api_url` is the Prefect server's on this machine.
+
+    `auth`: whether the server asks for a login.
+    """
 
     own_api_url: str
     api_url: str
     ui_url: str
     s3_endpoint: str | None
     bucket: str | None
+    auth: bool = False
 
 
 def read_stack(folder: ServiceFolder) -> Stack | None:
@@ -47,6 +52,7 @@ def read_stack(folder: ServiceFolder) -> Stack | None:
 def running_stack(folder: ServiceFolder, options: StackOptions, say: Callable[[str], None]) -> Iterator[Stack]:
     """Starts everything and enters the block when it works; if that fails, ends everything again."""
     store = prepare(folder, options)
+    os.environ.pop(LOGIN_VARIABLE, None)
     os.environ.update(own_variables(folder, options, store))  # before Prefect is imported, which reads them then
     folder.pools_made.unlink(missing_ok=True)
     folder.write_private(folder.plan, to_json(parts_of(folder, options, store)))
@@ -105,12 +111,16 @@ class _Start:
     def _write_addresses(self, own_api_url: str) -> Stack:
         """Writes the file that shells source, and the one that other commands read."""
         api_url = self.options.api_url
-        variables = {"PREFECT_API_URL": api_url}
+        variables = {"PREFECT_API_URL": api_url, FOLDER_VARIABLE: str(self.folder.path)}
+        if self.options.auth:
+            variables[LOGIN_VARIABLE] = self.folder.login()
         if self.store is not None:
             variables |= self.store.environment(self.options.public_host)
         self.folder.write_exports(variables)
         bucket = None if self.store is None else seaweedfs.BUCKET
-        stack = Stack(own_api_url, api_url, ui_address(api_url), variables.get("AWS_ENDPOINT_URL"), bucket)
+        stack = Stack(
+            own_api_url, api_url, ui_address(api_url), variables.get("AWS_ENDPOINT_URL"), bucket, self.options.auth
+        )
         self.folder.facts.write_text(json.dumps(asdict(stack), indent=2))
         return stack
 
@@ -138,7 +148,7 @@ class _Start:
     def _wait_for_workers(self) -> None:
         from flows.service.status import workers_online
 
-        expected = sum(part.name[:3] in ("cpu", "gpu") for part in self._parts())
+        expected = sum(part.name not in _SERVERS for part in self._parts())
         deadline = time.monotonic() + _SECONDS_TO_COME_ONLINE
         while (found := sum(workers_online().values())) < expected:
             self._check_supervisor()

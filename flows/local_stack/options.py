@@ -2,14 +2,15 @@
 
 import os
 from dataclasses import dataclass
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from flows.execution.names import CPU_POOL, GPU_POOL
 from flows.local_stack import seaweedfs
 from flows.local_stack.processes import is_port_free, kill_marked
-from flows.local_stack.programs import Part, host_name, server_part, visible_gpus, worker_part
+from flows.local_stack.programs import Part, host_name, labeler_kind, server_part, visible_gpus, worker_part
 from flows.local_stack.state_folder import ServiceFolder
-from flows.service.api import ui_address
+from flows.service.api import LOGIN_VARIABLE, ui_address
 from refseg_core.errors import ConfigurationError
 
 _EVERYWHERE = ("0.0.0.0", "::")
@@ -26,6 +27,7 @@ class StackOptions:
     gpu_workers: int | None  # None: one for each GPU, at least one
     database: str | None
     notify: str | None
+    auth: bool = True
 
     @property
     def public_host(self) -> str:
@@ -54,6 +56,11 @@ def prepare(folder: ServiceFolder, options: StackOptions) -> seaweedfs.ObjectSto
         )
     kill_marked(str(folder.path))  # what a killed supervisor left
     problems = []
+    if not options.auth and not is_loopback(options.host):
+        problems.append(
+            f"--no-auth: with --host {options.host} others reach the server, and whoever does can run code on its "
+            "workers. Leave out one of them."
+        )
     if options.database is not None and urlsplit(options.database).scheme not in _DRIVERS:
         problems.append(f"--database: expected a URL that begins with {' or '.join(f'{d}://' for d in _DRIVERS)}.")
     servers = [("Prefect server", options.port, "--port")]
@@ -75,6 +82,16 @@ def prepare(folder: ServiceFolder, options: StackOptions) -> seaweedfs.ObjectSto
     return None if options.s3_port is None else seaweedfs.prepare(folder, host=options.host, port=options.s3_port)
 
 
+def is_loopback(host: str) -> bool:
+    """Returns whether only this machine reaches the address."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def parts_of(folder: ServiceFolder, options: StackOptions, store: seaweedfs.ObjectStore | None) -> list[Part]:
     """Returns the programs to run: servers first, then workers."""
     from tasks.models.loading import num_gpus
@@ -85,10 +102,11 @@ def parts_of(folder: ServiceFolder, options: StackOptions, store: seaweedfs.Obje
         api_url=options.api_url,
         home=str(folder.home),
         database=options.database,
+        login=folder.login() if options.auth else None,
         log=folder.log_of("server"),
     )
     parts = [server] if store is None else [server, seaweedfs.s3_part(store, folder, seaweedfs.find_program())]
-    environment: dict[str, str | None] = {**own_variables(folder, options, store)}
+    environment: dict[str, str | None] = {LOGIN_VARIABLE: None, **own_variables(folder, options, store)}
     if store is not None:
         environment |= {"AWS_PROFILE": None, "AWS_SESSION_TOKEN": None}
 
@@ -99,7 +117,8 @@ def parts_of(folder: ServiceFolder, options: StackOptions, store: seaweedfs.Obje
     gpus = visible_gpus(os.environ, num_gpus())
     number = max(1, len(gpus)) if options.gpu_workers is None else options.gpu_workers
     parts.append(worker("cpu0", CPU_POOL))
-    parts += [worker(f"gpu{index}", GPU_POOL, gpus[index % len(gpus)] if gpus else None) for index in range(number)]
+    kind = labeler_kind(gpus[0] if gpus else None)
+    parts += [worker(f"{kind}{index}", GPU_POOL, gpus[index % len(gpus)] if gpus else None) for index in range(number)]
     return parts
 
 
@@ -109,5 +128,6 @@ def own_variables(folder: ServiceFolder, options: StackOptions, store: seaweedfs
         "PREFECT_HOME": str(folder.home),
         "PREFECT_API_URL": f"http://{options.own_host}:{options.port}/api",
         "PREFECT_UI_URL": ui_address(options.api_url),
+        **({LOGIN_VARIABLE: folder.login()} if options.auth else {}),
         **({} if store is None else store.environment(options.own_host)),
     }

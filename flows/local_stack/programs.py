@@ -11,6 +11,8 @@ from flows.execution.names import CPU_POOL
 from refseg_core.errors import ConfigurationError
 
 _RUNS_AT_ONCE = 8  # runs of the CPU pool mostly wait for GPU workers; each is a process of its own, 0.5 GB
+_SECONDS_FOR_IMAGES = 20.0  # after half of them, runs save what is finished without the images at hand
+_SECONDS_TO_WAIT = "3600"  # before a run that no worker has taken is Late
 _WORKER_SETTINGS = {
     "PREFECT_WORKER_QUERY_SECONDS": "2",
     "PREFECT_WORKER_HEARTBEAT_SECONDS": "10",
@@ -54,18 +56,23 @@ def from_json(text: str) -> list[Part]:
     ]
 
 
-def server_part(*, host: str, port: int, api_url: str, home: str, database: str | None, log: str) -> Part:
-    """Returns the Prefect server with its UI, on SQLite unless a database is given."""
+def server_part(
+    *, host: str, port: int, api_url: str, home: str, database: str | None, login: str | None, log: str
+) -> Part:
+    """Returns the Prefect server with its UI, on SQLite unless a database is given; `login`: user and password."""
     database_settings = {} if database is None else {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database}
     return Part(
         name="server",
         command=(sys.executable, "-m", "flows.local_stack.prefect_server", "--host", host, "--port", str(port)),
         environment={
             **dict.fromkeys((*_NEVER_INHERITED, "PREFECT_API_URL")),
+            "PREFECT_SERVER_API_AUTH_STRING": login,
             "PREFECT_HOME": home,
             # By default the UI calls port 4200, whatever the server's port is.
             "PREFECT_SERVER_UI_API_URL": os.environ.get("PREFECT_SERVER_UI_API_URL", api_url),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            # Groups of shards wait while each worker is at another; the UI would show them in yellow after 15 s.
+            "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": _SECONDS_TO_WAIT,
             # In memory, leases would be lost when the server restarts, and their slots stay taken.
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
             "DO_NOT_TRACK": "1",
@@ -103,6 +110,7 @@ def worker_part(
         },
         log=log,
         waits_for=waits_for,
+        grace_seconds=_SECONDS_FOR_IMAGES,
         ends_first=True,
     )
 
@@ -123,6 +131,11 @@ def choose_gpus(wanted: str, visible: Sequence[str]) -> list[str | None]:
         found = f"there are {', '.join(visible)}" if visible else "this machine shows none"
         raise ConfigurationError(f"--gpus {wanted}: {found}. Use 'all', or numbers such as 0,1.")
     return list(named)
+
+
+def labeler_kind(gpu: str | None) -> str:
+    """Returns how the names of workers that label begin, on a GPU or without one."""
+    return "label" if gpu is None else "gpu"
 
 
 def host_name() -> str:

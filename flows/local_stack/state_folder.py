@@ -3,13 +3,16 @@
 import fcntl
 import json
 import os
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 DEFAULT_FOLDER = "~/.refseg-service"
+FOLDER_VARIABLE = "REFSEG_SERVICE_FOLDER"  # names another
 _PRIVATE = 0o600
+_USER = "refseg"
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,13 @@ class ServiceFolder:
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE), "w") as file:  # noqa: PTH123
             file.write(text)
         new.replace(path)
+
+    def login(self) -> str:
+        """Returns the Prefect server's user and password, generated at the first call, as its settings have them."""
+        file = self.path / "login"
+        if not file.exists():
+            self.write_private(file, f"{_USER}:{secrets.token_urlsafe(30)}")
+        return file.read_text().strip()
 
     def write_exports(self, variables: Mapping[str, str]) -> None:
         """Writes the file that a shell sources to use the stack."""

@@ -9,7 +9,7 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 
 from flows.execution.names import CPU_POOL, GPU_POOL
-from flows.local_stack.programs import Part, choose_gpus, host_name, visible_gpus, worker_part
+from flows.local_stack.programs import Part, choose_gpus, host_name, labeler_kind, visible_gpus, worker_part
 from flows.local_stack.supervisor import Supervisor
 from refseg_core.errors import ConfigurationError
 from tasks.models.loading import num_gpus
@@ -26,7 +26,7 @@ def work_for(api_url: str, pool: str, gpus: str, name: str | None) -> None:
 def worker_parts(pool: str, gpus: str, name: str, visible: list[str]) -> list[Part]:
     """Returns a worker for each GPU, which sees only that one; one worker in the CPU pool or without GPUs."""
     chosen = [None] if pool == CPU_POOL else choose_gpus(gpus, visible)
-    kind = "cpu" if pool == CPU_POOL else "gpu"
+    kind = "cpu" if pool == CPU_POOL else labeler_kind(chosen[0])
     return [
         worker_part(f"{kind}{index}", pool, gpu=gpu, worker_name=f"{name}-{kind}{gpu or index}")
         for index, gpu in enumerate(chosen)

@@ -1,5 +1,6 @@
 """The Prefect server at PREFECT_API_URL, for commands that need one."""
 
+import base64
 import http.client
 import os
 import urllib.error
@@ -8,7 +9,10 @@ import urllib.request
 from refseg_core.errors import ConfigurationError
 from tasks.storage.uris import redact
 
+LOGIN_VARIABLE = "PREFECT_API_AUTH_STRING"
+"""Prefect's variable for the user and password of its clients."""
 _SECONDS = 5.0
+_GUARDED = "/admin/version"  # that a server with a login answers only with it
 
 
 def answers(url: str, seconds: float = _SECONDS) -> bool:
@@ -35,7 +39,26 @@ def require_api() -> str:
             f"PREFECT_API_URL: no Prefect server answers at {redact(url)}. `refseg service status` on its machine "
             "shows whether it runs; for other machines it has to be started with --host 0.0.0.0."
         )
+    if not _lets_in(f"{url}{_GUARDED}"):
+        what = "does not fit" if LOGIN_VARIABLE in os.environ else "is not set"
+        raise ConfigurationError(
+            f"{LOGIN_VARIABLE} {what}: the Prefect server at {redact(url)} asks for a login. Where `refseg service up` "
+            "runs, `. ~/.refseg-service/env.sh` sets it; for other machines copy it from there."
+        )
     return url
+
+
+def _lets_in(url: str) -> bool:
+    """Whether the server answers other requests than those for its health."""
+    login = base64.b64encode(os.environ.get(LOGIN_VARIABLE, "").encode()).decode()
+    request = urllib.request.Request(url, headers={"Authorization": f"Basic {login}"})
+    try:
+        with urllib.request.urlopen(request, timeout=_SECONDS):
+            return True
+    except urllib.error.HTTPError as error:
+        return error.code != http.client.UNAUTHORIZED
+    except (OSError, http.client.HTTPException):
+        return True  # it answered a moment ago; whatever is asked next says what is wrong
 
 
 def ui_address(api_url: str) -> str:

@@ -81,7 +81,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
 @pytest.fixture
 def server(stack: RunningStack, request: pytest.FixtureRequest) -> Iterator[SyncPrefectClient]:
     """The service's Prefect server. Of a test that fails its report shows the service's logs, too."""
-    with SyncPrefectClient(stack.api_url) as client:
+    with stack.client() as client:
         client.create_concurrency_limit(tag="gpu", concurrency_limit=3)  # so that slots are taken, held and given back
         yield client
     for name in (*stack.parts, "supervisor"):
@@ -162,7 +162,7 @@ def test_a_worker_and_the_server_are_killed_in_a_run_and_the_labels_are_exact(
 def _at_work(stack: RunningStack, server: SyncPrefectClient, run: FlowRun) -> str | None:
     """A worker whose process labels a group of the run."""
     running = {str(group.infrastructure_pid).rpartition(":")[2] for group in _groups(server, run, "RUNNING")}
-    workers = {name: pid for name, pid in stack.pids.items() if name.startswith("gpu")}
+    workers = {name: pid for name, pid in stack.pids.items() if name in stack.labelers}
     return next((name for name, pid in workers.items() if not running.isdisjoint(_children(pid))), None)
 
 

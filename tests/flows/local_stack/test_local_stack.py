@@ -255,7 +255,8 @@ def test_parts_survive_being_written() -> None:
 
 def test_the_ui_asks_the_port_that_the_server_has_and_passwords_stay_out_of_the_command() -> None:
     url = "postgresql+asyncpg://me:secret@db/refseg"
-    part = server_part(host="127.0.0.1", port=4444, api_url="http://box:4444/api", home="h", database=url, log="l")
+    api_url = "http://box:4444/api"
+    part = server_part(host="127.0.0.1", port=4444, api_url=api_url, home="h", database=url, login="me:secret", log="l")
     assert part.environment["PREFECT_SERVER_UI_API_URL"] == "http://box:4444/api"
     assert part.environment["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
     assert "secret" not in " ".join(part.command)

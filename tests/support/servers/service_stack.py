@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from prefect.client.orchestration import SyncPrefectClient
+
 from flows.local_stack.processes import free_ports
-from flows.local_stack.state_folder import PartState, ServiceFolder
+from flows.local_stack.state_folder import FOLDER_VARIABLE, PartState, ServiceFolder
 from flows.service.api import answers
 from tests.support.commands import refseg_process
 
@@ -33,7 +35,7 @@ class RunningStack:
 
     @property
     def parts(self) -> dict[str, PartState]:
-        """How its parts are now: server, cpu0, gpu0 and so on, s3."""
+        """How its parts are now: server, cpu0, label0 (gpu0 on a GPU) and so on, s3."""
         state = ServiceFolder(self.folder).read_state()
         return {} if state is None else {part.name: part for part in state.parts}
 
@@ -41,6 +43,15 @@ class RunningStack:
     def pids(self) -> dict[str, int]:
         """The process of each part that has one now."""
         return {name: part.pid for name, part in self.parts.items() if part.pid is not None}
+
+    @property
+    def labelers(self) -> list[str]:
+        """The names of the workers of the GPU pool."""
+        return [name for name in self.parts if name.startswith(("gpu", "label"))]
+
+    def client(self) -> SyncPrefectClient:
+        """A client of its Prefect server, with the login."""
+        return SyncPrefectClient(self.api_url, auth_string=self.environment["PREFECT_API_AUTH_STRING"])
 
     @property
     def port(self) -> int:
@@ -103,7 +114,7 @@ def running_stack(folder: Path, gpu_workers: int = 2, *, s3: bool = False) -> It
     try:
         assert up.returncode == 0, up.stdout + up.stderr
         facts = json.loads((folder / "facts.json").read_text())
-        del facts["own_api_url"]
+        del facts["own_api_url"], facts["auth"]
         variables = _exports(folder / "env.sh")
         environment = {**clean_environment(), **variables, "PREFECT_HOME": str(folder / "prefect")}
         yield RunningStack(folder, environment=environment, **facts)
@@ -114,7 +125,8 @@ def running_stack(folder: Path, gpu_workers: int = 2, *, s3: bool = False) -> It
 
 def clean_environment() -> dict[str, str]:
     """This process's environment without what points to another server, and with the sources of this checkout."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "AWS_"))}
+    elsewhere = ("PREFECT_", "AWS_", FOLDER_VARIABLE)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(elsewhere)}
     return {**kept, "PYTHONPATH": str(_ROOT)}
 
 
