@@ -37,7 +37,7 @@ results = Console(
 )
 messages = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
-_SECONDS_BETWEEN_LINES = 25.0
+SECONDS_BETWEEN_LINES = 30.0
 _ENDED_BY_SIGNAL = "Crash detected! Execution was aborted by"  # said by Prefect once for each flow
 
 
@@ -59,13 +59,13 @@ class _Speed(ProgressColumn):
 
 @contextmanager
 def progress_bars() -> Iterator[None]:
-    """Shows a bar for every step that reports progress; without a terminal, a line every 25 seconds."""
+    """Shows a bar for every step that reports progress; without a terminal, a line every 30 seconds."""
     with _bars() if messages.is_terminal else progress_lines(messages.print):
         yield
 
 
 @contextmanager
-def progress_lines(show: Callable[[str], None], *, seconds: float = _SECONDS_BETWEEN_LINES) -> Iterator[None]:
+def progress_lines(show: Callable[[str], None], *, seconds: float = SECONDS_BETWEEN_LINES) -> Iterator[None]:
     """Shows a line about the active step at intervals, even if nothing was reported."""
     latest: dict[str, _Line] = {}
 

@@ -19,6 +19,7 @@ from tasks.datasets.indexed import ground_truth, is_federated
 from tasks.datasets.shared_images import describe, shared_image_ids
 from tasks.runtime.retried_task import retried_task
 from tasks.storage.uris import redact
+from tasks.store.label_choice import other_labels
 from tasks.store.label_store import StoredLabels
 from tasks.store.reviews import decisions_hash, read_reviewed
 from tasks.store.steps import EVALUATE
@@ -136,8 +137,10 @@ def _detections(store: Store, labels_key: str, images: Images) -> Detections:
         detections.append(part)
         num_labeled += len(labeled)
     if num_labeled < len(images):
+        others = other_labels(store, labels_key)
+        hint = f" It also holds labels {'; '.join(others)}: to evaluate those, set what differs." if others else ""
         raise StoreError(
-            f"{redact(store.uri)}: only {num_labeled} of {len(images)} images are labeled. "
-            "Run `refseg label` to the end first."
+            f"{redact(store.uri)}: only {num_labeled} of {len(images)} images are labeled with these settings "
+            f"(labels {labels_key}). Run `refseg label` to the end first.{hint}"
         )
     return Detections.concatenate(detections)

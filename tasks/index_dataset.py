@@ -5,7 +5,9 @@ Where LVIS's image entries say more of categories, a fourth table holds it.
 
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -203,7 +205,8 @@ def _with_versions(images: Images, folder: ImageFiles) -> tuple[Images, str]:
     if not found:
         raise DatasetError(
             f"{redact(folder.folder.uri)}: holds none of the {len(images)} images that the annotations list; expected "
-            f"{images.file_name[0]} and others below it. Correct targets.images, or the file names."
+            f"{images.file_name[0]} and others below it.{_where(wanted, folder)} Correct targets.images, or the file "
+            "names."
         )
     if len(found) < len(images):
         missing = [str(name) for name in images.file_name if name not in found]
@@ -213,6 +216,16 @@ def _with_versions(images: Images, folder: ImageFiles) -> tuple[Images, str]:
         version=np.array([file.version for file in files], dtype=object),
     )
     return images, _content(found[name] for name in sorted(found))
+
+
+def _where(wanted: AbstractSet[str], folder: ImageFiles) -> str:
+    """Returns a sentence, after a space, with the folders further down that hold such files, those with most first."""
+    counts = Counter[str]()
+    for file in folder.listed:
+        parts = file.name.split("/")
+        counts.update("/".join(parts[:depth]) for depth in range(1, len(parts)) if "/".join(parts[depth:]) in wanted)
+    folders = [f"{redact(folder.folder.join(name))} ({number:,})" for name, number in counts.most_common()]
+    return f" Files of these names are in {listed(folders)}." if folders else ""
 
 
 def _content(files: Iterable[FileInfo]) -> str:

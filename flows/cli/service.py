@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from flows.cli.config_options import config_flags, load_with_flags
 from flows.execution.names import GPU_POOL
 from flows.local_stack.state_folder import DEFAULT_FOLDER, FOLDER_VARIABLE, ServiceFolder
 from flows.service.api import LOGIN_VARIABLE
@@ -26,7 +27,6 @@ _folder_option = click.option(
     show_default=True,
     help=f"Folder for the service's data, logs and secrets; its env.sh sets {FOLDER_VARIABLE}, which names it, too.",
 )
-_config_argument = click.argument("config_file", metavar="CONFIG.yaml", type=click.Path(dir_okay=False))
 
 
 @click.group()
@@ -172,18 +172,17 @@ def deploy(notify: str | None) -> None:
 
 
 @service.command()
-@_config_argument
 @click.option("--cron", required=True, help='Schedule, for example "0 2 * * *": at two every night.')
 @click.option(
     "--timezone", default="UTC", show_default=True, help="Time zone of the schedule, for example Europe/Berlin."
 )
 @click.option("--name", help="Name of the deployment; by default that of the image folder.")
-def schedule(config_file: str, cron: str, timezone: str, name: str | None) -> None:
-    """Run CONFIG.yaml on the service by schedule; each run labels only new images."""
-    from flows.config.loading import load_config
+@config_flags
+def schedule(config_file: str, cron: str, timezone: str, name: str | None, **flags: str | None) -> None:
+    """Run CONFIG.yaml on the service by schedule; each run labels only new images. Flags override its keys."""
     from flows.service.api import require_api, ui_address
 
-    config = load_config(config_file)
+    config = load_with_flags(config_file, flags)
     api_url = require_api()
     from flows.service.schedules import schedule as schedule_run
 
@@ -193,13 +192,15 @@ def schedule(config_file: str, cron: str, timezone: str, name: str | None) -> No
 
 
 @service.command("label")
-@_config_argument
-def label_by_service(config_file: str) -> None:
-    """Label with CONFIG.yaml on the service now, show the progress, and what came of it."""
-    from flows.config.loading import load_config
+@config_flags
+def label_by_service(config_file: str, **flags: str | None) -> None:
+    """Label with CONFIG.yaml on the service now, show the progress, and what came of it; flags override its keys.
+
+    Places given as flags are relative to the file's folder, as in the file.
+    """
     from flows.service.api import require_api
 
-    config = load_config(config_file)
+    config = load_with_flags(config_file, flags)
     require_api()
     from flows.service.follow import label_now
 

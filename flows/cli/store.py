@@ -22,6 +22,7 @@ _FAILURE = 1
 
 def choose_labels(store: "Store", key: str | None) -> "StoredLabels":
     """Returns the labels of the given key, else the newest of a run. Raises StoreError if there are none."""
+    from tasks.store.label_choice import other_labels
     from tasks.store.label_store import newest_labels, open_labels
 
     if key is not None:
@@ -30,7 +31,9 @@ def choose_labels(store: "Store", key: str | None) -> "StoredLabels":
     if others or run.purpose() != "run":
         of_what = f"of a {run.purpose()}, since there are none of a run" if run.purpose() != "run" else "of a run"
         chosen = f"the newest {of_what}" + (f", of {others + 1} in all" if others else "")
-        click.echo(f"Labels {run.key}: {chosen}; `refseg status` lists them, --labels KEY takes others.", err=True)
+        click.echo(f"Labels {run.key}: {chosen}. --labels KEY takes others:", err=True)
+        for other in other_labels(store, run.key):
+            click.echo(f"  {other}", err=True)
     return run
 
 

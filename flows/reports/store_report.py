@@ -18,6 +18,7 @@ from tasks.store.status import ArtifactStatus, LabelsStatus, ReviewStatus, Store
 from tasks.store.verify import Verified
 
 _SHOWN = 10
+_WIDEST = 10_000  # columns
 
 
 def report_status(store_uri: str, status: StoreStatus, *, all_failed: bool) -> None:
@@ -31,8 +32,11 @@ def report_status(store_uri: str, status: StoreStatus, *, all_failed: bool) -> N
         for artifact in artifacts:
             table.add_row(*_artifact_row(artifact))
         table.add_section()
-    narrowest = Measurement.get(results, results.options, table).minimum  # keys and times are copied, never cut
-    results.print(table, width=max(results.width, narrowest), crop=False)
+    if Measurement.get(results, results.options.update(max_width=_WIDEST), table).minimum <= results.width:
+        results.print(table)
+    else:  # keys and times are copied, and never cut
+        for artifact in status.artifacts:
+            results.print("  ".join(_artifact_row(artifact)))
     for labels in status.labels:
         results.print()
         for line in _labels_lines(labels, None if all_failed else _SHOWN):

@@ -2,6 +2,9 @@
 
 import re
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -24,7 +27,7 @@ from flows.config.run_config import RunConfig
 from flows.errors import RunFailedError
 from flows.execution.names import LABEL_NOW
 from flows.service.status import workers_online
-from flows.terminal import messages
+from flows.terminal import SECONDS_BETWEEN_LINES, messages
 from refseg_core.errors import ConfigurationError
 from tasks.outputs.prefect_ui.keys import artifact_name
 from tasks.outputs.prefect_ui.progress import progress_key
@@ -79,20 +82,44 @@ def _start(parameters: dict[str, Any]) -> FlowRun:
 
 
 def _follow(run_id: UUID, key: str) -> tuple[str, str]:
-    """Shows a progress bar until the run has ended; returns its state's type and message."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=messages) as bars, get_client(sync_client=True) as client:
-        bar = bars.add_task("scheduled", total=None)
+    """Shows the progress until the run has ended; returns its state's type and message."""
+    with _shown_progress() as show, get_client(sync_client=True) as client:
         while True:
             run = client.read_flow_run(run_id)
             if run.state is not None and run.state.is_final():
                 return run.state.type.value, run.state.message or ""
             share, description = _progress(client, run_id, key)
-            state = (run.state_name or "scheduled").lower()
-            bars.update(
-                bar, description=description or state, total=None if share is None else 100, completed=share or 0
-            )
+            show(share, description or (run.state_name or "scheduled").lower())
             time.sleep(_POLL_SECONDS)
+
+
+@contextmanager
+def _shown_progress() -> Iterator[Callable[[float | None, str], None]]:
+    """Yields what shows a percentage and a text: as a bar, or without a terminal as a line at intervals."""
+    if not messages.is_terminal:
+        yield _Lines()
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=messages) as bars:
+        bar = bars.add_task("scheduled", total=None)
+
+        def show(share: float | None, text: str) -> None:
+            bars.update(bar, description=text, total=None if share is None else 100, completed=share or 0)
+
+        yield show
+
+
+@dataclass
+class _Lines:
+    """Prints how far a run is now and again; the server's text says images, images a second and the time left."""
+
+    printed_at: float | None = None
+
+    def __call__(self, share: float | None, text: str) -> None:
+        now = time.monotonic()
+        if self.printed_at is None or now - self.printed_at >= SECONDS_BETWEEN_LINES:
+            self.printed_at = now
+            messages.print(text if share is None else f"{share:.0f} %: {text}")
 
 
 def _progress(client: SyncPrefectClient, run_id: UUID, key: str) -> tuple[float | None, str]:

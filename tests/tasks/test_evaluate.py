@@ -104,6 +104,9 @@ def test_incomplete_labels_are_not_evaluated(steps: Steps) -> None:
     steps.label(prototypes, LabelPlan(plan.dataset, plan.key, plan.pending[:1]))
     with pytest.raises(StoreError, match="only 2 of 5 images are labeled"):
         steps.evaluate(prototypes, plan)
+    other = steps.plan(prototypes, labeling=steps.config.labeling.model_copy(update={"points_per_side": 7}))
+    with pytest.raises(StoreError, match=rf"only 0 of 5 .*also holds labels {plan.key} \(.*points_per_side"):
+        steps.evaluate(prototypes, other)
 
 
 def test_an_evaluation_may_be_of_some_of_the_labeled_images(steps: Steps, labeled: tuple[Artifact, LabelPlan]) -> None:

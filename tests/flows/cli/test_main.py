@@ -332,6 +332,12 @@ def test_pulling_an_unknown_model_is_answered_with_the_nearest() -> None:
     assert "Did you mean sam2_hiera_large" in _failed(_invoke("weights", "pull", "sam2_hiera_larg"))
 
 
+def test_an_unknown_benchmark_is_answered_with_all() -> None:
+    message = _failed(_invoke("benchmark", "nope"))
+    assert "No benchmark is called 'nope'; there are " in message
+    assert "coco-tiny" in message
+
+
 # --- what needs no run -----------------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """Problems that would stop a run are reported before a model is loaded or Prefect is started."""
 
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -15,7 +16,7 @@ from flows.oddities import report_oddities
 from refseg_core.errors import ConfigurationError, DatasetError, RefsegError
 from refseg_core.models.acceleration import pick_device
 from tasks.store.store import Store
-from tests.support.projects.project import Project, write_coco
+from tests.support.projects.project import Project, read_coco, write_coco
 
 pytest_plugins = ["tests.support.projects.tiny_project"]
 
@@ -161,6 +162,33 @@ def test_annotated_targets_in_another_folder_are_named(project: Project) -> None
     (project.folder / "elsewhere").mkdir()
     message = _message(project, {"targets.images": str(project.folder / "elsewhere")})
     assert "elsewhere: holds none of the 5 images that the annotations list; expected t0.png" in message
+
+
+def test_targets_that_lie_further_down_are_said_to(project: Project) -> None:
+    targets = project.folder / "targets"
+    for folder in ("one", "other"):
+        shutil.copytree(targets, project.folder / "deeper" / folder)
+    changes = {"targets.images": str(project.folder / "deeper")}
+    message = _message(project, changes)
+    for folder in ("one", "other"):
+        assert f"{project.folder}/deeper/{folder} (5)" in message
+    check(project.config_with({"targets.images": str(project.folder / "deeper" / "one")}))
+
+
+@pytest.mark.parametrize("key", ["references.images", "references.annotations", "targets.images"])
+def test_a_place_that_does_not_exist_is_named_with_its_key(project: Project, key: str) -> None:
+    changes = {key: _NOWHERE} | ({"targets.annotations": None} if key == "targets.images" else {})
+    message = _message(project, changes)
+    assert message.startswith(f"{key}: {_NOWHERE}")
+    assert message.count(key) == 1
+
+
+def test_annotations_of_other_categories_than_those_named_are_refused(project: Project) -> None:
+    ids = [str(annotation["id"]) for annotation in read_coco(project.folder / "references.json")["annotations"]]
+    names = {"references.sampling.categories": ["box"], "references.annotation_ids": ids}
+    message = _message(project, names)
+    assert "references.annotation_ids and references.sampling.categories contradict each other" in message
+    check(project.config_with({"references.annotation_ids": ids}))
 
 
 def test_an_empty_folder_of_targets_is_named(project: Project) -> None:

@@ -287,6 +287,10 @@ def test_an_unknown_model_is_named_with_the_known_ones(section: str) -> None:
     assert {"segmenter": "sam2.1_hiera_tiny", "encoder": "dinov2_vits14_reg"}[section] in message
 
 
+def test_a_model_that_is_nearly_known_is_answered_with_the_known_one() -> None:
+    assert "Did you mean sam2_hiera_tiny?" in _error(_with({"segmenter.model": "sam2-hiera-tiny"}))
+
+
 def test_two_unknown_models_are_reported_together() -> None:
     message = _error(_with({"segmenter.model": "sam3", "encoder.model": "dinov9"}))
     assert "'sam3'" in message

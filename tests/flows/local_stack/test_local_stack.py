@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from flows.local_stack import lifecycle, seaweedfs
+from flows.local_stack.options import StackOptions, parts_of
 from flows.local_stack.processes import kill_marked, of_part
 from flows.local_stack.programs import (
     Part,
@@ -26,6 +27,7 @@ from flows.local_stack.programs import (
 )
 from flows.local_stack.state_folder import ServiceFolder, StackState
 from flows.local_stack.supervisor import Backoff, Supervisor
+from flows.local_stack.worker_machine import worker_parts
 from flows.service.api import ui_address
 from refseg_core.errors import ConfigurationError
 from tests.support.commands import refseg, refused
@@ -268,6 +270,21 @@ def test_a_gpu_worker_does_one_run_at_a_time_on_its_own_gpu() -> None:
     assert part.environment["PREFECT_WORKER_HEARTBEAT_SECONDS"] == "10"
     assert part.command[-2:] == ("--limit", "1")
     assert part.command[part.command.index("--name") + 1].endswith("-gpu1")
+
+
+def test_a_worker_without_a_gpu_is_not_called_after_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, options = ServiceFolder(tmp_path / "s"), StackOptions("127.0.0.1", 4999, None, 2, None, None)
+    folder.make()
+    for number, expected in ((0, ["label0", "label1"]), (2, ["gpu0", "gpu1"])):
+        monkeypatch.setattr("tasks.models.loading.num_gpus", lambda number=number: number)
+        assert [part.name for part in parts_of(folder, options, None)] == ["server", "cpu0", *expected]
+    assert [part.name for part in worker_parts("refseg-gpu", "all", "box", [])] == ["label0"]
+    assert [part.name for part in worker_parts("refseg-gpu", "all", "box", ["1"])] == ["gpu0"]
+
+
+def test_groups_that_wait_for_a_worker_are_not_shown_as_late(tmp_path: Path) -> None:
+    part = server_part(host="h", port=1, api_url="u", home="h", database=None, login=None, log="l")
+    assert float(str(part.environment["PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS"])) >= 2 * 20 * 60
 
 
 def test_what_the_user_has_set_of_prefect_wins(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,3 +58,14 @@ def test_the_shape_of_keypoints_is_read(shape: str, tmp_path: Path) -> None:
 def test_keypoints_that_cannot_be_are_refused(shape: str, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"data\.yaml: cannot be read"):
         found(tmp_path, "data.yaml", f"names: [a]\nkpt_shape: {shape}\n")
+
+
+def test_where_no_list_is_found_it_says_where_it_looked(tmp_path: Path) -> None:
+    labels = tmp_path / "labels" / "train"
+    labels.mkdir(parents=True)
+    with pytest.raises(DatasetError, match="what the classes are called is not known") as error:
+        find_class_names(Folder(str(labels)), "yolo")
+    assert f"Looked in {labels}, {labels.parent}, {tmp_path} for one of data.yaml" in str(error.value)
+    (tmp_path / "data.yaml").write_text("names: [boat]")
+    found = find_class_names(Folder(str(labels)), "yolo")
+    assert found is not None and list(found.names) == ["boat"]

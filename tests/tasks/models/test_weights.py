@@ -270,3 +270,16 @@ def test_a_weights_folder_with_an_unknown_scheme_is_an_error(monkeypatch: pytest
     monkeypatch.setenv("REFSEG_WEIGHTS", "nonsense://bucket")
     with pytest.raises(WeightsError, match="weights folder"):
         list_weights()
+
+
+@pytest.mark.parametrize(("size", "is_half"), [(50, True), (51, True), (60, False), (150, False)])
+def test_weights_of_another_precision_are_said_to_be_and_how_to_use_them(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, size: int, is_half: bool
+) -> None:
+    publish(monkeypatch, b"x" * 100)
+    folder.mkdir()
+    (folder / FILE).write_bytes(b"y" * size)
+    with pytest.raises(WeightsError) as error:
+        locate_weights(MODEL)
+    assert ("about half, as with parameters of 16 bits" in str(error.value)) == is_half
+    assert f"To use it as it is, set segmenter.weights to {folder / FILE}" in str(error.value)

@@ -154,3 +154,15 @@ def test_a_shard_whose_first_images_are_labeled_is_partly_missing() -> None:
     assert status.prompted == "25.0% of the points prompted, 0 of 3 images skipped"
     labels.begin_night("b")
     assert _status(labels).is_complete
+
+
+@pytest.mark.parametrize("width", [60, 100, 160])
+def test_keys_and_times_are_whole_however_narrow_the_terminal(
+    labels: LabelStore, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels.night("a", "b")
+    monkeypatch.setattr(results, "width", width)
+    printed = _printed(labels)
+    for artifact in store_status(labels.store).artifacts:
+        row = next(line for line in printed.splitlines() if artifact.name.rpartition("/")[2] in line)
+        assert artifact.created in row

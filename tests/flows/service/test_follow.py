@@ -1,0 +1,57 @@
+"""Commands that label by the service: flags override keys, and without a terminal progress comes as lines."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from flows import terminal
+from flows.cli.main import main
+from flows.config.run_config import RunConfig
+from flows.service import follow
+from flows.service.follow import _shown_progress
+from tests.support.projects.project import Project
+
+pytest_plugins = ["tests.support.projects.tiny_project"]
+
+
+@pytest.fixture
+def labeled(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
+    """The configurations that the service was asked to label with."""
+    labeled: list[RunConfig] = []
+    monkeypatch.setattr("flows.service.api.require_api", lambda: "http://box:4200/api")
+    monkeypatch.setattr(follow, "label_now", labeled.append)
+    return labeled
+
+
+def test_flags_override_keys(project: Project, labeled: list[RunConfig], tmp_path: Path) -> None:
+    file = project.write_config()
+    flags = ["--labeling.points_per_side", "3", "--targets.limit", "2", "--store", str(tmp_path / "trial")]
+    done = CliRunner().invoke(main, ["service", "label", str(file), *flags])
+    assert done.exit_code == 0, done.output
+    (config,) = labeled
+    assert (config.labeling.points_per_side, config.targets.limit) == (3, 2)
+    assert config.store == str(tmp_path / "trial")
+    assert f"refseg status {tmp_path / 'trial'}" in done.output
+
+
+def test_schedules_take_flags_too(project: Project, labeled: list[RunConfig], monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduled: list[Any] = []
+    monkeypatch.setattr(
+        "flows.service.schedules.schedule", lambda config, **_: scheduled.append(config) or "refseg/boats-nightly"
+    )
+    flags = ["--cron", "0 2 * * *", "--labeling.points_per_side", "3"]
+    done = CliRunner().invoke(main, ["service", "schedule", str(project.write_config()), *flags])
+    assert done.exit_code == 0, done.output
+    assert scheduled[0].labeling.points_per_side == 3
+
+
+def test_without_a_terminal_progress_comes_as_lines_now_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow, "SECONDS_BETWEEN_LINES", 3600)
+    with terminal.messages.capture() as captured, _shown_progress() as show:
+        show(None, "scheduled")
+        show(12.4, "10 of 83 images, 2 images/s")
+        monkeypatch.setattr(follow, "SECONDS_BETWEEN_LINES", 0)
+        show(12.4, "10 of 83 images, 2 images/s")
+    assert captured.get().splitlines() == ["scheduled", "12 %: 10 of 83 images, 2 images/s"]

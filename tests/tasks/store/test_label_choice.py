@@ -1,0 +1,55 @@
+"""People who choose labels see which there are, and in what they differ from those at hand."""
+
+import pytest
+from click.testing import CliRunner
+
+from flows.cli.main import main
+from refseg_core.errors import StoreError
+from tasks.store.label_choice import other_labels
+from tests.support.label_stores import LabelStore
+
+
+@pytest.fixture
+def labels() -> LabelStore:
+    labels = LabelStore()
+    labels.night("a")
+    return labels
+
+
+def test_labels_of_which_there_are_no_others_have_none(labels: LabelStore) -> None:
+    assert other_labels(labels.store, labels.run.key) == []
+
+
+def test_other_labels_are_named_with_what_differs(labels: LabelStore) -> None:
+    other = LabelStore(labels.store, settings={"points_per_side": 16})
+    other.night("a")
+    (found,) = other_labels(labels.store, labels.run.key)
+    assert found.startswith(f"{other.run.key} (begun 2")
+    assert "points_per_side 16 instead of 8" in found
+    (back,) = other_labels(labels.store, other.run.key)
+    assert "points_per_side 8 instead of 16" in back
+
+
+def test_labels_of_other_prototypes_are_said_to_be(labels: LabelStore) -> None:
+    other = LabelStore(labels.store, recipe_version=2)
+    other.night("a")
+    (found,) = other_labels(labels.store, labels.run.key)
+    assert "other prototypes" in found
+    assert "version 2 of the computation instead of 1" in found
+
+
+def test_labels_that_do_not_exist_have_no_others(labels: LabelStore) -> None:
+    with pytest.raises(StoreError, match="has no labels 'unknown'"):
+        other_labels(labels.store, "unknown")
+
+
+def test_commands_that_take_the_newest_labels_name_the_others(
+    labels: LabelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = LabelStore(labels.store, settings={"points_per_side": 16})
+    other.night("a")
+    keys = {labels.run.key, other.run.key}
+    monkeypatch.setattr("tasks.outputs.show_labels.show_labels", lambda *_, **__: 0)
+    said = CliRunner().invoke(main, ["show", labels.store.uri, "--out", "memory://pictures"]).stderr
+    assert all(key in said for key in keys)
+    assert "--labels KEY takes others" in said
