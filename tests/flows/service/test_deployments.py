@@ -173,9 +173,27 @@ def test_containers_are_built_from_what_exists_are_checked_and_hold_no_secret() 
     assert all("healthcheck" in service for service in services.values() if "restart" in service)
     assert {"postgres", "server", "s3", "cpu-worker", "gpu-worker"} <= set(services)
     for key, value in re.findall(
-        r"(\w*(?:PASSWORD|SECRET|ACCESS_KEY)\w*): (.*)", (_FOLDER / "compose.yaml").read_text()
+        r"(\w*(?:PASSWORD|SECRET|ACCESS_KEY|AUTH_STRING)\w*): \"?([^,}\"]*)", (_FOLDER / "compose.yaml").read_text()
     ):
         assert value.startswith("${"), key
+
+
+def test_containers_ask_for_a_login_and_have_it() -> None:
+    services = {name: service.get("environment", {}) for name, service in _COMPOSE["services"].items()}
+    assert services["server"]["PREFECT_SERVER_API_AUTH_STRING"] == "${PREFECT_LOGIN:?}"
+    clients = {name for name, environment in services.items() if "PREFECT_API_URL" in environment}
+    assert clients == {"deploy", "cpu-worker", "gpu-worker"}
+    assert {services[name]["PREFECT_API_AUTH_STRING"] for name in clients} == {"${PREFECT_LOGIN:?}"}
+
+
+def test_the_proxy_is_before_both_servers_and_only_where_it_is_wanted() -> None:
+    proxy, file = _COMPOSE["services"]["proxy"], (_FOLDER / "Caddyfile").read_text()
+    assert proxy["profiles"] == ["tls"]
+    for name, default in re.findall(r"{\$(REFSEG_\w+):?([^}]*)}", file):
+        assert default or name == "REFSEG_TLS", "outside of containers it has to work as well"
+        assert name in {*proxy["environment"], "REFSEG_S3_PORT"}
+    published = {port for service in ("server", "s3") for port in _COMPOSE["services"][service]["ports"]}
+    assert published == {"127.0.0.1:4200:4200", "127.0.0.1:8333:8333"}, "others come through the proxy"
 
 
 def test_the_kubernetes_template_uses_its_variables_and_asks_for_a_gpu() -> None:
