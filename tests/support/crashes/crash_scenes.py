@@ -33,6 +33,15 @@ def local_scene(crashing: Crashing, tiny_weights: Path, tmp_path_factory: pytest
 
 
 @pytest.fixture(scope="session")
+def keeping_scene(crashing: Crashing, tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    """Everything lies in a local folder, and proposals are kept by the default method."""
+    folder = tmp_path_factory.mktemp("keeping")
+    content = _project(folder, tiny_weights).content
+    content["labeling"] |= {"method": "accurate", "keep_proposals": True}
+    return Scene(crashing, content, str(folder))
+
+
+@pytest.fixture(scope="session")
 def bucket_scene(
     crashing: Crashing, tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory, seaweedfs_server: ObjectStore
 ) -> Scene:
@@ -61,6 +70,13 @@ def on_disk(local_scene: Scene) -> Crashes:
     """Runs on a local folder."""
     local_scene.undisturbed()
     return Crashes(local_scene, local_scene.new_store())
+
+
+@pytest.fixture
+def keeping(keeping_scene: Scene) -> Crashes:
+    """Runs on a local folder that keep proposals."""
+    keeping_scene.undisturbed()
+    return Crashes(keeping_scene, keeping_scene.new_store())
 
 
 @pytest.fixture
