@@ -58,13 +58,8 @@ class KeptProposals:
         return from_row(self._store.read_part(name, manifest["tables"][0], ImageProposals))
 
     def _recipe(self, image: Images, number: int) -> Recipe:
-        """The declared size counts, since an image may be turned or refused by it."""
-        of_image = {
-            "image_id": str(image.image_id[0]),
-            "file_name": str(image.file_name[0]),
-            "version": str(image.version[0]),
-            "declared_size": [int(image.height[0]), int(image.width[0])],
-        }
+        """All counts that an image is opened by, since it may be turned, brightened or refused by it."""
+        (of_image,) = image.to_arrow().drop_columns(["has_integer_id", "size"]).to_pylist()
         settings = {**self._settings, "image": of_image, "part": number}
         return Recipe(*KEEP_PROPOSALS, version=self._version, settings=settings, weights=self._weights)
 

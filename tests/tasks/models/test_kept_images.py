@@ -4,12 +4,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from flows.cli.main import main
+from refseg_core.labeling.batch_labeler import version_of
 from refseg_core.settings import LabelingSettings
-from refseg_core.tables import ImageProposals
+from refseg_core.tables import ImageProposals, Images
 from tasks.models import kept_images, loading
 from tasks.postprocess_memory_bank import postprocess_memory_bank
 from tasks.store.garbage import find_garbage, remove
@@ -111,6 +113,19 @@ def test_an_image_larger_than_allowed_is_refused_though_it_is_kept(kept: _Kept) 
     kept.labels_of(prototypes, labeling)
     _, (_, images) = kept.labels_of(prototypes, labeling.model_copy(update={"max_image_pixels": 1000}))
     assert {row["status"] for row in images} == {"unreadable"}
+
+
+@pytest.mark.parametrize("opened", [{"white": [4095]}, {"frame": ["upright"]}, {"height": [128], "width": [96]}])
+def test_an_image_that_is_opened_otherwise_is_another(kept: _Kept, opened: dict[str, list[Any]]) -> None:
+    prototypes, labeling = kept.prototypes_of(), _SETTINGS["exact"]
+    plan, _ = kept.labels_of(prototypes, labeling)
+    spec = kept.config.label_spec.model_copy(update={"labeling": labeling})
+    proposals = kept_images.kept_proposals_of(kept.store, spec, version=version_of(labeling))
+    image = kept.store.load(plan.dataset, Images)[:1]
+    assert proposals.read(image)[1] == 1
+    assert proposals.read(image.replace(size=np.array([7])))[1] == 1
+    changed = {name: np.array(value, dtype=getattr(image, name).dtype) for name, value in opened.items()}
+    assert proposals.read(image.replace(**changed)) == (None, 0)
 
 
 def test_a_changed_image_is_computed_anew(kept: _Kept) -> None:
