@@ -37,11 +37,10 @@ def run_pilot(config: RunConfig, wish: PilotWish) -> Pilot:
 def pilot_config(config: RunConfig, image_ids: tuple[str, ...]) -> RunConfig:
     """Returns the configuration of a pilot over these images, without pictures of each, which the run will write.
 
-    What the models make of the images is kept, where the path can, so that other references label them in seconds.
+    Proposals are kept, where the path can and nobody says otherwise: a pilot is labeled again and again.
     """
     targets = config.targets.model_copy(update={"image_ids": image_ids, "limit": None})
-    is_kept = LABELING_PATHS[config.labeling.path].is_for_all_methods
-    labeling = config.labeling.model_copy(update={"keep_proposals": is_kept})
-    return config.model_copy(
-        update={"targets": targets, "labeling": labeling, "purpose": "pilot", "pictures": None},
-    )
+    labeling = config.labeling
+    if LABELING_PATHS[labeling.path].is_for_all_methods and labeling.keep_proposals is None:
+        labeling = labeling.model_copy(update={"keep_proposals": True})
+    return config.model_copy(update={"targets": targets, "labeling": labeling, "purpose": "pilot", "pictures": None})

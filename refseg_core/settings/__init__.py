@@ -177,11 +177,11 @@ class LabelingSettings(Settings):
         le=10_000,
         description="How many masks of an image, the best, are decoded again from their box; null: as the method.",
     )
-    keep_proposals: bool = Field(
-        False,
+    keep_proposals: bool | None = Field(
+        None,
         description="Whether the store keeps what the models make of each image: features, masks, crops. Then other "
         "references, categories, negatives, thresholds or merging label the same images in a fraction of a second. "
-        "Never changes labels. A few MB an image: for pilots of some dozens of images. Paths 'guided' and 'exact'.",
+        "Never changes labels. Megabytes an image; on the paths 'guided' and 'exact'. null: in pilots only.",
     )
     max_image_pixels: int = Field(
         100_000_000,

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from flows.trials.pilot import pilot_config
 from refseg_core.tables import PilotImages
 from tasks.models import pilot_images as module
 from tasks.store.garbage import find_garbage
+from tasks.store.kept_proposals import kept_status
 from tasks.store.label_store import StoredLabels, newest_labels
 from tasks.store.store import Store
 from tests.support.commands import done, refseg, refused, without_prefect
@@ -133,3 +135,24 @@ def test_targets_without_ground_truth_have_a_page_without_verdicts(plain: Projec
     _pilot(plain)
     page = (plain.folder / "pilot" / "pilot.html").read_text()
     assert not re.search('class="[a-z ]*(right|wrong)"', page)
+
+
+@pytest.mark.slow
+def test_a_pilot_keeps_proposals_unless_told_otherwise_and_a_run_only_when_told(plain: Project) -> None:
+    plain.write_config()
+    _pilot(plain, "--labeling.keep_proposals", "false")
+    assert kept_status(Store(plain.config.store)) == []
+    _pilot(plain, "--labeling.box_nms_thresh", "0.6")
+    done(refseg("run", plain.folder / "run.yaml", "--labeling.box_nms_thresh", "0.7"))
+    (kept,) = kept_status(Store(plain.config.store))
+    assert (kept.num_images, kept.num_parts) == (3, 3)
+    keeping = ("--labeling.box_nms_thresh", "0.8", "--labeling.keep_proposals", "true")
+    done(refseg("run", plain.folder / "run.yaml", *keeping))
+    (kept,) = kept_status(Store(plain.config.store))
+    assert (kept.num_images, kept.num_parts) == (5, 5)
+
+
+@pytest.mark.parametrize("path", ["plain", "fast"])
+def test_a_pilot_of_a_path_that_cannot_keep_proposals_keeps_none(project: Project, path: str) -> None:
+    config = project.config_with({"labeling.path": path})
+    assert pilot_config(config, ("1",)).labeling.keep_proposals is None
