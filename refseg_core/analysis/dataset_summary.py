@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refseg_core.datasets.checks.boxes import odd_boxes
+from refseg_core.datasets.checks.frames import image_rows
 from refseg_core.datasets.dataset import Dataset, is_among
 from refseg_core.datasets.oddities import EXAMPLES, Oddity
 from refseg_core.masks.rle import mask_areas
@@ -20,6 +21,7 @@ from refseg_core.tables import Annotations, Categories, Images
 
 _TINY = 8  # px
 _SLACK = 1  # px that tools draw beyond the edge
+_ONE_RUN = 8  # characters that a single run length takes at most
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,11 @@ def _in_tables(dataset: Dataset, num_shots: int | None) -> list[Oddity]:
         _oddity("images whose size nothing declares", images.file_name[images.height * images.width == 0]),
         _of_rows("boxes that reach outside their image", annotations, _reaches_outside(images, annotations)),
         _of_rows(f"boxes with a side under {_TINY} px", annotations, np.minimum(width, height) < _TINY),
-        _of_rows("boxes that an image has twice in one category", annotations, _is_repeated(annotations)),
+        _of_rows(
+            "boxes that an image has twice in one category",
+            annotations,
+            _is_repeated(annotations, image_rows(images, annotations)),
+        ),
         _of_rows("masks without a pixel", annotations, _is_empty(annotations)),
         _oddity("categories whose names differ only by case, spaces or hyphens", _similar(categories.name)),
     ]
@@ -188,26 +194,25 @@ def _few_valid(dataset: Dataset, num_shots: int | None) -> Iterator[Oddity]:
 
 
 def _reaches_outside(images: Images, annotations: Annotations) -> npt.NDArray[np.bool_]:
-    row_of = {image_id: row for row, image_id in enumerate(images.image_id)}
-    rows = np.array([row_of[image_id] for image_id in annotations.image_id], dtype=np.int64)
-    sides = np.stack([images.width, images.height], axis=1)[rows]
+    sides = np.stack([images.width, images.height], axis=1)[image_rows(images, annotations)]
     beyond = (annotations.box_xyxy[:, :2] < -_SLACK) | (annotations.box_xyxy[:, 2:] > sides + _SLACK)
     return np.asarray((beyond & (sides > 0)).any(axis=1))
 
 
-def _is_repeated(annotations: Annotations) -> npt.NDArray[np.bool_]:
+def _is_repeated(annotations: Annotations, rows_of_images: Array) -> npt.NDArray[np.bool_]:
     """Returns which boxes an earlier annotation of the same image and category has."""
-    seen: set[tuple[object, ...]] = set()
+    columns = [*annotations.box_xywh.T, annotations.category_id, rows_of_images]
+    order = np.lexsort(columns)  # equal ones stay in their order
+    is_same = np.logical_and.reduce([column[order][1:] == column[order][:-1] for column in columns])
     repeated = np.zeros(len(annotations), dtype=bool)
-    columns = (annotations.image_id, annotations.category_id.tolist(), map(tuple, annotations.box_xywh.tolist()))
-    for row, key in enumerate(zip(*columns, strict=True)):
-        repeated[row] = key in seen
-        seen.add(key)
+    repeated[order[1:][is_same]] = True
     return repeated
 
 
 def _is_empty(annotations: Annotations) -> npt.NDArray[np.bool_]:
-    empty = annotations.has_mask
+    """Returns which masks have no pixel: only those of so few runs can be such, and others need no decoding."""
+    counts = (None if mask is None else len(mask.counts) for mask in annotations.mask_rle)
+    empty = np.array([number is not None and number <= _ONE_RUN for number in counts], dtype=bool)
     empty[empty] = mask_areas(list(annotations.mask_rle[empty])) == 0
     return empty
 

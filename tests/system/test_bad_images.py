@@ -125,8 +125,8 @@ _READABLE: dict[str, bytes] = {
 }
 _ODD_NAMES = (
     *("a b.png", "a#b.png", "a?b.png", "a&b;c|d.png", "%2e%2e.png", "%2e%2e%2fx.png", "*.png", "[1].png", "~.png"),
-    *("-x.png", ".hidden.png", "ü.png", "e\u0301.png", "日本語 🚢.png", "'q\".png", "{x}.png", "$HOME.png", "CON.png"),
-    *(" .png", "..png", "...png", "a..b.png", "a.png.jpg", "folder/sub/x.png", "folder.png/x.png", "\u202egnp.png"),
+    *("-x.png", "x.hidden.png", "ü.png", "e\u0301.png", "日本語 🚢.png", "'q\".png", "{x}.png", "$HOME.png", "CON.png"),
+    *(" .png", "a...png", "a..b.png", "a.png.jpg", "folder/sub/x.png", "folder.png/x.png", "\u202egnp.png"),
     *("[/].png", "x" * 251 + ".png", "ü" * 125 + ".png", "x" * 200 + "/" + "y" * 240 + ".png", "`id`.png", "a=1,b.png"),
 )
 
@@ -207,7 +207,8 @@ def test_annotated_images_that_are_missing_or_of_another_size_become_rows(projec
 
 @pytest.mark.slow
 def test_odd_names_are_labeled_drawn_and_exported_as_any_others(project: Project) -> None:
-    _put(project.folder / "targets", dict.fromkeys(_ODD_NAMES, _PNG))
+    hidden = (".hidden.png", "..png", "...png", "._t0.png", "__MACOSX/t0.png")  # are no data anywhere
+    _put(project.folder / "targets", dict.fromkeys((*_ODD_NAMES, *hidden), _PNG))
     changes = {"targets__annotations": None, "pictures": str(project.folder / "pictures")}
     done(refseg("run", project.write_config(**changes)))
     rows = _rows(project.folder / "store")
