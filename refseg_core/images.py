@@ -171,6 +171,14 @@ def image_header(data: bytes) -> ImageHeader:
     return ImageHeader(image.height, image.width, orientation)
 
 
+def may_have_16_bits(start: bytes) -> bool:
+    """Returns whether a file that begins so may be 16-bit grayscale; so may one whose header lies further behind."""
+    try:
+        return _is_16_bit(_opened(_format_of(start), start))
+    except ImageError:
+        return True
+
+
 def largest_gray(data: bytes, *, max_pixels: int) -> int | None:
     """Returns the largest value of a file of 16-bit grayscale; None for any other. Raises ImageError."""
     kind = _format_of(data)

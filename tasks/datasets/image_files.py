@@ -19,6 +19,7 @@ from refseg_core.images import (
     image_header,
     is_image,
     largest_gray,
+    may_have_16_bits,
 )
 from tasks.storage.folder import Folder
 from tasks.storage.listing import FileInfo
@@ -114,6 +115,8 @@ class ImageFiles:
 
     def _largest_gray(self, name: str) -> int | None:
         try:
+            if not may_have_16_bits(self.folder.read_start(name, _HEADER_BYTES)):
+                return None
             return largest_gray(self.folder.read(name), max_pixels=_MOST_PIXELS)
         except (ImageError, StoreError):
             return None

@@ -14,6 +14,7 @@ from refseg_core.errors import DatasetError, ImageError
 from refseg_core.images import decode_image
 from refseg_core.masks.rle import decode_mask
 from tasks.datasets.annotation_files import read_annotations
+from tasks.datasets.image_files import ImageFiles
 from tasks.datasets.image_reader import read_image
 from tasks.datasets.indexed import load_dataset
 from tasks.index_dataset import index_dataset
@@ -219,6 +220,15 @@ def test_16_bit_files_that_use_their_bits_stay_as_they_are(tmp_path: Path) -> No
     artifact = index_dataset.fn(store, DatasetSource(images=str(tmp_path)))
     assert load_dataset(store, artifact).oddities == ()
     assert "readings" not in (store.manifest(artifact.name) or {})["settings"]
+
+
+def test_only_files_that_may_have_16_bits_are_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_all_images(tmp_path, ("a.png",))
+    Image.fromarray(np.full((8, 9), 900, dtype=np.uint16)).save(tmp_path / "b.png")
+    folder, read = Folder(str(tmp_path)), []
+    monkeypatch.setattr(folder, "read", lambda name: read.append(name) or (tmp_path / name).read_bytes())
+    assert ImageFiles(folder).find_white(["a.png", "b.png"]) == 1023
+    assert read == ["b.png"]
 
 
 def test_a_dataset_that_is_nearly_black_is_named(tmp_path: Path) -> None:
