@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from refseg_core.errors import DatasetError
+from refseg_core.images import WHITE
 from refseg_core.masks.rle import Rle, mask_areas
 from refseg_core.table_schema import Array, Table
 from refseg_core.tables import Annotations, Categories, Images, References
@@ -218,6 +219,7 @@ def _image(added: AddedReference) -> Images:
         size=-1,
         version="",
         frame="upright",
+        white=WHITE,
     )
 
 
