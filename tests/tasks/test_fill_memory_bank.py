@@ -1,14 +1,17 @@
 """Each reference becomes one vector, once for the same encoder and images."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import ExifTags, Image
 
 from refseg_core.tables import MemoryBank
 from tasks import fill_memory_bank as fill_module
 from tests.support.models import TINY_ENCODER
-from tests.support.projects.project import CATEGORIES, read_coco, scene
+from tests.support.projects.project import CATEGORIES, changed, read_coco, scene
 from tests.support.projects.steps import Steps, count_calls, forbid
 from tests.support.samples import write_images
 
@@ -32,6 +35,46 @@ def test_the_bank_is_filled_once_and_follows_encoder_and_images(steps: Steps, mo
         assert steps.fill(dataset, references) == first
     steps.config = steps.project.config_with({"references.crop.context_ratio": 0.5})
     assert steps.fill(dataset, references) != first
+
+
+@pytest.mark.parametrize(("orientation", "turns"), [(3, 2), (6, 1), (8, 3)])
+def test_photos_that_are_stored_turned_give_the_references_that_people_see(
+    orientation: int, turns: int, steps: Steps
+) -> None:
+    folder = steps.project.folder
+    banks = []
+    for name in ("plain", "turned"):
+        images = folder / name
+        images.mkdir()
+        for number in range(2):
+            stored = np.rot90(scene(100 + number), turns) if name == "turned" else scene(100 + number)
+            image = Image.fromarray(np.ascontiguousarray(stored))
+            exif = image.getexif()
+            exif[ExifTags.Base.Orientation] = orientation if name == "turned" else 1
+            image.save(images / f"r{number}.png", exif=exif)
+        _write_labelme(images, folder / "references.json")
+        changes = {"references.images": str(images), "references.annotations": str(images)}
+        project = replace(steps.project, content=changed(steps.project.content, changes))
+        own = Steps(project)
+        banks.append(own.store.load(own.fill(own.dataset(), own.references()), MemoryBank))
+    assert banks[0].equals(banks[1])
+
+
+def _write_labelme(folder: Path, coco: Path) -> None:
+    """The annotations of a COCO file as labelme shows people the pictures."""
+    document = read_coco(coco)
+    for image in document["images"]:
+        own = [one for one in document["annotations"] if one["image_id"] == image["id"]]
+        shapes = [
+            {
+                "label": CATEGORIES[one["category_id"]],
+                "shape_type": "polygon",
+                "points": np.reshape(one["segmentation"][0], (-1, 2)).tolist(),
+            }
+            for one in own
+        ]
+        content = {"shapes": shapes, "imageHeight": image["height"], "imageWidth": image["width"]}
+        (folder / image["file_name"]).with_suffix(".json").write_text(json.dumps(content))
 
 
 @pytest.mark.parametrize("method", ["published", "accurate"])
