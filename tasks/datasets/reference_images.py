@@ -67,9 +67,9 @@ class ReferenceImages:
         return np.array([hashlib.sha256(repr(part).encode()).hexdigest() for part in parts], dtype=object)
 
     def frame(self, file_name: str) -> list[int | str]:
-        """Returns the frame of one image: its declared height and width, px, and what its annotations mean by it."""
-        row = self._row_of[file_name]
-        return [int(self._images.height[row]), int(self._images.width[row]), str(self._images.frame[row])]
+        """Returns what decides an image besides its bytes: declared height and width, px, frame, and white."""
+        row, images = self._row_of[file_name], self._images
+        return [int(images.height[row]), int(images.width[row]), str(images.frame[row]), int(images.white[row])]
 
     def read(self, file_name: str) -> npt.NDArray[np.uint8]:
         """One image, uint8 [H, W, 3]. Raises DatasetError if it cannot be read, which stops the run."""
