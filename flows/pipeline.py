@@ -143,7 +143,9 @@ def make_prototypes(config: RunConfig, store: Store) -> Artifact:
         models=config.models,
         all_views=config.labeling.parts.all_views,
     )
-    prototypes = _call(postprocess_memory_bank, store)(store, references, bank)
+    prototypes = _call(postprocess_memory_bank, store)(
+        store, references, bank, dataset=dataset, negatives=config.references.negatives
+    )
     if is_chosen(config.labeling):
         _call(choose_guidance_thresh, store)(
             store, prototypes=prototypes, images_uri=config.references.images, models=config.models

@@ -183,6 +183,11 @@ class ImageFeatures(Table):
 
 
 @dataclass(frozen=True, eq=False)
+class NegativePrototypes(Prototypes):
+    """One vector per category of what is not to be labeled. Prototypes without negatives have no such table."""
+
+
+@dataclass(frozen=True, eq=False)
 class GuidanceThresholds(Table):
     """From which likeness on points are prompted, in one row: of one model's features, and these prototypes."""
 

@@ -16,7 +16,7 @@ from refseg_core.labeling.batch_labeler import BatchLabeler, EncodedImage, versi
 from refseg_core.labeling.image_labels import FoundInstances, ImageFrame
 from refseg_core.models.protocols import Encoder, Segmenter
 from refseg_core.settings.labeling_paths import LABELING_PATHS
-from refseg_core.tables import CategorySimilarities, Detections, Images, LabeledImages, Prototypes
+from refseg_core.tables import CategorySimilarities, Detections, Images, LabeledImages, NegativePrototypes, Prototypes
 from tasks.datasets.image_reader import ReadImage, read_images
 from tasks.models.kept_images import FoundImage, find_each, kept_proposals_of
 from tasks.models.loading import load_encoder, load_segmenter, models_when_needed
@@ -30,7 +30,7 @@ from tasks.storage.folder import Folder
 from tasks.storage.prefetch import prefetch
 from tasks.store.label_store import STATUSES, StoredLabels
 from tasks.store.shard_plans import Shard
-from tasks.store.store import Store
+from tasks.store.store import Artifact, Store, table_name
 from tasks.store.thresholds import shown_thresholds
 
 _FRAMED_AHEAD = _WRITTEN_AT_ONCE = 2  # images; more only take memory
@@ -83,9 +83,17 @@ def _labeler(job: LabelJob) -> BatchLabeler:
     recipe = StoredLabels(store, job.key).recipe_or_error()
     _check_weights(job, recipe["weights"])
     segmenter, encoder = models_when_needed(job) if job.labeling.keep_proposals else _models(job)
-    prototypes = store.load(store.named(job.prototypes), Prototypes)
+    prototypes, negatives = _references(store, store.named(job.prototypes))
     decided = {name: recipe["settings"][name] for name in ("guidance_thresh",) if name in recipe["settings"]}
-    return BatchLabeler(segmenter, encoder, prototypes, job.labeling.model_copy(update=decided), job.batches)
+    return BatchLabeler(
+        segmenter, encoder, prototypes, job.labeling.model_copy(update=decided), job.batches, negatives=negatives
+    )
+
+
+def _references(store: Store, prototypes: Artifact) -> tuple[Prototypes, NegativePrototypes | None]:
+    has_negatives = table_name(NegativePrototypes) in prototypes.num_rows
+    negatives = store.load(prototypes, NegativePrototypes) if has_negatives else None
+    return store.load(prototypes, Prototypes), negatives
 
 
 def _models(job: LabelJob) -> tuple[Segmenter, Encoder]:

@@ -1,5 +1,7 @@
 """Step 4: aggregates the bank into one prototype per category, and finds from which likeness on to prompt."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,7 +17,17 @@ from refseg_core.models.protocols import Encoder
 from refseg_core.models.registry import model_spec
 from refseg_core.references import prototypes
 from refseg_core.references.guidance_thresh import choose_thresh, instance_similarity, similarity_around
-from refseg_core.tables import GuidanceThresholds, ImageFeatures, Images, MemoryBank, Prototypes, References
+from refseg_core.table_schema import Table
+from refseg_core.tables import (
+    Categories,
+    GuidanceThresholds,
+    ImageFeatures,
+    Images,
+    MemoryBank,
+    NegativePrototypes,
+    Prototypes,
+    References,
+)
 from refseg_core.versions import combined
 from tasks.datasets.reference_images import ReferenceFolder, ReferenceImages
 from tasks.models.guidance import guidance_recipe
@@ -33,10 +45,47 @@ _MOST_IMAGES = 64  # that a threshold is taken from: each costs a pass of the en
 
 
 @retried_task("postprocess memory bank")
-def postprocess_memory_bank(store: Store, references: Artifact, bank: Artifact) -> Artifact:
-    """Makes prototypes. Raises DatasetError naming every category that is left without a usable reference."""
-    recipe = Recipe(*POSTPROCESS_MEMORY_BANK, version=prototypes.VERSION, inputs={"memory_bank": bank.name})
-    return store.make(recipe, lambda: [_prototypes(store.load(references, References), store.load(bank, MemoryBank))])
+def postprocess_memory_bank(
+    store: Store,
+    references: Artifact,
+    bank: Artifact,
+    *,
+    dataset: Artifact | None = None,
+    negatives: Sequence[str] = (),
+) -> Artifact:
+    """Makes prototypes. Raises DatasetError naming every category that is left without a usable reference.
+
+    `negatives`: names of the dataset's categories that show what is not to be labeled.
+    """
+    ids = (
+        [] if dataset is None else _ids(store.load(references, References), store.load(dataset, Categories), negatives)
+    )
+    settings = {"negatives": ids} if ids else {}
+    recipe = Recipe(
+        *POSTPROCESS_MEMORY_BANK, version=prototypes.VERSION, settings=settings, inputs={"memory_bank": bank.name}
+    )
+
+    def tables() -> list[Table]:
+        made = _prototypes(store.load(references, References), store.load(bank, MemoryBank))
+        is_negative = np.isin(made.category_id, ids)
+        negative = NegativePrototypes.from_arrow(made[is_negative].to_arrow())
+        return [made[~is_negative], *([negative] if ids else [])]
+
+    return store.make(recipe, tables)
+
+
+def _ids(references: References, categories: Categories, names: Sequence[str]) -> list[int]:
+    """Returns the ids of categories of references. Raises DatasetError for names without references, or for all."""
+    known = categories[np.isin(categories.category_id, references.category_id)]
+    if unknown := sorted(set(names) - set(known.name)):
+        raise DatasetError(
+            f"references.negatives: there are no references of {', '.join(unknown)}; there are of "
+            f"{', '.join(known.name)}. Name some of these, or sample the others too."
+        )
+    ids = sorted(known.category_id[np.isin(known.name, list(names))].tolist())
+    if ids and len(ids) == len(known):
+        raise DatasetError("references.negatives: all categories are negative. Leave one that is to be labeled.")
+    return ids
 
 
 def _prototypes(references: References, bank: MemoryBank) -> Prototypes:
@@ -61,12 +110,13 @@ def choose_guidance_thresh(store: Store, *, prototypes: Artifact, images_uri: st
 
 @torch.inference_mode()
 def _choose(store: Store, prototypes: Artifact, folder: Folder, models: Models) -> GuidanceThresholds:
-    references = store.load(references_of(store, prototypes), References)
+    made, references = store.load(prototypes, Prototypes), store.load(references_of(store, prototypes), References)
+    references = references[np.isin(references.category_id, made.category_id)]  # without negatives
     bank = store.load(memory_bank_of(store, prototypes), MemoryBank)
     listed = store.load(reference_dataset(store, prototypes), Images)
     reference_images = ReferenceImages(folder, listed, references)
     device = pick_device(models.device)
-    prototypes_KC = torch.from_numpy(store.load(prototypes, Prototypes).prototype.copy()).to(device)
+    prototypes_KC = torch.from_numpy(made.prototype.copy()).to(device)
     names = sorted(set(references.file_name))
     names = names[:: -(-len(names) // _MOST_IMAGES)]
     report(ProgressStep.CHOOSE_GUIDANCE, total=len(names))

@@ -76,6 +76,11 @@ class ReferencesConfig(Settings):
     annotation_ids: tuple[DatasetId, ...] | None = Field(
         None, description="Exactly these annotations; null: sampling decides."
     )
+    negatives: tuple[str, ...] = Field(
+        (),
+        description="Names of categories that show what is not to be labeled, though it resembles what is. They have "
+        "references as the others do; a mask that resembles one of them more than its category is left out.",
+    )
     sampling: SamplingSettings = Field(SamplingSettings(), description="How references are sampled.")
     crop: ReferenceSettings = Field(ReferenceSettings(), description="How references are cut out.")
 

@@ -129,9 +129,12 @@ class BatchLabeler:
         batches: BatchSettings | None = None,
         *,
         source: ProposalSource | None = None,
+        negatives: Prototypes | None = None,
         stage: Stage = lambda _: nullcontext(),
     ) -> None:
         """`source`: where proposals come from; None: the settings' grid of points.
+
+        `negatives`: what is no instance, though it resembles one; masks that resemble it most are left out.
 
         Raises ConfigurationError where prototypes and encoder do not go together.
         """
@@ -144,7 +147,9 @@ class BatchLabeler:
         self.segmenter = segmenter
         self.encoder = encoder
         self.category_id_K = prototypes.category_id
-        self.prototypes_KC = torch.from_numpy(prototypes.prototype.copy()).to(segmenter.device)
+        compared = prototypes if negatives is None else Prototypes.concatenate([prototypes, negatives])
+        self._compared_JC = torch.from_numpy(compared.prototype.copy()).to(segmenter.device)
+        self.prototypes_KC = self._compared_JC[: len(prototypes)]
         self.settings = settings or LabelingSettings()
         batches = batches or BatchSettings()
         self._batches = Batches.fit(batches, self.settings, segmenter.device, segmenter, encoder)
@@ -157,7 +162,7 @@ class BatchLabeler:
         self._is_compiled = is_compiled
         self._given_source = source
         self._second_look = SecondLook(
-            encoder, self.prototypes_KC, batch=self._batches.crops, part_penalty=self.settings.parts.part_penalty
+            encoder, self._compared_JC, batch=self._batches.crops, part_penalty=self.settings.parts.part_penalty
         )
         self._stage = stage
         if not self.settings.keep_proposals:  # with what is kept, the models may not be needed at all
@@ -259,9 +264,10 @@ class BatchLabeler:
         pool = _Kept(image, masks, self.segmenter.device, self._second_look.revise)
         chosen = _chosen(
             pool,
-            self.prototypes_KC,
+            self._compared_JC,
             image.kept.size,
             self.settings,
+            num_categories=len(self.prototypes_KC),
             pixels_at_once=self._batches.pixels,
             stage=self._stage,
         )
@@ -313,9 +319,10 @@ class BatchLabeler:
         merged, class_index_n = match_and_merge(
             proposed.proposals,
             image.features_PC,
-            self.prototypes_KC,
+            self._compared_JC,
             size=image.frame.size,
             settings=self.settings,
+            num_negatives=len(self._compared_JC) - len(self.prototypes_KC),
             pixels_at_once=self._batches.pixels,
             stage=self._stage,
             second_look=partial(self._look_again, image.frame),
@@ -420,7 +427,7 @@ class BatchLabeler:
 
     def _distinct(self, previews: Previews, features_PC: Tensor) -> Tensor:
         """Returns the previews that suppression is not sure to drop, by falling similarity."""
-        matches = match(previews.masks_nhh, features_PC, self.prototypes_KC)
+        matches = match(previews.masks_nhh, features_PC, self._compared_JC)
         kept = non_maximum_suppression(
             mask_boxes(previews.masks_nhh),
             previews.predicted_iou_n,
@@ -545,6 +552,7 @@ def match_and_merge(
     *,
     size: tuple[int, int],
     settings: LabelingSettings,
+    num_negatives: int = 0,
     pixels_at_once: int = UPSAMPLED_AT_ONCE,
     stage: Stage = lambda _: nullcontext(),
     second_look: Look = lambda _, similarity_nK: similarity_nK,
@@ -553,11 +561,21 @@ def match_and_merge(
     """Returns the merged masks, with their rows in the proposals, and their class indices [n].
 
     `second_look`: revises similarities [n, K] of masks [n, G, G]; `refine`: decodes logits [n, G, G] again. Both are
-    called as the settings' method says.
+    called as the settings' method says. `num_negatives`: how many of the prototypes, the last, are of no category: a
+    mask that resembles one of these most is left out before masks are merged.
     """
     is_plain = LABELING_PATHS[settings.path].is_plain
     pool = _Decoded(proposals, features_PC, size, pixels_at_once, is_plain, second_look, refine)
-    return _chosen(pool, prototypes_KC, size, settings, pixels_at_once=pixels_at_once, stage=stage)
+    num_categories = len(prototypes_KC) - num_negatives
+    return _chosen(
+        pool,
+        prototypes_KC,
+        size,
+        settings,
+        num_categories=num_categories,
+        pixels_at_once=pixels_at_once,
+        stage=stage,
+    )
 
 
 def _chosen(
@@ -566,6 +584,7 @@ def _chosen(
     size: tuple[int, int],
     settings: LabelingSettings,
     *,
+    num_categories: int,
     pixels_at_once: int,
     stage: Stage,
 ) -> tuple[Merged, Tensor]:
@@ -575,6 +594,8 @@ def _chosen(
     if parts.max_second_looks:
         with stage("second look"):
             candidates = _looked_at_again(candidates, pool, parts)
+    if num_categories < len(prototypes_KC):
+        candidates = candidates[torch.nonzero(candidates.matches.class_index_N < num_categories)[:, 0]]
     with stage("merging"):
         merged = _merged(candidates, pool, size, settings, pixels_at_once)
     rows, masks = candidates.row_n[merged.row_n], merged.masks

@@ -7,13 +7,14 @@ from refseg_core.errors import DatasetError, StoreError
 from refseg_core.references.guidance_thresh import HIGHEST, LOWEST
 from refseg_core.settings import LabelingSettings, SamplingSettings
 from refseg_core.table_schema import Table
-from refseg_core.tables import GuidanceThresholds, MemoryBank, Prototypes
+from refseg_core.tables import GuidanceThresholds, MemoryBank, NegativePrototypes, Prototypes
 from tasks import postprocess_memory_bank as module
 from tasks.postprocess_memory_bank import choose_guidance_thresh, postprocess_memory_bank
 from tasks.runtime.progress import Progress, ProgressStep, listening
 from tasks.store.garbage import find_garbage
 from tasks.store.label_store import StoredLabels
 from tasks.store.store import Artifact, Recipe
+from tasks.store.verify import verify_store
 from tests.support.projects.project import CATEGORIES
 from tests.support.projects.steps import Steps, count_calls, forbid
 from tests.support.samples import table_rows
@@ -125,3 +126,46 @@ def test_planning_without_a_threshold_says_how_to_choose_it(steps: Steps) -> Non
 def test_other_paths_need_no_threshold(steps: Steps) -> None:
     plan = steps.plan(steps.prototypes(), labeling=LabelingSettings(path="exact"))
     assert "guidance" not in StoredLabels(steps.store, plan.key).recipe_or_error()["inputs"]
+
+
+def _with_negatives(steps: Steps, *negatives: str) -> Artifact:
+    references = steps.references()
+    bank = steps.fill(steps.dataset(), references)
+    return postprocess_memory_bank.fn(steps.store, references, bank, dataset=steps.dataset(), negatives=negatives)
+
+
+def test_negatives_are_kept_apart_from_what_is_labeled(steps: Steps) -> None:
+    artifact = _with_negatives(steps, "bar")
+    everything = steps.store.load(steps.prototypes(), Prototypes)
+    categories, negatives = (steps.store.load(artifact, table) for table in (Prototypes, NegativePrototypes))
+    assert (categories.category_id.tolist(), negatives.category_id.tolist()) == ([3], [8])
+    assert categories.equals(everything[:1])
+    assert negatives.prototype.tolist() == everything[1:].prototype.tolist()
+    assert verify_store(steps.store).problems == []
+
+
+def test_without_negatives_prototypes_are_those_of_before(steps: Steps) -> None:
+    assert _with_negatives(steps) == steps.prototypes()
+    assert steps.manifest(steps.prototypes())["settings"] == {}
+
+
+def test_negatives_are_no_labels(steps: Steps) -> None:
+    labeling = LabelingSettings(method="published", points_per_side=4, pred_iou_thresh=0, box_nms_thresh=1)
+    found = []
+    for artifact in (steps.prototypes(), _with_negatives(steps, "bar")):
+        plan = steps.plan(artifact, labeling=labeling)
+        steps.label(artifact, plan, labeling=labeling)
+        found.append(steps.labels(plan)[0])
+    without, with_them = found
+    assert set(without.category_id.tolist()) == {3, 8}
+    assert set(with_them.category_id.tolist()) <= {3}
+    assert len(with_them) <= (without.category_id == 3).sum()
+
+
+@pytest.mark.parametrize(
+    ("negatives", "says"),
+    [(["plate"], "no references of plate; there are of box, bar"), (["box", "bar"], "all categories are negative")],
+)
+def test_negatives_that_cannot_be_are_named(steps: Steps, negatives: list[str], says: str) -> None:
+    with pytest.raises(DatasetError, match=says):
+        _with_negatives(steps, *negatives)
