@@ -44,7 +44,7 @@ def rows_of_parquet(data: bytes, table: type[AnyTable]) -> Callable[[Array], Any
     with _explaining(table):
         arrow = _arrow(data)
         table.from_arrow(arrow[:0])
-    return lambda rows: table.from_arrow(arrow.take(rows.tolist()))
+    return lambda rows: table.from_arrow(arrow.take(pa.array(rows, type=pa.int64())))
 
 
 def _arrow(data: bytes) -> pa.Table:

@@ -1,6 +1,7 @@
 """Run lengths keep masks exactly, count them right, and read COCO's two other spellings."""
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from refseg_core.masks.rle import (
     encode_masks,
     mask_areas,
     mask_ious,
+    rle_boxes,
     rle_from_counts,
     rle_from_polygons,
 )
@@ -111,3 +113,11 @@ def test_polygons_of_one_instance_are_joined() -> None:
 def test_polygons_beyond_the_image_are_cut() -> None:
     mask = decode_mask(rle_from_polygons([[-5, -5, 20, -5, 20, 3, -5, 3]], 6, 8))
     np.testing.assert_array_equal(mask, np.arange(6)[:, None].repeat(8, axis=1) < 3)
+
+
+@given(arrays(bool, st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9))))
+def test_boxes_of_run_lengths_run_along_the_edges_of_their_pixels(masks: npt.NDArray[np.bool_]) -> None:
+    boxes = rle_boxes(encode_masks(masks))
+    expected = boxes_of_masks(masks) + np.where(masks.any(axis=(1, 2))[:, None], [0, 0, 1, 1], 0)
+    assert np.array_equal(boxes, expected)
+    assert rle_boxes([]).shape == (0, 4)

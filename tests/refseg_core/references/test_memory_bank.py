@@ -16,6 +16,7 @@ from refseg_core.references.memory_bank import (
     encode_views,
     patch_weights,
     pool,
+    similarities,
 )
 from refseg_core.tables import MemoryBank
 from tasks.store.parquet import table_to_parquet
@@ -231,3 +232,17 @@ def test_without_the_image_two_views_are_left(encoder: DINOv2) -> None:
     (three,) = encode_views(encoder, encoded, [crop], [in_image])
     assert in_image is not None
     np.testing.assert_allclose(three.feature_C, (2 * two.feature_C + in_image.numpy()) / 3, atol=1e-5)
+
+
+def test_what_a_mask_holds_is_most_like_the_reference_that_holds_the_same() -> None:
+    features = random_tensor(16, 8)
+    left = np.zeros((8, 8), dtype=bool)
+    left[:, :4] = True
+    halves = [pool(features, torch.from_numpy(mask)) for mask in (left, ~left)]
+    bank = torch.stack([half * 3 for half in halves if half is not None]).numpy()
+    for mask, same in ((left, 0), (~left, 1)):
+        found = similarities(features, mask, bank)
+        assert found is not None
+        assert found[same] == pytest.approx(1)
+        assert found[1 - same] < 1
+    assert similarities(features, np.zeros((8, 8), dtype=bool), bank) is None

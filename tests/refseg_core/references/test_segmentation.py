@@ -11,7 +11,7 @@ from refseg_core.errors import UnusableReferenceError
 from refseg_core.masks.rle import boxes_of_masks
 from refseg_core.models.protocols import ImageEmbedding
 from refseg_core.models.sam2 import SAM2
-from refseg_core.references.segmentation import segment_boxes, segment_points
+from refseg_core.references.segmentation import PromptedImage, segment_boxes, segment_points
 from refseg_core.settings import Conventions
 from tests.support.models import tiny_segmenter
 
@@ -186,3 +186,42 @@ def test_one_point_takes_the_best_of_three_masks_and_several_the_single_one(
 def test_points_outside_of_the_image_are_refused(segmenter: SAM2, points: list[tuple[float, float]]) -> None:
     with pytest.raises(UnusableReferenceError, match="expected one or more"):
         segment_points(segmenter, _image(12, 20), np.array(points, dtype=np.float64).reshape(-1, 2))
+
+
+def test_an_image_that_is_asked_about_several_times_is_embedded_once(
+    segmenter: SAM2, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, boxes = _image(32, 64), np.array([[4.0, 4, 30, 20], [20, 8, 60, 30]])
+    masks, scores = segment_boxes(segmenter, image, boxes)
+    at_points, score = segment_points(segmenter, image, np.array([[20.0, 10]]))
+    embedded: list[int] = []
+    original = segmenter.embed
+
+    def embed(images_B3SS: Tensor) -> ImageEmbedding:
+        embedded.append(len(images_B3SS))
+        return original(images_B3SS)
+
+    monkeypatch.setattr(segmenter, "embed", embed)
+    prompted = PromptedImage(segmenter, image)
+    for box, mask, expected in zip(boxes, masks, scores, strict=True):
+        found, predicted_iou = prompted.in_box(box)
+        assert np.array_equal(found, mask)
+        assert predicted_iou == pytest.approx(expected, abs=1e-6)
+    again, predicted_iou = prompted.at_points(np.array([[20.0, 10]]))
+    assert np.array_equal(again, at_points)
+    assert (predicted_iou, embedded) == (pytest.approx(score, abs=1e-6), [1])
+
+
+def test_a_box_in_which_nothing_is_found_is_the_mask(segmenter: SAM2, monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = (torch.full((1, 16, 16), -1.0), torch.tensor([0.9]))
+    monkeypatch.setattr(segmenter, "decode_boxes", lambda embedding, boxes: nothing)
+    mask, predicted_iou = PromptedImage(segmenter, _image(12, 20)).in_box(np.array([2.0, 3, 8, 9]))
+    expected = np.zeros((12, 20), dtype=bool)
+    expected[3:9, 2:8] = True
+    assert (np.array_equal(mask, expected), predicted_iou) == (True, 0.0)
+
+
+@pytest.mark.parametrize("box", [[5, 5, 5, 9], [30, 1, 40, 5], [float("nan"), 0, 4, 4]])
+def test_a_box_without_area_or_beside_the_image_is_refused(segmenter: SAM2, box: list[float]) -> None:
+    with pytest.raises(UnusableReferenceError):
+        PromptedImage(segmenter, _image(12, 20)).in_box(np.array(box, dtype=np.float64))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from refseg_core.errors import StoreError
 from refseg_core.tables import Detections, LabeledImages, Prototypes
-from tasks.store.parquet import notes_of_parquet, stream_parquet, table_from_parquet, table_to_parquet
+from tasks.store.parquet import notes_of_parquet, rows_of_parquet, stream_parquet, table_from_parquet, table_to_parquet
 from tests.support.samples import images_table, labels_of
 
 
@@ -88,3 +88,18 @@ def test_what_is_no_such_table_is_a_store_error(data: bytes) -> None:
         table_from_parquet(data, LabeledImages)
     with pytest.raises(StoreError, match="expected a Parquet table of Detections"):
         table_from_parquet(table_to_parquet(_labeled(["a"])), Detections)
+
+
+@given(st.lists(st.integers(0, 5), max_size=8))
+def test_some_rows_are_those_of_the_whole_table(rows: list[int]) -> None:
+    detections, _ = labels_of(images_table(*"abcdef"))
+    read = rows_of_parquet(table_to_parquet(detections), Detections)
+    wanted = np.array(rows, dtype=np.int64)
+    assert read(wanted).equals(detections[wanted])
+
+
+def test_rows_of_a_damaged_file_or_of_another_table_are_refused_before_any_is_read() -> None:
+    detections, labeled = labels_of(images_table("a"))
+    for data in (table_to_parquet(detections)[:-9], table_to_parquet(labeled)):
+        with pytest.raises(StoreError, match="expected a Parquet table of Detections"):
+            rows_of_parquet(data, Detections)
