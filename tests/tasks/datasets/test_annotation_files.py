@@ -348,7 +348,7 @@ class TestClasses:
     def test_yolo_without_names_says_where_it_looked_for_which_files(self, tmp_path: Path) -> None:
         source = written(tmp_path, "yolo", "boxes")
         (tmp_path / "annotations" / "data.yaml").unlink()
-        with pytest.raises(DatasetError, match=r"Add one of data\.yaml, .*obj\.names"):
+        with pytest.raises(DatasetError, match=r"Looked in .* for one of data\.yaml, .*obj\.names"):
             read(source)
         (tmp_path / "annotations" / "obj.names").write_bytes(b"bar\nbox\n")
         assert read(source).categories.category_id.tolist() == [0, 1]
