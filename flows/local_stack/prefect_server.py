@@ -4,6 +4,11 @@ On SQLite the server's event loop sometimes blocked for a minute. A statement th
 a cursor to the garbage collector. Python collects in the thread that happens to allocate, usually the event loop's;
 finalizing the cursor there waits for its connection, which waits in another thread to write, while the current writer
 needs the event loop to finish. Only SQLite's busy timeout, 60 seconds in Prefect, ended that.
+
+The fault is Python's: its sqlite3 finalizes a cursor under the lock of the connection that another thread waits in.
+What users see of it are reports of locked databases (https://github.com/PrefectHQ/prefect/issues/18934). The test
+`tests/flows/local_stack/test_prefect_server.py` is a minimal case of it, without Prefect: this file can go when the
+half of the test that does without it no longer waits.
 """
 
 import gc

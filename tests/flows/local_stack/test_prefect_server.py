@@ -48,6 +48,7 @@ writer.join()
 def test_a_failed_statement_that_is_garbage_does_not_stop_who_has_to_end_the_writing(
     collected: str, waits: bool, tmp_path: Path
 ) -> None:
+    """Where it no longer waits though garbage is collected anywhere, `flows/local_stack/prefect_server.py` can go."""
     command = [sys.executable, "-c", _DEADLOCK, f"{tmp_path}/numbers.db", collected]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ("database is locked" in result.stderr) == waits, result.stderr
