@@ -48,6 +48,7 @@ def report_run(store_uri: str, plan: LabelPlan, metrics: Artifact | None) -> Non
     results.print("Next:")
     results.print(f"  refseg show {store} --out pictures      # look at the labels")
     results.print(f"  refseg review {store}                   # check the doubtful ones in a browser")
+    results.print(f"  refseg thresholds {store}               # a score threshold for each category")
     results.print(f"  refseg export {store} --format coco --out labels.json")
 
 

@@ -6,7 +6,7 @@ instances says little by itself, so that all categories together count as some i
 Not here: where the evidence comes from (`tasks/outputs/propose_thresholds.py`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Self
 
@@ -189,11 +189,12 @@ def propose(evidence: Evidence, everything: Evidence, *, wanted_precision: float
     return Proposal(thresh, low, high, float(at_thresh.num_right[0]), float(at_thresh.num_labels[0]), at_thresh[3])
 
 
-def _draws(num_units: int) -> list[Floats]:
-    """Returns how often each unit [U] is drawn, in as many draws of U units as an interval takes."""
+def _draws(num_units: int) -> Iterator[Floats]:
+    """Yields how often each unit [U] is drawn, in as many draws of U units as an interval takes."""
     generator = np.random.default_rng(0)
-    some = (generator.integers(num_units, size=num_units) for _ in range(_DRAWS if num_units else 0))
-    return [np.bincount(units, minlength=num_units).astype(np.float64) for units in some]
+    for _ in range(_DRAWS if num_units else 0):
+        units = generator.integers(num_units, size=num_units)
+        yield np.bincount(units, minlength=num_units).astype(np.float64)
 
 
 _JUDGED_IN_STRATUM, _MOST_STRATA = 5, 10
