@@ -327,7 +327,7 @@ class ImageProposals(Table):
     mask_key: Array = column(_NUMBERS, "the masks of these points, ascending")
     mask_predicted_iou: Array = column(VECTOR_TYPE, "their predicted IoU")
     mask_descriptor: Array = column(VECTOR_TYPE, "their mean features, unit length, mask by mask")
-    mask_box: Array = column(_NUMBERS, "their inclusive extents, x and y, mask by mask", unit="cells")
+    mask_extent: Array = column(_NUMBERS, "their inclusive extents, x and y, mask by mask", unit="cells")
     mask_bits: Array = column(pa.binary(), "the masks, packed")
     num_edge_logits: Array = column(_NUMBERS, "how many logits near its edge each mask has")
     is_half: Array = column(pa.bool_(), "whether logits are of half precision, as where all masks of a point are kept")

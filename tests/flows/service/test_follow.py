@@ -33,7 +33,7 @@ def test_flags_override_keys(project: Project, labeled: list[RunConfig], tmp_pat
     (config,) = labeled
     assert (config.labeling.points_per_side, config.targets.limit) == (3, 2)
     assert config.store == str(tmp_path / "trial")
-    assert f"refseg status {tmp_path / 'trial'}" in done.output
+    assert f"The results are in {tmp_path / 'trial'}" in done.output
 
 
 def test_schedules_take_flags_too(project: Project, labeled: list[RunConfig], monkeypatch: pytest.MonkeyPatch) -> None:

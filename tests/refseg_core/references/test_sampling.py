@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refseg_core.errors import ConfigurationError, DatasetError
+from refseg_core.images import WHITE
 from refseg_core.masks.rle import encode_masks
 from refseg_core.references.sampling import sample_references, select_references, wanted_categories
 from refseg_core.settings import Conventions, SamplingSettings
@@ -49,6 +50,7 @@ def _dataset(
         "size": [-1] * len(image_ids),
         "version": [""] * len(image_ids),
         "frame": [""] * len(image_ids),
+        "white": [WHITE] * len(image_ids),
     }
     instances: dict[str, Any] = {
         "annotation_id": [str(row) for row in range(len(annotations))],
