@@ -24,12 +24,9 @@ _RLES = st.builds(Rle, st.tuples(_SIDES, _SIDES), st.text(st.characters(min_code
 
 
 def _values(arrow_type: pa.DataType, vector_size: int) -> st.SearchStrategy[Any]:
-    if arrow_type == RLE_TYPE:
-        return _RLES
-    if pa.types.is_string(arrow_type):
-        return st.text()
-    if pa.types.is_boolean(arrow_type):
-        return st.booleans()
+    simple = {RLE_TYPE: _RLES, pa.string(): st.text(), pa.binary(): st.binary(max_size=20), pa.bool_(): st.booleans()}
+    if arrow_type in simple:
+        return simple[arrow_type]
     if pa.types.is_integer(arrow_type):
         limit = 2 ** (arrow_type.bit_width - 1)
         return st.integers(-limit, limit - 1)
