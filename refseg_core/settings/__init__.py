@@ -180,7 +180,7 @@ class LabelingSettings(Settings):
     keep_proposals: bool | None = Field(
         None,
         description="Whether the store keeps what the models make of each image: features, masks, crops. Then other "
-        "references, categories, negatives, thresholds or merging label the same images in a fraction of a second. "
+        "references, categories, negatives, thresholds or merging label the same images without asking them again. "
         "Never changes labels. Megabytes an image; on the paths 'guided' and 'exact'. null: in pilots only.",
     )
     max_image_pixels: int = Field(
