@@ -288,7 +288,7 @@ def test_no_temporary_server_outlives_the_command_or_ends_before_it(
     environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
     with _running(config, {**environment, "PREFECT_HOME": str(home)}) as process:
         _wait_for(process, on_disk.store, "/plans/0000.json")
-        assert sum("temporary_server" in command for command in _with_home(home)) == 1
+        assert sum("flows.execution.temporary_server" in command for command in _with_home(home)) == 1
         time.sleep(1)
         os.killpg(process.pid, number)
         said = process.communicate(timeout=_MOST_SECONDS)[1]
