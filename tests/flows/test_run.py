@@ -16,6 +16,7 @@ def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_answer_is_named_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as silent:  # it takes connections, and never answers
         silent.bind(("127.0.0.1", 0))

@@ -294,6 +294,7 @@ def test_a_temporary_fault_is_reported_in_a_line_with_exit_code_1(
     assert result.stderr == f"Error: ConnectionResetError: by peer. {cli._KEPT}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_prefect")
 def test_a_bug_keeps_its_traceback(project: Project) -> None:
     assert isinstance(_invoke("run", project.write_config()).exception, AssertionError)

@@ -54,6 +54,7 @@ def kept(steps: Steps) -> _Kept:
     return _Kept(steps.project)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labeling", _SETTINGS.values(), ids=_SETTINGS)
 def test_labels_by_what_is_kept_are_those_of_a_run_from_nothing(kept: _Kept, labeling: LabelingSettings) -> None:
     elsewhere = _Kept(kept.elsewhere().project)

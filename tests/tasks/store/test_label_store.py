@@ -532,6 +532,7 @@ def _all() -> Wanted:
     return Wanted(images_table(*NAMES))
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(1, 7), st.booleans(), st.booleans()), max_size=12), st.integers(1, 7))
 @settings(max_examples=60, deadline=None)
 def test_however_attempts_are_stopped_killed_and_late_every_image_is_labeled_once(
