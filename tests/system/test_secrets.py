@@ -3,14 +3,18 @@
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
 
 from flows.config.run_config import RunConfig
 from flows.pipeline import run_pipeline
+from refseg_core.models.registry import REGISTRY
 from tests.support.commands import contents, done, refseg, refused, without_prefect
+from tests.support.models import TINY_DEMO
 from tests.support.projects.project import Project
 from tests.support.servers.prefect_harness import prefect_harness
 from tests.support.weight_files import MODEL
@@ -147,17 +151,22 @@ def test_what_prefect_keeps_of_a_run_holds_no_secret(
 ) -> None:
     """Its parameters, its states and its logs: of a run that works, and of one that fails."""
     monkeypatch.undo()
+    for name, spec in TINY_DEMO.items():
+        monkeypatch.setitem(REGISTRY, name, spec)
     with prefect_harness(_ENVIRONMENT):
         good = project.config_with({"targets.image_ids": ["1"]})
-        assert SECRET not in _kept_of(good)
-        kept = _kept_of(project.config_with({"targets.images": "/nowhere/images"}))
+        state, kept = _kept_of(good)
+        assert state.is_completed()
+        assert SECRET not in kept
+        _, kept = _kept_of(project.config_with({"targets.images": "/nowhere/images"}))
         assert "/nowhere/images: not found" in kept
         assert SECRET not in kept
 
 
-def _kept_of(config: RunConfig) -> str:
-    run_pipeline(config, return_state=True)
+def _kept_of(config: RunConfig) -> tuple[State[Any], str]:
+    """Returns how a run ended, and all that is kept of runs."""
+    state = run_pipeline(config, return_state=True)
     with get_client(sync_client=True) as client:
         flows, tasks = client.read_flow_runs(), client.read_task_runs()
         logs = client.request("POST", "/logs/filter", json={}).json()
-    return json.dumps([run.model_dump(mode="json") for run in (*flows, *tasks)] + logs, default=str)
+    return state, json.dumps([run.model_dump(mode="json") for run in (*flows, *tasks)] + logs, default=str)
