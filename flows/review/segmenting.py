@@ -9,7 +9,7 @@ from threading import Lock
 
 import numpy as np
 
-from refseg_core.errors import ConfigurationError
+from refseg_core.errors import ConfigurationError, UnusableReferenceError
 from refseg_core.masks.rle import Rle, encode_masks
 from refseg_core.models.protocols import Segmenter
 from refseg_core.references.segmentation import PromptedImage
@@ -59,6 +59,8 @@ class Segmenting:
                 mask_HW, predicted_iou = prompted.in_box(np.array(box, dtype=np.float64))
             else:
                 mask_HW, predicted_iou = prompted.at_points(np.array(points, dtype=np.float64))
+            if not mask_HW.any():
+                raise UnusableReferenceError("Nothing is found there: draw another box, or click on the object.")
             asked = AskedMask(uuid.uuid4().hex, image, encode_masks(mask_HW[None])[0], predicted_iou)
             self._masks[asked.mask_id] = asked
             while len(self._masks) > _MASKS_KEPT:

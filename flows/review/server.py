@@ -35,7 +35,10 @@ _FILES = {"/": "index.html", "/page.js": "page.js", "/stage.js": "stage.js", "/p
 _REFRESH_SECONDS = 2.0  # between looks at what other processes decide
 _MOST_CARDS = 100
 _IMAGE_SECONDS = 3600  # that a browser keeps a picture
+_FARTHEST = 1e6  # pixels from an image's corner that a box or a click may be
 _USER_ERROR = 400
+
+_Pixels = Annotated[float, Field(ge=-_FARTHEST, le=_FARTHEST, allow_inf_nan=False)]
 
 
 class _Sent(BaseModel):
@@ -54,8 +57,8 @@ class _Asked(BaseModel):
     """A box or points on an image; neither to get ready for them."""
 
     image: int
-    box: tuple[float, float, float, float] | None = None
-    points: list[tuple[float, float]] = []
+    box: tuple[_Pixels, _Pixels, _Pixels, _Pixels] | None = None
+    points: list[tuple[_Pixels, _Pixels]] = []
 
 
 class _Heard(BaseModel):

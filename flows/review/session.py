@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refseg_core.analysis.audit import Precision
-from refseg_core.analysis.decisions import VERDICTS, Aspect, in_categories, instance_id, speaks_of
+from refseg_core.analysis.decisions import VERDICTS, Aspect, fitting, in_categories, instance_id, speaks_of
 from refseg_core.analysis.review_queue import Ranking, rank
 from refseg_core.errors import ConfigurationError
 from refseg_core.masks.rle import Rle, union_of
@@ -36,7 +36,7 @@ class Decision:
 
     `instance`: its identity; for verdict `add` None, with `image`, its number. `category`: its id, for verdicts that
     need one. `into`: the identity that it is merged with. `mask`: for verdicts `add` and `mask`, with the segmenter's
-    predicted IoU of it.
+    predicted IoU of it; it is of the image `image`.
     """
 
     decision_id: str
@@ -198,7 +198,7 @@ class ReviewSession:
         if decision.verdict == "category":
             own["category_id"] = self._checked(decision.category)
         if decision.verdict == "mask":
-            own |= self._corrected(decision)
+            own |= self._corrected(decision, own)
         if decision.verdict == "merge":
             own["merged_into"] = decision.into
             yield self._grown(decision)
@@ -217,10 +217,13 @@ class ReviewSession:
             shown["category_id"] = int(before.category_id[0])
         return {**shown, "verdict": verdict, "new_mask_rle": new_mask, "merged_into": None}
 
-    def _corrected(self, decision: Decision) -> dict[str, Any]:
+    def _corrected(self, decision: Decision, own: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the columns of another mask, and of another category if there is one."""
         if decision.mask is None:
             raise ConfigurationError("The verdict 'mask' needs a mask.")
+        if decision.image != self.index.image_of.get(str(own["image_id"])):
+            raise ConfigurationError("This mask is of another image than the instance: draw it on the instance's own.")
+        _check_size(decision.mask[0], own["mask_rle"].size)
         category = {} if decision.category is None else {"category_id": self._checked(decision.category)}
         return {"new_mask_rle": decision.mask[0], "predicted_iou": decision.mask[1], **category}
 
@@ -238,6 +241,7 @@ class ReviewSession:
             raise ConfigurationError("The verdict 'add' needs an image and a mask: draw a box or click on the object.")
         (mask, predicted_iou), category = decision.mask, self._checked(decision.category)
         image = self.index.images[decision.image]
+        _check_size(mask, (image.height, image.width))
         return {
             "instance_id": instance_id(image.image_id, category, mask),
             "image_id": image.image_id,
@@ -277,7 +281,7 @@ class ReviewSession:
             self._take_others(self._review.read_new())
 
     def _take_others(self, decisions: Decisions) -> None:
-        known = in_categories(decisions, self.index.categories)
+        known = in_categories(decisions[fitting(decisions)], self.index.categories)
         self._take(known[np.lexsort((known.decision_id.astype(str), known.decided_at.astype(str)))])
 
     def _take(self, decisions: Decisions) -> list[str]:
@@ -348,6 +352,12 @@ class ReviewSession:
         if stands and row.score[0] is not None:
             found = int(row.found_category_id[0]), float(row.score[0])
             self._audited[identity] = (*found, row.verdict[0] == "accept")
+
+
+def _check_size(mask: Rle, size: tuple[int, int]) -> None:
+    if mask.size != size:
+        given, expected = (f"{width} x {height}" for height, width in (mask.size, size))
+        raise ConfigurationError(f"This mask is of {given} pixels, and the image of {expected}: draw it again.")
 
 
 def _columns(row: Decisions) -> dict[str, Any]:

@@ -63,11 +63,19 @@ def instance_ids(detections: Detections) -> list[str]:
     return [instance_id(*row) for row in rows]
 
 
+def fitting(decisions: Decisions) -> Array:
+    """Returns which decisions [N], boolean, have no other mask than one of the size of the mask that was shown."""
+    masks = zip(decisions.mask_rle, decisions.new_mask_rle, strict=True)
+    return np.array([new is None or new.size == shown.size for shown, new in masks], dtype=bool)
+
+
 def standing(decisions: Decisions) -> Decisions:
     """Returns the decisions that count: the last on each instance's label and on its use in the bank, no undone ones.
 
-    By time, and by id where times are equal; rows that are there twice count once. The result is in that order.
+    By time, and by id where times are equal; rows that are there twice count once. The result is in that order. Those
+    whose mask is of another image's size count for nothing.
     """
+    decisions = decisions[fitting(decisions)]
     ordered = decisions[np.lexsort((decisions.decision_id.astype(str), decisions.decided_at.astype(str)))]
     aspects = [VERDICTS[verdict].aspect for verdict in ordered.verdict]
     last = {key: row for row, key in enumerate(zip(ordered.image_id, ordered.instance_id, aspects, strict=True))}

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from refseg_core import tables
+from refseg_core.analysis.decisions import fitting
 from refseg_core.analysis.label_statistics import PromptShare
 from refseg_core.errors import NotFoundError, StoreError
 from refseg_core.table_schema import Table
-from refseg_core.tables import CategorySimilarities, Detections, Images, LabeledImages
+from refseg_core.tables import CategorySimilarities, Decisions, Detections, Images, LabeledImages
 from tasks.runtime.progress import ProgressStep, report
 from tasks.storage.folder import Folder
 from tasks.storage.prefetch import prefetch
@@ -122,6 +123,16 @@ def _verify_review(review: StoredReview, verified: Verified) -> None:
         part = _guarded(review.store, verified, f"{review.root}/decisions/{name}", partial(review.read_part, name))
         verified.num_parts += part is not None
         verified.num_rows += 0 if part is None else len(part)
+        if part is not None:
+            for row in np.flatnonzero(~fitting(part)).tolist():
+                verified.note(f"{review.root}/decisions/{name}", _misfit(part[row : row + 1]))
+
+
+def _misfit(row: Decisions) -> str:
+    """Returns what is wrong with a decision whose mask is not of its image."""
+    given, expected = (f"{mask.size[1]} x {mask.size[0]}" for mask in (row.new_mask_rle[0], row.mask_rle[0]))
+    of_whom = f"decision {row.decision_id[0]} of {row.reviewer[0]} on {row.image_id[0]}"
+    return f"{of_whom} counts for nothing: its mask is of {given} pixels, expected {expected}"
 
 
 def _verify_recipe(

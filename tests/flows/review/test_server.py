@@ -8,6 +8,7 @@ from threading import Thread
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from flows.review.guard import TOKEN_HEADER
@@ -16,11 +17,12 @@ from flows.review.queue import QueueFilter, ReviewQueue
 from flows.review.session import ReviewSession
 from refseg_core.analysis.label_filter import ScoreThresholds
 from refseg_core.errors import ConfigurationError
+from refseg_core.references.segmentation import PromptedImage
 from tasks.specs import Models, ModelSettings
 from tasks.store.label_store import StoredLabels
 from tasks.store.reviews import StoredReview
 from tasks.store.shard_plans import Shard
-from tests.support.projects.reviewable import FOUND, Reviewable
+from tests.support.projects.reviewable import FOUND, SIZE, Reviewable
 
 pytest_plugins = ["tests.support.projects.reviewable_project"]
 
@@ -238,6 +240,29 @@ def test_an_object_is_drawn_added_and_taken_back(browser: httpx.Client, opened: 
     undone = browser.post("/api/undo", json={"decision_id": "1" * 32, "reviewer": "Anna"}).json()
     assert undone["changed"][identity]["verdict"] is None
     assert asked["path"] not in [one["path"] for one in browser.get("/api/images/0").json()["instances"]]
+
+
+def test_a_mask_of_another_image_is_refused(browser: httpx.Client, opened: OpenReview) -> None:
+    asked = browser.post("/api/masks", json={"image": 1, "box": [60, 10, 110, 90]}).json()
+    sent = {"decision_id": "0" * 32, "reviewer": "x", "verdict": "mask", "instance": _identity(opened, 0)}
+    answer = browser.post("/api/decisions", json=sent | {"mask": asked["mask"]})
+    assert (answer.status_code, "of another image" in answer.json()["error"]) == (400, True)
+    assert opened.session.version == 0
+
+
+@pytest.mark.parametrize(
+    ("box", "status"), [([500, 10, 600, 90], 400), ([10, 10, 10, 90], 400), ([-1e300, -1e300, 1e300, 1e300], 422)]
+)
+def test_a_box_that_holds_nothing_of_the_image_is_refused(browser: httpx.Client, box: list[float], status: int) -> None:
+    answer = browser.post("/api/masks", json={"image": 0, "box": box})
+    assert (answer.status_code, "box" in answer.text) == (status, True)
+
+
+def test_an_empty_mask_is_refused(browser: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = np.zeros(SIZE, dtype=bool), 0.5
+    monkeypatch.setattr(PromptedImage, "in_box", lambda *_: nothing)
+    answer = browser.post("/api/masks", json={"image": 0, "box": [60, 10, 110, 90]})
+    assert (answer.status_code, "Nothing is found there" in answer.json()["error"]) == (400, True)
 
 
 def test_without_weights_drawing_says_what_to_do_and_everything_else_goes_on(reviewable: Reviewable) -> None:

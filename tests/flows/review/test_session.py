@@ -11,6 +11,7 @@ from flows.review.session import Decision, ReviewSession
 from refseg_core.errors import ConfigurationError
 from refseg_core.masks.rle import union_of
 from tasks.store.reviews import StoredReview, read_reviewed
+from tests.refseg_core.analysis.drawn_decisions import square
 from tests.support.projects.reviewable import FOUND, Reviewable, rectangle
 
 pytest_plugins = ["tests.support.projects.reviewable_project"]
@@ -227,6 +228,10 @@ def test_the_audit_counts_what_was_drawn_by_chance(session: ReviewSession) -> No
         ("merge", {}, "needs another instance"),
         ("add", {"category": 3}, "draw a box or click on the object"),
         ("add", {"category": 3, "image": 99, "mask": (rectangle(0, 0, 5, 5), 0.5)}, "needs an image and a mask"),
+        ("add", {"category": 3, "image": 0, "mask": (square(0, 0), 0.5)}, "is of 20 x 20 pixels, and the image of 128"),
+        ("mask", {"image": 0}, "needs a mask"),
+        ("mask", {"image": 1, "mask": (rectangle(0, 0, 5, 5), 0.5)}, "of another image than the instance"),
+        ("mask", {"image": 0, "mask": (square(0, 0), 0.5)}, "is of 20 x 20 pixels, and the image of 128 x 96"),
     ],
 )
 def test_what_says_too_little_is_refused_and_changes_nothing(
@@ -236,6 +241,19 @@ def test_what_says_too_little_is_refused_and_changes_nothing(
     with pytest.raises(ConfigurationError, match=message):
         session.decide(Decision("0" * 32, "Anna", verdict, **given))
     assert session.version == 0
+
+
+def test_a_stored_mask_that_does_not_fit_its_image_leaves_the_instance_as_it_was(reviewable: Reviewable) -> None:
+    session = _session(reviewable)
+    _decide(session, "accept", 0)
+    (row,) = (stored := StoredReview.open(reviewable.run)).read().mask_rle
+    last = stored.read().replace(decision_id=np.array(["2" * 32], dtype=object))
+    bad = np.empty(1, dtype=object)
+    bad[0] = square(0, 0)
+    stored.append(last.replace(new_mask_rle=bad, decided_at=np.array(["2999-01-01T00:00:00.000000Z"], dtype=object)))
+    later, identity = _session(reviewable), session.index.instances.identity[0]
+    assert (later.mask_of(identity), later.verdicts()) == (row, {"accept": 1})
+    assert _scores(reviewable)[0] == 1.0
 
 
 def test_instances_of_different_images_are_not_merged(session: ReviewSession) -> None:

@@ -15,7 +15,7 @@ from refseg_core.analysis.decisions import (
     of_aspect,
     standing,
 )
-from refseg_core.masks.rle import Rle
+from refseg_core.masks.rle import Rle, encode_masks
 from refseg_core.tables import Categories, Decisions, Detections
 from tests.refseg_core.analysis.drawn_decisions import CATEGORIES, decision, detections, labeled_images, square
 
@@ -94,6 +94,12 @@ def test_an_image_that_has_changed_or_has_another_size_is_not_decided_on() -> No
     assert len(rejected.apply(found, labeled_images("a.png", version="2"))) == 2
     assert len(rejected.apply(found, labeled_images("a.png", side=21))) == 2
     assert len(rejected.apply(found, labeled_images("a.png", version=""))) == 1
+
+
+def test_a_mask_of_another_image_s_size_counts_for_nothing_and_what_was_decided_before_stands() -> None:
+    misfit = decision("mask", _ONE, new_mask_rle=encode_masks(np.ones((1, 30, 40), dtype=bool))[0])
+    assert _after(misfit) == [("a.png", 1, 0.6, _ONE), *_REST]
+    assert _after(decision("reject", _ONE), misfit) == _REST
 
 
 # --- labels made later ----------------------------------------------------------------------------------------------

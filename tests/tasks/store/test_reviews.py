@@ -3,11 +3,13 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from flows.reports.store_report import report_status
 from flows.terminal import results
 from refseg_core.errors import StoreError
+from refseg_core.masks.rle import encode_masks
 from refseg_core.tables import Categories, Decisions, Prototypes
 from tasks.storage.folder import Folder
 from tasks.store import reviews
@@ -116,6 +118,15 @@ def test_a_damaged_part_is_named(tmp_path: Path) -> None:
     assert problem.name == f"{review.root}/decisions/{part.name}"
     part.unlink()
     assert verify_store(labels.store).problems == []
+
+
+def test_a_decision_whose_mask_does_not_fit_its_image_is_named(labels: LabelStore) -> None:
+    review = StoredReview.open(labels.run)
+    mask = encode_masks(np.ones((1, 30, 40), dtype=bool))[0]
+    part = review.append(Decisions.concatenate([decision("accept", _MASK), decision("mask", _MASK, new_mask_rle=mask)]))
+    (problem,) = verify_store(labels.store).problems
+    assert problem.name == f"{review.root}/decisions/{part}"
+    assert "of Anna on a.png counts for nothing: its mask is of 40 x 30 pixels, expected 20 x 20" in problem.what
 
 
 def test_a_store_with_decisions_is_whole_and_its_status_counts_them(labels: LabelStore) -> None:
