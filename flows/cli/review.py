@@ -85,7 +85,7 @@ def _load(place: str) -> Any:
 @click.option("--reviewer", metavar="NAME", help="Who corrected them; by default your user name.")
 @click.option("--accept-rest", is_flag=True, help="What is unchanged in these images counts as accepted.")
 @click.option("--dry-run", is_flag=True, help="Only show the changes.")
-@filter_options("those that `refseg thresholds` saved, else 0.5")
+@filter_options("those of FILE.provenance, else the saved ones, else 0.5")
 def import_corrections(
     *,
     store_uri: str,
@@ -100,13 +100,15 @@ def import_corrections(
     """Bring corrections back that were made on an export in CVAT, Label Studio, labelme or another tool.
 
     FILE is a file or folder of any format that refseg reads, with masks or polygons. Its images are compared with the
-    labels of at least the thresholds of the export (--thresholds): what is missing was removed, what is new was added.
-    Images that are not in it stay as they are. Everything comes back at once, and can be undone in the page.
+    labels that the export held: what is missing was removed, what is new was added. FILE.provenance says which these
+    are; where it is not there, give the export's --thresholds, or removed labels below these are not noticed. Images
+    that are not in FILE stay as they are. Everything comes back at once, and can be undone in the page.
     """
     from flows.reports.review_report import report_corrections
     from flows.review.importing import find_corrections
     from flows.review.session import ReviewSession
     from flows.terminal import progress_bars
+    from tasks.outputs.exports.labels import exported_filter
     from tasks.outputs.review.instance_index import InstanceIndex
     from tasks.store.reviews import StoredReview
     from tasks.store.store import Store
@@ -116,9 +118,10 @@ def import_corrections(
     images = run.recipe_or_error()["settings"]["images"]
     dataset, form = _read(images, file, form)
     with progress_bars():
-        index = InstanceIndex(run, kept.filter(run, shown_thresholds(run)).thresholds)
+        exported = exported_filter(file, kept.filter(run, shown_thresholds(run)))
+        index = InstanceIndex(run, exported.filter.thresholds)
         session = ReviewSession(index, StoredReview.open(run))
-    found = find_corrections(session, dataset, reviewer or getpass.getuser(), accepts_rest=accept_rest)
+    found = find_corrections(session, dataset, reviewer or getpass.getuser(), exported, accepts_rest=accept_rest)
     if not dry_run:
         session.decide(*found.decisions, source=form)
     report_corrections(found, is_kept=not dry_run)

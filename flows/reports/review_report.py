@@ -16,6 +16,11 @@ def report_corrections(found: ImportedCorrections, *, is_kept: bool) -> None:
         results.print(f"  and {len(found.lines) - _SHOWN} more")
     counts = [f"{found.counts[verdict]} {words}" for verdict, words in (_WORDS | {"add": "added"}).items()]
     results.print(f"{found.num_images} images compared: {', '.join(counts)}.")
+    if found.num_below:
+        results.print(
+            f"{found.num_below} labels of the file are not among those that --thresholds and the other filters keep: "
+            "give those of the export, or labels that were removed below them are not noticed."
+        )
     if found.unknown:
         results.print(f"{len(found.unknown)} images are not among the labels: {listed(found.unknown, 3)}.")
     if found.num_boxes:

@@ -15,10 +15,13 @@ import numpy as np
 
 from flows.review.session import Decision, ReviewSession
 from refseg_core.analysis.corrections import Correction, corrections
-from refseg_core.analysis.decisions import VERDICTS
+from refseg_core.analysis.decisions import CERTAIN, VERDICTS
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.errors import DatasetError, listed
-from refseg_core.tables import Annotations, Decisions
+from refseg_core.masks.rle import rle_boxes
+from refseg_core.tables import Annotations, Decisions, Detections
+from tasks.outputs.exports.exported import exported_rows
+from tasks.outputs.exports.labels import ExportedFilter
 
 _BY_HAND = 1.0  # predicted IoU of a mask that a person drew
 
@@ -27,7 +30,8 @@ _BY_HAND = 1.0  # predicted IoU of a mask that a person drew
 class ImportedCorrections:
     """What came back. `lines`: each change, by image and instance. `unknown`: images that the labels have not.
 
-    `num_boxes`: annotations without a mask, which say nothing of masks.
+    `num_boxes`: annotations without a mask, which say nothing of masks. `num_below`: annotations that are labels which
+    the export should not have held by what is known of it.
     """
 
     decisions: list[Decision] = field(default_factory=list)
@@ -36,15 +40,16 @@ class ImportedCorrections:
     num_images: int = 0
     unknown: list[str] = field(default_factory=list)
     num_boxes: int = 0
+    num_below: int = 0
 
 
 def find_corrections(
-    session: ReviewSession, dataset: Dataset, reviewer: str, *, accepts_rest: bool
+    session: ReviewSession, dataset: Dataset, reviewer: str, kept: ExportedFilter, *, accepts_rest: bool
 ) -> ImportedCorrections:
     """Compares labels, by what was decided on them, with annotations; decides nothing yet.
 
-    Only images that came back are compared. `accepts_rest`: what is unchanged counts as accepted. Raises DatasetError
-    where a category is not among those of the labels, or an image has another size.
+    Only images that came back are compared. `kept`: what the export held. `accepts_rest`: what is unchanged counts as
+    accepted. Raises DatasetError where a category is not among those of the labels, or an image has another size.
     """
     found, number_of = ImportedCorrections(), _image_numbers(session)
     annotations = _in_categories_of(session, dataset)
@@ -56,7 +61,8 @@ def find_corrections(
         found.num_images += 1
         own = annotations[annotations.image_id == dataset.images.image_id[row]]
         found.num_boxes += int((~own.has_mask).sum())
-        compared = _Compared(session, number, own[own.has_mask])
+        compared = _Compared(session, number, own[own.has_mask], kept)
+        found.num_below += compared.num_below
         found.counts.update(one.verdict for one in compared.corrections)
         for one in compared.corrections:
             if one.verdict != "accept" or accepts_rest:
@@ -68,19 +74,24 @@ def find_corrections(
 class _Compared:
     """One image's labels and what came back of it."""
 
-    def __init__(self, session: ReviewSession, number: int, annotations: Annotations) -> None:
+    def __init__(self, session: ReviewSession, number: int, annotations: Annotations, kept: ExportedFilter) -> None:
         self._number, self._annotations = number, annotations
         self._image = session.index.images[number]
         if any(mask.size != (self._image.height, self._image.width) for mask in annotations.mask_rle):
             size = f"{self._image.width} x {self._image.height}"
             raise DatasetError(f"{self._image.image_id}: its annotations are not of its size, {size}.")
         self._identities = list(_labels(session, number))
-        self.corrections = corrections(
-            [session.mask_of(one) for one in self._identities],
-            np.array([_category(session, one) for one in self._identities], dtype=np.int64),
-            annotations.mask_rle.tolist(),
-            annotations.category_id,
+        labels = _detections(session, self._image.image_id, self._identities)
+        is_exported = exported_rows(kept.filter, labels, session.index.categories)
+        if kept.is_known:
+            self._identities = [one for one, is_in in zip(self._identities, is_exported, strict=True) if is_in]
+            labels, is_exported = labels[is_exported], is_exported[is_exported]
+        found = corrections(
+            labels.mask_rle.tolist(), labels.category_id, annotations.mask_rle.tolist(), annotations.category_id
         )
+        below = [one for one in found if one.label is not None and not is_exported[one.label]]
+        self.num_below = sum(one.verdict != "reject" for one in below)
+        self.corrections = [one for one in found if one.verdict != "reject" or one not in below]
 
     def _identity(self, one: Correction) -> str | None:
         return None if one.label is None else self._identities[one.label]
@@ -99,20 +110,35 @@ class _Compared:
 
 
 def _labels(session: ReviewSession, number: int) -> Iterator[str]:
-    """Yields the instances that an export of an image holds."""
+    """Yields the instances of an image that nobody rejected, of every score."""
     instances = session.index.instances
     for row in session.index.images[number].rows:
         decided = session.decision_on(instances.identity[row], "label")
-        if (
-            instances.score[row] >= instances.thresh[row]
-            if decided is None
-            else VERDICTS[decided.verdict[0]].is_positive
-        ):
+        if decided is None or _is_positive(decided):
             yield instances.identity[row]
     for identity in session.added[number]:
         decided = session.decision_on(identity, "label")
         if decided is not None and _is_positive(decided):
             yield identity
+
+
+def _detections(session: ReviewSession, image_id: str, identities: list[str]) -> Detections:
+    """Returns instances of an image as an export reads them."""
+    masks = [session.mask_of(one) for one in identities]
+    return Detections(
+        image_id=np.full(len(identities), image_id, dtype=object),
+        category_id=np.array([_category(session, one) for one in identities], dtype=np.int64),
+        score=np.array([_score(session, one) for one in identities], dtype=np.float32),
+        predicted_iou=np.ones(len(identities), dtype=np.float32),
+        box_xyxy=rle_boxes(masks),
+        mask_rle=np.fromiter(masks, dtype=object, count=len(masks)),
+    )
+
+
+def _score(session: ReviewSession, identity: str) -> float:
+    if session.decision_on(identity, "label") is not None:
+        return CERTAIN
+    return float(session.index.instances.score[session.index.row_of[identity]])
 
 
 def _is_positive(decided: Decisions) -> bool:

@@ -269,7 +269,7 @@ class ExportedLabels:
         for found, labeled in read_reviewed(self.run, self.images):
             numbers = np.arange(num_before + 1, num_before + len(found) + 1)
             num_before += len(found)
-            is_kept = self._is_kept(found)
+            is_kept = exported_rows(self.options.kept, found, self._own_categories)
             table = self._exported(found[is_kept], numbers[is_kept], file_name_of)
             num_with = len(set(table.image_id))
             self.written.with_instances += num_with
@@ -278,11 +278,6 @@ class ExportedLabels:
             self.written.left_out += len(found) - len(table)
             yield table, labeled.image_id
             report(ProgressStep.EXPORT, advanced=len(labeled))
-
-    def _is_kept(self, found: Detections) -> Array:
-        """Returns what is written [N]; an empty mask, which no format has a word for, never is."""
-        is_kept: Array = self.options.kept.keep(found, self._own_categories)
-        return is_kept & (found.box_xyxy[:, 2] > found.box_xyxy[:, 0])
 
     def _exported(self, found: Detections, numbers: Array, file_name_of: dict[str, str]) -> ExportedDetections:
         ids, categories = self._numbered
@@ -324,6 +319,12 @@ class ExportedLabels:
                 f"None of {total} images has labels to export: {unreadable} could not be read and {unlabeled} are not "
                 "labeled yet. `refseg status` says why."
             )
+
+
+def exported_rows(kept: LabelFilter, found: Detections, categories: Categories) -> Array:
+    """Returns which instances [N] an export holds; an empty mask, which no format has a word for, never."""
+    is_kept: Array = kept.keep(found, categories)
+    return is_kept & (found.box_xyxy[:, 2] > found.box_xyxy[:, 0])
 
 
 def _outcomes(run: StoredLabels, images: Images) -> tuple[Array, Array]:

@@ -1,9 +1,9 @@
 """Exports the labels of a run in any format, and writes beside them where they came from."""
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
-from refseg_core.analysis.label_filter import OTHERS
+from refseg_core.analysis.label_filter import OTHERS, Area, LabelFilter, ScoreThresholds
 from refseg_core.errors import ConfigurationError, StoreError
 from tasks.outputs.exports.exported import ExportedLabels, ExportOptions, summary_of
 from tasks.outputs.exports.formats import EXPORT_FORMATS, ExportFormat
@@ -39,6 +39,27 @@ def provenance_uri(out: str) -> str:
     return out.rstrip("/") + _PROVENANCE
 
 
+class ExportedFilter(NamedTuple):
+    """What an export kept of the labels. `is_known`: whether its provenance says so, and it is no guess."""
+
+    filter: LabelFilter
+    is_known: bool
+
+
+def exported_filter(file: str, otherwise: LabelFilter) -> ExportedFilter:
+    """Returns what the export kept that a file is, or is a part of, by the provenance beside it; else a guess."""
+    of_folder = _provenance_at(file.rstrip("/").rpartition("/")[0] or file)
+    is_part = of_folder.get("format") in [kind.name for kind in EXPORT_FORMATS.values() if kind.is_folder]
+    content = _provenance_at(file) or (of_folder if is_part else {})
+    if "filter" not in content:  # there is none, or an earlier version wrote it
+        return ExportedFilter(otherwise, is_known=False)
+    thresholds, chosen = dict(content["thresholds"]), content["filter"]
+    by_score = ScoreThresholds(thresholds.pop(OTHERS), thresholds)
+    categories = None if chosen["categories"] is None else tuple(chosen["categories"])
+    areas = [None if chosen[name] is None else Area(*chosen[name]) for name in ("min_area", "max_area")]
+    return ExportedFilter(LabelFilter(by_score, categories, *areas), is_known=True)
+
+
 def _write_folder(labels: ExportedLabels, kind: ExportFormat, out: str) -> None:
     images = str(labels.run.recipe_or_error()["settings"].get("images", ""))
     _check_place(out, [images, labels.run.store.uri])
@@ -63,11 +84,16 @@ def _check_place(out: str, others: list[str]) -> None:
 
 def _is_export(out: str) -> bool:
     """Returns whether an export lies there, complete or not: its provenance is a json object that says its format."""
+    return "format" in _provenance_at(out)
+
+
+def _provenance_at(out: str) -> dict[str, Any]:
+    """Returns the provenance of an export, empty where there is none to be read."""
     try:
         content = json.loads(read_uri(provenance_uri(out)))
     except (StoreError, ValueError):
-        return False
-    return isinstance(content, dict) and "format" in content
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _write_provenance(out: str, content: dict[str, Any]) -> None:
@@ -91,6 +117,11 @@ def provenance_of(labels: ExportedLabels) -> dict[str, Any]:
         "labeled_by": recipe["refseg_version"],
         "kept": options.kept.describe(),
         "thresholds": dict(thresholds.by_name) | {OTHERS: thresholds.others},
+        "filter": {
+            "categories": options.kept.categories,
+            "min_area": options.kept.min_area,
+            "max_area": options.kept.max_area,
+        },
         "options": {
             "shape": labels.shape,
             "simplify": options.simplify if labels.shape == "polygons" else None,

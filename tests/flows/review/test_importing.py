@@ -155,3 +155,52 @@ def test_an_export_of_any_tool_comes_back_as_it_was_and_with_what_was_removed(
         file.write_text(json.dumps(annotated))
         output = done(refseg("review", "import", store, file, "--thresholds", "0.5", *given))
         assert "4 images compared: 15 unchanged, 0 with another mask, 0 of another category, 1 removed" in output
+
+
+_UNTOUCHED = "0 with another mask, 0 of another category, 0 removed, 0 added"
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        (),
+        ("--thresholds", "0.3"),
+        ("--thresholds", "0.7"),
+        ("--thresholds", "box=0.75,bar=0.2"),
+        ("--categories", "bar"),
+        ("--min-area", "500"),
+        ("--max-area", "8%"),
+    ],
+)
+@pytest.mark.parametrize(("form", "name"), [("cvat", "rt.xml"), ("coco", "rt.json"), ("labelme", "rt")])
+def test_an_untouched_export_changes_nothing_whatever_it_held(
+    reviewable: Reviewable, tmp_path: Path, form: str, name: str, chosen: tuple[str, ...]
+) -> None:
+    store, out, before = reviewable.steps.store.uri, tmp_path / name, _labels(reviewable, 0)
+    done(refseg("export", store, "--format", form, "--out", out, *chosen))
+    output = done(refseg("review", "import", store, out, "--format", "labelme" if form == "labelme" else "auto"))
+    assert _UNTOUCHED in output, output
+    assert "0 decisions kept" in output
+    assert _labels(reviewable, 0) == before
+
+
+def test_a_label_of_a_low_score_that_was_removed_is_noticed(reviewable: Reviewable, tmp_path: Path) -> None:
+    store, out = reviewable.steps.store.uri, tmp_path / "rt.json"
+    done(refseg("export", store, "--format", "coco", "--out", out))
+    content = json.loads(out.read_text())
+    gone = next(one for one in content["annotations"] if one["score"] < 0.1)
+    content["annotations"].remove(gone)
+    assert "34 unchanged" in (output := _import(reviewable, out, content, "--dry-run"))
+    assert "1 removed, 0 added" in output
+
+
+def test_without_provenance_labels_of_every_score_are_known_again(reviewable: Reviewable, tmp_path: Path) -> None:
+    store, out = reviewable.steps.store.uri, tmp_path / "rt.json"
+    done(refseg("export", store, "--format", "coco", "--out", out))
+    other = out.rename(tmp_path / "corrected.json")
+    output = done(refseg("review", "import", store, other))
+    assert f"35 unchanged, {_UNTOUCHED}" in output
+    assert "15 labels of the file are not among those that --thresholds" in output
+    output = done(refseg("review", "import", store, other, "--thresholds", "0"))
+    assert f"35 unchanged, {_UNTOUCHED}" in output
+    assert "labels of the file are not among" not in output
