@@ -85,7 +85,7 @@ def _dark_images(images: Images, folder: Folder) -> list[Oddity]:
     for row in np.unique(np.linspace(0, len(images) - 1, _LOOKED_AT).astype(np.int64)).tolist():
         try:
             pixels = read_image(folder, images, row, max_pixels=_MOST_PIXELS)
-        except (ImageError, StoreError):
+        except (ImageError, StoreError, OSError):  # labeling tries again, and says so
             continue
         num_read += 1
         if np.percentile(pixels[::_STEP, ::_STEP], _BRIGHTEST) < _NEARLY_BLACK:

@@ -28,16 +28,19 @@ def start_temporary_server() -> None:
     server = SubprocessASGIServer()  # the one that Prefect uses where no server is set
     if server.running:
         return
+    its_end, _ = os.pipe()  # the other end stays open for as long as this process lives
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.execution.temporary_server"],
-        stdin=subprocess.PIPE,
+        stdin=its_end,
         stdout=subprocess.PIPE,
         env={**os.environ, **_SETTINGS},
         start_new_session=True,
     )
+    os.close(its_end)
     assert process.stdout is not None
-    is_ready, _, _ = select.select([process.stdout], [], [], _SECONDS_TO_START)
-    port = process.stdout.readline() if is_ready else b""
+    with process.stdout as said:
+        is_ready, _, _ = select.select([said], [], [], _SECONDS_TO_START)
+        port = said.readline() if is_ready else b""
     if not port:
         process.kill()
         raise RunFailedError("The temporary Prefect server does not start. PREFECT_API_URL sets another one.")

@@ -118,7 +118,7 @@ class ImageFiles:
             if not may_have_16_bits(self.folder.read_start(name, _HEADER_BYTES)):
                 return None
             return largest_gray(self.folder.read(name), max_pixels=_MOST_PIXELS)
-        except (ImageError, StoreError):
+        except (ImageError, StoreError, OSError):
             return None
 
 
@@ -127,7 +127,7 @@ def _read(folder: Folder, name: str) -> ImageHeader | None:
     for read in (partial(folder.read_start, name, _HEADER_BYTES), partial(folder.read, name)):
         try:
             return image_header(read())
-        except StoreError:
+        except (StoreError, OSError):
             return None
         except ImageError:
             continue

@@ -39,11 +39,14 @@ def assess(store: Store, prototypes: Artifact) -> Artifact:
         version=reference_quality.VERSION,
         inputs={"references": references.name, "memory_bank": bank.name, "prototypes": prototypes.name},
     )
+    return store.make(recipe, lambda: [quality_of(store, prototypes)])
+
+
+def quality_of(store: Store, prototypes: Artifact) -> ReferenceQuality:
+    """Returns how good the references of prototypes are, without writing to a store that may only be read."""
+    references, bank = references_of(store, prototypes), memory_bank_of(store, prototypes)
     categories = labeled_categories(store, prototypes)
-    return store.make(
-        recipe,
-        lambda: [assess_references(store.load(references, References), store.load(bank, MemoryBank), categories)],
-    )
+    return assess_references(store.load(references, References), store.load(bank, MemoryBank), categories)
 
 
 def newest_prototypes(store: Store) -> Artifact:
@@ -60,7 +63,7 @@ def newest_prototypes(store: Store) -> Artifact:
 def draw_sheets(store: Store, prototypes: Artifact, out: Folder) -> int:
     """Writes a sheet for each category; returns how many. Raises ConfigurationError for a folder of references."""
     check_apart(out, str((store.manifest(reference_dataset(store, prototypes).name) or {})["settings"]["images"]))
-    quality = store.load(assess(store, prototypes), ReferenceQuality)
+    quality = quality_of(store, prototypes)
     panels = _Panels(store, prototypes)
     report(ProgressStep.DRAW_REFERENCES, total=len(quality))
     num_sheets = 0

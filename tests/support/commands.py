@@ -57,6 +57,7 @@ def without_prefect(patch: pytest.MonkeyPatch) -> None:
         patch.setenv(name, value)
     patch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/nobody/is/there")
     patch.setattr("flows.run.check_prefect", lambda: None)
+    patch.setattr("flows.execution.temporary_server.start_temporary_server", lambda: None)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

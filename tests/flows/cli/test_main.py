@@ -257,6 +257,7 @@ def no_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in ("run_pipeline", "build_bank", "label_targets", "evaluate_labels"):
         monkeypatch.setattr(f"flows.pipeline.{name}", start)
+    monkeypatch.setattr("flows.execution.temporary_server.start_temporary_server", lambda: None)
     for name, value in PREFECT_SETTINGS.items():
         monkeypatch.setenv(name, value)
 
@@ -294,7 +295,6 @@ def test_a_temporary_fault_is_reported_in_a_line_with_exit_code_1(
     assert result.stderr == f"Error: ConnectionResetError: by peer. {cli._KEPT}\n"
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("no_prefect")
 def test_a_bug_keeps_its_traceback(project: Project) -> None:
     assert isinstance(_invoke("run", project.write_config()).exception, AssertionError)
