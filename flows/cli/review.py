@@ -36,7 +36,13 @@ def review() -> None:
 @review.command()
 @click.argument("place", metavar="STORE|CONFIG.yaml")
 @click.option("--labels", "key", metavar="KEY", help="Labels to review; by default the newest of a run.")
-@click.option("--port", default=8100, show_default=True, help="Port on this machine; 0 takes a free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8100,
+    show_default=True,
+    help="Port on this machine; 0 takes a free one.",
+)
 @click.option("--browser/--no-browser", default=True, show_default=True, help="Open the page in a browser.")
 @filter_options("the saved thresholds, or 0.5")
 def serve(*, place: str, key: str | None, port: int, browser: bool, kept: Any) -> None:

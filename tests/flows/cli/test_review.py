@@ -34,6 +34,12 @@ def test_a_port_that_is_taken_is_told(reviewable: Reviewable) -> None:
     assert f"--port {port} cannot be used" in message
 
 
+@pytest.mark.parametrize("port", ["99999", "65536", "-1"])
+def test_a_port_that_there_is_not_is_told(reviewable: Reviewable, port: str) -> None:
+    message = refused(refseg("review", reviewable.steps.store.uri, "--port", port, "--no-browser"))
+    assert f"{port} is not in the range 0<=x<=65535" in message
+
+
 @pytest.mark.parametrize("content", ["", "[1, 2]", '{"images": []'])
 def test_a_file_that_is_no_export_is_told(reviewable: Reviewable, tmp_path: Path, content: str) -> None:
     file = tmp_path / "corrected.json"
