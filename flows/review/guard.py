@@ -77,7 +77,10 @@ def _is_own(headers: Mapping[str, str]) -> bool:
     origin = headers.get("origin")
     if origin is None:
         return TOKEN_HEADER in headers
-    return urlsplit(origin).netloc == headers["host"]
+    try:
+        return urlsplit(origin).netloc == headers["host"]
+    except ValueError:  # no address, as "http://[::1" is none
+        return False
 
 
 def _cookie_name(host: str) -> str:

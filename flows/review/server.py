@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import uvicorn
 from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, Field
 from starlette.middleware.gzip import GZipMiddleware
@@ -36,21 +37,23 @@ _REFRESH_SECONDS = 2.0  # between looks at what other processes decide
 _MOST_CARDS = 100
 _IMAGE_SECONDS = 3600  # that a browser keeps a picture
 _FARTHEST = 1e6  # pixels from an image's corner that a box or a click may be
-_USER_ERROR = 400
+_USER_ERROR, _MISFIT = 400, 422
+_MOST_PLACES = 2**31 - 1  # in the queue
 
 _Pixels = Annotated[float, Field(ge=-_FARTHEST, le=_FARTHEST, allow_inf_nan=False)]
+_Text = Annotated[str, Field(max_length=200)]  # a limit also keeps out what UTF-8 cannot say
 
 
 class _Sent(BaseModel):
     """A decision as the page sends it; `mask` is the id of a mask that was asked for."""
 
     decision_id: str = Field(pattern="^[0-9a-f-]{8,64}$")
-    reviewer: str = Field(max_length=200)
-    verdict: str
-    instance: str | None = None
+    reviewer: _Text
+    verdict: _Text
+    instance: _Text | None = None
     category: int | None = None
-    into: str | None = None
-    mask: str | None = None
+    into: _Text | None = None
+    mask: _Text | None = None
 
 
 class _Asked(BaseModel):
@@ -64,8 +67,8 @@ class _Asked(BaseModel):
 class _Heard(BaseModel):
     """Who looks at what, and up to which version they know what was decided."""
 
-    client: str = Field(max_length=200)
-    instance: str | None = None
+    client: _Text
+    instance: _Text | None = None
     version: int = 0
 
 
@@ -80,7 +83,7 @@ class _Wanted(BaseModel):
     state: str = "open"
     near: bool = True
     sorting: Sorting = "telling"
-    start: int = Field(0, ge=0)
+    start: int = Field(0, ge=0, le=_MOST_PLACES)
     limit: int = Field(24, ge=1, le=_MOST_CARDS)
     client: str = ""
 
@@ -93,7 +96,7 @@ class _Wanted(BaseModel):
 
 class _Undo(BaseModel):
     decision_id: str = Field(pattern="^[0-9a-f-]{8,64}$")
-    reviewer: str = Field(max_length=200)
+    reviewer: _Text
 
 
 @dataclass
@@ -132,6 +135,7 @@ def create_app(
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     parts = _Parts(session, ReviewQueue(session), ReviewViews(session, pictures), pictures, segmenting, likeness)
     app.add_exception_handler(RefsegError, _explain)
+    app.add_exception_handler(RequestValidationError, _explain_request)
     for address, name in _FILES.items():
         app.add_api_route(address, _answering_with(_PAGE / name))
     _add_reading(app, parts)
@@ -150,6 +154,13 @@ def _answering_with(file: Path) -> Callable[[], FileResponse]:
 async def _explain(_: Request, error: Exception) -> Response:
     """Answers with the message of an error that a person can do something about."""
     return JSONResponse({"error": str(error)}, _USER_ERROR)
+
+
+async def _explain_request(_: Request, error: Exception) -> Response:
+    """Answers what is wrong with a request, without what came: it may be nothing that JSON can say."""
+    problems = error.errors() if isinstance(error, RequestValidationError) else []
+    said = [f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in problems]
+    return JSONResponse({"error": "; ".join(said)}, _MISFIT)
 
 
 def _add_reading(app: FastAPI, parts: _Parts) -> None:

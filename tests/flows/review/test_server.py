@@ -1,5 +1,6 @@
 """The server answers those who have the token, from this machine and from its own page, and only with what is shown."""
 
+import json
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from tests.support.projects.reviewable import FOUND, SIZE, Reviewable
 pytest_plugins = ["tests.support.projects.reviewable_project"]
 
 _TOKEN = "a token"
+_JSON = {"content-type": "application/json"}
 
 
 @contextmanager
@@ -116,7 +118,9 @@ def test_this_machine_may_have_any_of_its_names_and_ports(stranger: httpx.Client
     assert stranger.get("/api/store", headers={"host": host, TOKEN_HEADER: _TOKEN}).status_code == 200
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "http://127.0.0.1:9", "null", "http://localhost", None])
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "http://127.0.0.1:9", "null", "http://localhost", "http://[::1", None]
+)
 def test_what_other_pages_send_is_refused_and_changes_nothing(
     browser: httpx.Client, opened: OpenReview, origin: str | None
 ) -> None:
@@ -337,3 +341,29 @@ def test_what_is_sent_is_checked(browser: httpx.Client, opened: OpenReview) -> N
     answer = browser.post("/api/decisions", json=good | {"mask": "0"})
     assert "draw it again" in answer.json()["error"]
     assert opened.session.version == 0
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_numbers_that_json_does_not_have_are_refused_in_a_sentence(browser: httpx.Client, number: str) -> None:
+    for field in ('"image": 0, "box": [%s, 0, 9, 9]', '"image": %s', '"image": 0, "points": [[0, %s]]'):
+        answer = browser.post("/api/masks", content="{" + field % number + "}", headers=_JSON)
+        assert (answer.status_code, answer.json()["error"].startswith("body.")) == (422, True)
+
+
+@pytest.mark.parametrize("field", ["decision_id", "reviewer", "verdict", "instance", "into", "mask"])
+def test_text_that_is_no_text_is_refused_in_a_sentence(browser: httpx.Client, opened: OpenReview, field: str) -> None:
+    sent = {"decision_id": "0" * 32, "reviewer": "x", "verdict": "merge", "instance": _identity(opened, 0)}
+    answer = browser.post("/api/decisions", content=json.dumps(sent | {field: "\ud800"}), headers=_JSON)
+    assert (answer.status_code, answer.json()["error"].startswith(f"body.{field}: ")) == (422, True)
+    assert browser.post("/api/heard", content='{"client": "\\ud800"}', headers=_JSON).status_code == 422
+    assert opened.session.version == 0
+
+
+def test_places_and_numbers_that_are_too_large_are_refused(browser: httpx.Client) -> None:
+    for wanted in ({"start": 10**30}, {"start": 2**63}, {"start": -1}, {"limit": 10**30}):
+        answer = browser.get("/api/queue", params=wanted)
+        assert (answer.status_code, answer.json()["error"].startswith("query.")) == (422, True), wanted
+    assert browser.get("/api/queue", params={"category": 10**30}).json()["cards"] == []
+    for path in ("/api/images", "/api/references", "/pictures/references"):
+        assert browser.get(f"{path}/{10**30}").status_code in (200, 400), path
+    assert browser.get("/api/queue", params={"start": 10**6}).json()["cards"] == []
