@@ -76,7 +76,16 @@ class StoredReview:
         return self.store.read_recipe(f"{self.root}/recipe.json")
 
     def append(self, decisions: Decisions) -> str:
-        """Puts decisions of one person, which exist when this returns; returns the name of their part."""
+        """Puts decisions of one person, which exist when this returns; returns the name of their part.
+
+        Raises StoreError where the store was moved or removed meanwhile, lest they go where nobody looks for them.
+        """
+        if self.recipe() is None:
+            place = redact(self.store.folder.join(f"{self.root}/recipe.json"))
+            raise StoreError(
+                f"{place}: the store is gone, so that nothing can be saved. Put it back, or start `refseg review` "
+                "again where it is now; then decide again."
+            )
         name = self._put(decisions, _plain(str(decisions.reviewer[0])))
         self._parts[name] = decisions
         return name

@@ -317,6 +317,20 @@ def test_an_image_that_is_gone_is_told_and_can_still_be_decided_on(
     _decide(browser, verdict="reject", instance=_identity(opened, 0))
 
 
+def test_what_is_decided_when_the_store_is_gone_is_told_and_can_be_decided_when_it_is_back(
+    browser: httpx.Client, opened: OpenReview, reviewable: Reviewable
+) -> None:
+    store = Path(reviewable.steps.store.uri)
+    sent = {"decision_id": "0" * 32, "reviewer": "x", "verdict": "accept", "instance": _identity(opened, 0)}
+    browser.get(f"/api/instances/{_identity(opened, 0)}")  # it is in memory
+    moved = store.rename(store.with_name("moved"))
+    answer = browser.post("/api/decisions", json=sent)
+    assert (answer.status_code, "the store is gone" in answer.json()["error"]) == (400, True)
+    assert (store.exists(), opened.session.version) == (False, 0)
+    moved.rename(store)
+    assert browser.post("/api/decisions", json=sent).status_code == 200
+
+
 def test_only_what_is_shown_is_read(browser: httpx.Client, opened: OpenReview, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     original = StoredLabels.open_detections

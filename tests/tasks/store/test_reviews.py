@@ -143,6 +143,19 @@ def test_a_store_with_decisions_is_whole_and_its_status_counts_them(labels: Labe
     assert f"of s3://bucket/images, last decision {last.decided_at[0]}" in captured.get()
 
 
+def test_nothing_is_written_where_a_store_was(tmp_path: Path) -> None:
+    labels = LabelStore(Store(str(tmp_path / "store")))
+    labels.night("a.png")
+    review = StoredReview.open(labels.run)
+    (tmp_path / "store").rename(tmp_path / "moved")
+    with pytest.raises(StoreError, match="the store is gone"):
+        review.append(decision("accept", _MASK))
+    assert [one.name for one in tmp_path.iterdir()] == ["moved"]
+    (tmp_path / "moved").rename(tmp_path / "store")
+    review.append(decision("accept", _MASK))
+    assert len(StoredReview.of_labels(labels.run).read()) == 1
+
+
 def test_decisions_are_never_garbage(labels: LabelStore) -> None:
     review = StoredReview.open(labels.run)
     review.append(decision("accept", _MASK))
