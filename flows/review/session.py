@@ -103,6 +103,14 @@ class ReviewSession:
             row = self._state.get((identity, aspect))
             return row if row is not None and VERDICTS[row.verdict[0]].stands else None
 
+    def decided_by(self, identity: str) -> str | None:
+        """Returns who decided what counts for an instance's label; of what an undo brought back, who decided it."""
+        with self._lock:
+            row, done = self.decision_on(identity, "label"), self._done_by.get((identity, "label"))
+        if row is None:
+            return None
+        return str(row.reviewer[0]) if done is None else done[0]
+
     def verdicts(self) -> Counter[str]:
         """Returns how many instances have each verdict."""
         with self._lock:

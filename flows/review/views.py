@@ -73,7 +73,7 @@ class ReviewViews:
         return {
             "verdict": None if label is None else str(label.verdict[0]),
             "category": None if label is None else int(label.category_id[0]),
-            "by": None if label is None else str(label.reviewer[0]),
+            "by": self.session.decided_by(identity),
             "bank": None if bank is None else str(bank.verdict[0]),
         }
 

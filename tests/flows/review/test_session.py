@@ -130,6 +130,19 @@ def test_undo_takes_back_what_the_person_did_last_and_nothing_that_others_did_si
     assert session.undo("Nobody") == []
 
 
+def test_what_an_undo_brings_back_stands_under_the_name_of_who_decided_it(reviewable: Reviewable) -> None:
+    session = _session(reviewable)
+    identity = session.index.instances.identity[0]
+    _decide(session, "accept", 0)
+    _decide(session, "reject", 0, by="Bob")
+    assert session.decided_by(identity) == "Bob"
+    session.undo("Bob")
+    for one in (session, _session(reviewable)):
+        assert (one.verdicts(), one.decided_by(identity)) == ({"accept": 1}, "Anna")
+    session.undo("Anna")
+    assert session.decided_by(identity) is None
+
+
 def test_undo_goes_on_in_a_session_begun_later(reviewable: Reviewable) -> None:
     session = _session(reviewable)
     for row in (0, 1, 2):
