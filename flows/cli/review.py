@@ -1,6 +1,7 @@
 """The command `refseg review`: a page at which people decide on labels."""
 
 import getpass
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -51,6 +52,7 @@ def serve(*, place: str, key: str | None, port: int, browser: bool, kept: Any) -
     The most informative instances come first: near their threshold (--thresholds), overlapping, of odd sizes, or found
     by these labels only. Several people may review one store at once, here or each on a machine of their own.
     """
+    from flows.reports.review_report import report_review
     from flows.review.opening import open_review
     from flows.terminal import progress_bars, results
     from tasks.store.store import Store
@@ -66,7 +68,9 @@ def serve(*, place: str, key: str | None, port: int, browser: bool, kept: Any) -
     results.print("Everything is saved at once. Ctrl-C ends the server.")
     if browser:
         click.launch(opened.link)
-    opened.serve()
+    with suppress(KeyboardInterrupt):
+        opened.serve()
+    report_review(opened.session)
 
 
 def _load(place: str) -> Any:

@@ -1,11 +1,20 @@
-"""Prints what corrections that were made elsewhere change."""
+"""Prints what a review has decided, and what corrections that were made elsewhere change."""
 
 from flows.review.importing import ImportedCorrections
+from flows.review.session import ReviewSession
 from flows.terminal import results
 from refseg_core.errors import listed
 
-_SHOWN = 20
+_SHOWN, _PEOPLE = 20, 5
 _WORDS = {"accept": "unchanged", "mask": "with another mask", "category": "of another category", "reject": "removed"}
+
+
+def report_review(session: ReviewSession) -> None:
+    """Prints how many instances have each verdict when a review ends, and of whom."""
+    verdicts = [f"{number} {verdict}" for verdict, number in session.verdicts().most_common()]
+    people = [f"{name} ({number})" for name, number in session.by_reviewer.most_common()]
+    decided = f"Decided so far: {', '.join(verdicts)}" if verdicts else "Nothing is decided yet"
+    results.print(f"The server has ended. {decided}{f', by {listed(people, _PEOPLE)}' if people else ''}.")
 
 
 def report_corrections(found: ImportedCorrections, *, is_kept: bool) -> None:

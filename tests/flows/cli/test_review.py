@@ -1,10 +1,15 @@
 """What `refseg review` cannot do is told in a message, before a page is opened."""
 
+import os
+import signal
 import socket
 from pathlib import Path
+from threading import Thread
 
+import httpx
 import pytest
 
+from flows.review.guard import TOKEN_HEADER
 from tests.support.commands import done, refseg, refused
 from tests.support.projects.reviewable import Reviewable
 
@@ -38,6 +43,38 @@ def test_a_port_that_is_taken_is_told(reviewable: Reviewable) -> None:
 def test_a_port_that_there_is_not_is_told(reviewable: Reviewable, port: str) -> None:
     message = refused(refseg("review", reviewable.steps.store.uri, "--port", port, "--no-browser"))
     assert f"{port} is not in the range 0<=x<=65535" in message
+
+
+@pytest.mark.parametrize(
+    ("verdict", "message"), [("accept", "Decided so far: 1 accept, by Anna (1)."), (None, "Nothing is decided yet.")]
+)
+def test_ctrl_c_ends_a_review_quietly_with_what_was_decided(
+    reviewable: Reviewable, monkeypatch: pytest.MonkeyPatch, verdict: str | None, message: str
+) -> None:
+    threads: list[Thread] = []
+
+    def launch(link: str) -> None:
+        threads.append(Thread(target=_decide_and_interrupt, args=(link, verdict)))
+        threads[0].start()
+
+    monkeypatch.setattr("click.launch", launch)
+    output = done(refseg("review", reviewable.steps.store.uri, "--port", "0"))
+    threads[0].join()
+    assert output.splitlines()[-1] == f"The server has ended. {message}"
+    assert "Aborted" not in output
+
+
+def _decide_and_interrupt(link: str, verdict: str | None) -> None:
+    """What a person does in the browser, and then in the terminal."""
+    address, _, token = link.partition("/?token=")
+    try:
+        with httpx.Client(base_url=address, headers={TOKEN_HEADER: token}, timeout=60) as page:
+            (card,) = page.get("/api/queue", params={"limit": 1}).json()["cards"]
+            sent = {"decision_id": "0" * 32, "reviewer": "Anna", "verdict": verdict, "instance": card["id"]}
+            if verdict is not None:
+                page.post("/api/decisions", json=sent).raise_for_status()
+    finally:
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 @pytest.mark.parametrize("content", ["", "[1, 2]", '{"images": []'])
