@@ -15,6 +15,7 @@ from refseg_core.errors import WeightsError
 from refseg_core.labeling.batch_labeler import BatchLabeler, EncodedImage, version_of
 from refseg_core.labeling.image_labels import FoundInstances, ImageFrame
 from refseg_core.models.protocols import Encoder, Segmenter
+from refseg_core.settings import AreaSettings, LabelingSettings
 from refseg_core.settings.labeling_paths import LABELING_PATHS
 from refseg_core.tables import CategorySimilarities, Detections, Images, LabeledImages, NegativePrototypes, Prototypes
 from tasks.datasets.image_reader import ReadImage, read_images
@@ -84,10 +85,16 @@ def _labeler(job: LabelJob) -> BatchLabeler:
     _check_weights(job, recipe["weights"])
     segmenter, encoder = models_when_needed(job) if job.labeling.keep_proposals else _models(job)
     prototypes, negatives = _references(store, store.named(job.prototypes))
-    decided = {name: recipe["settings"][name] for name in ("guidance_thresh",) if name in recipe["settings"]}
-    return BatchLabeler(
-        segmenter, encoder, prototypes, job.labeling.model_copy(update=decided), job.batches, negatives=negatives
-    )
+    decided = _with_decided(job.labeling, recipe["settings"])
+    return BatchLabeler(segmenter, encoder, prototypes, decided, job.batches, negatives=negatives)
+
+
+def _with_decided(labeling: LabelingSettings, settings: Mapping[str, Any]) -> LabelingSettings:
+    """Returns the settings with what the plan has decided by the references."""
+    decided = {name: settings[name] for name in ("guidance_thresh",) if name in settings}
+    if "area" in settings:
+        decided["area"] = AreaSettings.model_validate(settings["area"])
+    return labeling.model_copy(update=decided)
 
 
 def _references(store: Store, prototypes: Artifact) -> tuple[Prototypes, NegativePrototypes | None]:

@@ -18,6 +18,7 @@ from refseg_core.settings.labeling_methods import PUBLISHED
 from refseg_core.settings.labeling_paths import LABELING_PATHS
 from refseg_core.tables import GoneLabels, Images
 from refseg_core.versions import combined
+from tasks.models.area_limits import with_areas
 from tasks.models.guidance import guidance_of, is_chosen, with_thresh
 from tasks.models.weights import sha256_of_models
 from tasks.runtime.progress import ProgressStep, report
@@ -30,6 +31,7 @@ from tasks.store.steps import FIND_GONE_LABELS, LABEL_SHARD
 from tasks.store.store import Artifact, Recipe, Store
 
 _GONE_VERSION = 1  # of tables of gone labels
+_CLEANING = ("min_island", "min_hole")  # nothing is smaller than a pixel
 
 
 @retried_task("plan shards")
@@ -40,7 +42,7 @@ def plan_shards(
 
     Labels for several purposes are the same labels where everything that decides them is the same.
     """
-    labeling, inputs = spec.labeling, {"prototypes": prototypes.name}
+    labeling, inputs = with_areas(store, prototypes, spec.labeling), {"prototypes": prototypes.name}
     if is_chosen(labeling):
         guidance = guidance_of(store, prototypes, spec)
         labeling, inputs["guidance"] = with_thresh(store, guidance, labeling), guidance.name
@@ -67,7 +69,10 @@ def _deciding(labeling: LabelingSettings) -> dict[str, Any]:
     named = {} if path.name == "exact" else {"path": path.former_name or path.name}
     parts = {} if labeling.parts == PUBLISHED else {"parts": asdict(labeling.parts)}
     unused = {"keep_proposals"} | (set() if path.is_guided else {"guidance_thresh"})
-    return changed | named | parts | labeling.model_dump(mode="json", exclude={"path", "method", *PART_NAMES} | unused)
+    of_masks = {"area": labeling.area.model_dump(exclude={"margin"})} if not labeling.area.is_off else {}
+    of_masks |= {name: pixels for name in _CLEANING if (pixels := getattr(labeling, name)) > 1}
+    excluded = {"path", "method", "area", *_CLEANING, *PART_NAMES} | unused
+    return changed | named | parts | labeling.model_dump(mode="json", exclude=excluded) | of_masks
 
 
 @retried_task("find gone labels")

@@ -7,8 +7,8 @@ import yaml
 
 from flows.reports.charts import draw_thresholds
 from flows.terminal import results, text_table
-from refseg_core.analysis.label_filter import OTHERS
 from refseg_core.errors import listed
+from refseg_core.settings.areas import OTHERS
 from refseg_core.tables import CategoryThresholds, ThresholdCurves
 from tasks.storage.uris import redact
 from tasks.store.label_store import StoredLabels

@@ -8,32 +8,15 @@ Categories are told by their names, as a person writes them. Not here: where thr
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from refseg_core.errors import ConfigurationError, listed
 from refseg_core.masks.rle import mask_areas
+from refseg_core.settings.areas import OTHERS, Area
 from refseg_core.tables import Categories, Detections
-
-OTHERS = "*"
-"""The name that stands for all categories that are not named."""
-_WHOLE_PERCENT = 100
-
-
-class Area(NamedTuple):
-    """An area: pixels of the image, or a share of it in [0, 1]."""
-
-    amount: float
-    is_share: bool = False
-
-    def pixels(self, image_pixels: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Returns the area in pixels, in images of so many pixels each [N]."""
-        return self.amount * image_pixels if self.is_share else np.full(image_pixels.shape, self.amount)
-
-    def __str__(self) -> str:
-        return f"{100 * self.amount:g} % of the image" if self.is_share else f"{self.amount:g} px"
 
 
 @dataclass(frozen=True)
@@ -160,16 +143,6 @@ def thresholds_from(given: Mapping[Any, Any], place: str, others: float) -> Scor
         )
     named = {str(name): float(score) for name, score in given.items()}
     return ScoreThresholds(named.pop(OTHERS, others), named)
-
-
-def parse_area(text: str) -> Area:
-    """Returns an area that is written as `100`, in pixels, or `0.5%`, of the image. Raises ConfigurationError."""
-    number = text.strip().removesuffix("%")
-    is_share = number != text.strip()
-    amount = _number(number)
-    if not isinstance(amount, float) or not 0 <= amount < math.inf or (is_share and amount > _WHOLE_PERCENT):
-        raise ConfigurationError(f"{text!r} is no area: expected pixels, as 100, or a share of the image, as 0.5%.")
-    return Area(amount / _WHOLE_PERCENT, is_share=True) if is_share else Area(amount)
 
 
 def _number(text: str) -> float | str:

@@ -26,7 +26,7 @@ from refseg_core.errors import ConfigurationError
 from refseg_core.labeling import guidance, matching, merging, previews, proposals, refinement, second_look
 from refseg_core.labeling.batching import UPSAMPLED_AT_ONCE, Batches, BatchSize, filled, in_batches
 from refseg_core.labeling.guidance import Guidance, Guide
-from refseg_core.labeling.image_labels import FoundInstances, ImageFrame, ImageLabels, PromptCounts
+from refseg_core.labeling.image_labels import Finish, FoundInstances, ImageFrame, ImageLabels, PromptCounts
 from refseg_core.labeling.kept.completed_image import CompletedImage, ImageModels
 from refseg_core.labeling.kept.crop_means import CropMeans
 from refseg_core.labeling.kept.edge_logits import edge_values, reach_of, restored
@@ -44,6 +44,7 @@ from refseg_core.labeling.proposal_source import Proposals, ProposalSource, Prop
 from refseg_core.labeling.proposals import AllMasks, PointGrid, point_grid
 from refseg_core.labeling.refinement import refine
 from refseg_core.labeling.second_look import SecondLook
+from refseg_core.masks import cleanup
 from refseg_core.masks.bitmasks import PackedMasks
 from refseg_core.masks.boxes import mask_boxes
 from refseg_core.models import point_decoder
@@ -52,7 +53,8 @@ from refseg_core.models.compilation import can_compile, compiled
 from refseg_core.models.preprocessing import resize_to_square, to_unit_range
 from refseg_core.models.protocols import DecodesQuickly, Encoder, ImageEmbedding, Segmenter
 from refseg_core.references.guidance_thresh import USUAL
-from refseg_core.settings import BatchSettings, LabelingSettings
+from refseg_core.settings import BatchSettings, LabelingSettings, areas
+from refseg_core.settings.areas import AreaLimits
 from refseg_core.settings.labeling_methods import MethodParts
 from refseg_core.settings.labeling_paths import LABELING_PATHS
 from refseg_core.tables import Prototypes
@@ -84,6 +86,8 @@ def version_of(settings: LabelingSettings) -> int:
         previews: path.has_previews,
         second_look: parts.max_second_looks > 0,
         refinement: parts.max_refined_masks > 0,
+        cleanup: max(settings.min_island, settings.min_hole) > 1,
+        areas: not settings.area.is_off,
     }
     optional = (module.VERSION for module, is_used in used.items() if is_used)
     return combined(proposals.VERSION, matching.VERSION, merging.VERSION, *optional)
@@ -100,6 +104,11 @@ class EncodedImage(NamedTuple):
     def is_prompted(self) -> bool:
         """Whether it has a point that is worth a prompt."""
         return len(self.guide.row_n) > 0
+
+
+def _limits(settings: LabelingSettings, category_ids: Sequence[int]) -> AreaLimits | None:
+    area = settings.area
+    return None if area.is_off else AreaLimits.of(area.min, area.max, [str(each) for each in category_ids])
 
 
 class _OpenedImage:
@@ -136,7 +145,9 @@ class BatchLabeler:
 
         `negatives`: what is no instance, though it resembles one; masks that resemble it most are left out.
 
-        Raises ConfigurationError where prototypes and encoder do not go together.
+        Limits of areas in `settings` name categories by their ids, as text.
+
+        Raises ConfigurationError where prototypes and encoder do not go together, or limits and categories.
         """
         expected, came = encoder.architecture.embed_dim, prototypes.prototype.shape[1]
         if len(prototypes) == 0 or expected != came:
@@ -160,6 +171,7 @@ class BatchLabeler:
         self._grid_N2 = point_grid(self.settings.points_per_side, size, segmenter.device)
         self._guidance = Guidance(self._grid_N2, size, self.prototypes_KC, thresh=self._guidance_thresh())
         self._is_compiled = is_compiled
+        self._limits = _limits(self.settings, self.category_id_K.tolist())
         self._given_source = source
         self._second_look = SecondLook(
             encoder, self._compared_JC, batch=self._batches.crops, part_penalty=self.settings.parts.part_penalty
@@ -268,6 +280,7 @@ class BatchLabeler:
             image.kept.size,
             self.settings,
             num_categories=len(self.prototypes_KC),
+            limits=self._limits,
             pixels_at_once=self._batches.pixels,
             stage=self._stage,
         )
@@ -323,6 +336,7 @@ class BatchLabeler:
             size=image.frame.size,
             settings=self.settings,
             num_negatives=len(self._compared_JC) - len(self.prototypes_KC),
+            limits=self._limits,
             pixels_at_once=self._batches.pixels,
             stage=self._stage,
             second_look=partial(self._look_again, image.frame),
@@ -344,6 +358,7 @@ class BatchLabeler:
             *counts,
             guide,
             self.category_id_K,
+            Finish(self.settings.min_island, self.settings.min_hole, self._limits),
         )
 
     def _look_again(self, frame: ImageFrame, masks_nGG: Tensor, similarity_nK: Tensor) -> Tensor:
@@ -449,6 +464,9 @@ class _Pool(Protocol):
     def boxes(self) -> Tensor:
         """Returns inclusive extents of all, int64 [N, 4]."""
 
+    def shares(self) -> Tensor:
+        """Returns how much of the image each covers, in [0, 1], float64 [N]."""
+
     def logits(self, row_n: Tensor) -> Tensor:
         """Returns logits of some, [n, G, G]."""
 
@@ -484,6 +502,9 @@ class _Decoded:
     def boxes(self) -> Tensor:
         return mask_boxes(self.masks)
 
+    def shares(self) -> Tensor:
+        return self.masks.flatten(1).sum(dim=1).double() / self.masks.shape[1:].numel()
+
     def logits(self, row_n: Tensor) -> Tensor:
         return self.proposals.logits_NGG[row_n]
 
@@ -511,6 +532,10 @@ class _Kept:
 
     def boxes(self) -> Tensor:
         return self.masks.box_N4.to(self.device)
+
+    def shares(self) -> Tensor:
+        masks = self.masks.masks
+        return masks.areas() / (masks.height * masks.columns_NWB.shape[1])
 
     def logits(self, row_n: Tensor) -> Tensor:
         masks = self.masks[row_n.cpu()]
@@ -553,6 +578,7 @@ def match_and_merge(
     size: tuple[int, int],
     settings: LabelingSettings,
     num_negatives: int = 0,
+    limits: AreaLimits | None = None,
     pixels_at_once: int = UPSAMPLED_AT_ONCE,
     stage: Stage = lambda _: nullcontext(),
     second_look: Look = lambda _, similarity_nK: similarity_nK,
@@ -573,6 +599,7 @@ def match_and_merge(
         size,
         settings,
         num_categories=num_categories,
+        limits=limits,
         pixels_at_once=pixels_at_once,
         stage=stage,
     )
@@ -585,15 +612,17 @@ def _chosen(
     settings: LabelingSettings,
     *,
     num_categories: int,
+    limits: AreaLimits | None,
     pixels_at_once: int,
     stage: Stage,
 ) -> tuple[Merged, Tensor]:
-    parts = settings.parts
+    parts, fit = settings.parts, _Fit(pool, limits, size)
     with stage("matching"):
-        candidates = _candidates(pool, prototypes_KC, settings)
+        candidates = _candidates(pool, prototypes_KC, settings, fit)
     if parts.max_second_looks:
         with stage("second look"):
             candidates = _looked_at_again(candidates, pool, parts)
+            candidates = candidates[fit(candidates.row_n, candidates.matches.class_index_N)]
     if num_categories < len(prototypes_KC):
         candidates = candidates[torch.nonzero(candidates.matches.class_index_N < num_categories)[:, 0]]
     with stage("merging"):
@@ -617,11 +646,40 @@ class _Candidates:
         return _Candidates(self.row_n[row_n], self.matches[row_n], self.predicted_iou_n[row_n])
 
 
-def _candidates(pool: _Pool, prototypes_KC: Tensor, settings: LabelingSettings) -> _Candidates:
-    """Matches proposals, drops duplicates, and takes the first of those that resemble anything."""
+@dataclass(frozen=True)
+class _Fit:
+    """Which proposals of an image of a size (height, width), px, have an area that their category may have."""
+
+    pool: _Pool
+    limits: AreaLimits | None
+    size: tuple[int, int]
+
+    def __call__(self, row_n: Tensor, class_index_n: Tensor) -> Tensor:
+        """Returns which of some proposals fit, as rows of these, int64 [m] ascending."""
+        if self.limits is None:
+            return torch.arange(len(row_n), device=row_n.device)
+        area_n, num_pixels = self._areas[row_n.cpu().numpy()], self.size[0] * self.size[1]
+        fits_n = self.limits.fit(area_n, class_index_n.cpu().numpy(), image_pixels=num_pixels)
+        return torch.from_numpy(np.flatnonzero(fits_n)).to(row_n.device)
+
+    @cached_property
+    def _areas(self) -> npt.NDArray[np.float64]:
+        areas: npt.NDArray[np.float64] = self.pool.shares().cpu().numpy() * (self.size[0] * self.size[1])
+        return areas
+
+
+def _candidates(pool: _Pool, prototypes_KC: Tensor, settings: LabelingSettings, fit: _Fit) -> _Candidates:
+    """Matches proposals, drops those of a wrong size and duplicates, and takes the first that resemble anything."""
     matches = pool.matches(prototypes_KC)
-    rank_N = _rank(pool.predicted_ious(), matches, settings.parts)
-    kept = non_maximum_suppression(pool.boxes(), rank_N, matches.class_index_N, box_nms_thresh=settings.box_nms_thresh)
+    rank_N, boxes_N4 = _rank(pool.predicted_ious(), matches, settings.parts), pool.boxes()
+    fitting = fit(torch.arange(len(rank_N), device=rank_N.device), matches.class_index_N)
+    kept = non_maximum_suppression(
+        boxes_N4[fitting],
+        rank_N[fitting],
+        matches.class_index_N[fitting],
+        box_nms_thresh=settings.box_nms_thresh,
+    )
+    kept = fitting[kept]
     kept = kept[: settings.candidates_per_detection * settings.max_detections]
     kept = kept[matches.similarity_N[kept] > 0]
     return _Candidates(kept, matches[kept], pool.predicted_ious()[kept])

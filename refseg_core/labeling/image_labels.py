@@ -1,6 +1,6 @@
 """What labeling an image begins with and ends with. What the models do in between is not here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +9,10 @@ from torch import Tensor
 
 from refseg_core.labeling.guidance import Guide
 from refseg_core.masks.bitmasks import PackedMasks, extents
+from refseg_core.masks.cleanup import clean_masks
+from refseg_core.masks.rle import mask_areas, rle_boxes
 from refseg_core.masks.rle_encoding import encode_packed
+from refseg_core.settings.areas import AreaLimits
 from refseg_core.tables import CategorySimilarities, Detections
 
 
@@ -53,6 +56,20 @@ class ImageFrame:
 
 
 @dataclass(frozen=True)
+class Finish:
+    """What is done to the masks of an image at the end: small islands and holes, px, and those of a wrong size go."""
+
+    min_island: int = 0
+    min_hole: int = 0
+    limits: AreaLimits | None = None
+
+    @property
+    def is_cleaning(self) -> bool:
+        """Whether it may change masks."""
+        return max(self.min_island, self.min_hole) > 1
+
+
+@dataclass(frozen=True)
 class FoundInstances:
     """An image's instances on the models' device; `labels` makes a table of them, in any thread."""
 
@@ -65,14 +82,21 @@ class FoundInstances:
     guide: Guide
     known_id_K: npt.NDArray[np.int64]
     """The ids of all categories that were looked for."""
+    finish: Finish = Finish()
 
     def labels(self, image_id: str) -> ImageLabels:
         """Returns the instances with boxes and masks in the image's own frame, pixels."""
+        detections = self._finished(self._detections(image_id))
+        max_similarity = float(self.guide.similarity_K.max())
+        similarities = self._similarities(image_id)
+        return ImageLabels(detections, self.num_proposals, self.prompts.points, max_similarity, similarities)
+
+    def _detections(self, image_id: str) -> Detections:
         columns_NWB = self.masks.columns_NWB.cpu().numpy()
         boxes = extents(columns_NWB).astype(np.float64)
         boxes[:, 2:] += 1  # from inclusive pixel extents to the edges of the last pixels
         rles = encode_packed(columns_NWB, self.masks.height)
-        detections = Detections(
+        return Detections(
             image_id=np.full(len(boxes), image_id, dtype=object),
             category_id=self.category_id_n,
             score=self.score_n.cpu().numpy(),
@@ -80,9 +104,20 @@ class FoundInstances:
             box_xyxy=boxes,
             mask_rle=np.fromiter(rles, dtype=object, count=len(boxes)),
         )
-        max_similarity = float(self.guide.similarity_K.max())
-        similarities = self._similarities(image_id)
-        return ImageLabels(detections, self.num_proposals, self.prompts.points, max_similarity, similarities)
+
+    def _finished(self, detections: Detections) -> Detections:
+        if self.finish.is_cleaning:
+            rles = clean_masks(
+                detections.mask_rle.tolist(), min_island=self.finish.min_island, min_hole=self.finish.min_hole
+            )
+            masks = np.fromiter(rles, dtype=object, count=len(rles))
+            detections = replace(detections, mask_rle=masks, box_xyxy=rle_boxes(rles))
+        if self.finish.limits is None:
+            return detections
+        class_index_n = (detections.category_id[:, None] == self.known_id_K).argmax(axis=1)
+        area_n = mask_areas(detections.mask_rle.tolist()).astype(np.float64)
+        num_pixels = self.masks.height * self.masks.columns_NWB.shape[1]
+        return detections[self.finish.limits.fit(area_n, class_index_n, image_pixels=num_pixels)]
 
     def _similarities(self, image_id: str) -> CategorySimilarities:
         class_index_k = self.guide.class_index_k.cpu().numpy()

@@ -58,6 +58,7 @@ class Labeler:
         self._reference_settings = references or ReferenceSettings()
         self._categories: list[str] = []
         self._encoded: list[tuple[int, EncodedReference]] = []
+        self._shares: dict[str, list[float]] = {}  # of their images that the references cover
         self._labeler: BatchLabeler | None = None
 
     @classmethod
@@ -113,6 +114,7 @@ class Labeler:
         if category not in self._categories:
             self._categories.append(category)
         self._encoded.append((self._categories.index(category), encoded))
+        self._shares.setdefault(category, []).append(float(mask_HW.mean()))
         self._labeler = None
         return mask_HW
 
@@ -177,7 +179,12 @@ class Labeler:
             feature=np.stack([encoded.feature_C for _, encoded in self._encoded]),
         )
         prototypes = postprocess_memory_bank(bank)
-        return BatchLabeler(self._segmenter, self._encoder, prototypes, self._settings, self._batches)
+        return BatchLabeler(self._segmenter, self._encoder, prototypes, self._decided(), self._batches)
+
+    def _decided(self) -> LabelingSettings:
+        """Returns the settings with areas by the ids of categories, and those that the references decide."""
+        id_of = {name: str(index) for index, name in enumerate(self._categories)}
+        return self._settings.model_copy(update={"area": self._settings.area.decided(id_of, self._shares)})
 
 
 def _read(path: str | _Path) -> dict[str, torch.Tensor]:

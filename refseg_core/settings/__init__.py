@@ -4,6 +4,7 @@ Frozen pydantic models: every field has a description and bounds, from which the
 file and the form in the Prefect UI are drawn.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union, get_args, get_origin
@@ -20,7 +21,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from refseg_core.settings import labeling_methods
+from refseg_core.settings import areas, labeling_methods
 from refseg_core.settings.choices import ANNOTATION_FORMATS, PROTOCOLS
 from refseg_core.settings.labeling_methods import LABELING_METHODS, MethodParts
 from refseg_core.settings.labeling_paths import DESCRIPTION, LABELING_PATHS, current_name
@@ -105,6 +106,47 @@ class ReferenceSettings(Settings):
     )
 
 
+class AreaSettings(Settings):
+    """Which areas instances may have. Not a part of the published method."""
+
+    min: Annotated[str | None, BeforeValidator(areas.as_bound)] = Field(
+        None,
+        description="The least area of an instance: pixels, as 100, or a share of its image, as 0.1%; of some "
+        "categories by name: window=0.1%,door=400; both: 100,window=0.1%. 'auto': the share of its image that the "
+        "category's smallest reference has, divided by margin. null: any.",
+    )
+    max: Annotated[str | None, BeforeValidator(areas.as_bound)] = Field(
+        None,
+        description="The most area of an instance, written as min. 'auto': the share of its image that the category's "
+        "largest reference has, multiplied by margin. null: any.",
+    )
+    margin: float = Field(
+        4, ge=1, le=1000, description="For 'auto': how many times smaller or larger than references instances may be."
+    )
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if wrong := areas.contradictions(self.min, self.max):
+            whose = ["all others" if name == areas.OTHERS else repr(name) for name in wrong]
+            raise ValueError(f"min is more than max for {', '.join(whose)}; got min {self.min}, max {self.max}")
+        return self
+
+    @property
+    def is_off(self) -> bool:
+        """Whether instances of any area are labels."""
+        return self.min is None and self.max is None
+
+    def decided(self, key_of: Mapping[str, str], shares_of: Mapping[str, Sequence[float]]) -> Self:
+        """Returns the limits with keys in the place of names, and areas in the place of 'auto'.
+
+        `key_of`: the categories' keys by name; `shares_of`: how much of their images the references of each cover.
+        Raises ConfigurationError for names that are not among them.
+        """
+        least_of = {name: areas.least_of_references(shares, self.margin) for name, shares in shares_of.items()}
+        most_of = {name: areas.most_of_references(shares, self.margin) for name, shares in shares_of.items()}
+        return type(self)(min=areas.decide(self.min, key_of, least_of), max=areas.decide(self.max, key_of, most_of))
+
+
 class LabelingSettings(Settings):
     """How an image is labeled. Method, section 6. Everything here changes the labels."""
 
@@ -182,6 +224,20 @@ class LabelingSettings(Settings):
         description="Whether the store keeps what the models make of each image: features, masks, crops. Then other "
         "references, categories, negatives, thresholds or merging label the same images without asking them again. "
         "Never changes labels. Megabytes an image; on the paths 'guided' and 'exact'. null: in pilots only.",
+    )
+    area: AreaSettings = Field(
+        AreaSettings(),
+        description="Which areas instances may have: a mask outside of these is left out before it can lower the score "
+        "of another.",
+    )
+    min_island: int = Field(
+        0,
+        ge=0,
+        le=1_000_000_000,
+        description="Islands of fewer pixels than this are removed from masks, except a mask's largest; 0: none.",
+    )
+    min_hole: int = Field(
+        0, ge=0, le=1_000_000_000, description="Holes of fewer pixels than this are filled in masks; 0: none."
     )
     max_image_pixels: int = Field(
         100_000_000,

@@ -12,11 +12,11 @@ import yaml
 from refseg_core.analysis.label_filter import (
     LabelFilter,
     ScoreThresholds,
-    parse_area,
     parse_thresholds,
     thresholds_from,
 )
 from refseg_core.errors import ConfigurationError
+from refseg_core.settings.areas import parse_area
 from refseg_core.tables import CategoryThresholds
 from tasks.storage.objects import read_uri
 from tasks.storage.uris import redact

@@ -22,6 +22,7 @@ from refseg_core.visualization import to_png
 from tasks.datasets.demo_files import demo_images
 from tasks.datasets.image_reader import decode_row
 from tasks.datasets.indexed import ground_truth
+from tasks.models.area_limits import with_areas
 from tasks.models.guidance import guidance_of, is_chosen, with_thresh
 from tasks.models.loading import load_encoder, load_segmenter
 from tasks.specs import LabelSpec
@@ -66,7 +67,7 @@ def inputs_of_run(
     """A run's first images (None: all), models and prototypes; with ground truth where the dataset has any."""
     images = store.load(dataset, Images)[:num_images]
     truth = ground_truth(store, dataset, prototypes)
-    labeling = spec.labeling
+    labeling = with_areas(store, prototypes, spec.labeling)
     if is_chosen(labeling):
         labeling = with_thresh(store, guidance_of(store, prototypes, spec), labeling)
     return Inputs(

@@ -3,8 +3,9 @@
 import json
 from typing import Any, NamedTuple
 
-from refseg_core.analysis.label_filter import OTHERS, Area, LabelFilter, ScoreThresholds
+from refseg_core.analysis.label_filter import LabelFilter, ScoreThresholds
 from refseg_core.errors import ConfigurationError, StoreError
+from refseg_core.settings.areas import OTHERS, Area
 from tasks.outputs.exports.exported import ExportedLabels, ExportOptions, summary_of
 from tasks.outputs.exports.formats import EXPORT_FORMATS, ExportFormat
 from tasks.outputs.exports.writing import write_folder

@@ -6,15 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refseg_core.analysis.label_filter import (
-    Area,
     LabelFilter,
     ScoreThresholds,
-    parse_area,
     parse_thresholds,
     thresholds_from,
 )
 from refseg_core.errors import ConfigurationError
 from refseg_core.masks.rle import encode_masks
+from refseg_core.settings.areas import Area
 from refseg_core.tables import Categories, Detections
 from tests.support.oracles.evaluation_cases import detections_of
 
@@ -102,14 +101,6 @@ def test_a_mapping_of_thresholds_names_its_place_and_all_that_is_wrong_in_it() -
     assert thresholds_from({"*": 0, "car": 1}, "file", 0.5) == ScoreThresholds(0.0, {"car": 1.0})
     with pytest.raises(ConfigurationError, match=r"^file: .* got car=True, window=high"):
         thresholds_from({"car": True, "window": "high", "boat": 0.5}, "file", 0.5)
-
-
-def test_areas_are_pixels_or_shares() -> None:
-    assert parse_area("100") == Area(100.0)
-    assert parse_area(" 0.5% ") == Area(0.005, is_share=True)
-    for text in ("", "%", "-1", "101%", "inf", "nan", "10 px"):
-        with pytest.raises(ConfigurationError, match=r"expected pixels, as 100, or a share of the image, as 0\.5%"):
-            parse_area(text)
 
 
 def test_a_filter_says_in_words_what_it_keeps() -> None:

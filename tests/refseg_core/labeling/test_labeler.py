@@ -250,3 +250,18 @@ def test_importing_the_library_loads_none_of_its_heavy_parts() -> None:
     program = "import sys, refseg_core; print({'torch', 'pyarrow', 'pydantic', 'PIL'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"
+
+
+def test_areas_are_limited_by_name_and_by_what_the_references_cover(colors: Labeler) -> None:
+    reference, small, large = (60, 50, 140, 130), (10, 10, 60, 60), (90, 20, 230, 170)
+    image, best = _scene((small, _RED), (large, _RED)), []
+    for area in ({}, {"max": "red=auto", "margin": 1}):
+        settings = LabelingSettings.model_validate({"points_per_side": 8, "area": area})
+        labeler = Labeler(colors._segmenter, colors._encoder, settings=settings)
+        labeler.add_reference(_scene((reference, _RED)), "red", mask=_mask(reference))
+        found = labeler.label(image)
+        best.append((_best(found, "red", small), _best(found, "red", large)))
+    (small_before, large_before), (small_after, large_after) = best
+    assert min(small_before, small_after) > 0.7
+    assert large_before > 0.5
+    assert large_after <= 80 * 80 / (140 * 150)  # as much as a mask of the reference's area can share with it

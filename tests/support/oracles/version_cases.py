@@ -32,7 +32,8 @@ from refseg_core.labeling.proposals import PointGrid, point_grid
 from refseg_core.labeling.refinement import refine
 from refseg_core.labeling.second_look import SecondLook
 from refseg_core.masks.boxes import mask_boxes
-from refseg_core.masks.rle import Masks
+from refseg_core.masks.cleanup import clean_masks
+from refseg_core.masks.rle import Masks, decode_masks, encode_masks
 from refseg_core.models.dinov2 import DINOv2
 from refseg_core.models.point_decoder import PointDecoder
 from refseg_core.models.preprocessing import normalize, resize_to_square, to_unit_range
@@ -49,7 +50,8 @@ from refseg_core.references.memory_bank import (
 from refseg_core.references.prototypes import postprocess_memory_bank
 from refseg_core.references.sampling import sample_references
 from refseg_core.references.segmentation import segment_boxes
-from refseg_core.settings import EvaluationSettings, SamplingSettings
+from refseg_core.settings import AreaSettings, EvaluationSettings, SamplingSettings
+from refseg_core.settings.areas import AreaLimits
 from refseg_core.tables import MemoryBank
 from tests.support.models import TINY_ENCODER, TINY_SEGMENTER
 from tests.support.oracles.evaluation_cases import a_synthetic_case, dataset_of
@@ -375,6 +377,21 @@ def _pilot_sample() -> list[float]:
     return [*map(float, np.concatenate(chosen)), *_moments(torch.from_numpy(similarities), torch.from_numpy(features))]
 
 
+def _cleanup() -> list[float]:
+    masks = (_values(6, 18, 23) > 0.4).numpy()
+    cleaned = decode_masks(clean_masks(encode_masks(masks), min_island=4, min_hole=3))
+    return [*cleaned.sum(axis=(1, 2)).tolist(), *_positions(np.flatnonzero(cleaned[0]).tolist())]
+
+
+def _areas() -> list[float]:
+    given = AreaSettings(min="auto,bar=5", max="20%,box=auto", margin=3)
+    decided = given.decided({"bar": "1", "box": "2"}, {"bar": [0.1], "box": [0.07, 0.09]})
+    limits = AreaLimits.of(decided.min, decided.max, ["1", "2"])
+    areas = np.arange(60, dtype=np.float64)
+    fits = [limits.fit(areas, np.full(60, index), image_pixels=150) for index in (0, 1)]
+    return [number for one in fits for number in _positions(np.flatnonzero(one).tolist())]
+
+
 CASES: dict[str, Callable[[], list[float]]] = {
     "analysis.operating_points": _operating_points,
     "analysis.pilot_sample": _pilot_sample,
@@ -390,6 +407,7 @@ CASES: dict[str, Callable[[], list[float]]] = {
     "labeling.proposals": _proposals,
     "labeling.refinement": _refinement,
     "labeling.second_look": _second_look,
+    "masks.cleanup": _cleanup,
     "models.dinov2": _dinov2,
     "models.point_decoder.decoder": _point_decoder,
     "models.preprocessing": _preprocessing,
@@ -400,6 +418,7 @@ CASES: dict[str, Callable[[], list[float]]] = {
     "references.prototypes": _prototypes,
     "references.sampling": _sampling,
     "references.segmentation": _segmentation,
+    "settings.areas": _areas,
 }
 
 

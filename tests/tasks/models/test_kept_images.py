@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from flows.cli.main import main
 from refseg_core.labeling.batch_labeler import version_of
-from refseg_core.settings import LabelingSettings
+from refseg_core.settings import AreaSettings, LabelingSettings
 from refseg_core.tables import ImageProposals, Images
 from tasks.models import kept_images, loading
 from tasks.postprocess_memory_bank import postprocess_memory_bank
@@ -85,6 +85,7 @@ def test_other_thresholds_and_merging_need_neither_images_nor_models(
         {"max_detections": 3},
         {"guidance_thresh": 0.2},
         {"quality_in_score": False},
+        {"min_island": 4, "min_hole": 4, "area": AreaSettings(max="bar=99%")},
     ):
         _, (detections, _) = kept.labels_of(prototypes, labeling.model_copy(update=changed))
         assert len(detections) > 0

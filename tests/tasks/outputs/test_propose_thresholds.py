@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from refseg_core.analysis.decisions import instance_ids
-from refseg_core.analysis.label_filter import Area, LabelFilter, ScoreThresholds
+from refseg_core.analysis.label_filter import LabelFilter, ScoreThresholds
 from refseg_core.settings import SamplingSettings
+from refseg_core.settings.areas import Area
 from refseg_core.tables import CategoryThresholds, Decisions, Metrics, References, ThresholdCurves
 from tasks.outputs.propose_thresholds import propose_thresholds
 from tasks.postprocess_memory_bank import postprocess_memory_bank

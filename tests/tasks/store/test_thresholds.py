@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refseg_core.analysis.label_filter import Area, LabelFilter, ScoreThresholds
+from refseg_core.analysis.label_filter import LabelFilter, ScoreThresholds
 from refseg_core.errors import ConfigurationError, NotFoundError
+from refseg_core.settings.areas import Area
 from refseg_core.tables import CategoryThresholds
 from tasks.store.garbage import find_garbage
 from tasks.store.label_store import StoredLabels
