@@ -8,12 +8,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, NamedTuple, Self
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from refseg_core.errors import ConfigurationError, listed
+
+if TYPE_CHECKING:  # settings are read where numpy would be slow to import
+    import numpy as np
+    import numpy.typing as npt
 
 VERSION = 1  # of which masks are within limits
 
@@ -30,9 +31,13 @@ class Area(NamedTuple):
     amount: float
     is_share: bool = False
 
-    def pixels(self, image_pixels: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def pixels(self, image_pixels: "npt.NDArray[np.float64]") -> "npt.NDArray[np.float64]":
         """Returns the area in pixels, in images of so many pixels each [N]."""
-        return self.amount * image_pixels if self.is_share else np.full(image_pixels.shape, self.amount)
+        return self.amount * image_pixels if self.is_share else 0 * image_pixels + self.amount
+
+    def pixels_of(self, image_pixels: int) -> float:
+        """Returns the area in pixels, in an image of so many."""
+        return self.amount * image_pixels if self.is_share else self.amount
 
     def __str__(self) -> str:
         return f"{100 * self.amount:g} % of the image" if self.is_share else f"{self.amount:g} px"
@@ -55,15 +60,15 @@ class AreaLimits:
         return cls(_areas(least, Area(0.0), names_K), _areas(most, Area(math.inf), names_K))
 
     def fit(
-        self, area_N: npt.NDArray[np.float64], class_index_N: npt.NDArray[np.int64], *, image_pixels: int
-    ) -> npt.NDArray[np.bool_]:
+        self, area_N: "npt.NDArray[np.float64]", class_index_N: "npt.NDArray[np.int64]", *, image_pixels: int
+    ) -> "npt.NDArray[np.bool_]":
         """Returns whether masks [N] of one image are within the limits of their categories.
 
         `area_N` in pixels of that image. Class indices beyond the categories have no limits.
         """
-        fits = np.ones(len(area_N), dtype=bool)
+        fits = area_N >= 0
         for index, (least, most) in enumerate(zip(self.least_K, self.most_K, strict=True)):
-            low, high = (float(area.pixels(np.array([image_pixels]))[0]) for area in (least, most))
+            low, high = least.pixels_of(image_pixels), most.pixels_of(image_pixels)
             fits &= (class_index_N != index) | ((area_N >= low) & (area_N <= high))
         return fits
 
