@@ -18,6 +18,7 @@ from fsspec.implementations.local import LocalFileSystem
 from refseg_core.errors import NotFoundError, StoreError
 from tasks.storage.filesystems import resolve
 from tasks.storage.folder import Folder
+from tasks.storage.listing import FileInfo
 from tasks.storage.objects import write_uri
 from tasks.storage.retry import explained
 
@@ -49,6 +50,26 @@ def holds_anything(uri: str) -> bool:
         return Folder(uri).holds_files(("",))
     except NotFoundError:
         return False
+
+
+def is_file(uri: str) -> bool:
+    """Returns whether there is a file or object of that very name."""
+    filesystem, path = resolve(uri)
+    return bool(filesystem.isfile(path))
+
+
+def list_entries(uri: str) -> list[FileInfo]:
+    """Returns the files of a folder at any depth, by name; a local link is one too, whatever it leads to."""
+    path = local_path(uri)
+    if path is None:
+        return Folder(uri).list_files()
+    with explained(uri):
+        return sorted(_entry(path, one) for one in path.rglob("*") if one.is_symlink() or not one.is_dir())
+
+
+def _entry(folder: Path, path: Path) -> FileInfo:
+    status = path.lstat()
+    return FileInfo(path.relative_to(folder).as_posix(), status.st_size, str(status.st_mtime_ns), status.st_mtime)
 
 
 @contextmanager

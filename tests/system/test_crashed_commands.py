@@ -1,5 +1,6 @@
 """Commands that are killed leave no half file and no broken store; the same command goes on from there."""
 
+import json
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from refseg_core.errors import StoreError
+from tasks.outputs.export_places import provenance_uri
 from tasks.storage.folder import Folder
 from tasks.storage.objects import read_uri
 from tasks.store.garbage import find_garbage, remove
@@ -106,10 +108,13 @@ def test_a_killed_export_leaves_the_old_file_or_none(
     if old is not None:
         out.parent.mkdir()
         out.write_bytes(old)
-    for death in (*_moments_of_export(form), Death("rename", when="before")):
+        Path(provenance_uri(str(out))).write_text(json.dumps({"format": form}))
+    renames = [Death("rename", when="before", nth=1 + number) for number in range(2)]  # of the provenance, of the file
+    for death in (*_moments_of_export(form), *renames):
         (outcome,) = on_disk.make(_export(on_disk, str(out), form, death))
         assert outcome.is_killed
-        assert visible_names(str(out.parent)) == ([] if old is None else ["labels"])
+        assert out.exists() == (old is not None)
+        assert set(visible_names(str(out.parent))) <= {"labels", "labels.provenance"}
         assert old is None or out.read_bytes() == old
     on_disk.make(_export(on_disk, str(out), form), _export(on_disk, str(whole), form))
     assert out.read_bytes() == whole.read_bytes()
@@ -137,6 +142,7 @@ def test_a_killed_export_of_a_folder_leaves_the_old_one_or_none(on_disk: Crashes
 def test_a_killed_export_to_a_bucket_leaves_the_old_object(in_bucket: Crashes) -> None:
     out, whole = Folder(in_bucket.store).join("out"), Folder(in_bucket.store).join("whole")
     Folder(in_bucket.store).create("out", b"old")
+    Folder(in_bucket.store).create("out.provenance", json.dumps({"format": "coco"}).encode())
     for death in (*_moments_of_export("coco"), Death("call", r"/out$", when="before")):
         (outcome,) = in_bucket.make(_export(in_bucket, out, "coco", death))
         assert outcome.is_killed

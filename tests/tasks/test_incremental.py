@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -98,10 +99,10 @@ def test_after_any_nights_every_image_of_the_last_is_labeled_once_and_the_rest_i
     assert {(name, version) for name, version, _ in _gone(labels)} == ever - set(nights[-1].items())
 
 
-def test_exports_hold_each_image_once_and_none_that_is_gone(labels: LabelStore) -> None:
+def test_exports_hold_each_image_once_and_none_that_is_gone(labels: LabelStore, tmp_path: Path) -> None:
     labels.night("a", "b", "c")
     labels.night("b", "c", "d", c="2")
-    out = Folder(labels.store.folder.join("exports"))
+    out = Folder(str(tmp_path / "exports"))
     for form in ("coco", "coco-results", "parquet"):
         export_labels(labels.run, out.join(form), form=form)
     dataset = json.loads(out.read("coco"))

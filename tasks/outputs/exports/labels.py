@@ -1,22 +1,20 @@
 """Exports the labels of a run in any format, and writes beside them where they came from."""
 
 import json
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from refseg_core.analysis.label_filter import LabelFilter, ScoreThresholds
-from refseg_core.errors import ConfigurationError, StoreError
 from refseg_core.settings.areas import OTHERS, Area
+from tasks.outputs.export_places import check_place, provenance_at, provenance_uri, recorded_files
 from tasks.outputs.exports.exported import ExportedLabels, ExportOptions, summary_of
 from tasks.outputs.exports.formats import EXPORT_FORMATS, ExportFormat
 from tasks.outputs.exports.writing import write_folder
-from tasks.storage.folder import Folder
-from tasks.storage.objects import read_uri, write_uri
+from tasks.storage.objects import write_uri
 from tasks.storage.uris import redact, redact_text
-from tasks.storage.whole_folders import holds_anything, local_path
+from tasks.storage.whole_folders import local_path
 from tasks.store.label_store import StoredLabels
 from tasks.store.store import made_by
-
-_PROVENANCE = ".provenance"  # json, but not by its name: tools take every .json of a folder for annotations
 
 
 def export_labels(run: StoredLabels, out: str, *, form: str, **options: Any) -> ExportedLabels:
@@ -27,17 +25,15 @@ def export_labels(run: StoredLabels, out: str, *, form: str, **options: Any) -> 
     """
     kind = EXPORT_FORMATS[form]
     labels = ExportedLabels(run, kind, ExportOptions(**options))
+    images = str(run.recipe_or_error()["settings"].get("images", ""))
+    check_place(out, [images, run.store.uri], is_folder=kind.is_folder)
     if kind.is_folder:
-        _write_folder(labels, kind, out)
+        _write_folder(labels, kind, out, images)
     else:
-        write_uri(out, kind.load()(labels))
-    _write_provenance(out, {"complete": True} | provenance_of(labels))
+        write_uri(out, _begun(out, kind, kind.load()(labels)))
+    written = {"files": recorded_files(out)} if kind.is_folder else {}
+    _write_provenance(out, {"complete": True} | provenance_of(labels) | written)
     return labels
-
-
-def provenance_uri(out: str) -> str:
-    """Returns where the provenance of an export lies."""
-    return out.rstrip("/") + _PROVENANCE
 
 
 class ExportedFilter(NamedTuple):
@@ -49,9 +45,9 @@ class ExportedFilter(NamedTuple):
 
 def exported_filter(file: str, otherwise: LabelFilter) -> ExportedFilter:
     """Returns what the export kept that a file is, or is a part of, by the provenance beside it; else a guess."""
-    of_folder = _provenance_at(file.rstrip("/").rpartition("/")[0] or file)
+    of_folder = provenance_at(file.rstrip("/").rpartition("/")[0] or file)
     is_part = of_folder.get("format") in [kind.name for kind in EXPORT_FORMATS.values() if kind.is_folder]
-    content = _provenance_at(file) or (of_folder if is_part else {})
+    content = provenance_at(file) or (of_folder if is_part else {})
     if "filter" not in content:  # there is none, or an earlier version wrote it
         return ExportedFilter(otherwise, is_known=False)
     thresholds, chosen = dict(content["thresholds"]), content["filter"]
@@ -61,40 +57,26 @@ def exported_filter(file: str, otherwise: LabelFilter) -> ExportedFilter:
     return ExportedFilter(LabelFilter(by_score, categories, *areas), is_known=True)
 
 
-def _write_folder(labels: ExportedLabels, kind: ExportFormat, out: str) -> None:
-    images = str(labels.run.recipe_or_error()["settings"].get("images", ""))
-    _check_place(out, [images, labels.run.store.uri])
+def _write_folder(labels: ExportedLabels, kind: ExportFormat, out: str, images: str) -> None:
+    files: Iterable[Any] = kind.load()(labels)
     if local_path(out) is None:  # there it comes into being file by file
-        _write_provenance(out, {"complete": False, "format": kind.name})
-    write_folder(out, kind.load()(labels), images, labels.options.images)
+        _write_unfinished(out, kind)
+    else:
+        files = _begun(out, kind, files)
+    write_folder(out, files, images, labels.options.images)
 
 
-def _check_place(out: str, others: list[str]) -> None:
-    """Raises ConfigurationError where a folder would lie among other files, or take their place."""
-    for other in others:
-        if Folder(out).overlaps(Folder(other)):
-            raise ConfigurationError(
-                f"{redact(out)}: an export may not be written there, since {redact(other)} holds what it is made from. "
-                "Choose a folder apart from it."
-            )
-    if holds_anything(out) and not _is_export(out):
-        raise ConfigurationError(
-            f"{redact(out)}: holds other files than an earlier export, which would be removed. Choose a new folder."
-        )
+def _begun(out: str, kind: ExportFormat, parts: Iterable[Any]) -> Iterator[Any]:
+    """Yields what is written, and says last that an export takes its place: it may be ended before that is described.
+
+    Not earlier, since what was there before is then still described by its provenance if anything fails.
+    """
+    yield from parts
+    _write_unfinished(out, kind)
 
 
-def _is_export(out: str) -> bool:
-    """Returns whether an export lies there, complete or not: its provenance is a json object that says its format."""
-    return "format" in _provenance_at(out)
-
-
-def _provenance_at(out: str) -> dict[str, Any]:
-    """Returns the provenance of an export, empty where there is none to be read."""
-    try:
-        content = json.loads(read_uri(provenance_uri(out)))
-    except (StoreError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+def _write_unfinished(out: str, kind: ExportFormat) -> None:
+    _write_provenance(out, {"complete": False, "format": kind.name})
 
 
 def _write_provenance(out: str, content: dict[str, Any]) -> None:

@@ -1,6 +1,9 @@
 """What holds for exports of every format: nothing incomplete, nothing half, and what was left out is counted."""
 
 import json
+import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +12,10 @@ import pytest
 
 from refseg_core.analysis.label_filter import LabelFilter, ScoreThresholds
 from refseg_core.errors import ConfigurationError, StoreError
+from tasks.outputs.export_places import provenance_uri
 from tasks.outputs.exports import writing
 from tasks.outputs.exports.formats import EXPORT_FORMATS
-from tasks.outputs.exports.labels import export_labels, provenance_uri
+from tasks.outputs.exports.labels import export_labels
 from tasks.storage.folder import Folder
 from tests.support.projects.exported import HEIGHT, INSTANCES, SPECKLED, WIDTH, ExportProject, Labeled, disc, rle
 
@@ -165,11 +169,128 @@ def test_an_earlier_export_is_replaced_and_other_files_are_never(form: str, tmp_
     assert [path.name for path in other.iterdir()] == ["precious.txt"]
 
 
-@pytest.mark.parametrize("place", ["images", "images/labels", "store/labels", "."])
-def test_a_folder_is_never_written_among_what_it_is_made_from(place: str, tmp_path: Path) -> None:
+def _add(out: Path) -> None:
+    (out / "notes.txt").write_text("mine")
+
+
+def _change(out: Path) -> None:
+    (out / "labels" / "train" / "a.txt").write_text("0 0.1 0.1 0.2 0.2 0.3 0.3\n")
+
+
+def _change_in_place(out: Path) -> None:
+    path = out / "labels" / "train" / "a.txt"
+    path.write_bytes(path.read_bytes().replace(b"0", b"1", 1))
+    os.utime(path, (time.time() + 9, time.time() + 9))
+
+
+@pytest.mark.parametrize(
+    ("by_hand", "example"),
+    [(_add, "notes.txt"), (_change, "labels/train/a.txt"), (_change_in_place, "labels/train/a.txt")],
+)
+def test_what_was_added_to_an_export_or_changed_is_never_removed(
+    by_hand: Callable[[Path], None], example: str, tmp_path: Path
+) -> None:
+    project, out = ExportProject(tmp_path), tmp_path / "out"
+    export_labels(project.run, str(out), form="yolo")
+    by_hand(out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigurationError, match=f"holds other files than an earlier export, such as '{example}'"):
+        export_labels(project.run, str(out), form="yolo")
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_of_an_export_by_an_earlier_version_only_newer_files_are_known(tmp_path: Path) -> None:
+    project, out = ExportProject(tmp_path), tmp_path / "out"
+    provenance = Path(provenance_uri(str(out)))
+    for is_added in (False, True):
+        export_labels(project.run, str(out), form="yolo")
+        content = json.loads(provenance.read_text("utf-8"))
+        del content["files"]
+        provenance.write_text(json.dumps(content))
+        if is_added:
+            _add(out)
+            os.utime(out / "notes.txt", (time.time() + 9, time.time() + 9))
+    with pytest.raises(ConfigurationError, match=r"such as 'notes\.txt'"):
+        export_labels(project.run, str(out), form="yolo")
+
+
+def test_a_prefix_keeps_what_was_added_to_it(tmp_path: Path) -> None:
+    project, out = ExportProject(tmp_path), f"memory://{tmp_path.name}-added/out"
+    export_labels(project.run, out, form="yolo")
+    Folder(out).create("notes.txt", b"mine")
+    with pytest.raises(ConfigurationError, match=r"such as 'notes\.txt'"):
+        export_labels(project.run, out, form="yolo")
+    assert Folder(out).read("notes.txt") == b"mine"
+
+
+@pytest.mark.parametrize("form", ["yolo", "coco"])
+def test_an_export_that_was_ended_before_it_was_described_is_made_again(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, out = ExportProject(tmp_path), tmp_path / "out"
+
+    def killed(*_: Any) -> Any:
+        raise StoreError("killed")
+
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr("tasks.outputs.exports.labels.provenance_of", killed)
+            with pytest.raises(StoreError, match="killed"):
+                export_labels(project.run, str(out), form=form)
+        assert out.exists()
+    export_labels(project.run, str(out), form=form)
+    assert json.loads(Path(provenance_uri(str(out))).read_text("utf-8"))["complete"]
+
+
+@pytest.mark.parametrize("form", ["yolo", "coco", "cvat", "parquet"])
+@pytest.mark.parametrize("place", ["images/labels", "images/a.png", "store/labels", "store/labels/a.json"])
+def test_nothing_is_written_among_what_it_is_made_from(place: str, form: str, tmp_path: Path) -> None:
     project = ExportProject(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigurationError, match=r"an export may not be written there|is a folder"):
+        export_labels(project.run, str(tmp_path / place), form=form)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("place", ["images", "."])
+def test_a_folder_never_takes_the_place_of_what_it_is_made_from(place: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="an export may not be written there"):
-        export_labels(project.run, str(tmp_path / place), form="yolo")
+        export_labels(ExportProject(tmp_path).run, str(tmp_path / place), form="yolo")
+
+
+@pytest.mark.parametrize("form", ["yolo", "coco"])
+def test_a_pipe_or_a_link_to_nothing_stays(form: str, tmp_path: Path) -> None:
+    project = ExportProject(tmp_path)
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(tmp_path / "nowhere")
+    for path in (pipe, link):
+        with pytest.raises(ConfigurationError, match="is a device, a pipe or a link that leads nowhere"):
+            export_labels(project.run, str(path), form=form)
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+
+
+@pytest.mark.parametrize("is_remote", [False, True])
+def test_only_an_earlier_export_is_replaced_by_a_file(is_remote: bool, tmp_path: Path) -> None:
+    project = ExportProject(tmp_path)
+    folder = Folder(f"memory://{tmp_path.name}-file" if is_remote else str(tmp_path))
+    folder.create("annotations.json", b"mine")
+    with pytest.raises(ConfigurationError, match=r"annotations\.json: is there already, and is no export"):
+        export_labels(project.run, folder.join("annotations.json"), form="coco")
+    assert folder.read("annotations.json") == b"mine"
+    for form in ("coco", "cvat"):
+        export_labels(project.run, folder.join("labels"), form=form)
+    assert folder.read("labels").startswith(b"<?xml")
+
+
+def test_a_folder_is_no_place_for_a_file(tmp_path: Path) -> None:
+    project = ExportProject(tmp_path)
+    (tmp_path / "there").mkdir()
+    for place in ("there", "there/", "nodir/"):
+        with pytest.raises(ConfigurationError, match=r"is a folder, and this format is one file\."):
+            export_labels(project.run, f"{tmp_path}/{place}", form="coco")
+    assert not (tmp_path / "nodir").exists()
 
 
 @pytest.mark.parametrize("form", FOLDERS)
