@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from flows.cli.filter_options import FiniteRange
 from flows.config.loading import load_config
 from refseg_core.errors import ConfigurationError
 from refseg_core.settings.labeling_paths import LABELING_PATHS, current_name
@@ -28,7 +29,7 @@ def _bench_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--device", default="auto", show_default=True, help="'auto', 'cpu', 'cuda' or 'cuda:1'."),
         click.option(
             "--kept",
-            type=click.FloatRange(0.01, 1),
+            type=FiniteRange(0.01, 1),
             default=0.9,
             show_default=True,
             help="With --random: the share of prompts whose masks pass; about 0.9 in real models.",

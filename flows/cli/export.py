@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from flows.cli.filter_options import filter_options
+from flows.cli.filter_options import FiniteRange, filter_options
 from flows.cli.store import choose_labels
 from refseg_core.settings import Conventions
 from tasks.outputs.exports.formats import EXPORT_FORMATS, ImageMode
@@ -53,7 +53,7 @@ class _Shares(click.ParamType[tuple[float, ...]]):
 @click.option("--boxes", "shape", flag_value="boxes", help="Instances as boxes.")
 @click.option(
     "--simplify",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(0, 1000),
     default=1.0,
     show_default=True,
     metavar="PIXELS",

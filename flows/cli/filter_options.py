@@ -4,10 +4,23 @@ Not here: what they mean (`tasks/store/thresholds.py` and `refseg_core/analysis/
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import click
+
+
+class FiniteRange(click.FloatRange):
+    """A number within bounds, and neither infinite nor none at all, which Click's own range lets pass."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Returns the number. Fails as Click's types do."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
+
 
 _NAMES = ("thresholds", "categories", "min_area", "max_area")
 

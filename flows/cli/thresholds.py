@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from flows.cli.filter_options import FiniteRange
 from flows.cli.store import choose_labels
 
 
@@ -15,7 +16,7 @@ from flows.cli.store import choose_labels
 @click.option("--labels", "key", metavar="KEY", help="Labels to use; by default the newest of a run.")
 @click.option(
     "--precision",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=FiniteRange(0, 1, min_open=True),
     help="Propose the lowest score at which so large a share of the labels is right, as 0.9. By default the score of "
     "the best F1, the harmonic mean of precision and recall.",
 )

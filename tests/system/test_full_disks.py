@@ -258,7 +258,7 @@ def test_a_store_that_may_only_be_read_is_read_and_nothing_else(
         ("run", project.write_config(store=str(store), labeling__pred_iou_thresh=0.1)),
         ("run", project.write_config(store=str(store), targets__annotations=None)),
         ("run", project.write_config(store=str(folder / "other"))),
-        ("export", store, "--out", store / "out.json"),
+        ("export", store, "--out", folder / "out.json"),
         ("show", store, "--out", store / "out"),
         ("gc", store, "--yes", "--min-age", "0"),
     ):

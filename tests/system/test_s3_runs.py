@@ -289,7 +289,7 @@ def test_who_may_only_read_looks_at_labels_and_takes_them_out_and_is_refused_a_r
 ) -> None:
     file, store, out = bucket_project.write_config(), bucket_project.config.store, bucket_project.folder / "out"
     _done("run", file)
-    _done("export", store, "--out", f"{store}/exported.json")
+    _done("export", store, "--out", f"{store}-exported/labels.json")
     _done("show", store, "--out", f"{store}/pictures")
     seaweedfs.filesystem().rm_file(_manifest_of_a_shard(store))  # something is left to do
     request.getfixturevalue("no_models")
@@ -302,10 +302,12 @@ def test_who_may_only_read_looks_at_labels_and_takes_them_out_and_is_refused_a_r
         for command in ("run", "label", "bank", "evaluate"):
             assert f"{store}/.refseg-may-write: access denied" in _failed(command, file, exit_code=2)
         assert time.monotonic() - started < 4 * 15  # which each would take at least, if it were tried again
-        assert "access denied" in _failed("export", store, "--partial", "--out", f"{store}/mine.json", exit_code=2)
+        assert "access denied" in _failed(
+            "export", store, "--partial", "--out", f"{store}-exported/mine.json", exit_code=2
+        )
         assert "access denied" in _failed("gc", store, "--min-age", "0", "--yes", exit_code=2)
     assert len(list((out / "pictures" / "images").iterdir())) == 3
-    assert f"{store.removeprefix('s3://')}/mine.json" not in seaweedfs.filesystem().find(store)
+    assert f"{store.removeprefix('s3://')}-exported/mine.json" not in seaweedfs.filesystem().find(f"{store}-exported")
 
 
 def test_who_may_read_images_and_write_below_the_store_can_do_a_whole_run(

@@ -305,6 +305,13 @@ def test_index_names_mistakes_too(project: Project) -> None:
     assert "/nowhere/refs.json: not found" in message
 
 
+@pytest.mark.parametrize("number", ["nan", "inf", "1e308"])
+@pytest.mark.parametrize("command", [("export", "--simplify"), ("thresholds", "--precision")], ids=" ".join)
+def test_numbers_that_are_none_or_without_end_are_refused(command: tuple[str, str], number: str) -> None:
+    name, option = command
+    assert f"Invalid value for '{option}'" in _failed(_invoke(name, "store", option, number, "--out", "out"))
+
+
 def test_a_missing_configuration_file_is_answered_with_how_to_get_one(tmp_path: Path) -> None:
     assert "refseg init" in _failed(_invoke("run", tmp_path / "none.yaml"))
 
