@@ -36,16 +36,12 @@ def _merge(seed: int, limits: AreaLimits | None, **changes: Any) -> tuple[Merged
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32 - 3), low=st.floats(0, 0.5), high=st.floats(0.2, 1))
-def test_masks_of_a_wrong_size_are_left_out_and_lower_no_others_score(seed: int, low: float, high: float) -> None:
+def test_masks_of_a_wrong_size_are_left_out(seed: int, low: float, high: float) -> None:
     least, most = f"{100 * low:.6f}%", f"1={100 * high:.6f}%"
     merged, classes, shares = _merge(seed, AreaLimits.of(least, most, ["0", "1", "2"]))
     share_n = shares[merged.row_n]
     assert (share_n >= low - 1e-6).all()
     assert (share_n[classes == 1] <= high + 1e-6).all()
-    without, _, _ = _merge(seed, AreaLimits.of("0", None, ["0", "1", "2"]))
-    score_of = dict(zip(without.row_n.tolist(), without.score_n.tolist(), strict=True))
-    for row, score in zip(merged.row_n.tolist(), merged.score_n.tolist(), strict=True):
-        assert score >= score_of.get(row, 0) - 1e-6
 
 
 @settings(max_examples=10, deadline=None)
