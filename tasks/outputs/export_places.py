@@ -4,6 +4,7 @@ The provenance that lies beside an export tells it from other files, and what it
 """
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ def check_place(out: str, sources: Sequence[str], *, is_folder: bool) -> None:
     `sources`: the folders that it is made from. `is_folder`: whether it is a folder, and not one file.
     """
     path = local_path(out)
+    if path is not None and not os.path.lexists(path):  # whose name may be one that no file can have
+        path = None
     if not is_folder:
         _check_names_file(out, path)
     for source in filter(None, sources):
@@ -57,7 +60,7 @@ def check_place(out: str, sources: Sequence[str], *, is_folder: bool) -> None:
         )
     if is_folder:
         _check_only_export(out, path)
-    elif is_file(out) and "format" not in provenance_at(out):
+    elif (path is not None or local_path(out) is None) and is_file(out) and "format" not in provenance_at(out):
         raise ConfigurationError(
             f"{redact(out)}: is there already, and is no export, since {redact(provenance_uri(out))} is not beside it. "
             "Choose another name, or remove it first."
