@@ -82,6 +82,5 @@ def print_oddities(oddities: Iterable[Oddity], show: Show) -> None:
 
 def wanted_shots(config: RunConfig) -> int | None:
     """Returns how many references each category is to have; None where annotations are chosen otherwise."""
-    sampling = config.references.sampling
-    is_sampled = sampling.selection == "sampled" and config.references.named_ids is None
-    return sampling.num_shots if is_sampled else None
+    references = config.references
+    return references.sampling.num_shots if references.are_sampled else None

@@ -36,6 +36,16 @@ from tasks.storage.uris import holds_credentials
 DatasetId = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
 """An id as a dataset writes it, number or text."""
 
+White = Annotated[
+    int | None,
+    Field(
+        ge=1,
+        le=65535,
+        description="The value of 16-bit grayscale images that is white, such as 4095 for 12 bits; null: by the "
+        "largest value of some of them.",
+    ),
+]
+"""What references and targets say of their 16-bit images."""
 
 _FORMAT = f"The annotations' format; {ANNOTATION_FORMATS.help}; 'auto' detects it and says which it is."
 
@@ -61,13 +71,7 @@ class ReferencesConfig(Settings):
         "references are only those that `refseg bank CONFIG --add` adds."
     )
     format: FormatName = Field("auto", description=_FORMAT)
-    white: int | None = Field(
-        None,
-        ge=1,
-        le=65535,
-        description="The value of 16-bit grayscale images that is white, such as 4095 for 12 bits; null: by the "
-        "largest value of some of them.",
-    )
+    white: White = None
     boxes: BoxForm = Field(
         "auto",
         description="How boxes are written: 'xywh' (x, y, width, height), 'xyxy' (two corners), 'mask': taken from the "
@@ -94,7 +98,7 @@ class ReferencesConfig(Settings):
     @property
     def are_sampled(self) -> bool:
         """Whether a seed draws them, so that there are other sets of them."""
-        return self.annotation_ids is None and self.sampling.selection == "sampled"
+        return self.named_ids is None and self.sampling.selection == "sampled"
 
     @property
     def named_ids(self) -> tuple[str, ...] | None:
@@ -119,13 +123,7 @@ class TargetsConfig(Settings):
         "for the evaluation.",
     )
     format: FormatName = Field("auto", description=_FORMAT)
-    white: int | None = Field(
-        None,
-        ge=1,
-        le=65535,
-        description="The value of 16-bit grayscale images that is white, such as 4095 for 12 bits; null: by the "
-        "largest value of some of them.",
-    )
+    white: White = None
     masks_from: str | None = Field(
         None,
         description="Optional second COCO json, from which annotations without a mask take that of their id (LVIS "
