@@ -24,14 +24,6 @@ from tests.support.samples import table_rows
 pytest_plugins = ["tests.support.projects.tiny_project"]
 
 
-@pytest.fixture
-def labeled(steps: Steps) -> tuple[Artifact, LabelPlan]:
-    prototypes = steps.prototypes()
-    plan = steps.plan(prototypes)
-    steps.label(prototypes, plan)
-    return prototypes, plan
-
-
 def test_labels_are_evaluated_over_the_prototypes_categories(steps: Steps, labeled: tuple[Artifact, LabelPlan]) -> None:
     made = load_review(steps.store, steps.evaluate(*labeled))
     metrics = made.metrics

@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from refseg_core.models.registry import REGISTRY
+from tasks.store.shard_plans import LabelPlan
+from tasks.store.store import Artifact
 from tests.support.models import TINY_DEMO
 from tests.support.projects.project import Project, save_tiny_weights, write_project
 from tests.support.projects.steps import Steps
@@ -45,3 +47,12 @@ def project(tmp_path: Path, tiny_weights: Path, tiny_models: None) -> Project:
 def steps(project: Project) -> Steps:
     """Its steps, each to be called on its own."""
     return Steps(project)
+
+
+@pytest.fixture
+def labeled(steps: Steps) -> tuple[Artifact, LabelPlan]:
+    """The project's prototypes, and the plan of its targets, which are labeled."""
+    prototypes = steps.prototypes()
+    plan = steps.plan(prototypes)
+    steps.label(prototypes, plan)
+    return prototypes, plan

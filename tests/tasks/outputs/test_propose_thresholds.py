@@ -23,14 +23,6 @@ pytest_plugins = ["tests.support.projects.tiny_project"]
 
 
 @pytest.fixture
-def labeled(steps: Steps) -> tuple[Artifact, LabelPlan]:
-    prototypes = steps.prototypes()
-    plan = steps.plan(prototypes)
-    steps.label(prototypes, plan)
-    return prototypes, plan
-
-
-@pytest.fixture
 def run(steps: Steps, labeled: tuple[Artifact, LabelPlan]) -> StoredLabels:
     return StoredLabels(steps.store, labeled[1].key)
 
