@@ -19,16 +19,14 @@ if TYPE_CHECKING:
 _MARKS = ("box", "mask", "points")
 _ORDER = "refseg.order_of_marks"
 _BOX_LENGTH, _POINT_LENGTH = 4, 2
-
-
-_DEFAULT = ""
+_DEFAULT = ""  # the name of the command that nobody has to name
 
 
 class _OrBuild(click.Group):
     """A group that takes arguments which name none of its commands for those of `build`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Names the default command, which has no name that anybody has to know, where none is named."""
+        """Names the default command where none is named."""
         is_named = bool(args) and args[0] in self.commands
         return super().parse_args(ctx, args if is_named else [_DEFAULT, *args])
 

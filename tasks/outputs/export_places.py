@@ -43,32 +43,34 @@ def check_place(out: str, sources: Sequence[str], *, is_folder: bool) -> None:
     `sources`: the folders that it is made from. `is_folder`: whether it is a folder, and not one file.
     """
     path = local_path(out)
-    if path is not None and not os.path.lexists(path):  # whose name may be one that no file can have
-        path = None
+    is_new = path is not None and not os.path.lexists(path)  # as where no file can have such a name
     if not is_folder:
-        _check_names_file(out, path)
+        _check_names_file(out, is_there=path is not None and not is_new and path.is_dir())
     for source in filter(None, sources):
         if Folder(out).overlaps(Folder(source)):
             raise ConfigurationError(
                 f"{redact(out)}: an export may not be written there, since {redact(source)} holds what it is made "
                 "from. Choose a place apart from it."
             )
-    if path is not None and (path.exists() or path.is_symlink()) and not (path.is_file() or path.is_dir()):
+    if is_new:
+        return
+    if path is not None and not (path.is_file() or path.is_dir()):
         raise ConfigurationError(
             f"{redact(out)}: is a device, a pipe or a link that leads nowhere, which an export may not replace. Choose "
             "a new name."
         )
     if is_folder:
         _check_only_export(out, path)
-    elif (path is not None or local_path(out) is None) and is_file(out) and "format" not in provenance_at(out):
+    elif is_file(out) and "format" not in provenance_at(out):
         raise ConfigurationError(
             f"{redact(out)}: is there already, and is no export, since {redact(provenance_uri(out))} is not beside it. "
             "Choose another name, or remove it first."
         )
 
 
-def _check_names_file(out: str, path: Path | None) -> None:
-    if out.endswith("/") or (path is not None and path.is_dir()):
+def _check_names_file(out: str, *, is_there: bool) -> None:
+    """Raises ConfigurationError for a name of a folder; `is_there`: whether there is one of this name."""
+    if out.endswith("/") or is_there:
         raise ConfigurationError(
             f"{redact(out)}: is a folder, and this format is one file. Name a file, such as "
             f"{redact(out.rstrip('/'))}/labels."
