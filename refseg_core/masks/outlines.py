@@ -1,6 +1,6 @@
 """The outlines of masks as SVG paths, with holes, made from run lengths without a whole mask in memory.
 
-Not here: polygons for datasets (`contours.py`).
+Not here: polygons of few corners (`polygons.py`).
 """
 
 import numpy as np

@@ -6,9 +6,8 @@ The score and the id of an instance are attributes of its label, which the task'
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from refseg_core.masks.outlines import mask_part
+from refseg_core.masks.rle import encode_masks, run_lengths
 from tasks.outputs.exports.exported import ExportedImage, ExportedLabels, Instance
 from tasks.outputs.exports.writing import xml_text
 
@@ -58,10 +57,8 @@ def _shapes(labels: ExportedLabels, image: ExportedImage) -> Iterator[str]:
 def _mask(instance: Instance) -> str:
     """Run lengths of the mask's extent, row by row, beginning with background."""
     part, left, top = mask_part(instance.mask)
-    pixels = part.ravel()
-    ends = np.flatnonzero(np.diff(pixels)) + 1
-    lengths = np.diff(np.concatenate(([0], ends, [len(pixels)]))).tolist()
-    runs = ", ".join(map(str, [0, *lengths] if pixels[0] else lengths))
+    (by_rows,) = encode_masks(part.T[None])  # whose columns are the part's rows
+    runs = ", ".join(map(str, run_lengths(by_rows.counts).tolist()))
     place = f'left="{left}" top="{top}" width="{part.shape[1]}" height="{part.shape[0]}"'
     return _element(instance, "mask", f'rle="{runs}" {place}')
 

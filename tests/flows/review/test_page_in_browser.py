@@ -3,12 +3,10 @@
 REFSEG_PICTURES=FOLDER keeps the pictures that it takes, for people to look at.
 """
 
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 
@@ -20,9 +18,9 @@ from refseg_core.analysis.decisions import of_aspect, standing
 from refseg_core.analysis.label_filter import ScoreThresholds
 from tasks.store.reviews import StoredReview, read_reviewed
 from tests.support.projects.reviewable import Reviewable
-from tests.support.servers.browser import Page, find_browser, open_browser
+from tests.support.servers.browser import Page, any_browser
 
-pytest_plugins = ["tests.support.projects.reviewable_project"]
+pytest_plugins = ["tests.support.projects.reviewable_project", "tests.support.servers.browser_pictures"]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 _PROGRAM = "from flows.cli.main import main; main(prog_name='refseg')"
@@ -30,28 +28,11 @@ _SAVED = "document.getElementById('saved').textContent"
 _CURRENT = "document.querySelector('.card.now')?.title"
 
 
-@contextmanager
-def _browser() -> Iterator[Page]:
-    program = find_browser()
-    if program is None:
-        pytest.skip("no Chromium found; install one, or set REFSEG_BROWSER to its program")
-    with open_browser(program, width=1400, height=900) as page:
-        yield page
-
-
 @pytest.fixture
 def page() -> Iterator[Page]:
     """A browser's page."""
-    with _browser() as page:
+    with any_browser(width=1400, height=900) as page:
         yield page
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """Where pictures of the page go."""
-    folder = Path(os.environ.get("REFSEG_PICTURES", tmp_path / "pages"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 @pytest.fixture
@@ -210,7 +191,7 @@ def test_nothing_is_lost_when_the_server_is_killed_in_between(
 
 
 def test_two_people_review_at_once(opened: OpenReview, reviewable: Reviewable, page: Page) -> None:
-    with _browser() as other:
+    with any_browser(width=1400, height=900) as other:
         _begin(page, opened.link, "Anna")
         page.wait_for(f"{_SAVED} === 'saved'")
         time.sleep(1)  # so that the server has heard what Anna looks at

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from websockets.sync.client import ClientConnection, connect
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -119,6 +120,16 @@ class Page:
                 assert "error" not in answer, f"{method}: {answer['error']}"
                 result: dict[str, Any] = answer["result"]
                 return result
+
+
+@contextmanager
+def any_browser(*, width: int, height: int) -> Iterator[Page]:
+    """Yields a page of the browser that there is; without one the test is skipped."""
+    program = find_browser()
+    if program is None:
+        pytest.skip("no Chromium found; install one, or set REFSEG_BROWSER to its program")
+    with open_browser(program, width=width, height=height) as page:
+        yield page
 
 
 @contextmanager

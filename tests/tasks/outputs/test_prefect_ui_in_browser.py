@@ -3,7 +3,6 @@
 REFSEG_PICTURES=FOLDER keeps the pictures that it takes, for people to look at.
 """
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,9 +16,10 @@ from flows.config.loading import load_config
 from flows.demo import write_demo
 from tasks.outputs.prefect_ui.keys import artifact_name
 from tests.support.commands import refseg_process
-from tests.support.servers.browser import Page, find_browser, open_browser
+from tests.support.servers.browser import Page, any_browser
 from tests.support.servers.prefect_server import PrefectServer, prefect_server
 
+pytest_plugins = ["tests.support.servers.browser_pictures"]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
@@ -33,19 +33,8 @@ def server(tmp_path: Path) -> Iterator[PrefectServer]:
 @pytest.fixture
 def page() -> Iterator[Page]:
     """A browser's page."""
-    program = find_browser()
-    if program is None:
-        pytest.skip("no Chromium found; install one, or set REFSEG_BROWSER to its program")
-    with open_browser(program, width=1400, height=1000) as opened:
+    with any_browser(width=1400, height=1000) as opened:
         yield opened
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """Where pictures of pages go."""
-    folder = Path(os.environ.get("REFSEG_PICTURES", tmp_path / "pages"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _run_demo(folder: Path, server: PrefectServer) -> str:
