@@ -321,7 +321,7 @@ def test_who_may_read_images_and_write_below_the_store_can_do_a_whole_run(
     with seaweedfs.used_by(TENANT).in_environment():
         _done("run", bucket_project.write_config(store=store))
         assert_exact(store, local_labels)
-        assert "access denied" in _failed("export", store, "--out", f"{images}/labels.json", exit_code=2)
+        assert "access denied" in _failed("export", store, "--out", f"{images}-exported/labels.json", exit_code=2)
 
 
 def _manifest_of_a_shard(store: str) -> str:
