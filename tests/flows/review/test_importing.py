@@ -173,6 +173,7 @@ _UNTOUCHED = "0 with another mask, 0 of another category, 0 removed, 0 added"
     ],
 )
 @pytest.mark.parametrize(("form", "name"), [("cvat", "rt.xml"), ("coco", "rt.json"), ("labelme", "rt")])
+@pytest.mark.slow  # together
 def test_an_untouched_export_changes_nothing_whatever_it_held(
     reviewable: Reviewable, tmp_path: Path, form: str, name: str, chosen: tuple[str, ...]
 ) -> None:

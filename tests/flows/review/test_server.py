@@ -26,6 +26,7 @@ from tasks.store.shard_plans import Shard
 from tests.support.projects.reviewable import FOUND, SIZE, Reviewable
 
 pytest_plugins = ["tests.support.projects.reviewable_project"]
+pytestmark = pytest.mark.slow  # together: each has a server of its own
 
 _TOKEN = "a token"
 _JSON = {"content-type": "application/json"}

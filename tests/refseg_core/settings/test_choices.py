@@ -84,6 +84,7 @@ with pytest.raises(ValueError, match="'toy'"):
     )
 
 
+@pytest.mark.slow
 def test_a_new_export_format_is_offered_and_writes(tmp_path: Path) -> None:
     _run_with_toys(
         """
