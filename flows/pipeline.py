@@ -124,7 +124,7 @@ def make_prototypes(config: RunConfig, store: Store) -> Artifact:
         config.references.named_ids,
         conventions=config.conventions,
     )
-    add_promoted(store, config.references.source, dataset)
+    promoted_negatives = add_promoted(store, config.references.source, dataset)
     dataset, references = edit_references(store, config.references.source, dataset, references)
     references = _call(segment_references, store)(
         store,
@@ -144,7 +144,12 @@ def make_prototypes(config: RunConfig, store: Store) -> Artifact:
         all_views=config.labeling.parts.all_views,
     )
     prototypes = _call(postprocess_memory_bank, store)(
-        store, references, bank, dataset=dataset, negatives=config.references.negatives
+        store,
+        references,
+        bank,
+        dataset=dataset,
+        negatives=config.references.negatives,
+        single_negatives=promoted_negatives,
     )
     if is_chosen(config.labeling):
         _call(choose_guidance_thresh, store)(

@@ -184,7 +184,10 @@ class ImageFeatures(Table):
 
 @dataclass(frozen=True, eq=False)
 class NegativePrototypes(Prototypes):
-    """One vector per category of what is not to be labeled. Prototypes without negatives have no such table."""
+    """What is not to be labeled: one vector per category of it, or per instance that a review marked so. Key: none.
+
+    Prototypes without negatives have no such table.
+    """
 
 
 @dataclass(frozen=True, eq=False)

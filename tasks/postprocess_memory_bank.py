@@ -52,24 +52,28 @@ def postprocess_memory_bank(
     *,
     dataset: Artifact | None = None,
     negatives: Sequence[str] = (),
+    single_negatives: Sequence[str] = (),
 ) -> Artifact:
     """Makes prototypes. Raises DatasetError naming every category that is left without a usable reference.
 
-    `negatives`: names of the dataset's categories that show what is not to be labeled.
+    `negatives`: names of the dataset's categories that show what is not to be labeled. `single_negatives`: of those
+    whose references show something else each, so that each stands for itself.
     """
-    ids = (
-        [] if dataset is None else _ids(store.load(references, References), store.load(dataset, Categories), negatives)
-    )
-    settings = {"negatives": ids} if ids else {}
+    table, known = store.load(references, References), None if dataset is None else store.load(dataset, Categories)
+    ids = [] if known is None else _ids(table, known, (*negatives, *single_negatives))
+    single = [] if known is None else _ids(table, known, single_negatives)
+    settings = {name: value for name, value in (("negatives", ids), ("single_negatives", single)) if value}
     recipe = Recipe(
         *POSTPROCESS_MEMORY_BANK, version=prototypes.VERSION, settings=settings, inputs={"memory_bank": bank.name}
     )
 
     def tables() -> list[Table]:
-        made = _prototypes(store.load(references, References), store.load(bank, MemoryBank))
+        filled = store.load(bank, MemoryBank)
+        is_single = np.isin(filled.category_id, single)
+        made = _prototypes(table[~np.isin(table.category_id, single)], filled[~is_single])
         is_negative = np.isin(made.category_id, ids)
-        negative = NegativePrototypes.from_arrow(made[is_negative].to_arrow())
-        return [made[~is_negative], *([negative] if ids else [])]
+        negative = Prototypes.concatenate([made[is_negative], prototypes.single_prototypes(filled[is_single])])
+        return [made[~is_negative], *([NegativePrototypes.from_arrow(negative.to_arrow())] if ids else [])]
 
     return store.make(recipe, tables)
 

@@ -1,4 +1,7 @@
-"""Step 4: aggregates the memory bank into one prototype per category. Method, section 5."""
+"""Step 4: aggregates the memory bank into one prototype per category. Method, section 5.
+
+Instances that show what is not to be labeled have nothing in common: each of them is a prototype of its own.
+"""
 
 import numpy as np
 
@@ -26,3 +29,12 @@ def postprocess_memory_bank(bank: MemoryBank) -> Prototypes:
             "references."
         )
     return Prototypes(category_id=category_ids, num_references=counts, prototype=means / lengths)
+
+
+def single_prototypes(bank: MemoryBank) -> Prototypes:
+    """Returns the normalized feature of each reference, in the order of the bank: several of one category.
+
+    Raises UnusableReferenceError as `postprocess_memory_bank` does, with rows instead of categories.
+    """
+    each = postprocess_memory_bank(bank.replace(category_id=np.arange(len(bank))))
+    return each.replace(category_id=bank.category_id)

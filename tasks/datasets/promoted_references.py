@@ -1,11 +1,13 @@
 """Instances that people use as references in a review become references of the store, and cease to be when undone.
 
+Those used as negatives are references of categories of their own, one for each category that they were taken for.
+
 Not here: what people decide (`tasks/store/reviews.py`), and what becomes of references that were added
 (`reference_edits.py`).
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +19,7 @@ from refseg_core.masks.rle import rle_boxes
 from refseg_core.tables import Categories, Decisions, Images
 from refseg_core.visualization import to_png
 from tasks.datasets.image_reader import read_image
-from tasks.datasets.reference_edits import AddedReference, ReferenceEdits
+from tasks.datasets.reference_edits import AddedReference, EditedReferences, ReferenceEdits
 from tasks.specs import DatasetSource
 from tasks.storage.folder import Folder
 from tasks.store.label_store import FOLDER, StoredLabels
@@ -32,7 +34,7 @@ _MARK = " #"  # between the name of the picture and the decision that made it a 
 
 
 class _Promoted(NamedTuple):
-    """A decision that an instance is a reference, a table of one row, and the folder of its image."""
+    """A decision that an instance is a reference or a negative, a table of one row, and the folder of its image."""
 
     decision: Decisions
     images_uri: str
@@ -41,18 +43,26 @@ class _Promoted(NamedTuple):
     def id(self) -> str:
         return str(self.decision.decision_id[0])
 
+    @property
+    def category(self) -> str:
+        """The category that it is a reference of."""
+        name = str(self.decision.category_name[0])
+        return f"not {name} (review)" if self.decision.verdict[0] == "negative" else name
 
-def add_promoted(store: Store, source: DatasetSource, dataset: Artifact) -> None:
+
+def add_promoted(store: Store, source: DatasetSource, dataset: Artifact) -> list[str]:
     """Adds what was promoted since the last time to the references, and drops what no longer is.
 
-    Those whose category the references have not, or whose image has changed or cannot be read, are left out with a
-    warning. Raises NotMadeError where the store shall make nothing, and there is something to add or drop.
+    Returns the categories that are negatives by it. Those whose category the references have not are left out; so are,
+    with a warning, those whose image has changed or cannot be read. Raises NotMadeError where the store shall make
+    nothing, and there is something to add or drop.
     """
     edits = ReferenceEdits(store, source)
-    names = set(store.load(dataset, Categories).name)
+    current = edits.current()
+    names = {*store.load(dataset, Categories).name, *(one.category for one in current.added if not _decision(one))}
     wanted = {one.id: one for one in _promoted(store) if one.decision.category_name[0] in names}
-    known = {name.rpartition(_MARK)[2]: own_id for own_id, name in edits.original_names() if _MARK in name}
-    gone = [one.id for one in edits.current().added if _MARK in one.original_name and _decision(one) not in wanted]
+    known = {name.rpartition(_MARK)[2] for _, name in edits.original_names() if _MARK in name}
+    gone = [one.id for one in current.added if _decision(one) and _decision(one) not in wanted]
     new = [one for decision_id, one in wanted.items() if decision_id not in known]
     if (new or gone) and store.find_only:
         raise NotMadeError(f"{len(new)} instances were promoted to references, or {len(gone)} are no longer ones.")
@@ -60,17 +70,26 @@ def add_promoted(store: Store, source: DatasetSource, dataset: Artifact) -> None
         edits.drop(own_id)
     for one in new:
         _add(store, edits, one)
+    return _negatives(edits.current() if new or gone else current, wanted)
 
 
-def _decision(added: AddedReference) -> str:
-    return added.original_name.rpartition(_MARK)[2]
+def _negatives(edits: EditedReferences, promoted: Mapping[str, _Promoted]) -> list[str]:
+    """Returns the categories of the negatives that nobody dropped."""
+    ids = {one.id for one in promoted.values() if one.decision.verdict[0] == "negative"}
+    return sorted({one.category for one in edits.added if _decision(one) in ids})
+
+
+def _decision(added: AddedReference) -> str | None:
+    """Returns the decision that made an instance a reference; None for other references."""
+    _, mark, decision_id = added.original_name.rpartition(_MARK)
+    return decision_id if mark else None
 
 
 def _promoted(store: Store) -> Iterator[_Promoted]:
-    """Yields what people decided to use as references, of all images of the store, by time."""
+    """Yields what people decided to use as references and negatives, of all images of the store, by time."""
     for recipe in store.manifests(REVIEW.folder, "recipe.json"):
         decisions = standing(StoredReview(store, recipe["key"]).read())
-        for row in np.flatnonzero(decisions.verdict == "reference").tolist():
+        for row in np.flatnonzero(np.isin(decisions.verdict, ("reference", "negative"))).tolist():
             yield _Promoted(decisions[row : row + 1], recipe["settings"]["images"])
 
 
@@ -90,7 +109,7 @@ def _add(store: Store, edits: ReferenceEdits, one: _Promoted) -> None:
     edits.add(
         AddedReference(
             id="",
-            category=str(decision.category_name[0]),
+            category=one.category,
             file_name=edits.put_picture(name, data) if data else edits.put_picture("frame.png", to_png(pixels)),
             original_name=f"{name}{_MARK}{one.id}",
             height=mask.size[0],

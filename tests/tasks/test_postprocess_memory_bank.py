@@ -144,6 +144,16 @@ def test_negatives_are_kept_apart_from_what_is_labeled(steps: Steps) -> None:
     assert verify_store(steps.store).problems == []
 
 
+def test_a_negative_that_stands_for_itself_may_be_of_no_use(steps: Steps) -> None:
+    references, dataset = steps.references(), steps.dataset()
+    bank = steps.store.load(steps.fill(dataset, references), MemoryBank)
+    left = steps.store.make(Recipe("test", "memory_bank", version=1), lambda: [bank[bank.category_id == 3]])
+    made = postprocess_memory_bank.fn(steps.store, references, left, dataset=dataset, single_negatives=["bar"])
+    categories, negatives = (steps.store.load(made, table) for table in (Prototypes, NegativePrototypes))
+    assert (categories.category_id.tolist(), len(negatives)) == ([3], 0)
+    assert (steps.store.manifest(made.name) or {})["settings"] == {"negatives": [8], "single_negatives": [8]}
+
+
 def test_without_negatives_prototypes_are_those_of_before(steps: Steps) -> None:
     assert _with_negatives(steps) == steps.prototypes()
     assert steps.manifest(steps.prototypes())["settings"] == {}

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refseg_core.errors import UnusableReferenceError
-from refseg_core.references.prototypes import postprocess_memory_bank
+from refseg_core.references.prototypes import postprocess_memory_bank, single_prototypes
 from refseg_core.tables import MemoryBank
 
 
@@ -33,6 +33,14 @@ def test_prototypes_are_the_normalized_means_by_ascending_id(
         mean = sum(own) / len(own)
         np.testing.assert_allclose(prototypes.prototype[row], mean / np.sqrt((mean**2).sum()), atol=1e-6)
         assert prototypes.num_references[row] == len(own)
+
+
+def test_single_prototypes_are_the_normalized_references_themselves() -> None:
+    bank = _bank([2, 1, 2], np.array([[3.0, 4.0], [0.0, 2.0], [1.0, 0.0]]))
+    made = single_prototypes(bank)
+    assert (made.category_id.tolist(), made.num_references.tolist()) == ([2, 1, 2], [1, 1, 1])
+    np.testing.assert_allclose(made.prototype, [[0.6, 0.8], [0, 1], [1, 0]], atol=1e-7)
+    assert len(single_prototypes(bank[:0])) == 0
 
 
 def test_features_are_not_normalized_before_the_mean() -> None:

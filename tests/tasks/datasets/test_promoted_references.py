@@ -1,4 +1,4 @@
-"""What people use as references in a review is a reference of the next bank, until they take it back."""
+"""What people use as references or negatives in a review is one of the next bank, until they take it back."""
 
 import uuid
 from pathlib import Path
@@ -8,12 +8,12 @@ import pytest
 
 from flows.pipeline import make_prototypes
 from flows.review.session import Decision, ReviewSession
-from refseg_core.tables import References
+from refseg_core.tables import Categories, NegativePrototypes, Prototypes, References
 from tasks.datasets.promoted_references import add_promoted
 from tasks.datasets.reference_edits import ReferenceEdits, edit_references
-from tasks.store.lineage import references_of
+from tasks.store.lineage import reference_dataset, references_of
 from tasks.store.reviews import StoredReview
-from tasks.store.store import NotMadeError, Store
+from tasks.store.store import Artifact, NotMadeError, Store
 from tests.support.projects.reviewable import Reviewable, rectangle
 
 pytest_plugins = ["tests.support.projects.reviewable_project"]
@@ -67,6 +67,30 @@ def test_the_next_bank_is_made_of_it(reviewable: Reviewable, session: ReviewSess
     numbers = [len(store.load(references_of(store, prototypes), References)) for prototypes in (before, after)]
     assert numbers[1] == numbers[0] + 1
     assert make_prototypes(config, Store(config.store, find_only=True)) == after
+
+
+def _vectors(store: Store, prototypes: Artifact) -> tuple[Prototypes, NegativePrototypes]:
+    return store.load(prototypes, Prototypes), store.load(prototypes, NegativePrototypes)
+
+
+def test_each_negative_is_a_vector_that_nothing_is_labeled_with(reviewable: Reviewable, session: ReviewSession) -> None:
+    config, store = reviewable.steps.config, reviewable.steps.store
+    plain = store.load(make_prototypes(config, store), Prototypes)
+    for row in (4, 5, 6):
+        _decide(session, "negative", row)
+    made = make_prototypes(config, store)
+    categories, negatives = _vectors(store, made)
+    assert categories.equals(plain), "what is labeled stays as it was"
+    known = store.load(reference_dataset(store, made), Categories)
+    names = [str(known.name[known.category_id == one][0]) for one in negatives.category_id.tolist()]
+    assert sorted(names) == ["not bar (review)", "not box (review)", "not box (review)"]
+    assert len(np.unique(negatives.prototype, axis=0)) == 3
+    named = config.references.model_copy(update={"negatives": ("bar",)})
+    categories, negatives = _vectors(store, make_prototypes(config.model_copy(update={"references": named}), store))
+    assert (categories.category_id.tolist(), len(negatives)) == ([3], 4)
+    for _ in range(3):
+        session.undo("Anna")
+    assert store.load(make_prototypes(config, store), Prototypes).equals(plain)
 
 
 def test_what_is_taken_back_is_no_reference_any_more(reviewable: Reviewable, session: ReviewSession) -> None:
