@@ -145,7 +145,7 @@ def _from_annotations(source: DatasetSource, masks: MaskFile | None, images: Ima
         )
     dataset, inputs = _selected(read.dataset, source), dict(read.inputs)
     if source.with_versions and len(dataset.images) and images.folder.can_be_listed:
-        dataset = with_names_of_files(dataset, images.find)
+        dataset = with_names_of_files(dataset, images)
         versions, inputs["images"] = _with_versions(dataset.images, images)
         dataset = replace(dataset, images=_with_frames(versions, dataset.reframed))
     return replace(read, dataset=dataset, inputs=inputs)

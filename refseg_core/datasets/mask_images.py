@@ -71,7 +71,8 @@ def read_masks(
     if colors is not None:
         return _colored(files, images, source, colors)
     # In folders of categories, most names fit no image unless the folder is left out.
-    are_by_category = sum(not images.candidates(name) for name in files.names) * 2 > len(files.names)
+    fitting = (images.candidates(name) if "/" in name else images.alike(name) for name in files.names)
+    are_by_category = sum(not candidates for candidates in fitting) * 2 > len(files.names)
     return (_by_category if are_by_category else _maps)(files, images, source, classes)
 
 
@@ -89,7 +90,7 @@ def _by_category(files: AnnotationFolder, images: ImageNames, source: str, class
     has_folders = any("/" in name for name in files.names)
     found: dict[str, list[_Mask]] = {}
     for file in files:
-        image, pixels = _image_of(file.name, images, builder.problems, has_folders), _foreground(file, builder)
+        image, pixels = _image_of(file.name, images, builder, has_folders), _foreground(file, builder)
         if image is None or pixels is None:
             continue
         if not pixels.any():
@@ -141,21 +142,22 @@ def _instance(values: npt.NDArray[np.int32], alpha: npt.NDArray[np.uint8] | None
     return _TRANSPARENT, np.asarray(values != 0)
 
 
-def _image_of(name: str, images: ImageNames, problems: Problems, has_folders: bool) -> str | None:
+def _image_of(name: str, images: ImageNames, builder: DatasetBuilder, has_folders: bool) -> str | None:
     """Returns the image of a mask in a category's folder: of the mask's name, or else of its own folder's."""
     path = name.partition("/")[2]
     if not path:
-        problems.add(_NO_CATEGORY if has_folders else _NEITHER, name)
+        builder.problems.add(_NO_CATEGORY if has_folders else _NEITHER, name)
         return None
     own_folder = f"{dirname(path)}.png"
-    return images.find(own_folder if not images.candidates(path) and images.candidates(own_folder) else path, problems)
+    is_in_own = not images.candidates(path) and bool(images.candidates(own_folder))
+    return images.find(own_folder if is_in_own else path, builder.problems, note=builder.read_as)
 
 
 def _maps(files: Iterable[NamedFile], images: ImageNames, source: str, classes: Sequence[str] | None) -> Dataset:
     names = classes if classes is not None else [str(value) for value in range(1, _VOID)]
     builder, used = DatasetBuilder(source, names), set[int]()
     for file in files:
-        image = images.find(file.name, builder.problems)
+        image = images.find(file.name, builder.problems, note=builder.read_as)
         values = _values(file, builder.problems)
         if image is None or values is None:
             continue
@@ -190,7 +192,7 @@ def _colored(files: AnnotationFolder, images: ImageNames, source: str, colors: M
         name: file for name, file in maps.items() if not _below(name, _OBJECTS)
     }
     for name, file in classes.items():
-        image = images.find(_below(name, _CLASSES) or name, builder.problems)
+        image = images.find(_below(name, _CLASSES) or name, builder.problems, note=builder.read_as)
         values = _values(file, builder.problems, as_colors=True)
         if image is None or values is None:
             continue

@@ -141,7 +141,7 @@ def _with_names(dataset: Dataset, images: ImageFiles) -> Dataset:
     is_plain = all(normpath(name) == name for name in dataset.images.file_name)
     if is_plain and len(images.read(looked_at)) == len(looked_at):
         return dataset
-    return with_names_of_files(dataset, images.find)
+    return with_names_of_files(dataset, images)
 
 
 def _in_frames(dataset: Dataset, kind: AnnotationFormat, images: ImageFiles) -> Dataset:

@@ -79,6 +79,13 @@ class ImageFiles:
         """Returns the name of the file that a name means, which may be written otherwise; or the name itself."""
         return self._names.find(name) if self.folder.can_be_listed else name
 
+    def resembling(self, name: str) -> list[str]:
+        """Returns the files that a name may mean that no file has; nothing where it is one's, or none is like it."""
+        if not self.folder.can_be_listed:
+            return []
+        others = self._names.resembling(name)
+        return [] if name in others else others
+
     # What their headers say.
 
     def read(self, names: Iterable[str]) -> dict[str, ImageHeader]:

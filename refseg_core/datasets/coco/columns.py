@@ -107,7 +107,9 @@ class ImageColumns(Columns):
             self.renamed[name] = found
             return found
         if reason := check_file_name(name):
-            self.problems.add(BAD_FILE_NAME, f"image {image_id}: {shortened(name)} {reason}")
+            others = [] if self._folder is None else self._folder.resembling(name)
+            meant = f"; {' or '.join(others)}?" if others else ""
+            self.problems.add(BAD_FILE_NAME, f"image {image_id}: {shortened(name)} {reason}{meant}")
         return name
 
     def _size(self, image_id: str, item: dict[str, Any]) -> tuple[int, int]:

@@ -7,10 +7,11 @@ file gives, which is out of date where files were renamed together with their im
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from posixpath import basename, dirname, join, normpath
 
-from refseg_core.datasets.image_files.names import check_file_name
-from refseg_core.errors import Problems
+from refseg_core.datasets.image_files.names import OTHERWISE, check_file_name, plain_name
+from refseg_core.errors import Problems, listed
 
 _KIND_FOLDERS = {
     *("images", "labels", "annotations", "masks", "jpegimages", "segmentationobject", "segmentationclass"),
@@ -46,7 +47,7 @@ class ImageNames:
     ) -> str | None:
         """Returns the image of an annotation file, which may name it (`declared`); adds a problem if there is none.
 
-        `note` is told of a file that names another image than that of its own name.
+        `note` is told of a file that names another image than that of its own name, or is written otherwise than it.
         """
         named = self._named(annotation_file, declared) if declared else None
         candidates = self.candidates(annotation_file)
@@ -56,15 +57,40 @@ class ImageNames:
             return candidates[0]
         if named is not None:
             return named
-        if candidates:
-            problems.add(_SEVERAL_IMAGES, f"{annotation_file} with {', '.join(candidates)}")
+        alike = self.alike(annotation_file)
+        if len(alike) == 1:
+            if note is not None:
+                note(OTHERWISE, f"{annotation_file} for {alike[0]}")
+            return alike[0]
+        if alike:
+            problems.add(_SEVERAL_IMAGES, f"{annotation_file} with {listed(alike)}")
         else:
-            problems.add(_NO_IMAGE, f"{annotation_file}{f' for {declared}' if declared else ''}")
+            elsewhere = self._by_last_part.get(basename(plain_name(_key(annotation_file))), [])
+            meant = f"; {listed(elsewhere)}?" if elsewhere else ""
+            problems.add(_NO_IMAGE, f"{annotation_file}{f' for {declared}' if declared else ''}{meant}")
         return None
 
     def candidates(self, path: str) -> list[str]:
         """Returns the images whose name equals a path, apart from suffix and folders that only say what they hold."""
         return self._by_key.get(_key(path), [])
+
+    def alike(self, path: str) -> list[str]:
+        """Returns the candidates or, where there are none, those that differ from them by case or accents."""
+        return self.candidates(path) or self._by_plain_key.get(plain_name(_key(path)), [])
+
+    @cached_property
+    def _by_plain_key(self) -> dict[str, list[str]]:
+        names: dict[str, list[str]] = defaultdict(list)
+        for key, own in self._by_key.items():
+            names[plain_name(key)] += own
+        return names
+
+    @cached_property
+    def _by_last_part(self) -> dict[str, list[str]]:
+        names: dict[str, list[str]] = defaultdict(list)
+        for key, own in self._by_plain_key.items():
+            names[basename(key)] += own
+        return names
 
     def _named(self, annotation_file: str, declared: str) -> str | None:
         """Returns the image that a file names, relative to itself or to the image folder; never one outside of that."""

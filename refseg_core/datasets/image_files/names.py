@@ -5,13 +5,18 @@ Also which files are never data, and which file a name means that is written oth
 
 import re
 import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable
-from posixpath import normpath
+from functools import cached_property
+from posixpath import basename, normpath
 
 BAD_FILE_NAME = "an image's file_name is not a path below the image folder: expected such as 'folder/name.jpg'"
 
 OTHERWISE = "images whose names are written otherwise than those of their files: those files are taken"
 """What it is called where it is told."""
+
+RESEMBLED = "images that are not there, while files resemble their names: none is taken; correct the names"
+"""The same, of images that no file is or several may be."""
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _DRIVE = re.compile(r"[A-Za-z]:")
@@ -53,7 +58,14 @@ class ListedNames:
         self._names = set(names)
         self._by_key: dict[str, list[str]] = {}
         for name in sorted(self._names):
-            self._by_key.setdefault(_key(name), []).append(name)
+            self._by_key.setdefault(plain_name(name), []).append(name)
+
+    @cached_property
+    def _by_last_part(self) -> dict[str, list[str]]:
+        names: dict[str, list[str]] = defaultdict(list)
+        for key, own in self._by_key.items():
+            names[basename(key)] += own
+        return names
 
     def find(self, name: str) -> str:
         """Returns the file that a name means; the name itself where no file, or more than one, fits.
@@ -63,10 +75,16 @@ class ListedNames:
         """
         if name in self._names:
             return name
-        found = self._by_key.get(_key(name), [])
+        found = self._by_key.get(plain_name(name), [])
         plain = normpath(name.replace("\\", "/"))
         return plain if plain in found else found[0] if len(found) == 1 else name
 
+    def resembling(self, name: str) -> list[str]:
+        """Returns the files that a name may mean that none has: written otherwise, or else in other folders."""
+        key = plain_name(name)
+        return self._by_key.get(key) or self._by_last_part.get(basename(key), [])
 
-def _key(name: str) -> str:
+
+def plain_name(name: str) -> str:
+    """Returns a name without the differences that people do not see or mean: './', '\\', accents, case."""
     return unicodedata.normalize("NFC", normpath(name.replace("\\", "/"))).casefold()

@@ -31,12 +31,12 @@ def read_yolo(
     lines are poses. Raises DatasetError with everything that is wrong.
     """
     builder = DatasetBuilder(source, classes, first_id=0)
-    sizes = files.image_sizes(sorted({image for name in files.names for image in images.candidates(name)}))
+    sizes = files.image_sizes(sorted({image for name in files.names for image in images.alike(name)}))
     for name in images.names:
         builder.add_image(name, *sizes.get(name, (0, 0)))
     reader = _LineReader(builder, classes, keypoints)
     for file in files:
-        image = images.find(file.name, builder.problems)
+        image = images.find(file.name, builder.problems, note=builder.read_as)
         if image is not None:
             reader.add(file, image, sizes[image])
     return builder.dataset()

@@ -190,16 +190,66 @@ def test_a_name_that_is_written_otherwise_is_found(written: str, own: str, with_
     assert told(load_dataset(store, artifact), "written otherwise") == (1, (f"{written!r} for {own!r}",))
 
 
-def test_a_name_that_fits_several_files_is_not_guessed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("written", "files", "shown"),
+    [
+        ("a.PNG", ("a.png", "A.png"), "'a.PNG': 'A.png' or 'a.png'?"),
+        ("é.PNG", ("é.png", "e\u0301.png"), "'é.PNG': 'é.png' or 'é.png'?"),
+        ("a.png", ("x/a.png", "y/a.png"), "'a.png': 'x/a.png' or 'y/a.png'?"),
+        ("z/a.png", ("x/a.png",), "'z/a.png': 'x/a.png'?"),
+    ],
+)
+def test_a_name_that_several_files_or_one_elsewhere_resemble_is_told_with_them_and_not_guessed(
+    written: str, files: tuple[str, ...], shown: str, tmp_path: Path
+) -> None:
+    write_all_images(tmp_path / "images", files)
+    write_coco(tmp_path, {"bbox": [1, 1, 9, 9]}, names=(written,), write=False)
+    dataset = read(source_of(tmp_path))
+    assert dataset.images.file_name.tolist() == [written]
+    ((count, examples), same) = told(dataset, "files resemble their names"), unicodedata.normalize("NFC", shown)
+    assert (count, [unicodedata.normalize("NFC", example) for example in examples]) == (1, [same])
+
+
+def test_names_that_are_corrected_are_read_again(tmp_path: Path) -> None:
     write_all_images(tmp_path / "images", ("a.png", "A.png"))
     write_coco(tmp_path, {"bbox": [1, 1, 9, 9]}, names=("a.PNG",), write=False)
-    assert read(source_of(tmp_path)).images.file_name.tolist() == ["a.PNG"]
+    store = Store(str(tmp_path / "store"))
+    index_dataset.fn(store, source_of(tmp_path))
+    (tmp_path / "images" / "A.png").rename(tmp_path / "images" / "b.png")
+    dataset = load_dataset(store, index_dataset.fn(store, source_of(tmp_path)))
+    assert dataset.images.file_name.tolist() == ["a.png"]
+    assert told(dataset, "written otherwise")[0] == 1
 
 
-def test_a_backslash_is_refused_where_no_file_fits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", ["txt", "json", "xml"])
+def test_files_of_annotations_find_images_whose_names_differ_by_case_or_accents(suffix: str, tmp_path: Path) -> None:
+    write_all_images(tmp_path / "images", ("A.png", "e\u0301.png", "x/b.png", "c.png", "C.png"))
+    (tmp_path / "notes").mkdir()
+    shape = {"label": "boat", "shape_type": "rectangle", "points": [[48, 16], [80, 48]]}
+    box = "<xmin>49</xmin><ymin>17</ymin><xmax>80</xmax><ymax>48</ymax>"
+    written = {
+        "json": json.dumps({"shapes": [shape], "imageHeight": HEIGHT, "imageWidth": WIDTH}),
+        "xml": f"<annotation><object><name>boat</name><bndbox>{box}</bndbox></object></annotation>",
+        "txt": "0 .5 .5 .25 .5",
+    }
+    (tmp_path / "classes.txt").write_text("boat")
+    for stem in ("a", "\u00e9"):
+        (tmp_path / "notes" / f"{stem}.{suffix}").write_text(written[suffix])
+    dataset = read(source_of(tmp_path, "notes", format={"txt": "yolo", "json": "labelme", "xml": "voc"}[suffix]))
+    assert sorted(dataset.annotations.image_id) == ["A.png", "e\u0301.png"]
+    assert dataset.annotations.box_xywh.tolist() == [[48, 16, 32, 32]] * 2
+    assert told(dataset, "written otherwise") == (2, (f"a.{suffix} for A.png", f"\u00e9.{suffix} for e\u0301.png"))
+    for stem in ("b", "\u00c9/b", "q"):
+        (tmp_path / "notes" / stem).parent.mkdir(exist_ok=True)
+        (tmp_path / "notes" / f"{stem}.{suffix}").write_text(written[suffix])
+    with pytest.raises(DatasetError, match=rf"Found: b.{suffix}; x/b.png\?, q.{suffix}, .*/b.{suffix}; x/b.png\?"):
+        read(source_of(tmp_path, "notes", format={"txt": "yolo", "json": "labelme", "xml": "voc"}[suffix]))
+
+
+def test_a_backslash_is_refused_where_no_file_fits_and_files_of_the_name_are_shown(tmp_path: Path) -> None:
     write_coco(tmp_path, {"bbox": [1, 1, 9, 9]}, names=("..\\x.png", "sub\\b.png"), write=False)
-    write_all_images(tmp_path / "images", ("a.png",))
-    with pytest.raises(DatasetError, match="2 x an image's file_name is not a path"):
+    write_all_images(tmp_path / "images", ("a.png", "x/b.png"))
+    with pytest.raises(DatasetError, match=r"2 x an image's file_name is not a path.*separated by '/'; x/b.png\?"):
         read(source_of(tmp_path))
 
 
