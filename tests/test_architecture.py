@@ -40,7 +40,8 @@ _STEPS = {
 }
 # What in refseg_core is made of steps, and of which.
 _COMPOSED_OF = {
-    "refseg_core.labeling.batch_labeler": _LABELING,
+    "refseg_core.labeling.composing": _LABELING,
+    "refseg_core.labeling.batch_labeler": {*_LABELING, "refseg_core.labeling.composing"},
     "refseg_core.labeling.labeler": {
         *(f"refseg_core.references.{step}" for step in ("segmentation", "memory_bank", "prototypes")),
         "refseg_core.labeling.batch_labeler",
@@ -48,7 +49,7 @@ _COMPOSED_OF = {
     "refseg_core.datasets": {"refseg_core.datasets.coco"},
 }
 # Nothing else in refseg_core imports these.
-_ABOVE_ALL = {"refseg_core.labeling.batch_labeler", "refseg_core.labeling.labeler"}
+_ABOVE_ALL = {f"refseg_core.labeling.{part}" for part in ("composing", "batch_labeler", "labeler")}
 
 # Third-party names and the only modules that may import them.
 _DOORS: dict[str, tuple[str, ...]] = {

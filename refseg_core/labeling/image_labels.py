@@ -8,6 +8,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from refseg_core.labeling.guidance import Guide
+from refseg_core.labeling.proposal_source import PromptCounts
 from refseg_core.masks.bitmasks import PackedMasks, extents
 from refseg_core.masks.cleanup import clean_masks
 from refseg_core.masks.rle import mask_areas, rle_boxes
@@ -28,19 +29,6 @@ class ImageLabels(NamedTuple):
     num_prompts: int
     max_similarity: float
     similarities: CategorySimilarities
-
-
-class PromptCounts(NamedTuple):
-    """How many points an image was prompted with, and what was computed of them.
-
-    `transformed`: passes through the transformer, two for a point that is previewed and then decoded. `previewed`:
-    small previews. `upscaled`: masks in full.
-    """
-
-    points: int
-    transformed: int
-    previewed: int
-    upscaled: int
 
 
 @dataclass(frozen=True)

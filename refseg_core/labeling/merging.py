@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from refseg_core.labeling.batching import UPSAMPLED_AT_ONCE
 from refseg_core.masks.bitmasks import PackedMasks
 
 VERSION = 1  # of detections' order, scores and masks
@@ -58,7 +57,7 @@ def merge_softly(
     *,
     size: tuple[int, int],
     max_detections: int,
-    pixels_at_once: int = UPSAMPLED_AT_ONCE,
+    pixels_at_once: int,
 ) -> Merged:
     """Brings candidates to the original frame, lowers the scores of overlapping ones, keeps the best.
 

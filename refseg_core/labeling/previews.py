@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from refseg_core.labeling.batching import BatchSize, in_batches
-from refseg_core.labeling.image_labels import PromptCounts
-from refseg_core.labeling.proposal_source import Proposals, Proposed
+from refseg_core.labeling.proposal_source import PromptCounts, Proposals, Proposed
 from refseg_core.models.protocols import ImageEmbedding, PreviewsPoints
 
 VERSION = 2  # of which points previews choose

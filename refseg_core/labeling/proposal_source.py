@@ -13,7 +13,6 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from refseg_core.labeling.image_labels import PromptCounts
 from refseg_core.models.protocols import ImageEmbedding
 
 
@@ -36,6 +35,19 @@ class Proposals:
 
     def __len__(self) -> int:
         return len(self.predicted_iou_N)
+
+
+class PromptCounts(NamedTuple):
+    """How many points an image was prompted with, and what was computed of them.
+
+    `transformed`: passes through the transformer, two for a point that is previewed and then decoded. `previewed`:
+    small previews. `upscaled`: masks in full.
+    """
+
+    points: int
+    transformed: int
+    previewed: int
+    upscaled: int
 
 
 class Proposed(NamedTuple):

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from refseg_core.datasets.coco.parser import parse_coco
 from refseg_core.datasets.dataset import Dataset
-from refseg_core.labeling.batch_labeler import match_and_merge
 from refseg_core.labeling.batching import BatchSize
+from refseg_core.labeling.composing.choosing import match_and_merge
 from refseg_core.labeling.proposal_source import Proposals
 from refseg_core.labeling.proposals import point_grid, propose
 from refseg_core.masks.boxes import mask_boxes

@@ -12,7 +12,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from refseg_core.labeling.image_labels import PromptCounts
+from refseg_core.labeling.proposal_source import PromptCounts
 from refseg_core.models.protocols import Encoder, ImageEmbedding, Segmenter
 
 _Result = TypeVar("_Result")

@@ -10,7 +10,7 @@ import numpy as np
 from refseg_core.analysis.label_agreement import Agreement, compare_labels
 from refseg_core.evaluation.protocols import evaluate
 from refseg_core.labeling.batch_labeler import BatchLabeler
-from refseg_core.labeling.image_labels import PromptCounts
+from refseg_core.labeling.proposal_source import PromptCounts
 from refseg_core.settings import EvaluationSettings
 from refseg_core.settings.labeling_paths import LABELING_PATHS
 from refseg_core.tables import Detections

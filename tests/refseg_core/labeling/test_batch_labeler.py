@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from refseg_core.errors import ConfigurationError
-from refseg_core.labeling.batch_labeler import BatchLabeler, match_and_merge
+from refseg_core.labeling.batch_labeler import BatchLabeler
 from refseg_core.labeling.batching import BatchSize
-from refseg_core.labeling.image_labels import PromptCounts
+from refseg_core.labeling.composing.choosing import match_and_merge
 from refseg_core.labeling.merging import Merged
-from refseg_core.labeling.proposal_source import Proposals, Proposed
+from refseg_core.labeling.proposal_source import PromptCounts, Proposals, Proposed
 from refseg_core.labeling.proposals import point_grid, propose
 from refseg_core.masks.rle import boxes_of_masks, decode_masks, mask_ious
 from refseg_core.models.dinov2 import DINOv2
@@ -541,7 +541,7 @@ class _Counts:
 
     def __init__(self, labeler: BatchLabeler, monkeypatch: pytest.MonkeyPatch) -> None:
         self.crops = self.boxes = 0
-        encode, decode_boxes = labeler.encoder, labeler._decoder.decode_boxes
+        encode, decode_boxes = labeler.encoder, labeler._prompting.decoder.decode_boxes
 
         def counted_encode(images_B3EE: Tensor, *, grid_size: int) -> Tensor:
             self.crops += len(images_B3EE)
@@ -553,7 +553,7 @@ class _Counts:
 
         counted_encode.architecture = encode.architecture  # type: ignore[attr-defined]
         monkeypatch.setattr(labeler._second_look, "_encoder", counted_encode)
-        monkeypatch.setattr(labeler._decoder, "decode_boxes", counted_boxes)
+        monkeypatch.setattr(labeler._prompting.decoder, "decode_boxes", counted_boxes)
 
 
 ACCURATE = MANY.model_copy(update={"method": "accurate", "max_second_looks": 6, "max_refined_masks": 4})

@@ -123,7 +123,7 @@ class _Counted:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, labeler: BatchLabeler) -> None:
         self.images = 0
         self.prompts: list[Tensor] = []
-        embed, decode = labeler._embed, labeler._source._decoder.decode_points  # type: ignore[attr-defined]
+        embed, decode = labeler._prompting.embed, labeler._prompting.source._decoder.decode_points  # type: ignore[attr-defined]
 
         def counted_embed(frames: Tensor) -> ImageEmbedding:
             self.images += len(frames)
@@ -133,8 +133,8 @@ class _Counted:
             self.prompts.append(prompts)
             return decode(image, prompts, **settings)  # type: ignore[no-any-return]
 
-        monkeypatch.setattr(labeler, "_embed", counted_embed)
-        monkeypatch.setattr(labeler._source._decoder, "decode_points", counted_decode)  # type: ignore[attr-defined]
+        monkeypatch.setattr(labeler._prompting, "embed", counted_embed)
+        monkeypatch.setattr(labeler._prompting.source._decoder, "decode_points", counted_decode)  # type: ignore[attr-defined]
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def test_no_point_below_the_threshold_is_prompted(counted: Callable[[BatchLabele
     expected = labeler._guidance(features).row_n
     assert 0 < len(expected) < 36
     assert found.prompts.points == len(expected)
-    assert torch.equal(torch.cat(calls.prompts), labeler._source._prompts[expected])  # type: ignore[attr-defined]
+    assert torch.equal(torch.cat(calls.prompts), labeler._prompting.source._prompts[expected])  # type: ignore[attr-defined]
 
 
 def test_an_image_without_likeness_costs_no_call_of_the_segmenter(

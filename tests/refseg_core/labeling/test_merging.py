@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from refseg_core.labeling.batching import UPSAMPLED_AT_ONCE
 from refseg_core.labeling.merging import Merged, merge_softly, non_maximum_suppression
 from tests.support.closeness import assert_close
 from tests.support.oracles import original
@@ -43,6 +44,7 @@ def _merge(
         torch.tensor([[1.0, 0.0]]).repeat(len(masks), 1) if descriptors is None else descriptors,
         size=size,
         max_detections=max_detections,
+        pixels_at_once=UPSAMPLED_AT_ONCE,
     )
 
 
@@ -116,6 +118,7 @@ def test_masks_in_the_original_frame_equal_the_antialiased_triangle_filter(size:
         torch.eye(6),
         size=size,
         max_detections=100,
+        pixels_at_once=UPSAMPLED_AT_ONCE,
     )
     occupied = [row for row in range(6) if (resized[row] > 0).any()]
     assert merged.row_n.tolist() == occupied

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from refseg_core.labeling.batch_labeler import BatchLabeler, match_and_merge
+from refseg_core.labeling.batch_labeler import BatchLabeler
+from refseg_core.labeling.composing.choosing import match_and_merge
 from refseg_core.labeling.matching import describe
 from refseg_core.labeling.merging import Merged
 from refseg_core.labeling.proposal_source import Proposals

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from refseg_core.labeling.batching import BatchSize
-from refseg_core.labeling.image_labels import PromptCounts
-from refseg_core.labeling.proposal_source import Proposals
+from refseg_core.labeling.proposal_source import PromptCounts, Proposals
 from refseg_core.labeling.proposals import AllMasks, point_grid, propose
 from refseg_core.models.protocols import ImageEmbedding
 from refseg_core.models.sam2 import SAM2

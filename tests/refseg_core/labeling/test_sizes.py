@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from refseg_core.errors import ConfigurationError
-from refseg_core.labeling.batch_labeler import BatchLabeler, match_and_merge
+from refseg_core.labeling.batch_labeler import BatchLabeler
+from refseg_core.labeling.composing.choosing import match_and_merge
 from refseg_core.labeling.image_labels import Finish, FoundInstances, ImageLabels
 from refseg_core.labeling.merging import Merged
 from refseg_core.masks.cleanup import clean_masks

@@ -8,6 +8,7 @@ with every change of an algorithm, and hardly with how a processor rounds. To re
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +24,7 @@ from refseg_core.analysis.reference_quality import guess_threshold, leave_one_ou
 from refseg_core.datasets.coco.parser import parse_coco
 from refseg_core.datasets.dataset import Dataset, dataset_of_files
 from refseg_core.evaluation.protocols import evaluate
-from refseg_core.labeling.batching import BatchSize
+from refseg_core.labeling.batching import UPSAMPLED_AT_ONCE, BatchSize
 from refseg_core.labeling.guidance import Guidance
 from refseg_core.labeling.matching import match, match_plainly
 from refseg_core.labeling.merging import merge_plainly, merge_softly, non_maximum_suppression
@@ -214,7 +215,7 @@ def _merging() -> list[float]:
     descriptors = nn.functional.normalize(_values(6, 8), dim=1)
     merged = [
         merge(logits, similarity, classes, descriptors, size=(20, 30), max_detections=5)
-        for merge in (merge_softly, merge_plainly)
+        for merge in (partial(merge_softly, pixels_at_once=UPSAMPLED_AT_ONCE), merge_plainly)
     ]
     return [
         *_positions(kept.tolist()),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from refseg_core.labeling.batch_labeler import BatchLabeler
+from refseg_core.labeling.composing.answering import Answering
 from refseg_core.labeling.image_labels import FoundInstances, ImageFrame
 from refseg_core.labeling.kept.kept_image import KeptImage
 from refseg_core.labeling.kept.kept_table import from_row, to_row
@@ -96,12 +97,12 @@ def test_only_points_that_were_not_asked_yet_are_asked(monkeypatch: pytest.Monke
     second = _labeler(settings, (1, 5))
     asked: list[int] = []
 
-    def note(labeler: BatchLabeler, prepared: Any, point_n: Tensor) -> Any:
+    def note(answering: Answering, prepared: Any, point_n: Tensor) -> Any:
         asked.extend(point_n.tolist())
-        return decode(labeler, prepared, point_n)
+        return decode(answering, prepared, point_n)
 
-    decode = BatchLabeler._decode_all
-    monkeypatch.setattr(BatchLabeler, "_decode_all", note)
+    decode = Answering._decode_all
+    monkeypatch.setattr(Answering, "_decode_all", note)
     _, added = second.find_kept(kept, _open(second))
     assert kept is not None
     assert added is not None
