@@ -14,7 +14,13 @@ import numpy.typing as npt
 
 from refseg_core.datasets.coco.items import Columns
 from refseg_core.datasets.coco.json_values import id_number, id_text, is_finite, shown
-from refseg_core.datasets.coco.segmentations import FEW_POINTS, SegmentationError, box_around, read_segmentation
+from refseg_core.datasets.coco.segmentations import (
+    FEW_POINTS,
+    SegmentationError,
+    box_around,
+    reach_of,
+    read_segmentation,
+)
 from refseg_core.datasets.image_files.turned import fitting_only_turned
 from refseg_core.datasets.oddities import OddityCounter
 from refseg_core.errors import Problems
@@ -59,6 +65,7 @@ class AnnotationColumns(Columns):
         self.is_impossible = array("b")
         self.without_box: list[int] = []
         self.without_area: list[int] = []
+        self.reaching_rows, self.reaches = array("q"), array("d")
         self.oddities = OddityCounter()
         self.readings: set[str] = set()
 
@@ -90,6 +97,10 @@ class AnnotationColumns(Columns):
 
     def _add_box(self, own_id: str, item: dict[str, Any]) -> None:
         box = item.get("bbox")
+        segmentation = item.get("segmentation")
+        if box is None or box == [] or isinstance(segmentation, dict):  # run lengths say the size that was annotated
+            self.reaching_rows.append(len(self.ids) - 1)
+            self.reaches.extend(reach_of(segmentation))
         if box is None or box == []:
             self.without_box.append(len(self.ids) - 1)
             box = [0.0] * 4
@@ -153,9 +164,16 @@ class AnnotationColumns(Columns):
             self.problems.add(kind, f"annotation {self.ids[row]} with {found(row)}")
 
     def fitting_only_turned(self) -> list[str]:
-        """Returns the file names of images whose boxes fit only if height and width are swapped."""
+        """Returns the file names of images whose annotations fit only if height and width are swapped.
+
+        Where there is no box, polygons tell; and run lengths, whose size is that of the picture that was annotated.
+        """
         sizes = np.array(self.images.sizes, dtype=np.int64).reshape(-1, 2)
-        rows = fitting_only_turned(sizes, np.array(self.image_rows, dtype=np.int64), self._boxes())
+        boxes = self._boxes()
+        boxes[np.array(self.reaching_rows, dtype=np.int64)] = np.pad(
+            np.reshape(self.reaches, (-1, 2)), ((0, 0), (2, 0))
+        )
+        rows = fitting_only_turned(sizes, np.array(self.image_rows, dtype=np.int64), boxes)
         return [self.images.file_names[row] for row in rows.tolist()]
 
     def _boxes(self) -> npt.NDArray[np.float64]:

@@ -79,6 +79,19 @@ def read_segmentation(
     return rle_from_polygons(areas, height, width)
 
 
+def reach_of(segmentation: Any) -> tuple[float, float]:
+    """Returns the furthest (x, y) of polygons, or the (width, height) of run lengths; zeros where they are damaged."""
+    try:
+        if isinstance(segmentation, dict):
+            height, width = (whole_number(side) or 0 for side in segmentation.get("size") or ())
+            return width, height
+        polygons = _polygons(segmentation, None) if segmentation else []
+        points = [axis for polygon in polygons if _is_area(polygon) for axis in polygon]
+        return max(points[::2], default=0), max(points[1::2], default=0)
+    except (TypeError, ValueError):
+        return 0, 0
+
+
 def _polygons(segmentation: list[Any], note: Note | None) -> list[Any]:
     """Returns polygons as lists of coordinates: one alone, several, and any of them as points [x, y]."""
     if not isinstance(segmentation[0], list):

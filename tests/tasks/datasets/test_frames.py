@@ -12,7 +12,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from refseg_core.datasets.dataset import Dataset
-from refseg_core.masks.rle import decode_mask
+from refseg_core.masks.rle import decode_mask, encode_masks
 from refseg_core.tables import Images
 from tasks.datasets.annotation_files import read_annotations
 from tasks.datasets.image_reader import read_image
@@ -163,6 +163,29 @@ def test_a_coco_file_that_fits_only_upright_is_read_upright_whatever_it_declares
         assert decode_mask(dataset.annotations.mask_rle[0]).sum() == 40 * 50
     (what,) = oddities(dataset)
     assert "fit only the picture turned upright" in what
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        [[4, 70, 44, 70, 44, 120, 4, 120]],
+        [[[4, 70], [44, 70], [44, 120], [4, 120]]],
+        encode_masks(np.pad(np.ones((1, 50, 40), dtype=bool), ((0, 0), (70, 8), (4, 20))))[0].to_coco(),
+        {"size": [WIDTH, HEIGHT], "counts": [4 * WIDTH + 70, *[50, 78] * 39, 50, 8 + 20 * WIDTH]},
+    ],
+)
+@pytest.mark.parametrize("bbox", [{}, {"bbox": [4, 10, 40, 50]}])  # the latter says nothing of the frame
+def test_segmentations_without_a_box_tell_the_frame_too(segmentation: Any, bbox: Any, tmp_path: Path) -> None:
+    source = declared_as_stored(False, tmp_path)
+    document = json.loads((tmp_path / "x.json").read_text())
+    del document["annotations"][0]["bbox"]
+    document["annotations"][0] |= {"segmentation": segmentation} | (bbox if isinstance(segmentation, dict) else {})
+    (tmp_path / "x.json").write_text(json.dumps(document))
+    dataset = read_annotations(source, None).dataset
+    assert decode_mask(dataset.annotations.mask_rle[0])[70:120, 4:44].sum() == 40 * 50
+    assert (dataset.images.height[0], dataset.images.width[0]) == (WIDTH, HEIGHT)
+    assert bbox or dataset.annotations.box_xywh[0].tolist() == [4, 70, 40, 50]
+    assert any("fit only the picture turned upright" in what for what in oddities(dataset))
 
 
 def test_what_fits_only_upright_but_has_no_orientation_is_refused_as_before(tmp_path: Path) -> None:
