@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from refseg_core.datasets.checks.boxes import odd_boxes
+from refseg_core.datasets.checks.boxes import contradicting_boxes
 from refseg_core.datasets.checks.frames import image_rows
 from refseg_core.datasets.dataset import Dataset, is_among
 from refseg_core.datasets.oddities import EXAMPLES, Oddity
@@ -85,9 +85,8 @@ def _in_tables(dataset: Dataset, num_shots: int | None) -> list[Oddity]:
     if not len(annotations):
         return []
     width, height = annotations.box_xywh[:, 2:].T
-    boxes = odd_boxes(dataset)
     found = [
-        *([] if boxes is None else [boxes]),
+        *contradicting_boxes(dataset),
         *_few(categories, annotations, num_shots),
         *_few_valid(dataset, num_shots),
         _oddity("images without annotations", images.file_name[~is_among(images.image_id, set(annotations.image_id))]),

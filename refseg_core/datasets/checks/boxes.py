@@ -4,6 +4,7 @@ Not here: single boxes that cannot be (`refseg_core/datasets/coco/annotations.py
 """
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,37 +20,58 @@ from refseg_core.tables import Annotations
 LOOK_LIKE_CORNERS = "boxes that look like x1, y1, x2, y2 and not like x, y, width, height: export them again"
 APART = "boxes that lie apart from their masks: one of the two is not what the format asks for"
 _NOT_CORNERS = "a box is not x1, y1, x2, y2 with x1 < x2 and y1 < y2: correct it, or references.boxes"
-_CHECKED = 2_000  # boxes, of more throughout the dataset
+_CHECKED = 10_000  # boxes with masks, of more throughout the dataset; half a second
 _APART, _ALIKE = 0.5, 0.8  # IoU of a box with that around its mask
 _MANY = 0.3  # share of the boxes
-_FEW = 3  # boxes that lie outside their images, without masks to compare them with
+_FEW = 3  # boxes that lie outside their images and are refused, without masks to compare them with
 _SLACK = 2  # px
+
+
+class _Checked(NamedTuple):
+    """Boxes that were compared with their masks or images: which look like corners, and which lie apart; bool [N]."""
+
+    annotations: Annotations
+    are_corners: Array
+    are_apart: Array
 
 
 def odd_boxes(dataset: Dataset) -> Oddity | None:
     """Returns what is wrong with many of a dataset's boxes, or None where they agree with masks and images."""
     annotations = dataset.annotations[~dataset.annotations.is_crowd]
     masked = annotations[annotations.has_mask]
-    return _against_masks(masked) if len(masked) else _against_images(dataset, annotations)
+    if not len(masked):
+        return _many_outside(dataset, annotations)
+    some, are_corners, are_apart = _against_masks(masked)
+    if len(some) and are_corners.mean() > _MANY:
+        return _oddity(LOOK_LIKE_CORNERS, some[are_corners])
+    return _oddity(APART, some[are_apart]) if are_apart.sum() > max(1, _MANY * len(some)) else None
 
 
-def _against_masks(annotations: Annotations) -> Oddity | None:
+def contradicting_boxes(dataset: Dataset) -> list[Oddity]:
+    """Returns the boxes that contradict their masks or images, though it be one; kinds without any are left out."""
+    annotations = dataset.annotations[~dataset.annotations.is_crowd]
+    has_mask = annotations.has_mask
+    some, are_corners, are_apart = _against_masks(annotations[has_mask])
+    others, fit_as_corners, is_outside = _against_images(dataset, annotations[~has_mask])
+    corners = [some[are_corners], others[fit_as_corners & is_outside]]
+    apart = some[are_apart & ~are_corners]
+    found = (_oddity(LOOK_LIKE_CORNERS, Annotations.concatenate(corners)), _oddity(APART, apart))
+    return [oddity for oddity in found if oddity.count]
+
+
+def _against_masks(annotations: Annotations) -> _Checked:
+    """Compares the boxes of annotations with their masks; of very many, some throughout."""
     some = annotations[:: max(1, len(annotations) // _CHECKED)]
     around = [(row, box) for row, mask in enumerate(some.mask_rle) if (box := box_around(mask)) is not None]
-    if not around:
-        return None
-    rows: Array = np.array([row for row, _ in around], dtype=np.int64)
-    boxes = np.array([box for _, box in around], dtype=np.float64)
-    given, masks = some.box_xywh[rows], _corners(boxes)
+    some = some[np.array([row for row, _ in around], dtype=np.int64)]
+    given, masks = some.box_xywh, _corners(np.array([box for _, box in around], dtype=np.float64).reshape(-1, 4))
     as_given, as_corners = _iou(_corners(given), masks), _iou(given, masks)
-    are_corners = np.asarray((as_corners >= _ALIKE) & (as_given < _ALIKE))
-    if are_corners.mean() > _MANY:
-        return _oddity(LOOK_LIKE_CORNERS, some[rows[are_corners]])
-    are_apart = np.asarray(as_given < _APART)
-    return _oddity(APART, some[rows[are_apart]]) if are_apart.mean() > _MANY and are_apart.sum() > 1 else None
+    is_far = np.asarray(np.abs(_corners(given) - masks).max(axis=1, initial=0) > _SLACK)
+    return _Checked(some, (as_corners >= _ALIKE) & (as_given < _ALIKE) & is_far, (as_given < _APART) & is_far)
 
 
-def _against_images(dataset: Dataset, annotations: Annotations) -> Oddity | None:
+def _against_images(dataset: Dataset, annotations: Annotations) -> _Checked:
+    """Compares boxes with their images, where these have a size: which could be corners, and which end outside."""
     images = dataset.images
     sides = np.stack([images.width, images.height], axis=1)[image_rows(images, annotations)]
     known = np.asarray((sides > 0).all(axis=1))
@@ -57,6 +79,11 @@ def _against_images(dataset: Dataset, annotations: Annotations) -> Oddity | None
     given = annotations.box_xywh
     is_outside = np.asarray((given[:, :2] + given[:, 2:] > sides + _SLACK).any(axis=1))
     are_corners = (given[:, 2:] > given[:, :2]).all(axis=1) & (given[:, 2:] <= sides + _SLACK).all(axis=1)
+    return _Checked(annotations, np.asarray(are_corners), is_outside)
+
+
+def _many_outside(dataset: Dataset, annotations: Annotations) -> Oddity | None:
+    annotations, are_corners, is_outside = _against_images(dataset, annotations)
     if is_outside.sum() < _FEW or is_outside.mean() <= _MANY or not are_corners.all():
         return None
     return _oddity(LOOK_LIKE_CORNERS, annotations[is_outside])

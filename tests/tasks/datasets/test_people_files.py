@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from refseg_core.analysis.dataset_summary import find_oddities
+from refseg_core.datasets.checks.boxes import APART, LOOK_LIKE_CORNERS
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.errors import DatasetError
 from refseg_core.masks.rle import decode_mask
@@ -156,6 +158,28 @@ def test_boxes_without_masks_that_leave_their_images_are_refused_if_they_fit_as_
     with pytest.raises(DatasetError, match="3 boxes that look like x1, y1, x2, y2"):
         check_boxes(store, index_dataset.fn(store, write_coco(tmp_path, *corners)))
     check_boxes(store, index_dataset.fn(store, write_coco(tmp_path, *corners, {"bbox": [120, 5, 30, 50]})))
+
+
+@pytest.mark.parametrize(
+    ("odd", "what", "example"),
+    [
+        ({"bbox": [70, 5, 100, 50]}, LOOK_LIKE_CORNERS, "annotation 5, bbox [70.0, 5.0, 100.0, 50.0]"),
+        (CORNERS, LOOK_LIKE_CORNERS, "annotation 5, bbox [10.0, 10.0, 40.0, 30.0], its mask lies in (10, 10, 30, 20)"),
+        ({**RIGHT, "bbox": [5, 40, 9, 9]}, APART, "annotation 5, bbox [5.0, 40.0, 9.0, 9.0], its mask"),
+    ],
+)
+def test_a_single_box_that_contradicts_its_image_or_mask_is_told_and_not_refused(
+    odd: dict[str, Any], what: str, example: str, tmp_path: Path
+) -> None:
+    tiny = {"bbox": [9, 9, 1, 3], "segmentation": [[10, 9, 11, 9, 11, 12, 10, 12]]}  # apart by a pixel
+    store = Store(str(tmp_path / "store"))
+    artifact = index_dataset.fn(store, write_coco(tmp_path, RIGHT, {"bbox": [5, 5, 9, 9]}, tiny, RIGHT, odd))
+    check_boxes(store, artifact)
+    (found,) = [
+        oddity for oddity in find_oddities(load_dataset(store, artifact)) if oddity.what in (LOOK_LIKE_CORNERS, APART)
+    ]
+    assert (found.what, found.count) == (what, 1)
+    assert found.examples[0].startswith(example)
 
 
 def test_boxes_that_are_no_corners_are_refused_where_they_are_said_to_be(tmp_path: Path) -> None:
