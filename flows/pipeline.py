@@ -23,6 +23,7 @@ from tasks.datasets.reference_edits import edit_references
 from tasks.evaluate import evaluate
 from tasks.fill_memory_bank import fill_memory_bank
 from tasks.index_dataset import index_dataset
+from tasks.models.background import BackgroundSource
 from tasks.models.guidance import is_chosen
 from tasks.models.loading import load_models
 from tasks.outputs.prefect_ui.labels import publish_labels
@@ -150,12 +151,19 @@ def make_prototypes(config: RunConfig, store: Store) -> Artifact:
         dataset=dataset,
         negatives=config.references.negatives,
         single_negatives=promoted_negatives,
+        background=_background(config, dataset),
     )
     if is_chosen(config.labeling):
         _call(choose_guidance_thresh, store)(
             store, prototypes=prototypes, images_uri=config.references.images, models=config.models
         )
     return prototypes
+
+
+def _background(config: RunConfig, dataset: Artifact) -> BackgroundSource | None:
+    if config.references.background is None:
+        return None
+    return BackgroundSource(dataset, config.references.images, config.models)
 
 
 def _call(task: Task[P, R], store: Store) -> Callable[P, R]:

@@ -184,10 +184,16 @@ class ImageFeatures(Table):
 
 @dataclass(frozen=True, eq=False)
 class NegativePrototypes(Prototypes):
-    """What is not to be labeled: one vector per category of it, or per instance that a review marked so. Key: none.
+    """What is not to be labeled: a vector per category of it, or per instance that a review marked, and the background's.
 
-    Prototypes without negatives have no such table.
+    The background's have ids below 0, and count patches as references. Prototypes without any have no such table.
+    Key: none.
     """
+
+    @property
+    def is_background(self) -> Array:
+        """Whether each [N] is of the background."""
+        return np.asarray(self.category_id < 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -420,6 +426,12 @@ class CategoryThresholds(Table):
     )
     num_instances: Array = column(pa.int64(), "instances of the evidence: annotations, accepted labels or references")
     num_labels: Array = column(pa.int64(), "labels of this score and above that the evidence judges")
+    num_images: Array = column(
+        pa.int64(),
+        "images that were labeled when it was proposed; null in older tables",
+        nullable=True,
+        default=None,
+    )
     precision: Array = column(pa.float64(), "the share of these that are right", nullable=True)
     precision_low: Array = column(pa.float64(), "lower end of precision's 95 % interval (Wilson)", nullable=True)
     precision_high: Array = column(pa.float64(), "its upper end", nullable=True)

@@ -6,42 +6,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from refseg_core import images as image_files
 from refseg_core.errors import DatasetError
-from refseg_core.images import Pixels
 from refseg_core.masks.rle import decode_mask
-from refseg_core.models import preprocessing
 from refseg_core.models.acceleration import pick_device
-from refseg_core.models.preprocessing import resize_to_square, to_unit_range
-from refseg_core.models.protocols import Encoder
-from refseg_core.models.registry import model_spec
 from refseg_core.references import prototypes
 from refseg_core.references.guidance_thresh import choose_thresh, instance_similarity, similarity_around
 from refseg_core.table_schema import Table
 from refseg_core.tables import (
     Categories,
     GuidanceThresholds,
-    ImageFeatures,
     Images,
     MemoryBank,
     NegativePrototypes,
     Prototypes,
     References,
 )
-from refseg_core.versions import combined
 from tasks.datasets.reference_images import ReferenceFolder, ReferenceImages
+from tasks.models.background import BackgroundSource, find_background
 from tasks.models.guidance import guidance_recipe
-from tasks.models.loading import load_encoder
-from tasks.models.weights import weights_sha256
+from tasks.models.image_features import image_features, some_images
 from tasks.runtime.progress import ProgressStep, report
 from tasks.runtime.retried_task import retried_task
 from tasks.specs import Models
 from tasks.storage.folder import Folder
 from tasks.store.lineage import memory_bank_of, reference_dataset, references_of
-from tasks.store.steps import ENCODE_IMAGE, POSTPROCESS_MEMORY_BANK
+from tasks.store.steps import POSTPROCESS_MEMORY_BANK
 from tasks.store.store import Artifact, Recipe, Store
-
-_MOST_IMAGES = 64  # that a threshold is taken from: each costs a pass of the encoder
 
 
 @retried_task("postprocess memory bank")
@@ -53,18 +43,23 @@ def postprocess_memory_bank(
     dataset: Artifact | None = None,
     negatives: Sequence[str] = (),
     single_negatives: Sequence[str] = (),
+    background: BackgroundSource | None = None,
 ) -> Artifact:
     """Makes prototypes. Raises DatasetError naming every category that is left without a usable reference.
 
     `negatives`: names of the dataset's categories that show what is not to be labeled. `single_negatives`: of those
-    whose references show something else each, so that each stands for itself.
+    whose references show something else each, so that each stands for itself. `background`: where what resembles no
+    category is found; None: it is not looked for.
     """
     table, known = store.load(references, References), None if dataset is None else store.load(dataset, Categories)
     ids = [] if known is None else _ids(table, known, (*negatives, *single_negatives))
     single = [] if known is None else _ids(table, known, single_negatives)
-    settings = {name: value for name, value in (("negatives", ids), ("single_negatives", single)) if value}
+    used = {"negatives": ids, "single_negatives": single, "background": background and background.settings}
     recipe = Recipe(
-        *POSTPROCESS_MEMORY_BANK, version=prototypes.VERSION, settings=settings, inputs={"memory_bank": bank.name}
+        *POSTPROCESS_MEMORY_BANK,
+        version=prototypes.VERSION,
+        settings={name: value for name, value in used.items() if value},
+        inputs={"memory_bank": bank.name} | ({"dataset": background.dataset.name} if background else {}),
     )
 
     def tables() -> list[Table]:
@@ -72,8 +67,12 @@ def postprocess_memory_bank(
         is_single = np.isin(filled.category_id, single)
         made = _prototypes(table[~np.isin(table.category_id, single)], filled[~is_single])
         is_negative = np.isin(made.category_id, ids)
-        negative = Prototypes.concatenate([made[is_negative], prototypes.single_prototypes(filled[is_single])])
-        return [made[~is_negative], *([NegativePrototypes.from_arrow(negative.to_arrow())] if ids else [])]
+        negative = [made[is_negative], prototypes.single_prototypes(filled[is_single])]
+        if background is not None:
+            labeled = filled[~np.isin(filled.category_id, ids)]
+            negative.append(find_background(store, table, labeled, background))
+        combined = NegativePrototypes.from_arrow(Prototypes.concatenate(negative).to_arrow())
+        return [made[~is_negative], *([combined] if ids or background else [])]
 
     return store.make(recipe, tables)
 
@@ -121,42 +120,17 @@ def _choose(store: Store, prototypes: Artifact, folder: Folder, models: Models) 
     reference_images = ReferenceImages(folder, listed, references)
     device = pick_device(models.device)
     prototypes_KC = torch.from_numpy(made.prototype.copy()).to(device)
-    names = sorted(set(references.file_name))
-    names = names[:: -(-len(names) // _MOST_IMAGES)]
+    names = some_images(references)
     report(ProgressStep.CHOOSE_GUIDANCE, total=len(names))
     instances: list[float] = []
     patches: list[Tensor] = []
     for name in names:
-        features_PC = _features(store, reference_images, name, models).to(device)
+        features_PC = image_features(store, reference_images, name, models).to(device)
         inside = references[references.file_name == name]
         patches.append(_around(features_PC, inside, prototypes_KC))
         instances += _instances(features_PC, inside, bank)
         report(ProgressStep.CHOOSE_GUIDANCE, advanced=1)
     return choose_thresh(instances, patches)
-
-
-def _features(store: Store, images: ReferenceImages, name: str, models: Models) -> Tensor:
-    """Returns the features of an image, float32 [P, C], from the store if it has them."""
-    spec, size = model_spec(models.encoder.model), model_spec(models.segmenter.model).architecture.image_size
-    recipe = Recipe(
-        *ENCODE_IMAGE,
-        version=combined(image_files.VERSION, preprocessing.VERSION, spec.version),
-        settings={"image_size": size, "frame": images.frame(name)},
-        inputs={"image": images.sha256(name)},
-        weights={"encoder": weights_sha256(models.encoder.model, models.encoder.weights)},
-    )
-
-    def encode() -> list[ImageFeatures]:
-        encoder = load_encoder(models.encoder, models.device)
-        return [ImageFeatures(feature=_encode(encoder, images.read(name), size).cpu().numpy())]
-
-    return torch.from_numpy(store.load(store.make(recipe, encode), ImageFeatures).feature.copy())
-
-
-def _encode(encoder: Encoder, image_HW3: Pixels, size: int) -> Tensor:
-    """Returns the features of a whole image as the labeler sees them, float32 [P, C]."""
-    pixels = to_unit_range(resize_to_square(image_HW3, size))
-    return encoder(pixels[None].to(encoder.device)).float()[0]
 
 
 def _around(features_PC: Tensor, references: References, prototypes_KC: Tensor) -> Tensor:

@@ -85,6 +85,12 @@ class ReferencesConfig(Settings):
         description="Names of categories that show what is not to be labeled, though it resembles what is. They have "
         "references as the others do; a mask that resembles one of them more than its category is left out.",
     )
+    background: Literal["auto"] | None = Field(
+        None,
+        description="'auto': what the reference images show outside of all annotations is not to be labeled either. It "
+        "is grouped into some prototypes, of which those are left out that resemble references; the annotations of "
+        "these images should be complete. null: off.",
+    )
     sampling: SamplingSettings = Field(SamplingSettings(), description="How references are sampled.")
     crop: ReferenceSettings = Field(ReferenceSettings(), description="How references are cut out.")
 

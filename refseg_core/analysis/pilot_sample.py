@@ -14,14 +14,12 @@ import numpy.typing as npt
 import torch.nn.functional as F
 from torch import Tensor
 
+from refseg_core.references.clustering import Floats, Rows, clusters
+
 VERSION = 1  # of which images are chosen
 
 _PRESENT_QUANTILE, _ABSENT_QUANTILE = 0.9, 0.5
 _IMAGES_PER_CLUSTER = 4  # of those chosen
-_ITERATIONS = 25
-
-Floats = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.int64]
 
 
 class ImageDescription(NamedTuple):
@@ -87,27 +85,3 @@ def _needs(similarity_NK: Floats) -> tuple[npt.NDArray[np.bool_], Floats]:
     present_K, absent_K = np.quantile(similarity_NK, [_PRESENT_QUANTILE, _ABSENT_QUANTILE], axis=0)
     serves_NM = np.concatenate([similarity_NK >= present_K, similarity_NK <= absent_K], axis=1)
     return serves_NM, np.concatenate([similarity_NK, -similarity_NK], axis=1)
-
-
-def clusters(features_NC: Floats, number: int, generator: np.random.Generator) -> Rows:
-    """Returns the cluster of each image, int64 [N]: k-means on unit vectors, begun far apart."""
-    similarity_NN = features_NC @ features_NC.T
-    centers = [int(generator.integers(len(features_NC)))]
-    for _ in range(min(number, len(features_NC)) - 1):
-        distance_N = np.maximum(1 - similarity_NN[:, centers].max(axis=1), 0)
-        distance_N[centers] = 0
-        if distance_N.sum() == 0:  # all images are alike
-            break
-        centers.append(int(generator.choice(len(features_NC), p=distance_N / distance_N.sum())))
-    centers_KC = features_NC[centers]
-    cluster_N = np.zeros(len(features_NC), dtype=np.int64)
-    for _ in range(_ITERATIONS):
-        cluster_N = (features_NC @ centers_KC.T).argmax(axis=1)
-        sums_KC = np.zeros_like(centers_KC)
-        np.add.at(sums_KC, cluster_N, features_NC)
-        lengths_K1 = np.linalg.norm(sums_KC, axis=1, keepdims=True)
-        moved_KC = np.where(lengths_K1 > 0, sums_KC / np.maximum(lengths_K1, 1e-12), centers_KC)
-        if np.array_equal(moved_KC, centers_KC):
-            break
-        centers_KC = moved_KC
-    return cluster_N

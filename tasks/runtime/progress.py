@@ -11,6 +11,7 @@ class ProgressStep(StrEnum):
 
     SEGMENT_REFERENCES = "segment references"
     FILL_MEMORY_BANK = "fill memory bank"
+    FIND_BACKGROUND = "find background"
     CHOOSE_GUIDANCE = "choose guidance threshold"
     CHOOSE_PILOT = "choose pilot images"
     LABEL = "label"

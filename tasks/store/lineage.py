@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from refseg_core.errors import StoreError
-from refseg_core.tables import Categories, Prototypes
+from refseg_core.tables import Categories, NegativePrototypes, Prototypes, References
 from tasks.storage.uris import redact
 from tasks.store.steps import ARTIFACT_FOLDERS
-from tasks.store.store import Artifact, Store
+from tasks.store.store import Artifact, Store, table_name
 
 
 def reference_dataset(store: Store, prototypes: Artifact) -> Artifact:
@@ -21,6 +21,19 @@ def labeled_categories(store: Store, prototypes: Artifact) -> Categories:
     """Returns the categories of the prototypes, with their names, by ascending id."""
     categories = store.load(reference_dataset(store, prototypes), Categories)
     return categories[np.isin(categories.category_id, store.load(prototypes, Prototypes).category_id)]
+
+
+def referenced_categories(store: Store, prototypes: Artifact) -> Categories:
+    """Returns the categories that the prototypes' references show, negatives too, by ascending id."""
+    categories = store.load(reference_dataset(store, prototypes), Categories)
+    references = store.load(references_of(store, prototypes), References)
+    return categories[np.isin(categories.category_id, references.category_id)]
+
+
+def negatives_of(store: Store, prototypes: Artifact) -> NegativePrototypes:
+    """Returns what is not to be labeled: no rows where nothing is named."""
+    has_some = table_name(NegativePrototypes) in prototypes.num_rows
+    return store.load(prototypes, NegativePrototypes) if has_some else NegativePrototypes.empty()
 
 
 def references_of(store: Store, prototypes: Artifact) -> Artifact:

@@ -4,13 +4,17 @@ import numpy as np
 import pytest
 
 from refseg_core.errors import DatasetError, StoreError
+from refseg_core.references import background
 from refseg_core.references.guidance_thresh import HIGHEST, LOWEST
 from refseg_core.settings import LabelingSettings, SamplingSettings
 from refseg_core.table_schema import Table
-from refseg_core.tables import GuidanceThresholds, MemoryBank, NegativePrototypes, Prototypes
-from tasks import postprocess_memory_bank as module
+from refseg_core.tables import GuidanceThresholds, MemoryBank, NegativePrototypes, Prototypes, ReferenceQuality
+from tasks.models import image_features
+from tasks.models.background import BackgroundSource
+from tasks.outputs.reference_sheets import assess, describe_negatives, draw_sheets
 from tasks.postprocess_memory_bank import choose_guidance_thresh, postprocess_memory_bank
 from tasks.runtime.progress import Progress, ProgressStep, listening
+from tasks.storage.folder import Folder
 from tasks.store.garbage import find_garbage
 from tasks.store.label_store import StoredLabels
 from tasks.store.store import Artifact, Recipe
@@ -59,13 +63,13 @@ def test_a_threshold_is_chosen_once_for_prototypes(steps: Steps, monkeypatch: py
     chose = [one for one in heard if one.step == ProgressStep.CHOOSE_GUIDANCE]
     assert sum(one.advanced for one in chose) == chose[0].total == chosen.num_images[0] > 0
     assert steps.manifest(guidance)["inputs"] == {"prototypes": prototypes.name}
-    forbid(monkeypatch, module, "load_encoder")
+    forbid(monkeypatch, image_features, "load_encoder")
     assert _choose(steps, prototypes) == guidance
 
 
 def test_of_many_reference_images_some_choose_the_threshold(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
     prototypes = steps.prototypes()
-    monkeypatch.setattr(module, "_MOST_IMAGES", 1)
+    monkeypatch.setattr(image_features, "_MOST_IMAGES", 1)
     assert steps.store.load(_choose(steps, prototypes), GuidanceThresholds).num_images.tolist() == [1]
 
 
@@ -77,7 +81,7 @@ def test_an_image_is_encoded_once_for_all_thresholds_which_are_as_from_nothing(
         return postprocess_memory_bank.fn(steps.store, references, steps.fill(steps.dataset(), references))
 
     _choose(steps, prototypes_of(steps, ["1", "2"]))
-    calls = count_calls(monkeypatch, module, "_encode")
+    calls = count_calls(monkeypatch, image_features, "_encode")
     chosen = _choose(steps, prototypes_of(steps, ["1", "2", "3"]))
     assert len(calls) == 1
     elsewhere = steps.elsewhere()
@@ -142,6 +146,10 @@ def test_negatives_are_kept_apart_from_what_is_labeled(steps: Steps) -> None:
     assert categories.equals(everything[:1])
     assert negatives.prototype.tolist() == everything[1:].prototype.tolist()
     assert verify_store(steps.store).problems == []
+    quality = steps.store.load(assess(steps.store, artifact), ReferenceQuality)
+    assert quality.category_name.tolist() == ["box", "bar"]
+    assert draw_sheets(steps.store, artifact, Folder(str(steps.project.folder / "sheets"))) == 2
+    assert describe_negatives(steps.store, artifact) == "negatives: bar"
 
 
 def test_a_negative_that_stands_for_itself_may_be_of_no_use(steps: Steps) -> None:
@@ -179,3 +187,43 @@ def test_negatives_are_no_labels(steps: Steps) -> None:
 def test_negatives_that_cannot_be_are_named(steps: Steps, negatives: list[str], says: str) -> None:
     with pytest.raises(DatasetError, match=says):
         _with_negatives(steps, *negatives)
+
+
+# --- the background of reference images ------------------------------------------------------------------------------
+
+
+def _with_background(steps: Steps, ids: list[str] | None = None) -> Artifact:
+    references, dataset = steps.references(ids=ids), steps.dataset()
+    bank = steps.fill(dataset, references)
+    source = BackgroundSource(dataset, steps.config.references.images, steps.config.models)
+    return postprocess_memory_bank.fn(steps.store, references, bank, dataset=dataset, background=source)
+
+
+def test_the_background_of_reference_images_is_kept_apart_from_what_is_labeled(
+    steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background, "_MOST_TAKEN", 1)  # the models, which know nothing, see everywhere the same
+    plain = steps.prototypes()
+    _choose(steps, plain)
+    calls = count_calls(monkeypatch, image_features, "_encode")
+    artifact = _with_background(steps)
+    assert calls == [], "the store has the images' features from choosing a threshold"
+    negatives = steps.store.load(artifact, NegativePrototypes)
+    assert negatives.is_background.all()
+    assert len(negatives)
+    assert steps.store.load(artifact, Prototypes).equals(steps.store.load(plain, Prototypes))
+    assert steps.manifest(artifact)["inputs"].keys() == {"memory_bank", "dataset"}
+    assert steps.manifest(artifact)["settings"].keys() == {"background"}
+    assert f"{len(negatives)} background prototype" in describe_negatives(steps.store, artifact)
+    assert draw_sheets(steps.store, artifact, Folder(str(steps.project.folder / "sheets"))) == 2
+    assert verify_store(steps.store).problems == []
+
+
+def test_the_order_of_references_does_not_matter_to_the_background(
+    steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background, "_MOST_TAKEN", 1)
+    ours, theirs = (_with_background(steps, ids) for ids in (["1", "2", "3"], ["3", "1", "2"]))
+    assert ours != theirs
+    for table in (Prototypes, NegativePrototypes):
+        assert steps.store.load(ours, table).equals(steps.store.load(theirs, table))

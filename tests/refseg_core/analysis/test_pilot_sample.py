@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refseg_core.analysis.pilot_sample import choose_images, clusters, describe_image
+from refseg_core.analysis.pilot_sample import choose_images, describe_image
 
 
 def _unit(features: np.ndarray) -> np.ndarray:
@@ -33,17 +33,6 @@ def test_as_many_as_wanted_are_chosen_each_once_and_the_same_by_the_same_seed(
     again = choose_images(features, similarity, number, seed)
     for ours, theirs in zip(chosen, again, strict=True):
         np.testing.assert_array_equal(ours, theirs)
-
-
-def test_images_that_look_alike_are_one_cluster() -> None:
-    features, group = _groups([30, 5, 20])
-    found = clusters(features, 3, np.random.default_rng(0))
-    assert {len(set(found[group == one])) for one in range(3)} == {1}
-    assert len(set(found)) == 3
-
-
-def test_images_that_are_all_the_same_are_one_cluster() -> None:
-    assert set(clusters(_unit(np.ones((5, 4))), 3, np.random.default_rng(0))) == {0}
 
 
 def test_a_small_group_of_images_is_chosen_from_though_others_are_many() -> None:

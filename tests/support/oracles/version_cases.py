@@ -39,6 +39,7 @@ from refseg_core.models.dinov2 import DINOv2
 from refseg_core.models.point_decoder import PointDecoder
 from refseg_core.models.preprocessing import normalize, resize_to_square, to_unit_range
 from refseg_core.models.sam2 import SAM2
+from refseg_core.references.background import background_prototypes, patches_outside, seen_references
 from refseg_core.references.guidance_thresh import choose_thresh, instance_similarity, similarity_around
 from refseg_core.references.memory_bank import (
     Crop,
@@ -370,6 +371,21 @@ def _reference_quality() -> list[float]:
     return [*compared.own.tolist(), *compared.nearest.tolist(), *(guess for guess in guesses if guess is not None)]
 
 
+def _background() -> list[float]:
+    annotated = np.zeros((10, 10), dtype=bool)
+    annotated[:4, :4] = True
+    patches = np.concatenate([patches_outside(_values(25, 8, seed=seed) - 0.5, annotated) for seed in range(4)])
+    bank = MemoryBank(
+        category_id=np.array([1, 1, 4]),
+        shot=np.array([0, 1, 0]),
+        foreground_weight=np.ones(3, dtype=np.float32),
+        feature=(_values(3, 8) - 0.5).numpy(),
+    )
+    seen = seen_references([*(_values(3, 8, seed=5) - 0.5)], bank, range(3))
+    found = background_prototypes(patches, seen)
+    return [len(patches), len(found), *found.num_references, *seen.own_R, *found.prototype.sum(axis=1)]
+
+
 def _pilot_sample() -> list[float]:
     prototypes = nn.functional.normalize(_values(3, 8, seed=2), dim=1)
     described = [describe_image(_values(25, 8, seed=seed), prototypes) for seed in range(12)]
@@ -413,6 +429,7 @@ CASES: dict[str, Callable[[], list[float]]] = {
     "models.point_decoder.decoder": _point_decoder,
     "models.preprocessing": _preprocessing,
     "models.sam2": _sam2,
+    "references.background": _background,
     "references.guidance_thresh": _guidance_thresh,
     "references.memory_bank": _memory_bank,
     "references.memory_bank:VIEWS_VERSION": _views,
