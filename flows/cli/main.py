@@ -149,9 +149,9 @@ def evaluate(config_file: str, kept: "FilterOptions", **flags: str | None) -> No
         from flows.pipeline import evaluate_run
 
         metrics = evaluate_run(config, kept if kept.is_given else None)
-    from flows.reports.run_report import report_metrics
+    from flows.reports.run_report import report_evaluation
 
-    report_metrics(config.store, metrics)
+    report_evaluation(config.store, metrics, by_saved=kept.thresholds in (None, "auto"))
 
 
 @main.command()

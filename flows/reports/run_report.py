@@ -10,7 +10,7 @@ from flows.oddities import print_oddities
 from flows.terminal import messages, results, text_table
 from refseg_core.analysis.dataset_summary import Overview, overview
 from refseg_core.analysis.label_statistics import PromptShare
-from refseg_core.errors import StoreError
+from refseg_core.errors import StoreError, counted
 from refseg_core.evaluation.diagnostics import Review
 from refseg_core.evaluation.report import (
     category_table,
@@ -34,6 +34,7 @@ from tasks.store.label_store import StoredLabels, newest_labels, open_labels, po
 from tasks.store.shard_plans import LabelPlan
 from tasks.store.steps import EVALUATE
 from tasks.store.store import Artifact, Store
+from tasks.store.thresholds import outdated_thresholds
 
 _FAILURES_SHOWN = 10
 _CATEGORIES_SHOWN = 100  # LVIS has 1203
@@ -100,8 +101,9 @@ def report_labels(store_uri: str, plan: LabelPlan) -> None:
         unreadable += islice(lines, _FAILURES_SHOWN - len(unreadable))
     num_images = counts["ok"] + counts["empty"] + counts["unreadable"]
     results.print(
-        f"{num_images} images: {counts['instances']} instances in {counts['ok']}, none in {counts['empty']}, "
-        f"{counts['unreadable']} unreadable."
+        f"{counted(num_images, 'image')}: {counted(counts['instances'], 'instance')} in {counts['ok']:,}, none in "
+        f"{counts['empty']:,}, "
+        f"{counts['unreadable']:,} unreadable."
     )
     if points is not None:
         results.print(f"{prompts.describe(points)}.")
@@ -114,7 +116,10 @@ def report_labels(store_uri: str, plan: LabelPlan) -> None:
         print_oddities(load_dataset(store, plan.dataset).oddities, results.print)
     if plan.gone is not None and plan.gone.num_rows["gone_labels"]:
         number = plan.gone.num_rows["gone_labels"]
-        results.print(f"{number} labels are of images that were removed or changed: {shown}/{plan.gone.name}")
+        are = "is of an image that was" if number == 1 else "are of images that were"
+        results.print(f"{counted(number, 'label')} {are} removed or changed: {shown}/{plan.gone.name}")
+    if outdated := outdated_thresholds(run):
+        results.print(outdated)
     results.print(f"Read them:  pandas.read_parquet('{shown}/labels/{plan.key}/detections')")
 
 
@@ -124,6 +129,16 @@ def report_metrics(store_uri: str, metrics: Artifact) -> None:
     print_review(load_review(store, metrics), protocol_of(store, metrics))
     names = ", ".join(f"{name}.parquet" for name in metrics.num_rows)
     results.print(f"Metrics:    {redact(store_uri)}/{metrics.name}/: {names}")
+
+
+def report_evaluation(store_uri: str, metrics: Artifact, *, by_saved: bool) -> None:
+    """Prints an evaluation of its own; `by_saved`: at the thresholds that were saved, if there are any."""
+    store = Store(store_uri)
+    labels = (store.manifest(metrics.name) or {})["inputs"]["labels"]
+    outdated = outdated_thresholds(open_labels(store, labels.rpartition("/")[2])) if by_saved else None
+    if outdated:
+        results.print(outdated)
+    report_metrics(store_uri, metrics)
 
 
 def report_dataset(

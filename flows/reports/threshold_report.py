@@ -7,7 +7,7 @@ import yaml
 
 from flows.reports.charts import draw_thresholds
 from flows.terminal import results, text_table
-from refseg_core.errors import listed
+from refseg_core.errors import counted, listed
 from refseg_core.settings.areas import OTHERS
 from refseg_core.tables import CategoryThresholds, ThresholdCurves
 from tasks.storage.uris import redact
@@ -26,6 +26,7 @@ def report_thresholds(run: StoredLabels, artifact: Artifact, out: Path, wanted_p
     rows = list(_rows(proposed))
     aim = "best F1" if wanted_precision is None else f"the lowest score with a precision of {wanted_precision:g}"
     results.print(text_table(_HEADER, rows[:_CATEGORIES_SHOWN], f"Thresholds of labels/{run.key}: {aim}, IoU 0.5"))
+    results.print(_of_images(run, proposed))
     if len(rows) > _CATEGORIES_SHOWN:
         results.print(f"and {len(rows) - _CATEGORIES_SHOWN} more in the table below")
     for sentence in _advice(proposed, wanted_precision):
@@ -39,6 +40,18 @@ def report_thresholds(run: StoredLabels, artifact: Artifact, out: Path, wanted_p
     results.print(f"Saved:      {store}/{artifact.name}/category_thresholds.parquet, which --thresholds auto reads")
     results.print("Next:")
     results.print(f"  refseg show {store} --thresholds auto --out pictures")
+
+
+def _of_images(run: StoredLabels, proposed: CategoryThresholds) -> str:
+    """Returns from how many images the thresholds were proposed, and what follows where others are not labeled yet."""
+    dataset = run.requested()
+    number, total = int(proposed.num_images[0]), 0 if dataset is None else dataset.num_rows["images"]
+    of_all = f"From {counted(number, 'labeled image')}"
+    return (
+        f"{of_all} of {total:,}: propose them again when the rest is labeled; these stay in use until then."
+        if number < total
+        else f"{of_all}."
+    )
 
 
 def _rows(proposed: CategoryThresholds) -> Iterator[tuple[str, ...]]:
@@ -64,7 +77,10 @@ def _advice(proposed: CategoryThresholds, wanted_precision: float | None) -> Ite
     rows = range(len(proposed))
     nothing = [str(proposed.category_name[row]) for row in rows if proposed.score_thresh[row] is None]
     if nothing:
-        yield f"Nothing says a threshold for {listed(nothing)}: {SCORE_THRESH:g} is used. `refseg review` helps."
+        yield (
+            f"Nothing says a threshold for {listed(nothing)}: {SCORE_THRESH:g} is used. Decide on some labels in "
+            "`refseg review`, or annotate some of the images (targets.annotations), and propose thresholds again."
+        )
     guessed = [str(proposed.category_name[row]) for row in rows if proposed.evidence[row] == "references"]
     if guessed:
         yield f"Only guessed, by how like the references are to one another: {listed(guessed)}. `refseg review` helps."

@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from refseg_core.errors import ConfigurationError, listed
+from refseg_core.errors import ConfigurationError, did_you_mean, listed, shortened
 from refseg_core.masks.rle import mask_areas
 from refseg_core.settings.areas import OTHERS, Area
 from refseg_core.tables import Categories, Detections
+
+_QUOTED = 32  # characters of what is no score, or of its name
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ class LabelFilter:
         named = {*self.thresholds.by_name, *(self.categories or ())}
         if unknown := sorted(named - set(map(str, categories.name))):
             raise ConfigurationError(
-                f"{listed(map(repr, unknown))}: no such category; the references have {listed(categories.name, 12)}."
+                f"{listed(repr(shortened(name)) for name in unknown)}: no such category; the references have "
+                f"{listed(categories.name, 12)}.{did_you_mean(unknown[0], map(str, categories.name))}"
             )
 
     def describe(self) -> str:
@@ -126,9 +129,11 @@ def parse_thresholds(text: str, others: float) -> ScoreThresholds:
         name, is_named, score = part.rpartition("=")
         name = name.strip() if is_named else OTHERS
         if name in given:
-            raise ConfigurationError(f"--thresholds: {text!r} gives {name!r} twice; give each once.")
+            raise ConfigurationError(
+                f"--thresholds {shortened(text)!r}: gives {shortened(name)!r} twice; give each once."
+            )
         given[name] = _number(score)
-    return thresholds_from(given, f"--thresholds {text!r}", others)
+    return thresholds_from(given, f"--thresholds {shortened(text)!r}", others)
 
 
 def thresholds_from(given: Mapping[Any, Any], place: str, others: float) -> ScoreThresholds:
@@ -136,10 +141,14 @@ def thresholds_from(given: Mapping[Any, Any], place: str, others: float) -> Scor
 
     `place` says in messages where they were given. Raises ConfigurationError.
     """
-    wrong = [f"{name}={score}" for name, score in given.items() if not _is_score(score)]
+    wrong = [
+        f"{shortened(str(name), _QUOTED)}={shortened(str(score), _QUOTED)}"
+        for name, score in given.items()
+        if not _is_score(score)
+    ]
     if wrong or not given:
         raise ConfigurationError(
-            f"{place}: expected scores from 0 to 1, as 0.4 or car=0.39,window=0.26; got {listed(wrong) or 'none'}."
+            f"{place}: expected scores from 0 to 1, as 0.4 or car=0.39,window=0.26; got {listed(wrong, 4) or 'none'}."
         )
     named = {str(name): float(score) for name, score in given.items()}
     return ScoreThresholds(named.pop(OTHERS, others), named)

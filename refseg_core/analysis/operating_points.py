@@ -16,7 +16,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 
-VERSION = 1  # of proposals
+VERSION = 2  # of proposals
 
 PRIOR_INSTANCES = 5.0
 """As how many instances of a category those of all categories together count."""
@@ -132,14 +132,27 @@ class Counts(NamedTuple):
 
         Where none reaches it, that of the highest precision. Of scores between the same labels the one in the middle.
         """
+        first, last = self._best(wanted_precision)
+        return (first + last) // 2
+
+    def best_range(self, wanted_precision: float | None) -> tuple[float, float]:
+        """Returns between which scores the best one lies: all between these keep the same labels."""
+        first, last = self._best(wanted_precision)
+        return float(self.score[last + 1]) if last + 1 < len(self.score) else 0.0, float(self.score[first])
+
+    def _best(self, wanted_precision: float | None) -> tuple[int, int]:
+        """Returns the first and the last place that keep the best labels."""
         if wanted_precision is None:
-            return _middle(self.num_labels, int(self.f1.argmax()))
+            return _equal(self.num_labels, int(self.f1.argmax()))
         reached = np.flatnonzero(self.precision >= wanted_precision)
-        return _middle(self.num_labels, int(reached[-1]) if len(reached) else int(self.precision.argmax()))
+        return _equal(self.num_labels, int(reached[-1]) if len(reached) else int(self.precision.argmax()))
 
 
 class Proposal(NamedTuple):
-    """A category's threshold, its 95 % interval over draws of units, and the counts at it."""
+    """A category's threshold, its 95 % interval over draws of the category's own units, and the counts at it.
+
+    The interval holds all scores that would do as well in a draw, so that it is wide where labels are few.
+    """
 
     thresh: float
     low: float
@@ -178,15 +191,27 @@ def propose(evidence: Evidence, everything: Evidence, *, wanted_precision: float
     is_known = wanted_precision is not None and len(own.score) >= _ENOUGH_LABELS
     prior_weight = 0.0 if is_known else PRIOR_INSTANCES / max(prior.num_instances, 1.0)
     at_scores = prior.at(scores)
-
-    def best(drawn: Floats | None) -> float:
-        counts = own.counts(drawn).at(scores).plus(at_scores, prior_weight)
-        return _short_number(scores, counts.best(wanted_precision))
-
-    thresh = best(None)
-    low, high = np.quantile([best(drawn) for drawn in _draws(own.num_units)] or [thresh], _INTERVAL).tolist()
+    counts = own.counts().at(scores).plus(at_scores, prior_weight)
+    thresh = _short_number(scores, counts.best(wanted_precision))
+    low, high = _interval(own, scores, wanted_precision)
     at_thresh = own.counts().at(np.array([thresh]))
-    return Proposal(thresh, low, high, float(at_thresh.num_right[0]), float(at_thresh.num_labels[0]), at_thresh[3])
+    return Proposal(
+        *(thresh, min(low, thresh), max(high, thresh)),
+        *(float(at_thresh.num_right[0]), float(at_thresh.num_labels[0]), at_thresh[3]),
+    )
+
+
+def _interval(own: Evidence, scores: Floats, wanted_precision: float | None) -> tuple[float, float]:
+    """Returns the 95 % interval over draws of units, without what other categories say.
+
+    Draws without a right label say nothing; where no draw says anything it is all scores.
+    """
+    drawn = (own.counts(times).at(scores) for times in _draws(own.num_units))
+    ranges = [counts.best_range(wanted_precision) for counts in drawn if counts.num_right[-1] > 0]
+    if not ranges:
+        return 0.0, 1.0
+    lows, highs = zip(*ranges, strict=True)
+    return float(np.quantile(lows, _INTERVAL[0])), float(np.quantile(highs, _INTERVAL[1]))
 
 
 def _draws(num_units: int) -> Iterator[Floats]:
@@ -211,12 +236,12 @@ def _stratum_weights(score: Floats, all_scores: Floats) -> Floats:
     return np.maximum(num_all[stratum], num_judged[stratum]) / num_judged[stratum]
 
 
-def _middle(values: Floats, place: int) -> int:
-    """Returns the place in the middle of the equal values [S] around a place."""
+def _equal(values: Floats, place: int) -> tuple[int, int]:
+    """Returns the first and the last place of the equal values [S] around a place."""
     changes = np.flatnonzero(np.diff(values) != 0)
     first = changes[changes < place].max(initial=-1) + 1
     last = changes[changes >= place].min(initial=len(values) - 1)
-    return int(first + last) // 2
+    return int(first), int(last)
 
 
 def _short_number(scores: Floats, place: int) -> float:

@@ -4,7 +4,6 @@ What says it is the ground truth of the labeled images; for categories of which 
 decided on labels; else the references themselves.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -38,7 +37,7 @@ from tasks.store.lineage import labeled_categories
 from tasks.store.reviews import decisions_hash, decisions_on
 from tasks.store.steps import PROPOSE_THRESHOLDS
 from tasks.store.store import Artifact, Recipe
-from tasks.store.thresholds import last_proposal
+from tasks.store.thresholds import last_proposal, num_labeled, shards_hash
 
 _CURVE_POINTS = np.arange(100, 0, -1) / 100
 _FEWEST_AUDITED = 5
@@ -56,10 +55,9 @@ def propose_thresholds(run: StoredLabels, wanted_precision: float | None = None)
 def _recipe(run: StoredLabels, wanted_precision: float | None) -> Recipe:
     """Returns a recipe with the number of the last proposal where it was made from the same, else with the next one."""
     dataset = run.requested()
-    shards = ",".join(sorted(run.store.listed(f"{run.root}/shards", ".json")))
     settings: dict[str, Any] = {
         "precision": wanted_precision,
-        "shards": hashlib.sha256(shards.encode()).hexdigest(),
+        "shards": shards_hash(run),
         "decisions": decisions_hash(run),
     }
     inputs = {"labels": run.root, **({} if dataset is None else {"dataset": dataset.name})}
@@ -97,7 +95,7 @@ def _proposed(run: StoredLabels, wanted_precision: float | None) -> Iterator[Cat
     for category_id, one in known.items():
         proposals[category_id] = propose(one.evidence, together[one.source], wanted_precision=wanted_precision)
         report(ProgressStep.PROPOSE_THRESHOLDS, advanced=1)
-    yield _table(categories, known, proposals, guessed)
+    yield _table(categories, known, proposals, guessed, num_labeled(run))
     yield _curves(known)
 
 
@@ -199,6 +197,7 @@ def _table(
     known: Mapping[int, _Known],
     proposals: Mapping[int, Proposal | None],
     guessed: Mapping[int, float],
+    num_images: int,
 ) -> CategoryThresholds:
     rows: list[tuple[object, ...]] = []
     for category_id, name in zip(categories.category_id.tolist(), categories.name, strict=True):
@@ -212,7 +211,7 @@ def _table(
     names = ("category_id", "category_name", "evidence", *_NUMBERS)
     columns = zip(*rows, strict=True) if rows else [()] * len(names)
     table = {name: np.array(values, dtype=object) for name, values in zip(names, columns, strict=True)}
-    return CategoryThresholds(**table)
+    return CategoryThresholds(**table, num_images=np.full(len(rows), num_images))
 
 
 _NUMBERS = (

@@ -4,6 +4,7 @@ Not here: proposing thresholds (`tasks/outputs/propose_thresholds.py`), and keep
 (`refseg_core/analysis/label_filter.py`).
 """
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from refseg_core.analysis.label_filter import (
     parse_thresholds,
     thresholds_from,
 )
-from refseg_core.errors import ConfigurationError
+from refseg_core.errors import ConfigurationError, counted, shortened
 from refseg_core.settings.areas import parse_area
 from refseg_core.tables import CategoryThresholds
 from tasks.storage.objects import read_uri
@@ -79,7 +80,46 @@ def saved_thresholds(run: "StoredLabels", others: float) -> ScoreThresholds | No
     table = run.store.load(artifact, CategoryThresholds)
     proposals = zip(table.category_name, table.score_thresh, strict=True)
     by_name = {str(name): float(thresh) for name, thresh in proposals if thresh is not None}
-    return ScoreThresholds(others, by_name, f"saved in {artifact.name}")
+    return ScoreThresholds(others, by_name, f"saved in {artifact.name}{_of_a_part(run, artifact, table)}")
+
+
+def outdated_thresholds(run: "StoredLabels") -> str | None:
+    """Returns a sentence where more images are labeled than when the saved thresholds were proposed; else None."""
+    artifact = last_proposal(run)
+    if artifact is None or not _is_of_a_part(run, artifact):
+        return None
+    then, now = _num_then(run.store.load(artifact, CategoryThresholds)), counted(num_labeled(run), "image")
+    return (
+        f"Thresholds: those saved in {artifact.name} are in use, proposed when {then or 'fewer'} of the {now} were "
+        f"labeled. `refseg thresholds {redact(run.store.uri)} --labels {run.key}` proposes them from all."
+    )
+
+
+def _of_a_part(run: "StoredLabels", artifact: Artifact, table: CategoryThresholds) -> str:
+    """Returns from how many of the images thresholds were proposed, in words; '' where no more are labeled now."""
+    if not _is_of_a_part(run, artifact):
+        return ""
+    return f", proposed from {_num_then(table) or 'fewer'} of {counted(num_labeled(run), 'labeled image')}"
+
+
+def _is_of_a_part(run: "StoredLabels", artifact: Artifact) -> bool:
+    return bool((run.store.manifest(artifact.name) or {})["settings"].get("shards") != shards_hash(run))
+
+
+def _num_then(table: CategoryThresholds) -> int | None:
+    """Returns how many images were labeled when thresholds were proposed; None where older tables do not say it."""
+    return int(table.num_images[0]) if len(table) and table.num_images[0] is not None else None
+
+
+def shards_hash(run: "StoredLabels") -> str:
+    """Returns the hash of the names of all shards that are labeled: another where more are."""
+    names = ",".join(sorted(run.store.listed(f"{run.root}/shards", ".json")))
+    return hashlib.sha256(names.encode()).hexdigest()
+
+
+def num_labeled(run: "StoredLabels") -> int:
+    """Returns how many of the current images are labeled."""
+    return sum(len(labeled) for labeled in run.read_labeled_images(run.images()))
 
 
 def last_proposal(run: "StoredLabels") -> Artifact | None:
@@ -115,5 +155,7 @@ def _read_file(uri: str, others: float) -> ScoreThresholds:
     except yaml.YAMLError as error:
         raise ConfigurationError(f"{place}: cannot be read as json or YAML: {str(error).splitlines()[0]}.") from error
     if not isinstance(content, dict):
-        raise ConfigurationError(f"{place}: expected names of categories with scores, as car: 0.39.")
+        raise ConfigurationError(
+            f"{place}: expected names of categories with scores, as car: 0.39; got {shortened(str(content))!r}."
+        )
     return thresholds_from(content, place, others)

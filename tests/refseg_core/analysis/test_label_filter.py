@@ -103,6 +103,18 @@ def test_a_mapping_of_thresholds_names_its_place_and_all_that_is_wrong_in_it() -
         thresholds_from({"car": True, "window": "high", "boat": 0.5}, "file", 0.5)
 
 
+def test_a_file_that_holds_other_things_is_not_printed_whole() -> None:
+    content = {"store": "runs/boats", "references": {"images": "x" * 4000}, **{str(key): None for key in range(99)}}
+    with pytest.raises(ConfigurationError) as caught:
+        thresholds_from(content, "--thresholds run.yaml", 0.5)
+    assert "got store=runs/boats, references={'images': 'xxx" in str(caught.value)
+    assert "and 97 more" in str(caught.value)
+    assert len(str(caught.value)) < 300
+    with pytest.raises(ConfigurationError) as caught:
+        parse_thresholds("car=0.3," * 500, 0.5)
+    assert len(str(caught.value)) < 300
+
+
 def test_a_filter_says_in_words_what_it_keeps() -> None:
     assert LabelFilter().describe() == "all labels"
     chosen = LabelFilter(

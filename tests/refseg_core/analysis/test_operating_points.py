@@ -39,7 +39,8 @@ def test_no_score_has_a_better_f1_than_the_proposed_one(labels: list[tuple[int, 
     best = max(_f1(evidence, score) for score in [*evidence.score, 1.0])
     assert _f1(evidence, proposal.thresh) == pytest.approx(best)
     assert (proposal.f1 or 0.0) == pytest.approx(best)
-    assert proposal.low <= proposal.high
+    assert proposal.low <= proposal.thresh <= proposal.high
+    assert proposal.low < proposal.high, "few labels leave some room always"
 
 
 @settings(max_examples=60, deadline=None)
@@ -89,6 +90,30 @@ def test_few_images_make_a_wide_interval() -> None:
         assert proposal is not None
         spreads.append(proposal.high - proposal.low)
     assert spreads[1] < spreads[0]
+
+
+@pytest.mark.parametrize(("num_images", "least"), [(2, 0.75), (10, 0.85)])
+def test_an_interval_of_few_images_mostly_holds_the_threshold_of_all(num_images: int, least: float) -> None:
+    """Right labels have scores around 0.6, wrong ones around 0.35; with thousands of images the best is 0.49."""
+
+    def drawn(seed: int) -> Evidence:
+        generator = np.random.default_rng(seed)
+        right = [(0.6, True, image) for image in range(num_images) for _ in range(generator.poisson(0.7))]
+        wrong = [(0.35, False, image) for image in range(num_images) for _ in range(generator.poisson(2))]
+        labels = [(round(20 * generator.normal(score, 0.12)), *rest) for score, *rest in [*right, *wrong]]
+        return _evidence(labels or [(10, True, 0)], missed=num_images // 3)
+
+    evidence = [drawn(seed) for seed in range(60)]
+    proposals = [propose(own, Evidence.together([own, *evidence[:4]])) for own in evidence]
+    held = [proposal.low <= 0.49 <= proposal.high for proposal in proposals if proposal is not None]
+    assert np.mean(held) >= least
+
+
+def test_a_category_without_a_right_label_may_have_any_threshold() -> None:
+    wrong, right = _evidence([(8, False, 0), (4, False, 1)]), _evidence([(12, True, 0)])
+    proposal = propose(wrong, Evidence.together([wrong, right]))
+    assert proposal is not None
+    assert (proposal.low, proposal.high) == (0, 1)
 
 
 def test_without_a_judged_label_nothing_is_proposed() -> None:

@@ -15,7 +15,7 @@ from tasks.store.lineage import references_of
 from tasks.store.reviews import StoredReview
 from tasks.store.shard_plans import LabelPlan
 from tasks.store.store import Artifact
-from tasks.store.thresholds import evaluated_filter, last_proposal, shown_thresholds
+from tasks.store.thresholds import evaluated_filter, last_proposal, outdated_thresholds, shown_thresholds
 from tests.support.projects.project import CATEGORIES
 from tests.support.projects.steps import Steps
 
@@ -76,9 +76,14 @@ def test_labels_of_some_images_are_enough(steps: Steps) -> None:
     steps.label(prototypes, LabelPlan(plan.dataset, plan.key, plan.pending[:1]))
     run = StoredLabels(steps.store, plan.key)
     some = propose_thresholds(run)
-    assert run.store.load(some, CategoryThresholds).num_instances.tolist() == [2, 2]
+    table = run.store.load(some, CategoryThresholds)
+    assert (table.num_instances.tolist(), table.num_images.tolist()) == ([2, 2], [2, 2])
+    assert outdated_thresholds(run) is None
     steps.label(prototypes, LabelPlan(plan.dataset, plan.key, plan.pending[1:]))
+    assert shown_thresholds(run).source == f"saved in {some.name}, proposed from 2 of 5 labeled images"
+    assert "proposed when 2 of the 5 images were labeled. `refseg thresholds" in (outdated_thresholds(run) or "")
     assert run.store.load(propose_thresholds(run), CategoryThresholds).num_instances.tolist() == [5, 5]
+    assert outdated_thresholds(run) is None
 
 
 def _decide(run: StoredLabels, right: set[int]) -> None:
