@@ -8,6 +8,7 @@ that finds it. An offender is the place and value where it was found.
 """
 
 import difflib
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -87,10 +88,28 @@ class Problems:
         raise DatasetError(f"{source} cannot be used; {total} problem{'s' if total > 1 else ''}:\n" + "\n".join(lines))
 
 
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Returns a number of things for a message: '1 image', '1,200 images'; `plural`: where it is not noun and s."""
+    return f"{number:,} {noun if number == 1 else plural or _plural(noun)}"
+
+
+def _plural(noun: str) -> str:
+    return f"{noun[:-1]}ies" if noun.endswith("y") and noun[-2:-1] not in "aeiou" else f"{noun}s"
+
+
 def listed(names: Iterable[str], most: int = 8) -> str:
     """Returns the first names, and how many more there are, for a message."""
     known = list(names)
     return ", ".join(known[:most]) + (f" and {len(known) - most:,} more" if len(known) > most else "")
+
+
+def in_natural_order(names: Iterable[str]) -> list[str]:
+    """Returns names sorted with the numbers in them as numbers: a2 before a10."""
+
+    def parts(name: str) -> list[tuple[int, str]]:
+        return [(int(part), "") if place % 2 else (0, part) for place, part in enumerate(re.split(r"([0-9]+)", name))]
+
+    return sorted(names, key=parts)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -100,7 +119,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {of_lower[close[0]]}?" if close else ""
 
 
-def shortened(text: str) -> str:
+def shortened(text: str, most: int = _OFFENDER_LENGTH) -> str:
     """Returns the text printable and shortened, for a message."""
     printable = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return printable if len(printable) <= _OFFENDER_LENGTH else printable[: _OFFENDER_LENGTH - 3] + "..."
+    return printable if len(printable) <= most else printable[: most - 3] + "..."

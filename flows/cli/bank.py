@@ -4,16 +4,16 @@ Commands import heavy modules when they run, so that `refseg --help` stays quick
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from flows.cli.config_options import config_flags, load_with_flags
 from flows.run import checked_session
-from tasks.storage.uris import redact
+from refseg_core.errors import shortened
 
 if TYPE_CHECKING:
-    from tasks.datasets.reference_edits import AddedReference, EditedReferences
     from tasks.models.new_references import NewReference
 
 _MARKS = ("box", "mask", "points")
@@ -63,6 +63,12 @@ def bank() -> None:
 @click.option("--points", multiple=True, metavar="X,Y;...", help="Points on the instance, which SAM2 segments.")
 @click.option("--drop", multiple=True, metavar="ID", help="Leave a reference out from now on, added or sampled.")
 @click.option("--restore", multiple=True, metavar="ID", help="Take a reference back that was dropped.")
+@click.option(
+    "--out",
+    default="reference-sheets",
+    show_default=True,
+    help="Folder for the sheets of categories that a reference was added to.",
+)
 @config_flags
 @click.pass_context
 def build(
@@ -71,13 +77,15 @@ def build(
     *,
     config_file: str,
     add: tuple[str, ...],
+    out: str,
     drop: tuple[str, ...],
     restore: tuple[str, ...],
     **given: Any,
 ) -> None:
     """Sample, segment and encode the references into prototypes.
 
-    What the store holds of a reference is not computed again. `refseg bank diff A B` compares two banks.
+    What the store holds of a reference is not computed again. What was added is drawn with its mask, and named where
+    the mask is doubtful. `refseg bank diff A B` compares two banks.
     """
     values = {"add": add} | {name: given.pop(name) for name in _MARKS}
     new = list(_new_references(ctx.meta[_ORDER], values))
@@ -88,23 +96,9 @@ def build(
 
         added, edits = edit(config, WantedEdits(new, drop, restore))
         prototypes = make_bank(config)
-    for one in added:
-        click.echo(f"Added {_described(one)}. Take it out with --drop {one.id}.")
-    _echo_edits(edits)
-    click.echo(f"{prototypes.num_rows['prototypes']} prototypes in {redact(config.store)}/{prototypes.name}")
+    from flows.reports.bank_report import report_bank
 
-
-def _echo_edits(edits: "EditedReferences") -> None:
-    if edits.added:
-        click.echo(f"With {len(edits.added)} added references: {'; '.join(map(_described, edits.added))}")
-    if edits.dropped:
-        click.echo(
-            f"Without {len(edits.dropped)} dropped ones: {', '.join(edits.dropped)}; --restore ID takes one back"
-        )
-
-
-def _described(added: "AddedReference") -> str:
-    return f"{added.id} ({added.category}, {added.original_name})"
+    report_bank(config.store, prototypes, added, edits, Path(out))
 
 
 def _new_references(order: Sequence[str], values: dict[str, tuple[str, ...]]) -> "Iterator[NewReference]":
@@ -125,7 +119,7 @@ def _new_reference(add: str, mark: str, value: str) -> "NewReference":
 
     category, _, picture = add.partition("=")
     if not category or not picture:
-        raise click.UsageError(f"--add: expected CATEGORY=PICTURE, as boat=boat.jpg; got {add!r}.")
+        raise click.UsageError(f"--add: expected CATEGORY=PICTURE, as boat=boat.jpg; got {shortened(add)!r}.")
     if mark == "mask":
         return NewReference(category, picture, mask=value)
     if mark == "box":
@@ -141,7 +135,7 @@ def _numbers(text: str, length: int, expected: str) -> tuple[float, ...]:
     except ValueError:
         numbers = ()
     if len(numbers) != length:
-        raise click.UsageError(f"{expected}; got {text!r}.")
+        raise click.UsageError(f"{expected}; got {shortened(text)!r}.")
     return numbers
 
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import click
 
 from flows.cli.filter_options import filter_options
+from refseg_core.errors import counted
 from tasks.storage.uris import redact
 
 if TYPE_CHECKING:
     from tasks.store.label_store import StoredLabels
-    from tasks.store.store import Store
+    from tasks.store.store import Artifact, Store
     from tasks.store.thresholds import FilterOptions
 
 _FAILURE = 1
@@ -61,13 +62,22 @@ def show(store_uri: str, out: str, key: str | None, kept: "FilterOptions", limit
         prototypes = newest_prototypes(store)
         with progress_bars():
             number = show_references(store, prototypes, out)
-        click.echo(f"No images are labeled yet. Wrote {number} sheets of references to {redact(out)}")
+        click.echo(f"No images are labeled yet. Wrote {counted(number, 'sheet')} of references to {redact(out)}")
+        _echo_negatives(store, prototypes)
         return
     run = choose_labels(store, key)
     chosen = kept.filter(run, shown_thresholds(run))
     with progress_bars():
         number = show_labels(store_uri, run.key, out, kept=chosen, limit=limit)
-    click.echo(f"Wrote {number} pictures to {redact(out)}; predictions: {chosen.describe()}")
+    click.echo(f"Wrote {counted(number, 'picture')} to {redact(out)}; predictions: {chosen.describe()}")
+    _echo_negatives(store, run.prototypes())
+
+
+def _echo_negatives(store: "Store", prototypes: "Artifact") -> None:
+    from tasks.outputs.reference_sheets import describe_negatives
+
+    if negatives := describe_negatives(store, prototypes):
+        click.echo(f"Not to be labeled: {negatives}")
 
 
 @click.command()
@@ -142,7 +152,7 @@ def gc(*, store_uri: str, gone: bool, keys: tuple[str, ...], proposals: bool, mi
     if yes and garbage:
         with progress_bars():
             remove(store, garbage)
-        click.echo(f"Removed {len(garbage)} objects.")
+        click.echo(f"Removed {counted(len(garbage), 'object')}.")
 
 
 STORE_COMMANDS: tuple[click.Command, ...] = (show, status, verify, gc)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flows.config.run_config import RunConfig
-from refseg_core.errors import DatasetError, listed
+from refseg_core.errors import DatasetError, did_you_mean, in_natural_order, listed, shortened
 from refseg_core.tables import References
 from tasks.datasets.reference_edits import AddedReference, EditedReferences, ReferenceEdits, edit_references
 from tasks.index_dataset import index_dataset
@@ -15,7 +15,7 @@ from tasks.models.new_references import NewReference, add_reference
 from tasks.sample_references import sample_references
 from tasks.store.store import Store
 
-_SHOWN = 40
+_SHOWN = 36
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ def _check_known(config: RunConfig, wanted: Sequence[str]) -> None:
     known = _known_ids(config)
     if unknown := [reference_id for reference_id in wanted if reference_id not in known]:
         raise DatasetError(
-            f"--drop: {listed(unknown)} not among the references of this configuration, which are "
-            f"{listed(known, _SHOWN)}."
+            f"--drop: {listed(map(shortened, unknown))} not among the references of this configuration, which are "
+            f"{listed(in_natural_order(known), _SHOWN)}.{did_you_mean(unknown[0], known)}"
         )
 
 

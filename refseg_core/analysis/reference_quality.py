@@ -10,12 +10,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from refseg_core.references.validation import mask_doubts
 from refseg_core.tables import Categories, MemoryBank, ReferenceQuality, References
 
-VERSION = 1
+VERSION = 2
 
 _FEWEST_PATCHES = 4.0  # of the encoder's grid, of which a crop has hundreds
-_LEAST_MASK_SCORE = 0.7  # the segmenter's predicted IoU
 _FEWEST_COMPARED = 4  # references, to say what is usual among them
 _DEVIATIONS, _LEAST_GAP = 2.5, 0.1  # below the category's median similarity
 _NORMAL_MAD = 1.4826  # standard deviations of a normal distribution in a median absolute deviation
@@ -84,24 +84,27 @@ def assess_references(references: References, bank: MemoryBank, categories: Cate
             own=_known(compared.own, row),
             nearest=_known(compared.nearest, row),
             other_id=int(ids[compared.other[row]]) if _known(compared.nearest, row) is not None else None,
-            mask_score=None if score is None else float(score),
+            doubts=doubts,
             least_usual=usual.get(key[0]),
             names=name_of,
         )
-        for key, score in zip(keys, references.mask_score, strict=True)
+        for key, doubts in zip(keys, _doubts(references), strict=True)
     ]
     return _table(references, rows)
 
 
 class _Row(NamedTuple):
-    """What is known of a reference; `least_usual` is the similarity below which it is unlike its category."""
+    """What is known of a reference; `least_usual` is the similarity below which it is unlike its category.
+
+    `doubts`: why its mask, which the segmenter made, may not be what was meant.
+    """
 
     name: str
     num_patches: float
     own: float | None
     nearest: float | None
     other_id: int | None
-    mask_score: float | None
+    doubts: tuple[str, ...]
     least_usual: float | None
     names: dict[int, str]
 
@@ -128,8 +131,14 @@ class _Row(NamedTuple):
             yield f"looks like {self.other_name}: {self.nearest:.2f} against {self.own:.2f}"
         elif self.is_outlier:
             yield f"unlike the other examples of {self.name}: {self.own:.2f}"
-        if self.mask_score is not None and self.mask_score < _LEAST_MASK_SCORE:
-            yield f"the segmenter is unsure of its mask ({self.mask_score:.2f}): give a mask"
+        yield from self.doubts
+
+
+def _doubts(references: References) -> Iterator[tuple[str, ...]]:
+    """Yields the doubts about each reference's mask; none about masks of the dataset."""
+    for mask, source, score in zip(references.mask_rle, references.mask_source, references.mask_score, strict=True):
+        is_made = source == "segmenter" and mask is not None
+        yield tuple(mask_doubts(mask, None if score is None else float(score))) if is_made else ()
 
 
 def _table(references: References, rows: list[_Row]) -> ReferenceQuality:

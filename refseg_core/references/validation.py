@@ -3,13 +3,14 @@
 What a reference looks like to the encoder is not here.
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from refseg_core.errors import UnusableReferenceError
-from refseg_core.masks.rle import Masks
+from refseg_core.masks.rle import Masks, Rle, mask_areas, rle_boxes
 from refseg_core.tables import Annotations, Images
 
 Numbers = npt.NDArray[np.floating[Any]]
@@ -17,6 +18,8 @@ Bools = npt.NDArray[np.bool_]
 
 MIN_SIDE = 32  # px
 MIN_MARGIN = 10  # px
+_LEAST_PREDICTED_IOU = 0.7
+_MOST_OF_IMAGE = 0.9  # more is mostly the background, or the whole picture
 VALID = f"not a crowd, sides of {MIN_SIDE} px, {MIN_MARGIN} px from the borders"
 
 
@@ -85,3 +88,18 @@ def check_mask(mask_HW: Masks, height: int, width: int) -> None:
         )
     if not mask_HW.any():
         raise UnusableReferenceError("The reference's mask covers nothing. Mark the instance's pixels.")
+
+
+def mask_doubts(mask: Rle, predicted_iou: float | None) -> Iterator[str]:
+    """Yields why a mask that the segmenter made of a mark may not be what was meant.
+
+    `predicted_iou`: the segmenter's own estimate of its quality; None where it made none.
+    """
+    left, top, right, bottom = rle_boxes([mask])[0].tolist()
+    share = int(mask_areas([mask])[0]) / (mask.size[0] * mask.size[1])
+    if predicted_iou is not None and predicted_iou < _LEAST_PREDICTED_IOU:
+        yield f"the segmenter is unsure of its mask ({predicted_iou:.2f}): give a mask"
+    if share > _MOST_OF_IMAGE:
+        yield f"its mask covers {share:.0%} of the picture: mark the instance with a box, or give a mask"
+    if min(right - left, bottom - top) < MIN_SIDE:
+        yield f"its mask is {right - left:.0f} x {bottom - top:.0f} px: give a larger example, or look at its mask"

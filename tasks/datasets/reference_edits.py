@@ -8,6 +8,7 @@ count in their order, for every configuration of that store with these reference
 """
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -15,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from refseg_core.errors import DatasetError
+from refseg_core.errors import DatasetError, did_you_mean, in_natural_order, listed, shortened
 from refseg_core.images import WHITE
 from refseg_core.masks.rle import Rle, mask_areas
 from refseg_core.table_schema import Array, Table
@@ -32,6 +33,8 @@ _VERSION = 1  # of what edits make
 _PICTURES = "added_references"
 _FIRST_CATEGORY = 1_000_000  # an id that no other category of references or targets is likely to have
 _NAME_LENGTH = 16
+_SHOWN = 36  # ids in a message
+_PROMOTED = re.compile(r" #[0-9a-f]{32}$")  # the decision by which an instance was promoted, behind its image's name
 
 Kind = Literal["add", "drop", "restore"]
 
@@ -54,6 +57,11 @@ class AddedReference:
     mask: Rle | None
     mask_source: str
     mask_score: float | None
+
+    @property
+    def picture_name(self) -> str:
+        """The name of the picture alone, without the decision that made an instance of it a reference."""
+        return _PROMOTED.sub("", self.original_name)
 
 
 @dataclass(frozen=True)
@@ -119,8 +127,8 @@ class ReferenceEdits:
         dropped = self.current().dropped
         if reference_id not in dropped:
             raise DatasetError(
-                f"--restore {reference_id}: is not among the dropped references, which are "
-                f"{', '.join(dropped) or 'none'}."
+                f"--restore {shortened(reference_id)}: is not among the dropped references, which are "
+                f"{listed(in_natural_order(dropped), _SHOWN) or 'none'}.{did_you_mean(reference_id, dropped)}"
             )
         self._append("restore", reference_id)
 
@@ -161,6 +169,12 @@ def edit_references(
         inputs={"dataset": dataset.name, "references": references.name},
     )
     return dataset, store.make(recipe, lambda: [_edited(store, dataset, references, edits)])
+
+
+def shown_names(store: Store, dataset: Artifact) -> dict[str, str]:
+    """Returns what people call the pictures that were added to a dataset of references, by their file names in it."""
+    added = (store.manifest(dataset.name) or {"settings": {}})["settings"].get("added", [])
+    return {one["file_name"]: _PROMOTED.sub("", one["original_name"]) for one in added}
 
 
 def _added(edit: dict[str, Any]) -> AddedReference:

@@ -12,9 +12,11 @@ import numpy as np
 from refseg_core.analysis.label_agreement import compare_labels
 from refseg_core.errors import StoreError
 from refseg_core.tables import Categories, Detections, Images, LabeledImages, Metrics, Prototypes, References
+from tasks.datasets.reference_edits import shown_names
+from tasks.outputs.reference_sheets import describe_negatives
 from tasks.storage.uris import redact
 from tasks.store.label_store import FOLDER, StoredLabels
-from tasks.store.lineage import labeled_categories, references_of
+from tasks.store.lineage import labeled_categories, reference_dataset, referenced_categories, references_of
 from tasks.store.steps import EVALUATE, POSTPROCESS_MEMORY_BANK
 from tasks.store.store import Artifact, Store
 from tasks.store.thresholds import SCORE_THRESH
@@ -49,6 +51,15 @@ class Bank:
         """Reads the categories."""
         return labeled_categories(self.store, self.prototypes)
 
+    def names(self) -> dict[int, str]:
+        """Reads the names of all categories that there are references of, negatives too."""
+        categories = referenced_categories(self.store, self.prototypes)
+        return dict(zip(categories.category_id.tolist(), map(str, categories.name), strict=True))
+
+    def negatives(self) -> str:
+        """Reads what is not to be labeled, in words."""
+        return describe_negatives(self.store, self.prototypes)
+
     def table(self) -> Prototypes:
         """Reads the prototypes."""
         return self.store.load(self.prototypes, Prototypes)
@@ -81,11 +92,15 @@ class LabelsDifference:
 
 @dataclass(frozen=True)
 class BankDifference:
-    """Everything that two banks differ in; `labels` is None where no images were labeled alike by both."""
+    """Everything that two banks differ in; `labels` is None where no images were labeled alike by both.
+
+    `negatives`: what is not to be labeled by each, in words.
+    """
 
     categories: tuple[CategoryDifference, ...]
     removed: tuple[str, ...]
     added: tuple[str, ...]
+    negatives: tuple[str, str]
     labels: LabelsDifference | None
 
 
@@ -94,16 +109,19 @@ def compare_banks(first: Bank, second: Bank) -> BankDifference:
     removed, added = _only(first, second), _only(second, first)
     pair = _alike_labels(first, second)
     found = (Detections.empty(), Detections.empty()) if pair is None else _detections(*pair)
-    return BankDifference(tuple(_categories(first, second, *found)), removed, added, pair and _labels(*pair))
+    negatives = first.negatives(), second.negatives()
+    categories = tuple(_categories(first, second, *found))
+    return BankDifference(categories, removed, added, negatives, pair and _labels(*pair))
 
 
 def _only(bank: Bank, other: Bank) -> tuple[str, ...]:
     """Returns the references that only the one bank has, as text."""
     theirs = {_identity(row) for row in _rows(other.references())}
-    name_of = dict(zip(bank.categories().category_id.tolist(), bank.categories().name, strict=True))
+    category_of, shown = bank.names(), shown_names(bank.store, reference_dataset(bank.store, bank.prototypes))
     lacking = [row for row in _rows(bank.references()) if _identity(row) not in theirs]
     return tuple(
-        f"{row.annotation_id[0]} ({name_of.get(int(row.category_id[0]), 'left out')}, {row.file_name[0]})"
+        f"{row.annotation_id[0]} ({category_of[int(row.category_id[0])]}, "
+        f"{shown.get(str(row.file_name[0]), row.file_name[0])})"
         for row in lacking
     )
 

@@ -16,7 +16,7 @@ from tasks.datasets.image_reader import read_image
 from tasks.datasets.reference_images import ReferenceFolder
 from tasks.storage.folder import Folder
 from tasks.storage.uris import redact
-from tasks.store.lineage import labeled_categories, reference_dataset, references_of
+from tasks.store.lineage import labeled_categories, negatives_of, reference_dataset, references_of
 from tasks.store.store import Artifact, Store
 
 MAX_PIXELS = 400_000_000
@@ -24,14 +24,15 @@ _LONGEST_NAME = 255  # bytes, on most file systems
 
 
 class Palette:
-    """The names and colors of the prototypes' categories."""
+    """The names and colors of the prototypes' categories, and the colors of negatives."""
 
     def __init__(self, store: Store, prototypes: Artifact) -> None:
         categories = store.load(reference_dataset(store, prototypes), Categories)
         names = dict(zip(categories.category_id.tolist(), categories.name, strict=True))
         ids = store.load(prototypes, Prototypes).category_id.tolist()
         self.name_of = {category_id: str(names[category_id]) for category_id in ids}  # in the order of the prototypes
-        self._color = {category_id: index for index, category_id in enumerate(ids)}
+        negatives = negatives_of(store, prototypes).category_id.tolist()
+        self._color = {category_id: index for index, category_id in enumerate([*ids, *negatives])}
 
     def only(self, category_id: int) -> "Palette":
         """Returns the palette of one category, with its name and color here."""

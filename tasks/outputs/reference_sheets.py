@@ -4,23 +4,30 @@ A sheet shows each reference as the encoder sees it: the crop, stretched to a sq
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 
 from refseg_core.analysis import reference_quality
 from refseg_core.analysis.reference_quality import assess_references
-from refseg_core.errors import ImageError, RefsegError, StoreError
+from refseg_core.errors import ImageError, RefsegError, StoreError, counted, listed
 from refseg_core.masks.rle import Rle, decode_mask, encode_masks
 from refseg_core.references.memory_bank import Crop, crop_reference
 from refseg_core.tables import Images, MemoryBank, ReferenceQuality, References
 from refseg_core.visualization import Picture, contact_sheet, instance_panel, to_jpeg
+from tasks.datasets.reference_edits import shown_names
 from tasks.datasets.reference_images import ReferenceFolder, ReferenceImages
 from tasks.outputs.pictures import Palette, check_apart
 from tasks.runtime.progress import ProgressStep, report
 from tasks.storage.folder import Folder
 from tasks.storage.uris import redact
-from tasks.store.lineage import labeled_categories, memory_bank_of, reference_dataset, references_of
+from tasks.store.lineage import (
+    memory_bank_of,
+    negatives_of,
+    reference_dataset,
+    referenced_categories,
+    references_of,
+)
 from tasks.store.steps import ASSESS_REFERENCES, POSTPROCESS_MEMORY_BANK
 from tasks.store.store import Artifact, Recipe, Store
 
@@ -29,6 +36,8 @@ _PANEL_SIDE = 288
 _INSIDE = 0.5  # of the soft mask
 _GRAY = 128
 _LONGEST_NAME = 80
+NEGATIVE = " (negative)"
+"""What is put behind the name of a category that is not to be labeled."""
 
 
 def assess(store: Store, prototypes: Artifact) -> Artifact:
@@ -45,7 +54,7 @@ def assess(store: Store, prototypes: Artifact) -> Artifact:
 def quality_of(store: Store, prototypes: Artifact) -> ReferenceQuality:
     """Returns how good the references of prototypes are, without writing to a store that may only be read."""
     references, bank = references_of(store, prototypes), memory_bank_of(store, prototypes)
-    categories = labeled_categories(store, prototypes)
+    categories = referenced_categories(store, prototypes)
     return assess_references(store.load(references, References), store.load(bank, MemoryBank), categories)
 
 
@@ -60,24 +69,40 @@ def newest_prototypes(store: Store) -> Artifact:
     return store.named(f"{POSTPROCESS_MEMORY_BANK.folder}/{made[-1]['key']}")
 
 
-def draw_sheets(store: Store, prototypes: Artifact, out: Folder) -> int:
-    """Writes a sheet for each category; returns how many. Raises ConfigurationError for a folder of references."""
+def draw_sheets(store: Store, prototypes: Artifact, out: Folder, only: Collection[int] | None = None) -> int:
+    """Writes a sheet for each category; returns how many. Raises ConfigurationError for a folder of references.
+
+    `only`: ids of the categories that are drawn; None: all.
+    """
     check_apart(out, str((store.manifest(reference_dataset(store, prototypes).name) or {})["settings"]["images"]))
     quality = quality_of(store, prototypes)
+    negative_ids = negatives_of(store, prototypes).category_id
     panels = _Panels(store, prototypes)
-    report(ProgressStep.DRAW_REFERENCES, total=len(quality))
-    num_sheets = 0
-    for category_id in dict.fromkeys(quality.category_id.tolist()):
+    drawn = [one for one in dict.fromkeys(quality.category_id.tolist()) if only is None or one in only]
+    report(ProgressStep.DRAW_REFERENCES, total=int(np.isin(quality.category_id, drawn).sum()))
+    for category_id in drawn:
         rows = np.flatnonzero(quality.category_id == category_id)
         sheet = contact_sheet(
             [panels.draw(int(row), quality) for row in rows],
             titles=[str(quality.advice[row]).partition(":")[0] or " " for row in rows],  # the numbers are in the tile
-            heading=f"{quality.category_name[rows[0]]}: {len(rows)} references, each as the encoder sees it",
+            heading=f"{quality.category_name[rows[0]]}{NEGATIVE if category_id in negative_ids else ''}: "
+            f"{counted(len(rows), 'reference')}, each as the encoder sees it",
             tile_side=_PANEL_SIDE,
         )
         out.replace(f"{_file_name(str(quality.category_name[rows[0]]), category_id)}.jpg", to_jpeg(sheet))
-        num_sheets += 1
-    return num_sheets
+    return len(drawn)
+
+
+def describe_negatives(store: Store, prototypes: Artifact) -> str:
+    """Returns what is not to be labeled: 'negatives: mast, buoy; 12 background prototypes', or '' where nothing is."""
+    negatives, categories = negatives_of(store, prototypes), referenced_categories(store, prototypes)
+    names = categories.name[np.isin(categories.category_id, negatives.category_id)]
+    number = int(negatives.is_background.sum())
+    parts = [
+        f"negatives: {listed(names)}" if len(names) else "",
+        counted(number, "background prototype") if number else "",
+    ]
+    return "; ".join(filter(None, parts))
 
 
 def _file_name(name: str, category_id: int) -> str:
@@ -96,16 +121,18 @@ class _Panels:
         self._images = ReferenceImages(folder, store.load(dataset, Images), self._references)
         self._context_ratio = float((store.manifest(bank.name) or {})["settings"]["context_ratio"])
         self._palette = Palette(store, prototypes)
+        self._shown_names = shown_names(store, dataset)
 
     def draw(self, row: int, quality: ReferenceQuality) -> Picture:
         """Returns a reference with what is known of it; gray where its image cannot be read any more."""
         report(ProgressStep.DRAW_REFERENCES, advanced=1)
         picture, mask = self._crop(row)
+        file_name = str(quality.file_name[row])
         return instance_panel(
             picture,
             (0, 0, picture.shape[1], picture.shape[0]),
             mask,
-            name=f"{quality.annotation_id[row]}, {quality.file_name[row]}",
+            name=f"{quality.annotation_id[row]}, {self._shown_names.get(file_name, file_name)}",
             details=", ".join(_details(quality, row)),
             color_index=self._palette.colors(quality.category_id[row : row + 1])[0],
             side=_PANEL_SIDE,

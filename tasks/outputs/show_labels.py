@@ -8,7 +8,7 @@ import numpy as np
 from refseg_core.analysis.label_filter import LabelFilter
 from refseg_core.datasets.category_mapping import numbered_as
 from refseg_core.datasets.dataset import Dataset
-from refseg_core.errors import DatasetError, ImageError
+from refseg_core.errors import DatasetError, ImageError, counted
 from refseg_core.tables import Categories, Detections, Images
 from refseg_core.visualization import Picture, contact_sheet, side_by_side, to_jpeg
 from tasks.datasets.image_reader import read_image, read_images
@@ -38,7 +38,7 @@ def show_references(store: Store, prototypes: Artifact, out_uri: str) -> int:
     """Writes `references.jpg` and a sheet of each category's references; returns the number of these."""
     out = Folder(out_uri)
     panels = reference_panels(store, prototypes, Palette(store, prototypes))
-    out.replace("references.jpg", to_jpeg(contact_sheet(panels, heading=f"{len(panels)} references")))
+    out.replace("references.jpg", to_jpeg(contact_sheet(panels, heading=counted(len(panels), "reference"))))
     return draw_sheets(store, prototypes, Folder(out.join(SHEETS)))
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from refseg_core.errors import DatasetError, Problems, listed, shortened
+from refseg_core.errors import DatasetError, Problems, counted, in_natural_order, listed, shortened
 
 
 def _message(problems: Problems) -> str:
@@ -52,3 +52,20 @@ def test_a_list_of_names_counts_those_that_it_leaves_out() -> None:
     assert listed(["a", "b", "c"], 2) == "a, b and 1 more"
     assert listed(["a", "b"], 2) == "a, b"
     assert listed([str(number) for number in range(2008)]) == "0, 1, 2, 3, 4, 5, 6, 7 and 2,000 more"
+
+
+def test_one_of_a_kind_is_singular() -> None:
+    assert [counted(number, "image") for number in (0, 1, 2, 1200)] == [
+        "0 images",
+        "1 image",
+        "2 images",
+        "1,200 images",
+    ]
+    assert [counted(number, "category") for number in (1, 3)] == ["1 category", "3 categories"]
+    assert [counted(number, "key") for number in (1, 3)] == ["1 key", "3 keys"]
+    assert counted(2, "dropped one", "dropped ones") == "2 dropped ones"
+
+
+def test_numbers_in_names_are_sorted_as_numbers() -> None:
+    assert in_natural_order(["added-10", "12", "7", "added-2", "a"]) == ["7", "12", "a", "added-2", "added-10"]
+    assert in_natural_order([]) == []

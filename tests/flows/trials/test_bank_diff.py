@@ -44,7 +44,7 @@ def test_a_new_reference_and_a_new_category_are_told_with_what_they_did_to_label
 
     done(refseg(*pilot))
     said = done(refseg("bank", "diff", first, second))
-    assert "Only in the second: added-0 (box, store:added_references/" in said
+    assert "Only in the second: added-0 (box, boat7.png)" in said
     assert "Only in the first" not in said
     rows = {
         line.split("│")[1].strip(): [cell.strip() for cell in line.split("│")[2:-1]]

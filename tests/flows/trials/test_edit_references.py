@@ -40,7 +40,7 @@ def plain(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project
 
 
 def _bank(project: Project, *flags: str | Path) -> str:
-    return done(refseg("bank", project.folder / "run.yaml", *flags))
+    return done(refseg("bank", project.folder / "run.yaml", "--out", project.folder / "sheets", *flags))
 
 
 def _made(project: Project) -> tuple[Store, Artifact]:
@@ -65,6 +65,7 @@ def test_an_added_reference_stays_though_its_picture_goes_and_is_the_only_one_to
     said = _bank(plain, "--add", f"boat={plain.folder / 'boat7.png'}", "--box", _BOX)
     assert "Added added-0 (boat, boat7.png)" in said
     assert "3 prototypes" in said
+    assert [path.name for path in (plain.folder / "sheets").iterdir()] == ["boat.jpg"]
     assert len(calls) == 1
 
     (plain.folder / "boat7.png").unlink()
@@ -99,7 +100,7 @@ def test_dropping_what_was_added_gives_the_bank_from_before_and_encodes_nothing(
     assert _references(plain).shot.tolist() == [0, 0, 1]
     calls = count_calls(monkeypatch, fill_module, "encode_references")
     said = _bank(plain, "--drop", "added-0")
-    assert "Without 1 dropped ones: added-0" in said
+    assert "Without 1 dropped one: added-0" in said
     store, without = _made(plain)
     alone = Store(str(plain.folder / "elsewhere"))
     from_nothing = make_prototypes(plain.config_with({"store": alone.uri}), alone)
@@ -116,7 +117,7 @@ def test_a_sampled_reference_can_be_dropped_and_with_it_its_category(plain: Proj
     plain.write_config()
     _bank(plain)
     first, second = _references(plain).annotation_id.tolist()
-    assert "1 prototypes" in _bank(plain, "--drop", first)
+    assert "1 prototype in" in _bank(plain, "--drop", first)
     assert _references(plain).annotation_id.tolist() == [second]
     assert "Every reference was dropped" in refused(refseg("bank", plain.folder / "run.yaml", "--drop", second))
 
@@ -144,7 +145,7 @@ def test_marks_belong_to_the_reference_before_them(plain: Project) -> None:
 def test_references_may_all_be_added_without_any_annotation_file(plain: Project) -> None:
     config = plain.write_config(references__annotations=None, targets__annotations=None)
     assert "no reference was added yet" in refused(refseg("run", config))
-    done(refseg("bank", config, "--add", f"boat={plain.folder / 'boat7.png'}", "--box", _BOX))
+    _bank(plain, "--add", f"boat={plain.folder / 'boat7.png'}", "--box", _BOX)
     said = done(refseg("run", config))
     assert "5 images: " in said
     exported = plain.folder / "labels.json"

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refseg_core.analysis.reference_quality import assess_references, leave_one_out
+from refseg_core.masks.rle import encode_masks
 from refseg_core.table_schema import Array
 from refseg_core.tables import Categories, MemoryBank, ReferenceQuality, References
 
@@ -85,7 +86,14 @@ def test_a_copy_does_not_predict_itself() -> None:
 
 def test_small_masks_and_unsure_ones_are_told() -> None:
     bank = _bank({4: [[1, 0], [1, 0]]}, weight=2.5)
-    references = _references(bank).replace(mask_score=np.array([None, 0.4], dtype=object))
+    mask = encode_masks(np.pad(np.ones((1, 40, 50), dtype=bool), ((0, 0), (0, 60), (0, 50))))[0]
+    masks = np.empty(2, dtype=object)
+    masks[:] = [mask, mask]
+    references = _references(bank).replace(
+        mask_rle=masks,
+        mask_source=np.array(["dataset", "segmenter"], dtype=object),
+        mask_score=np.array([None, 0.4], dtype=object),
+    )
     first, second = _quality(bank, references).advice
     assert first == "its mask covers 2.5 patches only: give a larger example, or look at its mask"
     assert second.endswith("the segmenter is unsure of its mask (0.40): give a mask")
