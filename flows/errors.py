@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Self
 
+from refseg_core.errors import counted
+
 _NAMES_SHOWN = 8
 
 
@@ -21,7 +23,7 @@ class ShardsFailedError(RunFailedError):
     def of(cls, reason_of: Mapping[str, str], num_shards: int) -> Self:
         """Names some of the shards that failed, and the reason of the first."""
         return cls(
-            f"{len(reason_of)} of {num_shards} shards could not be labeled: "
+            f"{len(reason_of)} of {counted(num_shards, 'shard')} could not be labeled: "
             f"{', '.join(list(reason_of)[:_NAMES_SHOWN])}. The first: {next(iter(reason_of.values()))}. "
             "Finished shards are kept; the same command resumes.",
             reason_of,
@@ -40,7 +42,7 @@ class LabelingStopped(KeyboardInterrupt):
     """A signal stopped labeling when so many of the images were labeled. No `Exception`, which a run could survive."""
 
     def __init__(self, num_kept: int, num_images: int) -> None:
-        super().__init__(f"{num_kept:,} of {num_images:,} images kept")
+        super().__init__(f"{num_kept:,} of {counted(num_images, 'image')} kept")
 
 
 class BankFailedError(RunFailedError):

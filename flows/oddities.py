@@ -73,7 +73,7 @@ def _sampled(config: RunConfig, store: Store, dataset: Artifact) -> Artifact | N
 def print_oddities(oddities: Iterable[Oddity], show: Show) -> None:
     """Shows each oddity with its count and the first few examples."""
     for oddity in oddities:
-        show(f"Odd: {oddity.count} {oddity.what}")
+        show(f"Odd: {oddity}")
         for example in oddity.examples:
             show(f"  {example}")
         if oddity.count > len(oddity.examples):

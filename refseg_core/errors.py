@@ -85,7 +85,7 @@ class Problems:
         if len(self.counts) > _KINDS_SHOWN:
             lines.append(f"- and {len(self.counts) - _KINDS_SHOWN} more kinds of problems")
         total = self.counts.total()
-        raise DatasetError(f"{source} cannot be used; {total} problem{'s' if total > 1 else ''}:\n" + "\n".join(lines))
+        raise DatasetError(f"{source} cannot be used; {counted(total, 'problem')}:\n" + "\n".join(lines))
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from refseg_core.analysis.label_filter import LabelFilter, ScoreThresholds
 from refseg_core.datasets.dataset import Dataset, select_images
-from refseg_core.errors import DatasetError, StoreError
+from refseg_core.errors import DatasetError, StoreError, counted
 from refseg_core.evaluation import protocols
 from refseg_core.evaluation.semantic import require_masks
 from refseg_core.settings import Conventions, EvaluationSettings, ProtocolName
@@ -94,8 +94,8 @@ def _truth(
         return truth
     if len(shared) == len(truth.images):
         raise DatasetError(
-            f"evaluation.exclude_references: references lie in all {len(shared)} images, so that none is left to "
-            "evaluate. Give other targets, or set it to false."
+            f"evaluation.exclude_references: references lie in all of {counted(len(shared), 'image')}, so that none "
+            "is left to evaluate. Give other targets, or set it to false."
         )
     return select_images(truth, set(truth.images.image_id) - set(shared))
 
@@ -140,7 +140,7 @@ def _detections(store: Store, labels_key: str, images: Images) -> Detections:
         others = other_labels(store, labels_key)
         hint = f" It also holds labels {'; '.join(others)}: to evaluate those, set what differs." if others else ""
         raise StoreError(
-            f"{redact(store.uri)}: only {num_labeled} of {len(images)} images are labeled with these settings "
-            f"(labels {labels_key}). Run `refseg label` to the end first.{hint}"
+            f"{redact(store.uri)}: only {num_labeled} of {counted(len(images), 'image is', 'images are')} labeled "
+            f"with these settings (labels {labels_key}). Run `refseg label` to the end first.{hint}"
         )
     return Detections.concatenate(detections)

@@ -18,7 +18,7 @@ from refseg_core.datasets.coco.columns import FEDERATED_VERSION, may_be_federate
 from refseg_core.datasets.coco.mask_source import MaskFile
 from refseg_core.datasets.dataset import NOTHING, VERSION, Dataset, dataset_of_files, first_images, select_images
 from refseg_core.datasets.oddities import EXAMPLES, Oddity
-from refseg_core.errors import DatasetError, ImageError, StoreError, listed
+from refseg_core.errors import DatasetError, ImageError, StoreError, counted, listed
 from refseg_core.images import IMAGE_SUFFIXES, WHITE
 from refseg_core.settings import Conventions
 from refseg_core.table_schema import Table
@@ -90,7 +90,10 @@ def _dark_images(images: Images, folder: Folder) -> list[Oddity]:
         num_read += 1
         if np.percentile(pixels[::_STEP, ::_STEP], _BRIGHTEST) < _NEARLY_BLACK:
             dark.append(str(images.file_name[row]))
-    what = f"of {num_read} images that were looked at are nearly black: are they of more bits than their values use?"
+    what = (
+        f"of {counted(num_read, 'image that was', 'images that were')} looked at are nearly black: are they "
+        "of more bits than their values use?"
+    )
     return [Oddity(what, len(dark), tuple(dark[:EXAMPLES]))] if 2 * len(dark) > num_read else []
 
 
@@ -204,13 +207,13 @@ def _with_versions(images: Images, folder: ImageFiles) -> tuple[Images, str]:
     files = [found.get(name, absent) for name in images.file_name]
     if not found:
         raise DatasetError(
-            f"{redact(folder.folder.uri)}: holds none of the {len(images)} images that the annotations list; expected "
-            f"{images.file_name[0]} and others below it.{_where(wanted, folder)} Correct targets.images, or the file "
-            "names."
+            f"{redact(folder.folder.uri)}: holds none of {counted(len(images), 'image')} that the annotations list; "
+            f"expected {images.file_name[0]} and others below it.{_where(wanted, folder)} Correct targets.images, or "
+            "the file names."
         )
     if len(found) < len(images):
         missing = [str(name) for name in images.file_name if name not in found]
-        log.warning("%d of %d listed images are not there: %s", len(missing), len(images), listed(missing))
+        log.warning("%d of %s not there: %s", len(missing), counted(len(images), "listed image"), listed(missing))
     images = images.replace(
         size=np.array([file.size for file in files], dtype=np.int64),
         version=np.array([file.version for file in files], dtype=object),

@@ -8,7 +8,7 @@ from pathlib import Path
 from flows.benchmarks.spec import Benchmark, Need, Point, case_name, filled_path
 from flows.config.preflight import check
 from flows.config.run_config import RunConfig
-from refseg_core.errors import DatasetError, RefsegError
+from refseg_core.errors import DatasetError, RefsegError, counted
 from refseg_core.images import IMAGE_SUFFIXES
 from refseg_core.references.sampling import absent_of_split
 from refseg_core.settings import Conventions
@@ -45,7 +45,7 @@ def _too_few(need: Need, path: str, place: Path) -> Iterator[str]:
         return
     found = sum(1 for file in place.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
     if need.images is not None and found < need.images:
-        yield f"{path}: expected {need.images} images, found {found}. {need.get}"
+        yield f"{path}: expected {counted(need.images, 'image')}, found {found}. {need.get}"
 
 
 def check_runs(benchmark: Benchmark, runs: Sequence[tuple[Point, RunConfig]], data: Path) -> None:
@@ -74,7 +74,9 @@ def _problems(config: RunConfig, get_of: Mapping[str, str], absent_of: _AbsentOf
             return
         if absent:
             get = get_of.get(str(source.annotations), "Give annotations with these names.")
-            yield f"{source.annotations}: lacks {len(absent)} categories of {split}: {', '.join(absent)}. {get}"
+            yield (
+                f"{source.annotations}: lacks {counted(len(absent), 'category')} of {split}: {', '.join(absent)}. {get}"
+            )
     try:
         check(config)
     except RefsegError as error:

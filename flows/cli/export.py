@@ -6,6 +6,7 @@ import click
 
 from flows.cli.filter_options import FiniteRange, filter_options
 from flows.cli.store import choose_labels
+from refseg_core.errors import counted
 from refseg_core.settings import Conventions
 from tasks.outputs.exports.formats import EXPORT_FORMATS, ImageMode
 from tasks.storage.uris import redact
@@ -122,15 +123,16 @@ def _counts(labels: "ExportedLabels") -> str:
     """Returns what was written and what was left out, in one line."""
     written, images = labels.written, labels.counts
     parts = [
-        f"{written.instances} instances in {written.with_instances} images, {written.empty} images without any",
+        f"{counted(written.instances, 'instance')} in {counted(written.with_instances, 'image')}, "
+        f"{counted(written.empty, 'image')} without any",
     ]
     left_out = [
-        (images.unreadable, "unreadable images"),
-        (images.unlabeled, "images that are not labeled"),
-        (written.left_out, "instances"),
+        (images.unreadable, "unreadable image", None),
+        (images.unlabeled, "image that is not labeled", "images that are not labeled"),
+        (written.left_out, "instance", None),
     ]
-    if any(number for number, _ in left_out):
-        parts.append("left out " + ", ".join(f"{number} {what}" for number, what in left_out if number))
+    if any(number for number, *_ in left_out):
+        parts.append("left out " + ", ".join(counted(*one) for one in left_out if one[0]))
     if written.iou_mean is not None:
         parts.append(f"polygons have an IoU of {written.iou_mean:.3f} with their masks, at least {written.iou_min:.3f}")
     return "; ".join(parts)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 from pydantic.fields import FieldInfo
 
-from refseg_core.errors import ConfigurationError, did_you_mean
+from refseg_core.errors import ConfigurationError, counted, did_you_mean
 from refseg_core.models.registry import Kind, models_of
 from refseg_core.settings import (
     BatchSettings,
@@ -321,8 +321,7 @@ def check_config(config: RunConfig, *, source: str) -> None:
 
 def all_of(problems: Sequence[str], source: str) -> str:
     """Returns all problems of a configuration as one message, of a line for each."""
-    number = "1 error" if len(problems) == 1 else f"{len(problems)} errors"
-    return "\n".join([f"{source}: {number}:", *(f"  {problem}" for problem in problems)])
+    return "\n".join([f"{source}: {counted(len(problems), 'error')}:", *(f"  {problem}" for problem in problems)])
 
 
 def _unknown_models(config: RunConfig) -> Iterator[str]:

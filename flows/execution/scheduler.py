@@ -15,6 +15,7 @@ from flows.config.run_config import ExecutionConfig
 from flows.errors import ShardsFailedError
 from flows.execution.names import group_name
 from flows.execution.run_monitor import POLL_SECONDS, UNKNOWN, Outage, RunStatus, RunWatch, Workers, cancelled_on_error
+from refseg_core.errors import counted
 from tasks.runtime.progress import ProgressStep, report
 from tasks.specs import LabelJob
 from tasks.store.label_store import StoredLabels
@@ -146,7 +147,7 @@ class Scheduler:
         if group.watch.status.state == "CANCELLED":
             self._reason_of |= dict.fromkeys(left, why)
             return
-        log.warning("%s; %d of its %d shards are left", why, len(left), len(group.shards))
+        log.warning("%s; left of %s: %d", why, counted(len(group.shards), "shard"), len(left))
         if group.watch.status.state == "FAILED":
             self._attempts.update(left)
         else:  # a shard, or its machine, killed the process: one of those it worked on

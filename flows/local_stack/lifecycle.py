@@ -19,6 +19,7 @@ from flows.local_stack.processes import kill_marked, send
 from flows.local_stack.programs import to_json
 from flows.local_stack.state_folder import FOLDER_VARIABLE, PartState, ServiceFolder, StackState
 from flows.service.api import LOGIN_VARIABLE, answers, ui_address
+from refseg_core.errors import counted
 
 _SECONDS_TO_START = 180.0
 _SECONDS_TO_COME_ONLINE = 90.0
@@ -153,7 +154,10 @@ class _Start:
         while (found := sum(workers_online().values())) < expected:
             self._check_supervisor()
             if time.monotonic() > deadline:
-                self.say(f"Only {found} of {expected} workers are online so far; see their logs in {self.folder.logs}.")
+                self.say(
+                    f"Only {found} of {counted(expected, 'worker is', 'workers are')} online so far; see their logs "
+                    f"in {self.folder.logs}."
+                )
                 return
             time.sleep(0.5)
 

@@ -8,6 +8,7 @@ from rich.table import Table as TextTable
 
 from flows.reports.charts import draw_pareto
 from flows.terminal import results, text_table
+from refseg_core.errors import counted
 from refseg_core.tables import VariantNumbers
 from tasks.models.profiling.variants import NOTHING_COMPARED, VariantComparison
 from tasks.store.parquet import table_to_parquet
@@ -32,7 +33,9 @@ def report_accuracy(comparison: VariantComparison, folder: Path) -> None:
     names = list(comparison.variants)
     kinds = list(dict.fromkeys(kind for _, kind, _ in rows if kind != NOTHING_COMPARED))
     seeds = ", ".join(map(str, comparison.seeds))
-    results.print(f"{comparison.machine}; {comparison.num_images} images, means over references of the seeds {seeds}")
+    results.print(
+        f"{comparison.machine}; {counted(comparison.num_images, 'image')}, means over references of the seeds {seeds}"
+    )
     for kind in reversed(kinds):
         results.print(_accuracy(rows, names, kind))
     results.print(_limits(rows, names, kinds[-1]))
@@ -95,7 +98,7 @@ def _cost(rows: Mapping[Key, VariantNumbers], names: Sequence[str], num_timed: i
     shown = [metric for metric in metrics if any(value[name, metric] for name in names)]
     cells = [[metric.replace("_", " "), *(_amount(metric, value[name, metric]) for name in names)] for metric in shown]
     faster = [f"{value[names[0], 'seconds'] / value[name, 'seconds']:.2f}" for name in names]
-    images = "1 image" if num_timed == 1 else f"{num_timed} images"
+    images = counted(num_timed, "image")
     title = f"Cost per image; seconds (medians) and memory are of the first {images}, each labeled alone"
     return text_table(["", *names], [*cells, [f"times as fast as {names[0]}", *faster]], title)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from flows.terminal import progress_bars, results, text_table
-from refseg_core.errors import listed
+from refseg_core.errors import counted, listed
 from refseg_core.table_schema import Array
 from refseg_core.tables import ReferenceQuality
 from tasks.datasets.reference_edits import shown_names
@@ -73,7 +73,7 @@ def _findings(quality: ReferenceQuality) -> Iterator[str]:
     ids, counts = np.unique(quality.category_id, return_counts=True)
     if compared.any():
         right = int((compared & ~quality.is_outlier.astype(bool)).sum())
-        yield f"{right} of {int(compared.sum())} references are most like the others of their category."
+        yield f"{right} of {counted(int(compared.sum()), 'reference')} most like the others of the same category."
     for row in np.flatnonzero(quality.advice.astype(bool))[:_ROWS_SHOWN].tolist():
         yield f"  {quality.category_name[row]} {quality.annotation_id[row]}: {quality.advice[row]}"
     name_of = dict(zip(quality.category_id.tolist(), quality.category_name, strict=True))

@@ -3,7 +3,7 @@
 from flows.review.importing import ImportedCorrections
 from flows.review.session import ReviewSession
 from flows.terminal import results
-from refseg_core.errors import listed
+from refseg_core.errors import counted, listed
 
 _SHOWN, _PEOPLE = 20, 5
 _WORDS = {"accept": "unchanged", "mask": "with another mask", "category": "of another category", "reject": "removed"}
@@ -24,15 +24,18 @@ def report_corrections(found: ImportedCorrections, *, is_kept: bool) -> None:
     if len(found.lines) > _SHOWN:
         results.print(f"  and {len(found.lines) - _SHOWN} more")
     counts = [f"{found.counts[verdict]} {words}" for verdict, words in (_WORDS | {"add": "added"}).items()]
-    results.print(f"{found.num_images} images compared: {', '.join(counts)}.")
+    results.print(f"{counted(found.num_images, 'image')} compared: {', '.join(counts)}.")
     if found.num_below:
         results.print(
-            f"{found.num_below} labels of the file are not among those that --thresholds and the other filters keep: "
-            "give those of the export, or labels that were removed below them are not noticed."
+            f"{counted(found.num_below, 'label of the file is', 'labels of the file are')} not among those that "
+            "--thresholds and the other filters keep: give those of the export, or labels that were removed below "
+            "them are not noticed."
         )
     if found.unknown:
-        results.print(f"{len(found.unknown)} images are not among the labels: {listed(found.unknown, 3)}.")
+        results.print(
+            f"{counted(len(found.unknown), 'image is', 'images are')} not among the labels: {listed(found.unknown, 3)}."
+        )
     if found.num_boxes:
-        results.print(f"{found.num_boxes} annotations are boxes without a mask, and were left out.")
+        results.print(f"{counted(found.num_boxes, 'annotation')} left out: a box without a mask.")
     kept = "kept; the page of `refseg review` can undo them" if is_kept else "not kept (--dry-run)"
-    results.print(f"{len(found.decisions)} decisions {kept}.")
+    results.print(f"{counted(len(found.decisions), 'decision')} {kept}.")

@@ -102,8 +102,7 @@ def report_labels(store_uri: str, plan: LabelPlan) -> None:
     num_images = counts["ok"] + counts["empty"] + counts["unreadable"]
     results.print(
         f"{counted(num_images, 'image')}: {counted(counts['instances'], 'instance')} in {counts['ok']:,}, none in "
-        f"{counts['empty']:,}, "
-        f"{counts['unreadable']:,} unreadable."
+        f"{counts['empty']:,}, {counts['unreadable']:,} unreadable."
     )
     if points is not None:
         results.print(f"{prompts.describe(points)}.")
@@ -151,12 +150,12 @@ def report_dataset(
     store, shown = Store(store_uri), redact(store_uri)
     dataset = load_dataset(store, artifact)
     seen = overview(dataset, num_shots=num_shots)
-    results.print(f"{title}: {seen.num_images} images{_sizes(seen)}")
+    results.print(f"{title}: {counted(seen.num_images, 'image')}{_sizes(seen)}")
     if len(dataset.annotations):
         form = (store.manifest(artifact.name) or {}).get("settings", {}).get("format", "coco")
         results.print(
-            f"{len(dataset.annotations)} annotations, read as {form}: {seen.num_masks} with mask, "
-            f"{seen.num_boxes_only} box only, {seen.num_crowds} crowds"
+            f"{counted(len(dataset.annotations), 'annotation')}, read as {form}: {seen.num_masks} with mask, "
+            f"{seen.num_boxes_only} box only, {counted(seen.num_crowds, 'crowd')}"
         )
         results.print(_category_table(seen, for_sampling=num_shots is not None))
     print_oddities(seen.oddities, results.print)

@@ -10,6 +10,7 @@ from rich.table import Table as TextTable
 
 from flows.reports.charts import draw_growth, draw_stages
 from flows.terminal import results, text_table
+from refseg_core.errors import counted
 from tasks.models.profiling.compare_paths import STAGES, Comparison, PathResult
 from tasks.models.profiling.machine_limits import Ceilings
 from tasks.models.profiling.scaling import Growth
@@ -24,7 +25,8 @@ def report_comparison(comparison: Comparison, folder: Path) -> None:
     ceilings = comparison.ceilings
     compiled = "; fast compiled" if comparison.is_compiled else ""
     results.print(
-        f"{ceilings.machine}; {_counted(comparison.num_images, 'image')}, {comparison.num_points} points{compiled}"
+        f"{ceilings.machine}; {counted(comparison.num_images, 'image')}, "
+        f"{counted(comparison.num_points, 'point')}{compiled}"
     )
     results.print(f"Ceilings: {describe_ceilings(ceilings)}")
     results.print(_times(comparison))
@@ -50,10 +52,6 @@ def report_growth(growth: Sequence[Growth], folder: Path) -> None:
     _write_json(folder / "scale.json", {"made_by": made_by(), "series": [asdict(series) for series in growth]})
     draw_growth(growth, folder / "scale.png")
     results.print(f"{folder / 'scale.json'}, {folder / 'scale.png'}")
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def describe_ceilings(ceilings: Ceilings) -> str:
@@ -115,7 +113,7 @@ def _print_differences(first: PathResult, result: PathResult) -> None:
     differences = result.agreement.differences
     if not differences or result.path != "exact":
         return
-    results.print(f"{len(differences)} instances of {first.path} have no equal one on {result.path}:")
+    results.print(f"{counted(len(differences), 'instance')} of {first.path} without an equal one on {result.path}:")
     for image_id, category_id, score, iou in differences[:_DIFFERENCES_SHOWN]:
         results.print(f"  image {image_id}, category {category_id}, score {score:.4f}: nearest has mask IoU {iou:.4f}")
 

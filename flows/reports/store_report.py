@@ -10,7 +10,7 @@ from rich.table import Column
 from rich.table import Table as TextTable
 
 from flows.terminal import results
-from refseg_core.errors import listed
+from refseg_core.errors import counted, listed
 from tasks.storage.uris import redact
 from tasks.store.garbage import Garbage
 from tasks.store.kept_proposals import KeptStatus
@@ -54,10 +54,10 @@ def report_verified(verified: Verified) -> None:
     """Prints every problem and how much was checked."""
     for problem in verified.problems:
         results.print(f"{problem.name}: {problem.what}", style="red")
-    verdict = f"{len(verified.problems)} problems" if verified.problems else "no problems"
+    verdict = counted(len(verified.problems), "problem") if verified.problems else "no problems"
     results.print(
-        f"{verified.num_manifests} manifests, {verified.num_parts} parts, {verified.num_rows} rows, "
-        f"{decimal(verified.size)}: {verdict}"
+        f"{counted(verified.num_manifests, 'manifest')}, {counted(verified.num_parts, 'part')}, "
+        f"{counted(verified.num_rows, 'row')}, {decimal(verified.size)}: {verdict}"
     )
 
 
@@ -92,7 +92,7 @@ def _labels_lines(labels: LabelsStatus, most: int | None) -> Iterator[str]:
     )
     num_done, last = labels.num_shards - len(labels.missing_shards), labels.last_commit or "-"
     yield f"  shards   {num_done} of {labels.num_shards}, {decimal(labels.size)}, last committed {last}"
-    yield f"  found    {labels.num_detections} instances"
+    yield f"  found    {counted(labels.num_detections, 'instance')}"
     if labels.prompted is not None:
         yield f"  guided   {labels.prompted}"
     if labels.missing_shards:
@@ -106,8 +106,8 @@ def _labels_lines(labels: LabelsStatus, most: int | None) -> Iterator[str]:
 def _kept_line(kept: KeptStatus) -> str:
     of_points = "all masks" if kept.all_masks else "the best mask"
     grid = f"{of_points} of points of a grid of {kept.points_per_side}x{kept.points_per_side}"
-    images = f"{kept.num_images} images of {redact(kept.images)}"
-    return f"proposals: {decimal(kept.size)} in {kept.num_parts} parts, {grid}, {images}"
+    images = f"{counted(kept.num_images, 'image')} of {redact(kept.images)}"
+    return f"proposals: {decimal(kept.size)} in {counted(kept.num_parts, 'part')}, {grid}, {images}"
 
 
 def _review_lines(review: ReviewStatus) -> Iterator[str]:

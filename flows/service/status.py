@@ -15,6 +15,7 @@ from rich.table import Table
 
 from flows.execution.names import CPU_POOL, GPU_POOL
 from flows.terminal import results
+from refseg_core.errors import counted
 
 _RUNS_SHOWN = 8
 
@@ -35,7 +36,7 @@ def workers_online() -> dict[str, int]:
 def print_server() -> None:
     """Prints the workers and the latest runs."""
     for pool, number in workers_online().items():
-        results.print(f"{pool}: {number} worker{'' if number == 1 else 's'} online")
+        results.print(f"{pool}: {counted(number, 'worker')} online")
     if not (runs := _latest_runs()):
         results.print("No runs yet.")
         return

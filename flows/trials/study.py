@@ -8,7 +8,7 @@ from flows.config.run_config import RunConfig
 from flows.pipeline import RunResult
 from flows.terminal import messages
 from refseg_core.analysis.reference_study import Outcome
-from refseg_core.errors import ConfigurationError, DatasetError, StoreError
+from refseg_core.errors import ConfigurationError, DatasetError, StoreError, counted
 from refseg_core.tables import Metrics
 from tasks.index_dataset import index_dataset
 from tasks.outputs.prefect_ui.throughput import duration
@@ -87,7 +87,7 @@ def _cost(configs: Sequence[RunConfig]) -> str:
     targets = index_dataset.fn(Store(config.store), config.targets.source, conventions=config.conventions)
     num_images = targets.num_rows["images"]
     seconds = seconds_per_image(config.store)
-    runs = f"{len(configs)} runs of {num_images:,} images each; finished ones are not repeated."
+    runs = f"{counted(len(configs), 'run')} of {counted(num_images, 'image')} each; finished ones are not repeated."
     if seconds is None:
         return runs
     total = duration(seconds * num_images * len(configs))

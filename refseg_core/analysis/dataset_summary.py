@@ -14,6 +14,7 @@ from refseg_core.datasets.checks.boxes import contradicting_boxes
 from refseg_core.datasets.checks.frames import image_rows
 from refseg_core.datasets.dataset import Dataset, is_among
 from refseg_core.datasets.oddities import EXAMPLES, Oddity
+from refseg_core.errors import counted
 from refseg_core.masks.rle import mask_areas
 from refseg_core.references.validation import VALID, fitness_of
 from refseg_core.table_schema import Array
@@ -184,8 +185,8 @@ def _few_valid(dataset: Dataset, num_shots: int | None) -> Iterator[Oddity]:
     num_valid = Counter(category_id for category_id, _ in in_images)
     named = zip(dataset.categories.category_id.tolist(), dataset.categories.name, strict=True)
     short = [
-        f"{name}: {num_valid[one]} images with valid ones; of {total[one]} annotations {small[one]} are too small, "
-        f"{at_border[one]} too near to a border"
+        f"{name}: {counted(num_valid[one], 'image')} with valid ones; of "
+        f"{counted(total[one], 'annotation')} too small: {small[one]}, too near to a border: {at_border[one]}"
         for one, name in named
         if num_valid[one] < num_shots <= total[one]
     ]

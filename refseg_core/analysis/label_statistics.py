@@ -10,6 +10,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
+from refseg_core.errors import counted
 from refseg_core.table_schema import Array
 from refseg_core.tables import Detections, LabeledImages
 
@@ -89,7 +90,9 @@ class PromptShare(NamedTuple):
     def describe(self, points_per_image: int) -> str:
         """'12.5 % of the points prompted, 45 of 80 images skipped'."""
         share = self.num_prompts / max(1, points_per_image * self.num_images)
-        return f"{share:.1%} of the points prompted, {self.num_skipped:,} of {self.num_images:,} images skipped"
+        return (
+            f"{share:.1%} of the points prompted, {self.num_skipped:,} of {counted(self.num_images, 'image')} skipped"
+        )
 
 
 @dataclass

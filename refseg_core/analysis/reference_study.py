@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
+from refseg_core.errors import counted
+
 _CLOSE = 0.005  # half an AP point
 
 
@@ -59,8 +61,7 @@ def enough(spread: Sequence[Spread]) -> Spread:
 def answer(metric: str, spread: Sequence[Spread]) -> str:
     """Returns how many references are needed, as a sentence."""
     fewest, best, most = enough(spread), _best(spread), spread[-1]
-    plural = "" if fewest.shots == 1 else "s"
-    reached = f"{fewest.shots} reference{plural} per category: {metric} {_mean_and_deviation(fewest)}"
+    reached = f"{counted(fewest.shots, 'reference')} per category: {metric} {_mean_and_deviation(fewest)}"
     if len(spread) == 1:
         return f"{reached}. Study several numbers to learn how many are enough."
     if fewest is most:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from refseg_core.errors import counted
 from refseg_core.evaluation.overlaps import GroundTruth, Predictions, Rows
 from refseg_core.masks.rle import Rle, mask_areas, rle_from_polygons
 from refseg_core.settings import Conventions
@@ -113,9 +114,9 @@ class Instances:
         if differing:
             shown = ", ".join(self.image_ids[place - 1] for place in differing[:_NAMED_IN_WARNINGS])
             logger.warning(
-                "%d images were labeled at another size than the annotations declare, so that nothing is sure to "
-                "match there: %s%s. Check that width and height in the annotations are those of the image files.",
-                len(differing),
+                "%s labeled at another size than the annotations declare, so that nothing is sure to match there: "
+                "%s%s. Check that width and height in the annotations are those of the image files.",
+                counted(len(differing), "image"),
                 shown,
                 ", ..." if len(differing) > _NAMED_IN_WARNINGS else "",
             )

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from refseg_core.errors import listed
+from refseg_core.errors import counted, listed
 from refseg_core.evaluation.curves import NO_VALUE
 from refseg_core.evaluation.diagnostics import INTERVAL, NUMBERS, OWN, Review
 from refseg_core.tables import Confusion, Metrics
@@ -92,10 +92,9 @@ def _collapsed(metrics: Metrics) -> Iterator[str]:
     low = metrics[~_is_overall(metrics) & (metrics.iou_type == kind) & (metrics.metric == name) & is_low]
     if len(low):
         named = [f"{one} ({count})" for one, count in zip(low.category_name, low.num_instances, strict=True)]
-        noun = "categories" if len(low) > 1 else "category"
         yield (
-            f"{len(low)} {noun} collapsed, {kind} {name} below {_COLLAPSED_BELOW} though there are instances: "
-            f"{listed(named)}."
+            f"{counted(len(low), 'category')} collapsed, {kind} {name} below {_COLLAPSED_BELOW} though there "
+            f"are instances: {listed(named)}."
         )
 
 
@@ -105,18 +104,18 @@ def _covered(confusion: Confusion) -> Iterator[str]:
         right = sum(count for own, other, count in _counts(confusion) if other == own)
         total = int(confusion.count.sum())
         yield (
-            f"Detections of a score of {confusion.score_thresh[0]:g} and above: {right:,} of {total:,} instances are "
-            f"covered by their own category, {total - right - nothing:,} by another, {nothing:,} by none."
+            f"Detections of a score of {confusion.score_thresh[0]:g} and above cover {right:,} of "
+            f"{counted(total, 'instance')} by their own category, {total - right - nothing:,} by another, "
+            f"{nothing:,} by none."
         )
 
 
 def _missed(review: Review) -> Iterator[str]:
     if review.misses is not None and len(review.misses):
         empty = int((review.misses.num_detections == 0).sum())
-        noun = "images" if len(review.misses) > 1 else "image"
         yield (
-            f"In {len(review.misses):,} {noun} nothing of the ground truth is found, in {empty:,} of them nothing at "
-            f"all: {listed(review.misses.image_id)}."
+            f"In {counted(len(review.misses), 'image')} nothing of the ground truth is found, in {empty:,} of them "
+            f"nothing at all: {listed(review.misses.image_id)}."
         )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from refseg_core.datasets.dataset import Dataset
-from refseg_core.errors import DatasetError
+from refseg_core.errors import DatasetError, counted
 from refseg_core.evaluation.curves import NO_VALUE, known_mean
 from refseg_core.evaluation.instances import Instances
 from refseg_core.evaluation.overlaps import Floats, Rows
@@ -57,8 +57,8 @@ def require_masks(annotations: Annotations) -> None:
     """Raises DatasetError where there are annotations and none has a mask."""
     if len(annotations) and not annotations.has_mask.any():
         raise DatasetError(
-            f"The semantic evaluation compares masks, and none of the {len(annotations)} annotations has one. Give "
-            "annotations with segmentation, or set evaluation.protocol to 'auto'."
+            f"The semantic evaluation compares masks, and none of {counted(len(annotations), 'annotation')} has one. "
+            "Give annotations with segmentation, or set evaluation.protocol to 'auto'."
         )
 
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from refseg_core.errors import ConfigurationError
+from refseg_core.errors import ConfigurationError, counted
 from refseg_core.models.protocols import Encoder, Segmenter
 from refseg_core.settings import BatchSettings, LabelingSettings
 from refseg_core.settings.labeling_methods import SMALL_GRID
@@ -121,9 +121,9 @@ class Batches:
         least = fixed + max(per_image, logits + least_after)
         if limit < least:
             raise ConfigurationError(
-                f"batches.max_memory: {settings.max_memory} is too little for these models and {num_points} points on "
-                f"{device.type}: {math.ceil(least / 1e8) / 10:.1f} GB are needed. Raise it, or set fewer points or "
-                "smaller models."
+                f"batches.max_memory: {settings.max_memory} is too little for these models and "
+                f"{counted(num_points, 'point')} on {device.type}: {math.ceil(least / 1e8) / 10:.1f} GB are needed. "
+                "Raise it, or set fewer points or smaller models."
             )
         left, left_after = limit - fixed, limit - fixed - logits
         images = max(1, min(images, left // per_image))

@@ -25,7 +25,7 @@ VERSION = 1  # of the prototypes
 
 NUM_GROUPS = 16
 _MOST_PATCHES = 4096  # that are grouped: their similarities to one another are 64 MiB
-_FEWEST_PATCHES = 4  # of a group
+_PATCHES_OF_GROUP, _FEWEST_PATCHES = 8, 4  # on average at least, and of each
 _ALONE = 0.1  # by how much a reference is more like a prototype that it alone has made
 _MOST_TAKEN = 0.5  # of a category's references may be more like a group than like their category
 
@@ -74,7 +74,8 @@ def background_prototypes(patches_NC: Floats, references: SeenReferences, *, see
     drawn = np.sort(generator.permutation(len(patches_NC))[:_MOST_PATCHES])
     if not len(drawn):
         return NegativePrototypes.empty()
-    cluster_N = clusters(patches_NC[drawn], NUM_GROUPS, generator)
+    number = max(1, min(NUM_GROUPS, len(drawn) // _PATCHES_OF_GROUP))
+    cluster_N = clusters(patches_NC[drawn], number, generator)
     counts = np.bincount(cluster_N)
     means_JC = np.stack([patches_NC[drawn][cluster_N == group].mean(axis=0) for group in np.flatnonzero(counts)])
     means_JC /= np.maximum(np.linalg.norm(means_JC, axis=1, keepdims=True), 1e-12)

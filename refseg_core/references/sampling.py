@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from refseg_core.errors import ConfigurationError, DatasetError, did_you_mean, listed
+from refseg_core.errors import ConfigurationError, DatasetError, counted, did_you_mean, listed
 from refseg_core.references.validation import VALID, fitness_of
 from refseg_core.settings import Conventions, SamplingSettings
 from refseg_core.settings.splits import LVIS_FREQUENCIES, SPLIT_NAMES, split_categories
@@ -196,14 +196,14 @@ def _check_shortage(taken: dict[int, list[int]], wanted: Categories, settings: S
     short = [f"{name} ({count})" for name, count in counts.items() if count < settings.num_shots]
     if settings.on_shortage == "error" and short:
         raise DatasetError(
-            f"references.sampling: {len(short)} of {len(counts)} categories have fewer than {settings.num_shots} "
-            f"valid annotations ({VALID}): "
-            f"{listed(short, _NAMES_SHOWN)}. Annotate more, lower num_shots, leave the categories out, or set "
-            "on_shortage to 'fewer' or 'repeat'."
+            f"references.sampling: {len(short)} of {counted(len(counts), 'category')} with fewer than "
+            f"{settings.num_shots} valid annotations ({VALID}): {listed(short, _NAMES_SHOWN)}. Annotate more, lower "
+            "num_shots, leave the categories out, or set on_shortage to 'fewer' or 'repeat'."
         )
     if not any(counts.values()):
         raise DatasetError(
-            f"references.sampling: none of the {len(counts)} wanted categories has a valid annotation ({VALID})."
+            f"references.sampling: none of {counted(len(counts), 'wanted category', 'wanted categories')} has a valid "
+            f"annotation ({VALID})."
         )
 
 
@@ -212,12 +212,14 @@ def _check_presence(taken: dict[int, list[int]], wanted: Categories, settings: S
     absent = [name for name, count in counts.items() if not count]
     if len(absent) == len(counts):
         raise DatasetError(
-            f"references.sampling: none of the {len(counts)} wanted categories has an annotation that is not a crowd."
+            f"references.sampling: none of {counted(len(counts), 'wanted category', 'wanted categories')} has an "
+            "annotation that is not a crowd."
         )
     if settings.on_shortage == "error" and absent:
         raise DatasetError(
-            f"references.sampling: {len(absent)} of {len(counts)} categories have no annotation that is not a crowd: "
-            f"{listed(absent, _NAMES_SHOWN)}. Annotate them, leave them out, or set on_shortage to 'fewer'."
+            f"references.sampling: {len(absent)} of {counted(len(counts), 'category')} without an annotation that is "
+            f"not a crowd: {listed(absent, _NAMES_SHOWN)}. Annotate them, leave them out, or set on_shortage to "
+            "'fewer'."
         )
 
 
@@ -226,9 +228,10 @@ def _check_excess(taken: dict[int, list[int]], wanted: Categories, num_shots: in
     excess = [f"{name} ({count})" for name, count in counts.items() if count > num_shots]
     if excess:
         raise DatasetError(
-            f"references.sampling: {len(excess)} of {len(counts)} categories have more than {num_shots} annotations: "
-            f"{listed(excess, _NAMES_SHOWN)}. With selection 'all', conventions 'original' expects num_shots of each "
-            "category at most. Set num_shots to the number that the file was made for, or conventions to 'corrected'."
+            f"references.sampling: {len(excess)} of {counted(len(counts), 'category')} with more than "
+            f"{counted(num_shots, 'annotation')}: {listed(excess, _NAMES_SHOWN)}. With selection 'all', conventions "
+            "'original' expects num_shots of each category at most. Set num_shots to the number that the file was "
+            "made for, or conventions to 'corrected'."
         )
 
 

@@ -24,7 +24,7 @@ from refseg_core.datasets.dataset import Dataset, is_among
 from refseg_core.datasets.format_detection import annotation_files, format_of_document, formats_of_files
 from refseg_core.datasets.image_files.lookup import ImageNames
 from refseg_core.datasets.image_files.names import is_hidden
-from refseg_core.errors import DatasetError, StoreError
+from refseg_core.errors import DatasetError, StoreError, counted
 from refseg_core.images import IMAGE_SUFFIXES
 from refseg_core.settings.choices import ANNOTATION_FORMATS, AnnotationFormat
 from tasks.datasets.class_names import find_class_names
@@ -111,15 +111,17 @@ def _detect(folder: Folder, names: Sequence[str]) -> str:
         files = [f"{annotation_files(names, suffix)[0]} ({' or '.join(kinds)}?)" for suffix, kinds in found.items()]
         what = f"files of several formats: {', '.join(files)}" if files else "no annotations"
         raise DatasetError(
-            f"{redact(folder.uri)}: holds {what}. "
-            f"Expected {', '.join(kind.title for kind in ANNOTATION_FORMATS.values())}. Set references.format or "
+            f"{redact(folder.uri)}: holds {what}. Expected "
+            f"{', '.join(kind.title for kind in ANNOTATION_FORMATS.values())}. Set references.format or "
             f"targets.format to one of {', '.join(ANNOTATION_FORMATS)}."
         )
     ((suffix, kinds),) = found.items()
     files = annotation_files(names, suffix)
     kind = kinds[0] if len(kinds) == 1 else format_of_document(folder.read_start(files[0], _HEADER_BYTES))
     title = ANNOTATION_FORMATS[kind].title
-    log.info("%s: taken for %s (%d files); set format to say otherwise", redact(folder.uri), title, len(files))
+    log.info(
+        "%s: taken for %s (%s); set format to say otherwise", redact(folder.uri), title, counted(len(files), "file")
+    )
     return kind
 
 
@@ -187,8 +189,8 @@ class _Files:
         large = [file.name for file in self.listed if file.size > _MAX_FILE_BYTES]
         if large:
             raise DatasetError(
-                f"{redact(self.folder.uri)}: {len(large)} files are larger than {_MAX_FILE_BYTES >> 20} MB, such as "
-                f"{large[0]}; expected the annotations of one image each."
+                f"{redact(self.folder.uri)}: {counted(len(large), 'file is', 'files are')} larger than "
+                f"{_MAX_FILE_BYTES >> 20} MB, such as {large[0]}; expected the annotations of one image each."
             )
 
 

@@ -31,7 +31,7 @@ def check_boxes(store: Store, artifact: Artifact) -> None:
     odd = odd_boxes(load_dataset(store, artifact))
     if odd is not None:
         raise DatasetError(
-            f"references: {odd.count} {odd.what}. Found: {'; '.join(odd.examples)}. Set references.boxes to 'xyxy' for "
+            f"references: {odd}. Found: {'; '.join(odd.examples)}. Set references.boxes to 'xyxy' for "
             "x1, y1, x2, y2, to 'xywh' to take them as they are, or to 'mask' to take them from the masks."
         )
 

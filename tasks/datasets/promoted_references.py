@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from refseg_core.analysis.decisions import standing
-from refseg_core.errors import ImageError, NotFoundError
+from refseg_core.errors import ImageError, NotFoundError, counted
 from refseg_core.images import Pixels, decode_image
 from refseg_core.masks.rle import rle_boxes
 from refseg_core.tables import Categories, Decisions, Images
@@ -65,7 +65,7 @@ def add_promoted(store: Store, source: DatasetSource, dataset: Artifact) -> list
     gone = [one.id for one in current.added if _decision(one) and _decision(one) not in wanted]
     new = [one for decision_id, one in wanted.items() if decision_id not in known]
     if (new or gone) and store.find_only:
-        raise NotMadeError(f"{len(new)} instances were promoted to references, or {len(gone)} are no longer ones.")
+        raise NotMadeError(f"{counted(len(new), 'instance')} to add to the references, {len(gone)} to drop.")
     for own_id in gone:
         edits.drop(own_id)
     for one in new:

@@ -14,7 +14,7 @@ from torch import Tensor
 from refseg_core import images as image_files
 from refseg_core.analysis import pilot_sample
 from refseg_core.analysis.pilot_sample import ImageDescription, choose_images, describe_image
-from refseg_core.errors import DatasetError
+from refseg_core.errors import DatasetError, counted
 from refseg_core.models import preprocessing
 from refseg_core.models.preprocessing import resize_to_square, to_unit_range
 from refseg_core.models.registry import model_spec
@@ -85,7 +85,9 @@ def _choose(images: Images, prototypes: Prototypes, spec: LabelSpec, wish: Pilot
     drawn = np.sort(generator.permutation(len(images))[: max(wish.number, wish.num_candidates)])
     described = dict(_describe(images[drawn], prototypes, spec))
     if not described:
-        raise DatasetError(f"{redact(spec.images)}: none of {len(drawn)} images can be read, which a pilot needs.")
+        raise DatasetError(
+            f"{redact(spec.images)}: none of {counted(len(drawn), 'image')} can be read, which a pilot needs."
+        )
     candidates = images[drawn[np.array(list(described), dtype=np.int64)]]
     similarity_NK = np.stack([one.similarity_K for one in described.values()])
     chosen = choose_images(

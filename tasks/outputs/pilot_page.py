@@ -12,7 +12,7 @@ import numpy as np
 
 from refseg_core.analysis.label_filter import LabelFilter
 from refseg_core.datasets.dataset import Dataset
-from refseg_core.errors import RefsegError
+from refseg_core.errors import RefsegError, counted
 from refseg_core.images import Pixels
 from refseg_core.masks.rle import Rle, mask_ious
 from refseg_core.tables import Categories, Detections, Images, PilotImages
@@ -170,7 +170,7 @@ class _Page:
                 yield category_id, panel
 
     def _head(self, is_kept: "np.typing.NDArray[np.bool_]") -> Iterator[str]:
-        yield f"<h1>Pilot of {len(self.images)} images</h1>"
+        yield f"<h1>Pilot of {counted(len(self.images), 'image')}</h1>"
         shown = escape(self.kept.describe())
         outline = " Green: on an instance of the ground truth; red: not." if self.truth is not None else ""
         yield f"<p>Labels <code>{self.run.key}</code>. Kept: {shown}; the rest is faint.{outline}</p>"

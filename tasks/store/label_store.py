@@ -30,7 +30,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from refseg_core.analysis.label_statistics import PromptShare
-from refseg_core.errors import StoreError
+from refseg_core.errors import StoreError, counted
 from refseg_core.settings import Purpose
 from refseg_core.table_schema import Array
 from refseg_core.tables import CategorySimilarities, Detections, Images, LabeledImages
@@ -211,8 +211,8 @@ class StoredLabels:
         if not 0 < number <= len(shard):
             name = redact(self.store.folder.join(self._manifest(shard)))
             raise StoreError(
-                f"{name}: damaged: counts {number} images, where the plan has {len(shard)}. Restore the object; "
-                "`refseg verify` finds all that are."
+                f"{name}: damaged: counts {counted(number, 'image')}, where the plan has {len(shard)}. Restore the "
+                "object; `refseg verify` finds all that are."
             )
         segments.append(Segment(shard.first(number), manifest))
         rest = shard.after(number)

@@ -12,7 +12,7 @@ import numpy as np
 from refseg_core import tables
 from refseg_core.analysis.decisions import fitting
 from refseg_core.analysis.label_statistics import PromptShare
-from refseg_core.errors import NotFoundError, StoreError
+from refseg_core.errors import NotFoundError, StoreError, counted
 from refseg_core.table_schema import Table
 from refseg_core.tables import CategorySimilarities, Decisions, Detections, Images, LabeledImages
 from tasks.runtime.progress import ProgressStep, report
@@ -180,7 +180,7 @@ def _check_planned_once(run: StoredLabels, part: PlanPart, planned: set[tuple[st
     twice = identities & planned
     if twice or len(identities) < len(part.images):
         shown = ", ".join(sorted(image_id for image_id, _ in twice)[:3])
-        verified.note(f"{run.root}/plans", f"plans {len(twice)} images twice: {shown}")
+        verified.note(f"{run.root}/plans", f"plans {counted(len(twice), 'image')} twice: {shown}")
     planned |= identities
 
 
@@ -231,16 +231,16 @@ def _contradictions(
     """Yields what does not fit together in a shard."""
     columns = ((planned.image_id, labeled.image_id), (planned.version, labeled.version))
     if not all(np.array_equal(one, other) for one, other in columns):
-        yield f"labels {len(labeled)} images, not the {len(planned)} that its plan names"
+        yield f"labels {counted(len(labeled), 'image')}, not the {len(planned)} that its plan names"
     if manifest["images"] != count_statuses(labeled):
         yield f"counts {manifest['images']}, but the table {count_statuses(labeled)}"
     if "prompts" in manifest and manifest["prompts"] != (prompts := PromptShare.of(labeled)._asdict()):
         yield f"counts {manifest['prompts']}, but the table {prompts}"
     found = Counter(detections.image_id.tolist())
     # A Counter is equal to another that lacks its zeros.
-    counted = Counter(dict(zip(labeled.image_id, labeled.num_detections.tolist(), strict=True)))
-    if found != counted:
-        yield f"has {len(detections)} detections where its images count {counted.total()}"
+    expected = Counter(dict(zip(labeled.image_id, labeled.num_detections.tolist(), strict=True)))
+    if found != expected:
+        yield f"has {len(detections)} detections where its images count {expected.total()}"
 
 
 def _explains(similarities: CategorySimilarities, labeled: LabeledImages) -> bool:

@@ -355,7 +355,7 @@ def test_thresholds_are_proposed_and_what_is_evaluated_follows_them(
 def test_references_are_assessed_without_labels(project: Project, refseg: Callable[..., str]) -> None:
     out = project.folder / "sheets"
     printed = refseg("references", project.write_config(), "--references.sampling.num_shots", "2", "--out", out)
-    assert "of 4 references are most like the others of their category" in printed
+    assert "of 4 references most like the others of the same category" in printed
     assert sorted(path.name for path in out.iterdir()) == ["bar.jpg", "box.jpg"]
     assert not (Path(project.config.store) / "labels").exists()
 

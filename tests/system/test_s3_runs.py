@@ -410,7 +410,7 @@ def test_a_process_that_cannot_write_its_labels_ends_with_a_line_and_keeps_the_s
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
     error = done.stderr.splitlines()[-1]
-    assert error.startswith("Error: 1 of 1 shards could not be labeled: 0000-00000. The first: s3://bucket-")
+    assert error.startswith("Error: 1 of 1 shard could not be labeled: 0000-00000. The first: s3://bucket-")
     assert "We encountered an internal error" in error
     assert fault_proxy.fault_counts == {Fault.INTERNAL_ERROR: 4}  # with three retries of the task
     fault_proxy.rules = []

@@ -11,7 +11,7 @@ from statistics import median
 
 import numpy as np
 
-from refseg_core.errors import DatasetError
+from refseg_core.errors import DatasetError, counted
 from refseg_core.evaluation.comparison import Scores, compare_scores, difference, score
 from refseg_core.evaluation.curves import NO_VALUE
 from refseg_core.labeling.batch_labeler import BatchLabeler, version_of
@@ -248,6 +248,6 @@ def _require_truth(inputs: Inputs) -> None:
         if np.isin(truth.annotations.category_id[is_here], truth.categories.category_id).any():
             return
     raise DatasetError(
-        f"targets.annotations: none of the {len(inputs.images)} images holds an instance of the referenced categories, "
-        "so that labels cannot be evaluated. Take more images, or other categories."
+        f"targets.annotations: none of {counted(len(inputs.images), 'image')} holds an instance of the referenced "
+        "categories, so that labels cannot be evaluated. Take more images, or other categories."
     )

@@ -17,7 +17,7 @@ from refseg_core.analysis.label_filter import LabelFilter
 from refseg_core.datasets.category_mapping import exported_ids
 from refseg_core.datasets.coco.writer import export_ids
 from refseg_core.datasets.image_files.names import check_file_name
-from refseg_core.errors import ConfigurationError, StoreError
+from refseg_core.errors import ConfigurationError, StoreError, counted
 from refseg_core.masks.cleanup import clean_masks
 from refseg_core.masks.polygons import Polygons, polygons_of
 from refseg_core.masks.rle import Rle, rle_boxes
@@ -311,13 +311,13 @@ class ExportedLabels:
         total, labeled, unreadable, unlabeled = self.counts
         if unlabeled and not self.options.partial:
             raise StoreError(
-                f"{labeled + unreadable} of {total} images are labeled: finish the run with `refseg run`, which labels "
-                "only what is missing, or export with --partial, which writes only those."
+                f"{labeled + unreadable} of {counted(total, 'image is', 'images are')} labeled: finish the run with "
+                "`refseg run`, which labels only what is missing, or export with --partial, which writes only those."
             )
         if total and not labeled:
             raise StoreError(
-                f"None of {total} images has labels to export: {unreadable} could not be read and {unlabeled} are not "
-                "labeled yet. `refseg status` says why."
+                f"None of {counted(total, 'image')} has labels to export: {unreadable} could not be read, {unlabeled} "
+                "not labeled yet. `refseg status` says why."
             )
 
 

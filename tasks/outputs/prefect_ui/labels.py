@@ -12,6 +12,7 @@ import numpy as np
 
 from refseg_core.analysis.label_filter import LabelFilter
 from refseg_core.analysis.label_statistics import LabelStatistics
+from refseg_core.errors import counted
 from refseg_core.tables import Detections, Images
 from refseg_core.visualization import Picture, instance_panel
 from tasks.datasets.image_reader import read_images
@@ -101,19 +102,19 @@ def _publish_tables(name: str, labels: _Labels) -> dict[str, UUID]:
         "shards": publish_table(
             f"{name}-shards",
             shard_rows(shards),
-            f"{len(shards) - num_open:,} of {len(shards):,} shards are labeled. Those that are not come first, then "
-            "the newest.",
+            f"{len(shards) - num_open:,} of {counted(len(shards), 'shard')} labeled. Those that are not come first, "
+            "then the newest.",
         ),
         "categories": publish_table(
             f"{name}-categories",
             category_rows(labels.palette.name_of, statistics.categories, labels.shown),
-            f"{statistics.num_instances:,} instances by category, the most frequent first.",
+            f"{counted(statistics.num_instances, 'instance')} by category, the most frequent first.",
             most_rows=_MOST_CATEGORIES,
         ),
         "failed images": publish_table(
             f"{name}-failed",
             failed_rows(statistics.failed),
-            f"{num_failed:,} of {statistics.images.total():,} labeled images could not be read."
+            f"{num_failed:,} of {counted(statistics.images.total(), 'labeled image')} could not be read."
             + (f" {len(statistics.failed):,} of them are shown." if len(statistics.failed) < num_failed else ""),
         ),
     }
@@ -128,13 +129,13 @@ def _publish_sheets(name: str, labels: _Labels) -> dict[str, UUID]:
             f"{name}-certain",
             _panels(labels, most),
             f"{len(most)} of the highest scores",
-            f"The highest scores of {statistics.num_instances:,} instances, the best of each category first.",
+            f"The highest scores of {counted(statistics.num_instances, 'instance')}, the best of each category first.",
         ),
         "least certain": publish_sheet(
             f"{name}-uncertain",
             _panels(labels, least),
             f"{len(least)} of the lowest scores, {labels.shown}",
-            f"The lowest scores of the {num_certain:,} instances that pictures show, {labels.shown}. "
+            f"The lowest scores of {counted(num_certain, 'instance')} in pictures, {labels.shown}. "
             "Where these are wrong, a higher threshold helps.",
         ),
     }

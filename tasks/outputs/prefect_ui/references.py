@@ -1,6 +1,6 @@
 """Shows what the labels are made from: the references with their masks."""
 
-from refseg_core.errors import listed
+from refseg_core.errors import counted, listed
 from refseg_core.tables import References
 from tasks.outputs.pictures import Palette, reference_panels
 from tasks.outputs.prefect_ui.keys import artifact_name
@@ -24,7 +24,7 @@ def publish_bank(store_uri: str, prototypes: Artifact) -> None:
     publish_sheet(
         f"{artifact_name(store_uri)}-references",
         panels,
-        f"{len(panels):,} of {num_references:,} references",
-        f"{num_references:,} references of {len(names):,} categories: {listed(names, _NAMES_SHOWN)}. They made "
-        f"{code(prototypes.name)}.",
+        f"{len(panels):,} of {counted(num_references, 'reference')}",
+        f"{counted(num_references, 'reference')} of {counted(len(names), 'category')}: {listed(names, _NAMES_SHOWN)}. "
+        f"They made {code(prototypes.name)}.",
     )

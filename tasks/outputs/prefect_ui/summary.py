@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from refseg_core.analysis.label_statistics import LabelStatistics
-from refseg_core.errors import listed
+from refseg_core.errors import counted, listed
 from tasks.outputs.prefect_ui.markdown import code, escaped, two_columns
 from tasks.store.label_store import points_per_image
 
@@ -45,24 +45,30 @@ def summary_text(summary: LabelSummary) -> str:
 def headline(summary: LabelSummary) -> str:
     """'4,096 of 4,096 images labeled: 12,345 instances'."""
     num_labeled, num_instances = summary.statistics.images.total(), summary.statistics.num_instances
-    return f"{num_labeled:,} of {summary.num_images:,} images labeled: {num_instances:,} instances"
+    return f"{num_labeled:,} of {counted(summary.num_images, 'image')} labeled: {counted(num_instances, 'instance')}"
 
 
 def _findings(summary: LabelSummary) -> Sequence[str]:
     statistics = summary.statistics
     counts = statistics.images
     lines = [
-        f"**{headline(summary)}** in {counts['ok']:,} images, {counts['empty']:,} images without any, "
-        f"{counts['unreadable']:,} unreadable."
+        f"**{headline(summary)}** in {counted(counts['ok'], 'image')}, {counted(counts['empty'], 'image')} without "
+        f"any, {counts['unreadable']:,} unreadable."
     ]
     if (points := points_per_image(summary.recipe)) is not None:
         lines.append(f"{statistics.prompts.describe(points)}, since they resemble no reference.")
     if summary.num_open_shards:
-        lines.append(f"**{summary.num_open_shards:,} shards are not labeled.** The next run goes on with them.")
+        lines.append(
+            f"**{counted(summary.num_open_shards, 'shard is', 'shards are')} not labeled.** The next run goes on with "
+            "them."
+        )
     if summary.missed:
         lines.append(f"Nothing was found of {listed(map(escaped, summary.missed), _NAMES_SHOWN)}.")
     if summary.num_gone:
-        lines.append(f"{summary.num_gone:,} labels are of images that were removed or changed since.")
+        lines.append(
+            f"{counted(summary.num_gone, 'label is of an image that was', 'labels are of images that were')} removed "
+            "or changed since."
+        )
     return lines
 
 
@@ -84,9 +90,7 @@ def _next(summary: LabelSummary) -> str:
     store = summary.store.replace("```", "")
     detections = f"{store}/labels/{summary.key}/detections"
     return (
-        "### Read it\n\n"
-        f"```python\nimport pandas as pd\n\ndetections = pd.read_parquet(\n    {detections!r}\n)\n```\n\n"
-        f"```\nrefseg review {store}\nrefseg show {store} --out pictures\n"
-        f"refseg export {store} --format coco --out labels.json\n"
-        f"refseg status {store}\n```"
+        "### Read it\n\n```python\nimport pandas as pd\n\ndetections = pd.read_parquet(\n    "
+        f"{detections!r}\n)\n```\n\n```\nrefseg review {store}\nrefseg show {store} --out pictures\nrefseg export "
+        f"{store} --format coco --out labels.json\nrefseg status {store}\n```"
     )

@@ -21,8 +21,8 @@ def test_the_last_line_counts_what_was_written_and_left_out(tmp_path: Path) -> N
     assert done.exit_code == 0, done.output
     last = done.output.splitlines()[-1]
     assert last.startswith(
-        f"Wrote {tmp_path / 'out'}: 3 instances in 3 images, 1 images without any; "
-        "left out 1 unreadable images, 2 images that are not labeled, 1 instances; polygons have an IoU of 0.9"
+        f"Wrote {tmp_path / 'out'}: 3 instances in 3 images, 1 image without any; "
+        "left out 1 unreadable image, 2 images that are not labeled, 1 instance; polygons have an IoU of 0.9"
     )
 
 
@@ -45,7 +45,7 @@ def test_other_category_ids_than_the_stores_are_told(tmp_path: Path) -> None:
 def test_the_filters_options_choose_what_is_written(tmp_path: Path) -> None:
     project = ExportProject(tmp_path)
     done = _export(project, "--format", "coco", "--thresholds", "boat=0.8", "--categories", "boat")
-    assert "1 instances in 1 images, 3 images without any; left out 3 instances" in done.output
+    assert "1 instance in 1 image, 3 images without any; left out 3 instances" in done.output
     (row,) = json.loads((tmp_path / "out").read_text())["annotations"]
     assert row["score"] == pytest.approx(0.9)
 

@@ -154,14 +154,14 @@ def test_a_protocol_that_the_ground_truth_does_not_fit_is_named(project: Project
         "targets.images": str(project.folder / "references"),
         "targets.annotations": str(project.folder / "boxes.json"),
     }
-    assert "none of the 4 annotations has one" in _message(project, boxes | {"evaluation.protocol": "semantic"})
+    assert "none of 4 annotations has one" in _message(project, boxes | {"evaluation.protocol": "semantic"})
 
 
 def test_annotated_targets_in_another_folder_are_named(project: Project) -> None:
     """Else every image would be labeled as unreadable."""
     (project.folder / "elsewhere").mkdir()
     message = _message(project, {"targets.images": str(project.folder / "elsewhere")})
-    assert "elsewhere: holds none of the 5 images that the annotations list; expected t0.png" in message
+    assert "elsewhere: holds none of 5 images that the annotations list; expected t0.png" in message
 
 
 def test_targets_that_lie_further_down_are_said_to(project: Project) -> None:

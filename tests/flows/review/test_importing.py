@@ -99,14 +99,14 @@ def test_images_that_do_not_come_back_stay_as_they_are(reviewable: Reviewable, t
     content["images"] = content["images"][:1]
     content["annotations"] = []
     output = _import(reviewable, file, content)
-    assert "1 images compared: 0 unchanged, 0 with another mask, 0 of another category, 4 removed, 0 added" in output
+    assert "1 image compared: 0 unchanged, 0 with another mask, 0 of another category, 4 removed, 0 added" in output
     assert {image for image, _, _ in before - _labels(reviewable)} == {str(first)}
 
 
 def test_unknown_categories_and_images_are_told(reviewable: Reviewable, tmp_path: Path) -> None:
     file, content = _export(reviewable, tmp_path)
     content["images"].append({"id": 77, "file_name": "elsewhere.png", "height": 96, "width": 128})
-    assert "1 images are not among the labels: elsewhere.png" in _import(reviewable, file, content)
+    assert "1 image is not among the labels: elsewhere.png" in _import(reviewable, file, content)
     for one in content["categories"]:
         one["name"] = f"{one['name']} x"
     file.write_text(json.dumps(content))

@@ -57,9 +57,9 @@ def test_annotations_that_cannot_be_sampled_are_counted_and_short_categories_nam
     what = "fewer images of valid annotations (not a crowd, sides of 32 px, 10 px from the borders) than num_shots"
     one, two = (oddity(dataset, what, num_shots=number) for number in (1, 2))
     assert one is not None
-    assert one.examples == ("bird: 0 images with valid ones; of 1 annotations 1 are too small, 0 too near to a border",)
+    assert one.examples == ("bird: 0 images with valid ones; of 1 annotation too small: 1, too near to a border: 0",)
     assert two is not None
-    assert two.examples[0].startswith("boat: 1 images with valid ones; of 3 annotations")
+    assert two.examples[0].startswith("boat: 1 image with valid ones; of 3 annotations")
 
 
 def test_a_listing_without_annotations_has_nothing_odd() -> None:

@@ -256,7 +256,7 @@ class TestMissingThings:
         with caplog.at_level(logging.WARNING):
             own = numbers(dataset_of(document), detections_of([found(1, 1, 0.9, (0, 0, 50, 100))]))
         assert own["segm", "AP", None] == 0
-        assert "1 images were labeled at another size" in caplog.text
+        assert "1 image labeled at another size" in caplog.text
         assert ": 1. Check that width and height" in caplog.text
 
     @pytest.mark.parametrize("limits", [(1, 1, 100), (0, 1, 2)])
@@ -334,7 +334,6 @@ class TestTables:
         ]
         assert findings(self.review()) == [
             "1 category collapsed, segm AP below 0.01 though there are instances: bird (1).",
-            "Detections of a score of 0.5 and above: 1 of 3 instances are covered by their own category, 1 by another, "
-            "1 by none.",
+            "Detections of a score of 0.5 and above cover 1 of 3 instances by their own category, 1 by another, 1 by none.",
             "In 1 image nothing of the ground truth is found, in 1 of them nothing at all: 2.",
         ]

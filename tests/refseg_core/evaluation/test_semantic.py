@@ -164,7 +164,7 @@ def test_boxes_alone_are_refused_and_beside_masks_they_are_masks() -> None:
     some = dataset.annotations.replace(mask_rle=np.array([None, masks[1]], dtype=object))
     assert numbers(Dataset(dataset.images, some, dataset.categories), rows)[None] == 1
     none = dataset.annotations.replace(mask_rle=np.array([None, None], dtype=object))
-    with pytest.raises(DatasetError, match=r"none of the 2 annotations has one.*evaluation.protocol"):
+    with pytest.raises(DatasetError, match=r"none of 2 annotations has one.*evaluation.protocol"):
         numbers(Dataset(dataset.images, none, dataset.categories), rows)
 
 

@@ -60,7 +60,7 @@ def test_the_next_bank_is_made_of_it(reviewable: Reviewable, session: ReviewSess
     config, store = reviewable.steps.config, reviewable.steps.store
     before = make_prototypes(config, store)
     _decide(session, "reference", 0)
-    with pytest.raises(NotMadeError, match="1 instances were promoted"):
+    with pytest.raises(NotMadeError, match="1 instance to add"):
         make_prototypes(config, Store(config.store, find_only=True))
     after = make_prototypes(config, store)
     assert after.name != before.name

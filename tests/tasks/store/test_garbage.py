@@ -154,7 +154,7 @@ def test_the_command_removes_nothing_without_yes(labels: LabelStore, capsys: pyt
     assert "Nothing was removed" in listed
     main([*arguments, "--yes"], standalone_mode=False)
     assert before - labels.names() == {"dataset/0123/images.parquet"}
-    assert "Removed 1 objects" in capsys.readouterr().out
+    assert "Removed 1 object" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("is_complete", [True, False])
