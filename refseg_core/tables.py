@@ -184,7 +184,7 @@ class ImageFeatures(Table):
 
 @dataclass(frozen=True, eq=False)
 class NegativePrototypes(Prototypes):
-    """What is not to be labeled: a vector per category of it, or per instance that a review marked, and the background's.
+    """What is not to be labeled: a vector per category, or per instance that a review marked, and the background's.
 
     The background's have ids below 0, and count patches as references. Prototypes without any have no such table.
     Key: none.

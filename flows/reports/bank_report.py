@@ -79,9 +79,8 @@ def report_difference(difference: BankDifference) -> None:
         results.print("No labels were made with both by the same settings; `refseg pilot` makes some.")
         return
     keys, number = difference.labels.keys, difference.labels.num_images
-    results.print(
-        f"Instances of a score of 0.5 and above in {counted(number, 'image')}: labels {keys[0]} and {keys[1]}."
-    )
+    results.print(f"Instances with {difference.labels.shown}, in {counted(number, 'image')}.")
+    results.print(f"Labels {keys[0]} and {keys[1]}.")
     if difference.labels.average_precision is not None:
         first, second = difference.labels.average_precision
         results.print(f"AP of masks: {first:.3f}, then {second:.3f} ({second - first:+.3f}).")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from refseg_core.analysis.label_agreement import compare_labels
+from refseg_core.analysis.label_filter import LabelFilter, ScoreThresholds
 from refseg_core.errors import StoreError
 from refseg_core.tables import Categories, Detections, Images, LabeledImages, Metrics, Prototypes, References
 from tasks.datasets.reference_edits import shown_names
@@ -19,7 +20,7 @@ from tasks.store.label_store import FOLDER, StoredLabels
 from tasks.store.lineage import labeled_categories, reference_dataset, referenced_categories, references_of
 from tasks.store.steps import EVALUATE, POSTPROCESS_MEMORY_BANK
 from tasks.store.store import Artifact, Store
-from tasks.store.thresholds import SCORE_THRESH
+from tasks.store.thresholds import SCORE_THRESH, saved_thresholds
 
 _OF_BANK = ("guidance_thresh",)  # settings that follow from the prototypes
 
@@ -69,8 +70,8 @@ class Bank:
 class CategoryDifference:
     """A category in both banks, or in one: references in each, and the cosine of the prototypes if it is in both.
 
-    `in_both`, `only_first` and `only_second` count instances of a score of 0.5 and above in images that both labeled:
-    the same in both have masks of an IoU above 0.5.
+    `in_both`, `only_first` and `only_second` count instances that are shown in images that both labeled: the same in
+    both have masks of an IoU above 0.5.
     """
 
     name: str
@@ -83,10 +84,14 @@ class CategoryDifference:
 
 @dataclass(frozen=True)
 class LabelsDifference:
-    """The labels that were compared, how many images both have, and the AP of masks where both were evaluated."""
+    """The labels that were compared, how many images both have, and the AP of masks where both were evaluated.
+
+    `shown`: by which thresholds the same of both are counted, in words.
+    """
 
     keys: tuple[str, str]
     num_images: int
+    shown: str
     average_precision: tuple[float, float] | None
 
 
@@ -108,10 +113,11 @@ def compare_banks(first: Bank, second: Bank) -> BankDifference:
     """Compares two banks, and the newest labels that were made with them by the same settings."""
     removed, added = _only(first, second), _only(second, first)
     pair = _alike_labels(first, second)
-    found = (Detections.empty(), Detections.empty()) if pair is None else _detections(*pair)
+    shown = LabelFilter(ScoreThresholds(SCORE_THRESH) if pair is None else _thresholds(*pair))
+    found = (Detections.empty(), Detections.empty()) if pair is None else _detections(*pair, shown)
     negatives = first.negatives(), second.negatives()
     categories = tuple(_categories(first, second, *found))
-    return BankDifference(categories, removed, added, negatives, pair and _labels(*pair))
+    return BankDifference(categories, removed, added, negatives, pair and _labels(*pair, shown))
 
 
 def _only(bank: Bank, other: Bank) -> tuple[str, ...]:
@@ -179,17 +185,29 @@ def _alike(recipe: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     )
 
 
-def _detections(ours: StoredLabels, theirs: StoredLabels) -> tuple[Detections, Detections]:
-    """Returns what both found, of a score of 0.5 and above, in the images that both labeled."""
+def _thresholds(ours: StoredLabels, theirs: StoredLabels) -> ScoreThresholds:
+    """Returns the thresholds by which both are shown: those saved for the second, else for the first, else 0.5."""
+    saved = (saved_thresholds(run, SCORE_THRESH) for run in (theirs, ours))
+    return next(filter(None, saved), ScoreThresholds(SCORE_THRESH))
+
+
+def _detections(ours: StoredLabels, theirs: StoredLabels, shown: LabelFilter) -> tuple[Detections, Detections]:
+    """Returns what is shown of what both found in the images that both labeled."""
     common = _common(ours, theirs)
-    found = [Detections.concatenate([part for part, _ in run.read(common)]) for run in (ours, theirs)]
-    return found[0][found[0].score >= SCORE_THRESH], found[1][found[1].score >= SCORE_THRESH]
+    first, second = (
+        shown.apply(
+            Detections.concatenate([part for part, _ in run.read(common)]),
+            labeled_categories(run.store, run.prototypes()),
+        )
+        for run in (ours, theirs)
+    )
+    return first, second
 
 
-def _labels(ours: StoredLabels, theirs: StoredLabels) -> LabelsDifference:
+def _labels(ours: StoredLabels, theirs: StoredLabels, shown: LabelFilter) -> LabelsDifference:
     precisions = [_average_precision(run) for run in (ours, theirs)]
     both = None if precisions[0] is None or precisions[1] is None else (precisions[0], precisions[1])
-    return LabelsDifference((ours.key, theirs.key), len(_common(ours, theirs)), both)
+    return LabelsDifference((ours.key, theirs.key), len(_common(ours, theirs)), shown.describe(), both)
 
 
 def _common(ours: StoredLabels, theirs: StoredLabels) -> Images:

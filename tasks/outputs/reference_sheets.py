@@ -97,12 +97,9 @@ def describe_negatives(store: Store, prototypes: Artifact) -> str:
     """Returns what is not to be labeled: 'negatives: mast, buoy; 12 background prototypes', or '' where nothing is."""
     negatives, categories = negatives_of(store, prototypes), referenced_categories(store, prototypes)
     names = categories.name[np.isin(categories.category_id, negatives.category_id)]
-    number = int(negatives.is_background.sum())
-    parts = [
-        f"negatives: {listed(names)}" if len(names) else "",
-        counted(number, "background prototype") if number else "",
-    ]
-    return "; ".join(filter(None, parts))
+    has_background = "background" in (store.manifest(prototypes.name) or {}).get("settings", {})
+    background = counted(int(negatives.is_background.sum()), "background prototype") if has_background else ""
+    return "; ".join(filter(None, [f"negatives: {listed(names)}" if len(names) else "", background]))
 
 
 def _file_name(name: str, category_id: int) -> str:

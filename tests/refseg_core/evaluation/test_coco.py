@@ -334,6 +334,7 @@ class TestTables:
         ]
         assert findings(self.review()) == [
             "1 category collapsed, segm AP below 0.01 though there are instances: bird (1).",
-            "Detections of a score of 0.5 and above cover 1 of 3 instances by their own category, 1 by another, 1 by none.",
+            "Detections of a score of 0.5 and above cover 1 of 3 instances by their own category, 1 by another, "
+            "1 by none.",
             "In 1 image nothing of the ground truth is found, in 1 of them nothing at all: 2.",
         ]
