@@ -32,13 +32,12 @@ def report_bank(
     if added:
         _show_added(store, prototypes, added, out)
     if edits.added:
-        number = counted(len(edits.added), "added reference")
-        results.print(f"With {number}: {listed(map(_described, edits.added), _SHOWN)}")
+        with_added = counted(len(edits.added), "added reference")
+        results.print(f"With {with_added}: {listed(map(_described, edits.added), _SHOWN)}")
     if edits.dropped:
-        number, ids = len(edits.dropped), listed(in_natural_order(edits.dropped), _SHOWN)
-        results.print(
-            f"Without {number} dropped {'one' if number == 1 else 'ones'}: {ids}; --restore ID takes one back"
-        )
+        without = counted(len(edits.dropped), "dropped one")
+        ids = listed(in_natural_order(edits.dropped), _SHOWN)
+        results.print(f"Without {without}: {ids}; --restore ID takes one back")
     if negatives := describe_negatives(store, prototypes):
         results.print(f"Not to be labeled: {negatives}")
     number_made = counted(prototypes.num_rows["prototypes"], "prototype")
