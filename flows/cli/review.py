@@ -9,6 +9,7 @@ import click
 from flows.cli.filter_options import filter_options
 from flows.cli.store import choose_labels
 from refseg_core.settings.choices import ANNOTATION_FORMATS
+from tasks.storage.uris import redact
 
 if TYPE_CHECKING:
     from refseg_core.datasets.dataset import Dataset
@@ -81,9 +82,14 @@ def _load(place: str) -> Any:
 
 
 @review.command("import")
-@click.argument("store_uri", metavar="STORE")
+@click.argument("place", metavar="STORE|CONFIG.yaml")
 @click.argument("file", metavar="FILE")
-@click.option("--labels", "key", metavar="KEY", help="Labels that were exported; by default the newest of a run.")
+@click.option(
+    "--labels",
+    "key",
+    metavar="KEY",
+    help="Labels that were exported; by default those that FILE names, else the newest.",
+)
 @click.option(
     "--format",
     "form",
@@ -98,7 +104,7 @@ def _load(place: str) -> Any:
 @filter_options("those of FILE.provenance, else the saved ones, else 0.5")
 def import_corrections(
     *,
-    store_uri: str,
+    place: str,
     file: str,
     key: str | None,
     form: str,
@@ -109,41 +115,66 @@ def import_corrections(
 ) -> None:
     """Bring corrections back that were made on an export in CVAT, Label Studio, labelme or another tool.
 
-    FILE is a file or folder of any format that refseg reads, with masks or polygons. Its images are compared with the
-    labels that the export held: what is missing was removed, what is new was added. FILE.provenance says which these
-    are; where it is not there, give the export's --thresholds, or removed labels below these are not noticed. Images
-    that are not in FILE stay as they are. Everything comes back at once, and can be undone in the page.
+    FILE is a file or folder of any format that refseg reads. Its images are compared with the labels that the export
+    held: what is missing was removed, what is new was added. FILE.provenance says which these are; where it is not
+    there, give the export's --thresholds, or removed labels below these are not noticed. Of an export of boxes a mask
+    stays where its box is unchanged; where it was moved or drawn, the segmenter makes another. Images that are not in
+    FILE stay as they are. Everything comes back at once, and can be undone in the page.
     """
     from flows.reports.review_report import report_corrections
     from flows.review.importing import find_corrections
+    from flows.review.opening import open_segmenting
     from flows.review.session import ReviewSession
     from flows.terminal import progress_bars
-    from tasks.outputs.exports.labels import exported_filter
+    from tasks.outputs.exports.origin import origin_of
     from tasks.outputs.review.instance_index import InstanceIndex
     from tasks.store.reviews import StoredReview
     from tasks.store.store import Store
     from tasks.store.thresholds import shown_thresholds
 
-    run = choose_labels(Store(store_uri), key)
+    config = _load(place)
+    store, origin = Store(place if config is None else config.store), origin_of(file)
+    run = choose_labels(store, key) if key is not None else origin.labels(store) or choose_labels(store, None)
+    _tell_labels(run.key, file, origin.keys)
     images = run.recipe_or_error()["settings"]["images"]
     dataset, form = _read(images, file, form)
+    exported = origin.filter(run, kept.filter(run, shown_thresholds(run)))
     with progress_bars():
-        exported = exported_filter(file, kept.filter(run, shown_thresholds(run)))
         index = InstanceIndex(run, exported.filter.thresholds)
         session = ReviewSession(index, StoredReview.open(run))
-    found = find_corrections(session, dataset, reviewer or getpass.getuser(), exported, accepts_rest=accept_rest)
+        models = None if config is None else config.models
+        segmenting = None if dry_run else open_segmenting(index, models)
+        name = reviewer or getpass.getuser()
+        found = find_corrections(session, dataset, name, exported, accepts_rest=accept_rest, segmenting=segmenting)
     if not dry_run:
         session.decide(*found.decisions, source=form)
     report_corrections(found, is_kept=not dry_run)
 
 
+def _tell_labels(key: str, file: str, named: frozenset[str]) -> None:
+    """Says which labels a file is compared with, if it names any."""
+    if named == {key}:
+        click.echo(f"Labels {key}: those that {redact(file)} was exported from.", err=True)
+    elif named:
+        exported = " or ".join(sorted(named))
+        click.echo(
+            f"{redact(file)} was exported from the labels {exported}, and is compared with {key}, as --labels says: "
+            "what its export left out is not known of these.",
+            err=True,
+        )
+
+
 def _read(images: str, file: str, form: str) -> tuple["Dataset", str]:
-    """Returns the annotations of a file or folder, and their format."""
+    """Returns the annotations of a file or folder, and their format; `images`: the folder that was labeled."""
     from tasks.datasets.annotation_files import read_annotations
     from tasks.datasets.label_studio import FORMAT, read_label_studio
     from tasks.specs import DatasetSource
+    from tasks.storage.whole_folders import holds_anything
 
     if form == FORMAT:
         return read_label_studio(file), FORMAT
+    own, labels = (f"{file.rstrip('/')}/{name}" for name in ("images", "labels"))
+    if holds_anything(own) and holds_anything(labels):  # YOLO's layout, where splits are folders
+        images, file = own, labels
     read = read_annotations(DatasetSource.model_validate({"images": images, "annotations": file, "format": form}), None)
     return read.dataset, str(read.kind)

@@ -17,6 +17,15 @@ def report_review(session: ReviewSession) -> None:
     results.print(f"The server has ended. {decided}{f', by {listed(people, _PEOPLE)}' if people else ''}.")
 
 
+def _boxes(found: ImportedCorrections, *, is_kept: bool) -> str:
+    made = "made" if is_kept else "will make"
+    return (
+        f"{counted(found.num_boxes, 'annotation is a box', 'annotations are boxes')}, compared with the boxes of the "
+        "labels, whose masks stay where these are unchanged. Of moved or drawn boxes the segmenter "
+        f"{made} {counted(found.num_drawn, 'mask')}."
+    )
+
+
 def report_corrections(found: ImportedCorrections, *, is_kept: bool) -> None:
     """Prints the changes, the first ones by image and instance, and what could not be compared."""
     for line in found.lines[:_SHOWN]:
@@ -36,6 +45,11 @@ def report_corrections(found: ImportedCorrections, *, is_kept: bool) -> None:
             f"{counted(len(found.unknown), 'image is', 'images are')} not among the labels: {listed(found.unknown, 3)}."
         )
     if found.num_boxes:
-        results.print(f"{counted(found.num_boxes, 'annotation')} left out: a box without a mask.")
+        results.print(_boxes(found, is_kept=is_kept))
+    if found.undrawn:
+        results.print(
+            f"{counted(len(found.undrawn), 'moved or drawn box has', 'moved or drawn boxes have')} no mask, so that "
+            f"nothing is decided there: {listed(found.undrawn, 3)}"
+        )
     kept = "kept; the page of `refseg review` can undo them" if is_kept else "not kept (--dry-run)"
     results.print(f"{counted(len(found.decisions), 'decision')} {kept}.")

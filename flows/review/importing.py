@@ -13,15 +13,17 @@ from typing import Any
 
 import numpy as np
 
+from flows.review.segmenting import Segmenting
 from flows.review.session import Decision, ReviewSession
 from refseg_core.analysis.corrections import Correction, corrections
 from refseg_core.analysis.decisions import CERTAIN, VERDICTS
 from refseg_core.datasets.dataset import Dataset
-from refseg_core.errors import DatasetError, listed
-from refseg_core.masks.rle import rle_boxes
+from refseg_core.errors import DatasetError, RefsegError, UnusableReferenceError, listed
+from refseg_core.masks.rle import Rle, rle_boxes
 from refseg_core.tables import Annotations, Decisions, Detections
 from tasks.outputs.exports.exported import exported_rows
-from tasks.outputs.exports.labels import ExportedFilter
+from tasks.outputs.exports.origin import ExportedFilter
+from tasks.runtime.progress import ProgressStep, report
 
 _BY_HAND = 1.0  # predicted IoU of a mask that a person drew
 
@@ -30,8 +32,9 @@ _BY_HAND = 1.0  # predicted IoU of a mask that a person drew
 class ImportedCorrections:
     """What came back. `lines`: each change, by image and instance. `unknown`: images that the labels have not.
 
-    `num_boxes`: annotations without a mask, which say nothing of masks. `num_below`: annotations that are labels which
-    the export should not have held by what is known of it.
+    `num_boxes`: annotations without a mask, which say nothing of masks. `num_drawn`: of these, moved or new ones whose
+    mask the segmenter makes. `undrawn`: the images and reasons of those of which it made none, and nothing is decided.
+    `num_below`: annotations that are labels which the export should not have held by what is known of it.
     """
 
     decisions: list[Decision] = field(default_factory=list)
@@ -40,46 +43,82 @@ class ImportedCorrections:
     num_images: int = 0
     unknown: list[str] = field(default_factory=list)
     num_boxes: int = 0
+    num_drawn: int = 0
+    undrawn: list[str] = field(default_factory=list)
     num_below: int = 0
 
 
 def find_corrections(
-    session: ReviewSession, dataset: Dataset, reviewer: str, kept: ExportedFilter, *, accepts_rest: bool
+    session: ReviewSession,
+    dataset: Dataset,
+    reviewer: str,
+    kept: ExportedFilter,
+    *,
+    accepts_rest: bool,
+    segmenting: Segmenting | None = None,
 ) -> ImportedCorrections:
     """Compares labels, by what was decided on them, with annotations; decides nothing yet.
 
     Only images that came back are compared. `kept`: what the export held. `accepts_rest`: what is unchanged counts as
-    accepted. Raises DatasetError where a category is not among those of the labels, or an image has another size.
+    accepted. `segmenting` makes the masks of boxes that are moved or new; None where these are only counted. Raises
+    DatasetError where a category is not among those of the labels, or an image has another size.
     """
     found, number_of = ImportedCorrections(), _image_numbers(session)
     annotations = _in_categories_of(session, dataset)
+    report(ProgressStep.COMPARE, total=len(dataset.images))
     for row, name in enumerate(dataset.images.file_name):
+        report(ProgressStep.COMPARE, advanced=1)
         number = number_of.get(str(name), number_of.get(PurePosixPath(str(name)).name))
         if number is None:
             found.unknown.append(str(name))
             continue
         found.num_images += 1
         own = annotations[annotations.image_id == dataset.images.image_id[row]]
+        size = (int(dataset.images.height[row]), int(dataset.images.width[row]))
+        compared = _Compared(session, number, own, kept, size)
         found.num_boxes += int((~own.has_mask).sum())
-        compared = _Compared(session, number, own[own.has_mask], kept)
         found.num_below += compared.num_below
         found.counts.update(one.verdict for one in compared.corrections)
-        for one in compared.corrections:
-            if one.verdict != "accept" or accepts_rest:
-                found.decisions.append(compared.decision(one, reviewer))
-                found.lines.append(compared.line(one))
+        _decide(found, compared, reviewer, accepts_rest=accepts_rest, segmenting=segmenting)
     return found
 
 
-class _Compared:
-    """One image's labels and what came back of it."""
+def _decide(
+    found: ImportedCorrections,
+    compared: "_Compared",
+    reviewer: str,
+    *,
+    accepts_rest: bool,
+    segmenting: Segmenting | None,
+) -> None:
+    """Adds the decisions on one image."""
+    for one in compared.corrections:
+        if one.verdict == "accept" and not accepts_rest:
+            continue
+        try:
+            decision = compared.decision(one, reviewer, segmenting)
+        except RefsegError as error:
+            found.undrawn.append(f"{compared.image_id}: {error}")
+            continue
+        found.num_drawn += compared.is_drawn(one)
+        found.decisions.append(decision)
+        found.lines.append(compared.line(one))
 
-    def __init__(self, session: ReviewSession, number: int, annotations: Annotations, kept: ExportedFilter) -> None:
+
+class _Compared:
+    """One image's labels and what came back of it; `size`: its height and width there, 0 where not known."""
+
+    def __init__(
+        self,
+        session: ReviewSession,
+        number: int,
+        annotations: Annotations,
+        kept: ExportedFilter,
+        size: tuple[int, int],
+    ) -> None:
         self._number, self._annotations = number, annotations
         self._image = session.index.images[number]
-        if any(mask.size != (self._image.height, self._image.width) for mask in annotations.mask_rle):
-            size = f"{self._image.width} x {self._image.height}"
-            raise DatasetError(f"{self._image.image_id}: its annotations are not of its size, {size}.")
+        self._check_sizes({mask.size for mask in annotations.mask_rle[annotations.has_mask]} | ({size} - {(0, 0)}))
         self._identities = list(_labels(session, number))
         labels = _detections(session, self._image.image_id, self._identities)
         is_exported = exported_rows(kept.filter, labels, session.index.categories)
@@ -87,22 +126,52 @@ class _Compared:
             self._identities = [one for one, is_in in zip(self._identities, is_exported, strict=True) if is_in]
             labels, is_exported = labels[is_exported], is_exported[is_exported]
         found = corrections(
-            labels.mask_rle.tolist(), labels.category_id, annotations.mask_rle.tolist(), annotations.category_id
+            labels.mask_rle.tolist(),
+            labels.category_id,
+            annotations.mask_rle.tolist(),
+            annotations.box_xyxy,
+            annotations.category_id,
         )
         below = [one for one in found if one.label is not None and not is_exported[one.label]]
         self.num_below = sum(one.verdict != "reject" for one in below)
         self.corrections = [one for one in found if one.verdict != "reject" or one not in below]
 
+    @property
+    def image_id(self) -> str:
+        """The image."""
+        return self._image.image_id
+
+    def _check_sizes(self, sizes: set[tuple[int, int]]) -> None:
+        own = (self._image.height, self._image.width)
+        if sizes - {own}:
+            raise DatasetError(f"{self.image_id}: its annotations are not of its size, {own[1]} x {own[0]}.")
+
     def _identity(self, one: Correction) -> str | None:
         return None if one.label is None else self._identities[one.label]
 
-    def decision(self, one: Correction, reviewer: str) -> Decision:
-        """Returns the decision that makes an instance what came back."""
+    def is_drawn(self, one: Correction) -> bool:
+        """Whether an instance has another mask, and only a box of it came back."""
+        return one.verdict in ("mask", "add") and self._annotations.mask_rle[one.annotation] is None
+
+    def decision(self, one: Correction, reviewer: str, segmenting: Segmenting | None) -> Decision:
+        """Returns the decision that makes an instance what came back.
+
+        Raises RefsegError where a mask has to be made of a box, and cannot be.
+        """
         given: dict[str, Any] = {}
         if one.annotation is not None and one.verdict != "accept":
             given["category"] = int(self._annotations.category_id[one.annotation])
             given["mask"] = (self._annotations.mask_rle[one.annotation], _BY_HAND)
+            if self.is_drawn(one):
+                given["mask"] = None if segmenting is None else self._drawn(one.annotation, segmenting)
         return Decision(uuid.uuid4().hex, reviewer, one.verdict, self._identity(one), image=self._number, **given)
+
+    def _drawn(self, annotation: int, segmenting: Segmenting) -> tuple[Rle, float]:
+        box = self._annotations.box_xyxy[annotation].tolist()
+        asked = segmenting.ask(self._number, box=box)
+        if asked.predicted_iou == 0:
+            raise UnusableReferenceError(f"the segmenter finds nothing in the box {[round(side, 1) for side in box]}.")
+        return asked.mask, asked.predicted_iou
 
     def line(self, one: Correction) -> str:
         """Returns what became of an instance, in words."""

@@ -58,3 +58,8 @@ def open_review(
     app = create_app(session, Segmenting(own.segmenter, pictures), likeness, pictures, token)
     link = f"http://127.0.0.1:{listening.getsockname()[1]}/?token={token}"
     return OpenReview(session, new_server(app), listening, link)
+
+
+def open_segmenting(index: InstanceIndex, models: Models | None) -> Segmenting:
+    """Returns what makes masks in the images of labels; loads nothing before it is asked. `models`: as above."""
+    return Segmenting(ReviewModels(index.run, models).segmenter, ReviewPictures(index))

@@ -162,7 +162,7 @@ def _overlaps(instances: Instances) -> tuple[Floats, Floats]:
 
 
 def _overlaps_of(instances: Instances, some: slice, others: slice) -> tuple[Floats, Floats]:
-    iou, within = _box_overlaps(instances.box_xyxy[some], instances.box_xyxy[others])
+    iou, within = box_overlaps(instances.box_xyxy[some], instances.box_xyxy[others])
     is_other = np.arange(some.start, some.stop)[:, None] != np.arange(others.start, others.stop)[None]
     is_same = instances.category[some][:, None] == instances.category[others][None]
     margin = np.abs(instances.score[some][:, None] - instances.score[others][None])
@@ -172,7 +172,7 @@ def _overlaps_of(instances: Instances, some: slice, others: slice) -> tuple[Floa
     return rivalry.max(axis=1, initial=0), contained.max(axis=1, initial=0)
 
 
-def _box_overlaps(first: Floats, second: Floats) -> tuple[Floats, Floats]:
+def box_overlaps(first: Floats, second: Floats) -> tuple[Floats, Floats]:
     """Returns the IoU of all pairs of boxes, and the share of the first of each that lies within the second."""
     sides = np.minimum(first[:, None, 2:], second[None, :, 2:]) - np.maximum(first[:, None, :2], second[None, :, :2])
     shared = sides.clip(0).prod(axis=2)
@@ -185,7 +185,7 @@ def same_place(
     box_xyxy: Floats, category: Integers, other_xyxy: Floats, other_category: Integers
 ) -> npt.NDArray[np.bool_]:
     """Returns whether instances [N] and others [M] are of one category on one place, boolean [N, M]."""
-    iou, _ = _box_overlaps(box_xyxy, other_xyxy)
+    iou, _ = box_overlaps(box_xyxy, other_xyxy)
     is_same: npt.NDArray[np.bool_] = (iou >= _SAME_PLACE) & (category[:, None] == other_category[None])
     return is_same
 

@@ -20,6 +20,7 @@ class ProgressStep(StrEnum):
     EXPORT = "export"
     READ_STATUS = "look at shards"
     READ_LABELS = "read labels"
+    COMPARE = "compare corrections"
     VERIFY = "verify"
     PROPOSE_THRESHOLDS = "propose thresholds"
     REMOVE = "remove"

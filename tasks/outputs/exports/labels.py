@@ -2,11 +2,10 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
-from refseg_core.analysis.label_filter import LabelFilter, ScoreThresholds
-from refseg_core.settings.areas import OTHERS, Area
-from tasks.outputs.export_places import check_place, provenance_at, provenance_uri, recorded_files
+from refseg_core.settings.areas import OTHERS
+from tasks.outputs.export_places import check_place, provenance_uri, recorded_files
 from tasks.outputs.exports.exported import ExportedLabels, ExportOptions, summary_of
 from tasks.outputs.exports.formats import EXPORT_FORMATS, ExportFormat
 from tasks.outputs.exports.writing import write_folder
@@ -34,27 +33,6 @@ def export_labels(run: StoredLabels, out: str, *, form: str, **options: Any) -> 
     written = {"files": recorded_files(out)} if kind.is_folder else {}
     _write_provenance(out, {"complete": True} | provenance_of(labels) | written)
     return labels
-
-
-class ExportedFilter(NamedTuple):
-    """What an export kept of the labels. `is_known`: whether its provenance says so, and it is no guess."""
-
-    filter: LabelFilter
-    is_known: bool
-
-
-def exported_filter(file: str, otherwise: LabelFilter) -> ExportedFilter:
-    """Returns what the export kept that a file is, or is a part of, by the provenance beside it; else a guess."""
-    of_folder = provenance_at(file.rstrip("/").rpartition("/")[0] or file)
-    is_part = of_folder.get("format") in [kind.name for kind in EXPORT_FORMATS.values() if kind.is_folder]
-    content = provenance_at(file) or (of_folder if is_part else {})
-    if "filter" not in content:  # there is none, or an earlier version wrote it
-        return ExportedFilter(otherwise, is_known=False)
-    thresholds, chosen = dict(content["thresholds"]), content["filter"]
-    by_score = ScoreThresholds(thresholds.pop(OTHERS), thresholds)
-    categories = None if chosen["categories"] is None else tuple(chosen["categories"])
-    areas = [None if chosen[name] is None else Area(*chosen[name]) for name in ("min_area", "max_area")]
-    return ExportedFilter(LabelFilter(by_score, categories, *areas), is_known=True)
 
 
 def _write_folder(labels: ExportedLabels, kind: ExportFormat, out: str, images: str) -> None:

@@ -124,7 +124,7 @@ class InstanceIndex:
             self._columns[name].append(values)
 
     def _column(self, name: str) -> Array:
-        parts = self._columns.pop(name)
+        parts = self._columns.pop(name, [])  # none before the first image is labeled
         return np.concatenate(parts) if parts else np.zeros(0)
 
     def _instances(self, thresholds: ScoreThresholds) -> Instances:

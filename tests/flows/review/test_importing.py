@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refseg_core.masks.rle import Rle, rle_boxes
+from refseg_core.masks.rle import Rle, decode_mask, rle_boxes
+from refseg_core.settings import LabelingSettings
 from tasks.store.reviews import StoredReview, read_reviewed
 from tests.support.commands import done, refseg, refused
 from tests.support.projects.project import CATEGORIES
@@ -157,6 +158,68 @@ def test_an_export_of_any_tool_comes_back_as_it_was_and_with_what_was_removed(
         assert "4 images compared: 15 unchanged, 0 with another mask, 0 of another category, 1 removed" in output
 
 
+def _as_annotated(form: str, out: Path) -> Path:
+    """What there is to import of an export, after somebody looked at it and changed nothing."""
+    if form != "label-studio":
+        return out
+    tasks = json.loads((out / "tasks.json").read_bytes())
+    (out / "tasks.json").write_text(json.dumps([{**task, "annotations": task["predictions"]} for task in tasks]))
+    return out / "tasks.json"
+
+
+@pytest.mark.slow  # together
+def test_an_untouched_export_of_boxes_leaves_the_masks(reviewable: Reviewable, tmp_path: Path) -> None:
+    store = reviewable.steps.store.uri
+    for form, suffix in (("yolo", ""), ("voc", ""), ("labelme", ""), ("cvat", ".xml"), ("label-studio", "")):
+        out = tmp_path / f"{form}{suffix}"
+        done(refseg("export", store, "--format", form, "--out", out, "--thresholds", "0.5", "--boxes"))
+        output = done(refseg("review", "import", store, _as_annotated(form, out), "--format", form))
+        assert f"20 unchanged, {_UNTOUCHED}" in output, output
+        assert "20 annotations are boxes" in output
+        assert "0 decisions kept" in output
+
+
+def _boxes_moved_and_drawn(reviewable: Reviewable, folder: Path) -> tuple[Path, dict[str, Any]]:
+    """A file of boxes of which one is removed, one of another category, one moved and one drawn, in the first image."""
+    file, content = _export(reviewable, folder)
+    for one in content["annotations"]:
+        del one["segmentation"]
+    removed, renamed, moved = content["annotations"][:3]
+    content["annotations"].remove(removed)
+    renamed["category_id"] = {3: 8, 8: 3}[renamed["category_id"]]
+    x, y, width, height = moved["bbox"]
+    moved["bbox"] = [x, y, width, height - 10]
+    content["annotations"].append({**moved, "id": 999, "bbox": [40, 60, 30, 30]})
+    file.write_text(json.dumps(content))
+    return file, content
+
+
+def test_moved_and_drawn_boxes_get_masks_of_the_segmenter(reviewable: Reviewable, tmp_path: Path) -> None:
+    before = _labels(reviewable)
+    file, _ = _boxes_moved_and_drawn(reviewable, tmp_path)
+    config = reviewable.steps.project.write_config()
+    assert "4 decisions not kept" in done(refseg("review", "import", config, file, "--dry-run"))
+    output = done(refseg("review", "import", config, file))
+    assert "17 unchanged, 1 with another mask, 1 of another category, 1 removed, 1 added" in output
+    assert "Of moved or drawn boxes the segmenter made 2 masks." in output
+    new = _labels(reviewable) - before
+    assert len(new) == 3
+    (renamed,) = (mask for _, _, mask in new if any(mask == known for _, _, known in before))
+    drawn = [mask for _, _, mask in new if mask != renamed]
+    assert all(decode_mask(mask).sum() > 0 for mask in drawn)
+    decisions = StoredReview.of_labels(reviewable.run).read()
+    by_segmenter = decisions[np.isin(decisions.verdict, ("mask", "add"))]
+    assert (by_segmenter.predicted_iou < 1).all(), "nobody drew these"
+
+
+def test_without_a_segmenter_nothing_is_decided_on_moved_boxes(reviewable: Reviewable, tmp_path: Path) -> None:
+    file, _ = _boxes_moved_and_drawn(reviewable, tmp_path)
+    output = done(refseg("review", "import", reviewable.steps.store.uri, file))
+    assert "2 moved or drawn boxes have no mask, so that nothing is decided there" in output
+    assert "which are not published ones" in output
+    assert "2 decisions kept" in output
+
+
 _UNTOUCHED = "0 with another mask, 0 of another category, 0 removed, 0 added"
 
 
@@ -205,3 +268,15 @@ def test_without_provenance_labels_of_every_score_are_known_again(reviewable: Re
     output = done(refseg("review", "import", store, other, "--thresholds", "0"))
     assert f"35 unchanged, {_UNTOUCHED}" in output
     assert "labels of the file are not among" not in output
+
+
+def test_the_labels_that_were_exported_are_compared_and_not_the_newest(reviewable: Reviewable, tmp_path: Path) -> None:
+    store, out, key = reviewable.steps.store.uri, tmp_path / "rt.json", reviewable.run.key
+    done(refseg("export", store, "--format", "coco", "--out", out))
+    newer = reviewable.steps.plan(reviewable.steps.prototypes(), labeling=LabelingSettings(path="exact")).key
+    output = done(refseg("review", "import", store, out))
+    assert f"Labels {key}: those that {out} was exported from." in output
+    assert f"35 unchanged, {_UNTOUCHED}" in output
+    output = done(refseg("review", "import", store, out, "--labels", newer, "--dry-run"))
+    assert f"was exported from the labels {key}, and is compared with {newer}, as --labels says" in output
+    assert "35 unchanged" not in output

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refseg_core.analysis.corrections import Correction, corrections
-from refseg_core.masks.rle import Rle
+from refseg_core.masks.rle import Rle, encode_masks, rle_boxes
 from tests.refseg_core.analysis.drawn_decisions import square
 
 _Instances = list[tuple[int, Rle]]
@@ -16,7 +16,7 @@ def _compare(before: _Instances, after: _Instances) -> list[Correction]:
         (np.array([one for one, _ in some], dtype=np.int64), [mask for _, mask in some]) for some in (before, after)
     ]
     (categories, masks), (others, other_masks) = columns
-    return corrections(masks, categories, other_masks, others)
+    return corrections(masks, categories, other_masks, rle_boxes(other_masks), others)
 
 
 def test_each_kind_of_change_is_told() -> None:
@@ -56,3 +56,30 @@ def test_everything_is_told_once(before: _Instances, after: _Instances) -> None:
 @given(_instances)
 def test_what_comes_back_as_it_was_is_unchanged(instances: _Instances) -> None:
     assert {one.verdict for one in _compare(instances, instances)} <= {"accept"}
+
+
+def _compare_boxes(before: _Instances, after: list[tuple[int, list[float]]]) -> list[Correction]:
+    categories, masks = np.array([one for one, _ in before]), [mask for _, mask in before]
+    others = np.array([one for one, _ in after])
+    boxes = np.array([box for _, box in after], dtype=np.float64).reshape(-1, 4)
+    return corrections(masks, categories, [None] * len(after), boxes, others)
+
+
+def test_boxes_are_compared_with_the_boxes_of_masks() -> None:
+    """A triangle is half of its box: by its mask it would have changed."""
+    pixels = np.tri(20, dtype=bool)[None]
+    triangle = encode_masks(np.pad(pixels, ((0, 0), (0, 10), (0, 10))))[0]
+    assert _compare_boxes([(1, triangle)], [(1, [0, 0, 20, 19.5])]) == [Correction("accept", 0, 0)]
+    assert _compare_boxes([(1, triangle)], [(2, [0, 0, 20, 20])]) == [Correction("category", 0, 0)]
+    assert _compare_boxes([(1, triangle)], [(1, [4, 0, 24, 20])]) == [Correction("mask", 0, 0)]
+    assert _compare_boxes([(1, triangle)], [(1, [20, 20, 30, 30])]) == [
+        Correction("reject", 0, None),
+        Correction("add", None, 0),
+    ]
+
+
+@given(_instances)
+def test_boxes_that_come_back_as_they_were_are_unchanged(instances: _Instances) -> None:
+    boxes = rle_boxes([mask for _, mask in instances]).tolist()
+    back = [(category, box) for (category, _), box in zip(instances, boxes, strict=True)]
+    assert {one.verdict for one in _compare_boxes(instances, back)} <= {"accept"}
