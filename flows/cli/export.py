@@ -130,6 +130,7 @@ def _counts(labels: "ExportedLabels") -> str:
         (images.unreadable, "unreadable image", None),
         (images.unlabeled, "image that is not labeled", "images that are not labeled"),
         (written.left_out, "instance", None),
+        (written.removed, "instance that a review removed", "instances that a review removed"),
     ]
     if any(number for number, *_ in left_out):
         parts.append("left out " + ", ".join(counted(*one) for one in left_out if one[0]))

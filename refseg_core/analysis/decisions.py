@@ -123,6 +123,16 @@ class DecidedInstances:
             [_applied(part, self._decisions_on(labeled, row)) for row, part in enumerate(parts)]
         )
 
+    def num_removed(self, detections: Detections, labeled: LabeledImages) -> int:
+        """Returns how many of the labels of these images are gone because people rejected or merged them."""
+        rows, number = _rows_by_image(detections), 0
+        for row, image_id in enumerate(labeled.image_id):
+            if image_id in self._rows and image_id in rows:
+                decisions = self._decisions_on(labeled, row)
+                negative = decisions[~_is_positive(decisions)]
+                number += int(_is_decided(detections[_int_array(rows[image_id])], negative).sum())
+        return number
+
     def _decisions_on(self, labeled: LabeledImages, row: int) -> Decisions:
         """Returns the decisions on an image that were made of what it now is."""
         of_image = self._decisions[_int_array(self._rows.get(labeled.image_id[row], []))]

@@ -53,7 +53,7 @@ def check_box(box_xyxy: Numbers, height: int, width: int) -> None:
     problem = problem_of_box(box_xyxy, height, width)
     if problem is not None:
         raise UnusableReferenceError(
-            f"The reference's box {box_xyxy.tolist()} {problem}. Give (x1, y1, x2, y2) in pixels of the image, with "
+            f"The box {box_xyxy.tolist()} {problem}. Give (x1, y1, x2, y2) in pixels of the image, with "
             "x1 < x2 and y1 < y2."
         )
 
@@ -75,7 +75,7 @@ def check_points(points_K2: Numbers, height: int, width: int) -> None:
     if len(points_K2) and ((points_K2 >= 0) & (points_K2 < (width, height))).all():
         return
     raise UnusableReferenceError(
-        f"The reference's points are {points_K2.tolist()}; expected one or more (x, y) in pixels within the image, "
+        f"The points are {points_K2.tolist()}; expected one or more (x, y) in pixels within the image, "
         f"which is {width} wide and {height} high."
     )
 

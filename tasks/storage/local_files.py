@@ -1,10 +1,11 @@
 """Local files that appear whole or not at all, also when the process is killed or the machine loses power."""
 
 import os
-import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tasks.storage.leftovers import unfinished_beside
 
 
 def create_local(path: Path, data: bytes) -> None:
@@ -23,7 +24,7 @@ def replace_local(path: Path, chunks: Iterable[bytes]) -> None:
 @contextmanager
 def _written_beside(path: Path, chunks: Iterable[bytes]) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex}")  # no longer than a name may be
+    unfinished = unfinished_beside(path)
     try:
         with unfinished.open("wb") as file:
             file.writelines(chunks)

@@ -5,9 +5,8 @@ last. Not here: single objects (`objects.py`), and whether a folder may be repla
 """
 
 import ctypes
+import errno
 import os
-import shutil
-import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 from refseg_core.errors import NotFoundError, StoreError
 from tasks.storage.filesystems import resolve
 from tasks.storage.folder import Folder
+from tasks.storage.leftovers import unfinished_beside, unfinished_folder
 from tasks.storage.listing import FileInfo
 from tasks.storage.objects import write_uri
 from tasks.storage.retry import explained
@@ -83,13 +83,9 @@ def written_whole(uri: str) -> Iterator[NewFolder]:
         return
     with explained(uri):
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex}")
-        unfinished.mkdir()
-        try:
+        with unfinished_folder(path) as unfinished:
             yield _LocalFolder(unfinished)
             _take_the_place(unfinished, path)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _take_the_place(finished: Path, path: Path) -> None:
@@ -100,7 +96,7 @@ def _take_the_place(finished: Path, path: Path) -> None:
     if not path.exists():
         finished.rename(path)
     elif not _exchanged(finished, path):
-        earlier = path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex}")
+        earlier = unfinished_beside(path)
         path.rename(earlier)
         finished.rename(path)
         earlier.rename(finished)
@@ -115,17 +111,32 @@ def _exchanged(first: Path, second: Path) -> bool:
     return done == 0
 
 
+@contextmanager
+def _telling_long_names(name: str) -> Iterator[None]:
+    """Raises StoreError that names the file where the place takes no name as long as its own."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        longest = max(name.split("/"), key=lambda part: len(os.fsencode(part)))
+        raise StoreError(
+            f"{longest!r}: its name of {len(os.fsencode(longest))} bytes is too long for the place, which takes 255 as "
+            "a rule. Shorten the name of the image, or choose a format that is one file, such as coco or cvat."
+        ) from error
+
+
 class _LocalFolder:
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def put(self, name: str, chunks: Iterable[bytes]) -> None:
-        path = self._within(name)
-        with path.open("xb") as file:
+        with _telling_long_names(name), self._within(name).open("xb") as file:
             file.writelines(chunks)
 
     def link(self, name: str, target: Path) -> None:
-        self._within(name).symlink_to(target)
+        with _telling_long_names(name):
+            self._within(name).symlink_to(target)
 
     def _within(self, name: str) -> Path:
         """Returns the path of a file, whose folder exists then. Raises StoreError if it is not below this one."""

@@ -140,10 +140,18 @@ def read_reviewed(run: StoredLabels, images: Images) -> Iterator[Labels]:
 
     What became of an image counts the instances that there are after that.
     """
+    return (labels for labels, _ in read_reviewed_and_removed(run, images))
+
+
+def read_reviewed_and_removed(run: StoredLabels, images: Images) -> Iterator[tuple[Labels, int]]:
+    """Yields the same, and how many labels of each shard people have rejected or merged."""
     decided = DecidedInstances(decisions_on(run))
     for detections, labeled in run.read(images):
         reviewed = decided.apply(detections, labeled)
-        yield reviewed, labeled if reviewed is detections else _counted(labeled, reviewed)
+        if reviewed is detections:
+            yield (detections, labeled), 0
+        else:
+            yield (reviewed, _counted(labeled, reviewed)), decided.num_removed(detections, labeled)
 
 
 def _counted(labeled: LabeledImages, detections: Detections) -> LabeledImages:

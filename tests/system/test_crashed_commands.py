@@ -135,8 +135,10 @@ def test_a_killed_export_of_a_folder_leaves_the_old_one_or_none(on_disk: Crashes
         (outcome,) = on_disk.make(_export(on_disk, str(out), "yolo", death))
         assert outcome.is_killed
         assert contents(str(out)) == exported
+    assert len([path for path in out.parent.iterdir() if path.name.startswith(".yolo.")]) == 1, "of the last kill"
     on_disk.make(_export(on_disk, str(out), "yolo"))
     assert contents(str(out)) == exported
+    assert {path.name for path in out.parent.iterdir()} == {"yolo", "yolo.provenance"}
 
 
 def test_a_killed_export_to_a_bucket_leaves_the_old_object(in_bucket: Crashes) -> None:

@@ -28,7 +28,7 @@ from tasks.outputs.exports.formats import EXPORT_FORMATS, ExportFormat, ImageMod
 from tasks.runtime.progress import ProgressStep, report
 from tasks.store.label_store import StoredLabels
 from tasks.store.lineage import labeled_categories
-from tasks.store.reviews import read_reviewed
+from tasks.store.reviews import read_reviewed_and_removed
 from tasks.store.shard_plans import Wanted
 
 _MOST_SPLITS = 3
@@ -107,12 +107,16 @@ class ImageCounts(NamedTuple):
 
 @dataclass
 class Written:
-    """What went into an export so far: images with and without instances, instances, and the IoU of polygons."""
+    """What went into an export so far: images with and without instances, instances, and the IoU of polygons.
+
+    `left_out`: instances that the filter does not keep. `removed`: those that people rejected or merged.
+    """
 
     with_instances: int = 0
     empty: int = 0
     instances: int = 0
     left_out: int = 0
+    removed: int = 0
     polygons: int = 0
     iou_sum: float = 0.0
     iou_min: float = 1.0
@@ -266,7 +270,7 @@ class ExportedLabels:
         file_name_of = dict(zip(self.images.image_id, self.images.file_name, strict=True))
         report(ProgressStep.EXPORT, total=len(self.images))
         num_before = 0
-        for found, labeled in read_reviewed(self.run, self.images):
+        for (found, labeled), num_removed in read_reviewed_and_removed(self.run, self.images):
             numbers = np.arange(num_before + 1, num_before + len(found) + 1)
             num_before += len(found)
             is_kept = exported_rows(self.options.kept, found, self._own_categories)
@@ -276,6 +280,7 @@ class ExportedLabels:
             self.written.empty += len(labeled) - num_with
             self.written.instances += len(table)
             self.written.left_out += len(found) - len(table)
+            self.written.removed += num_removed
             yield table, labeled.image_id
             report(ProgressStep.EXPORT, advanced=len(labeled))
 
@@ -353,7 +358,7 @@ def summary_of(labels: ExportedLabels) -> dict[str, Any]:
     written = labels.written
     counted: dict[str, Any] = {
         "images": labels.counts._asdict() | {"with_instances": written.with_instances, "empty": written.empty},
-        "instances": {"written": written.instances, "left_out": written.left_out},
+        "instances": {"written": written.instances, "left_out": written.left_out, "removed": written.removed},
     }
     if written.iou_mean is not None:
         counted["iou_of_polygons"] = {"mean": round(written.iou_mean, 4), "lowest": round(written.iou_min, 4)}

@@ -9,6 +9,7 @@ from tasks.outputs.export_places import check_place, provenance_uri, recorded_fi
 from tasks.outputs.exports.exported import ExportedLabels, ExportOptions, summary_of
 from tasks.outputs.exports.formats import EXPORT_FORMATS, ExportFormat
 from tasks.outputs.exports.writing import write_folder
+from tasks.storage.leftovers import remove_leftovers
 from tasks.storage.objects import write_uri
 from tasks.storage.uris import redact, redact_text
 from tasks.storage.whole_folders import local_path
@@ -26,6 +27,7 @@ def export_labels(run: StoredLabels, out: str, *, form: str, **options: Any) -> 
     labels = ExportedLabels(run, kind, ExportOptions(**options))
     images = str(run.recipe_or_error()["settings"].get("images", ""))
     check_place(out, [images, run.store.uri], is_folder=kind.is_folder)
+    _remove_leftovers(out)
     if kind.is_folder:
         _write_folder(labels, kind, out, images)
     else:
@@ -33,6 +35,13 @@ def export_labels(run: StoredLabels, out: str, *, form: str, **options: Any) -> 
     written = {"files": recorded_files(out)} if kind.is_folder else {}
     _write_provenance(out, {"complete": True} | provenance_of(labels) | written)
     return labels
+
+
+def _remove_leftovers(out: str) -> None:
+    """Removes what killed exports to a local place have left beside it."""
+    for uri in (out, provenance_uri(out)):
+        if (path := local_path(uri)) is not None:
+            remove_leftovers(path)
 
 
 def _write_folder(labels: ExportedLabels, kind: ExportFormat, out: str, images: str) -> None:

@@ -22,11 +22,13 @@ from tasks.outputs.exports.writing import File, ImageFile, ImageNames, folder_na
 _COLUMNS = ("image", "file", "category_id", "category", "score", "instance_id")
 _MOST_CLASSES = 254  # 0 is background and 255 void
 _OPAQUE = 255
+_RENAME = "Rename them, or choose a format that is one file, such as coco or cvat."
 
 
 def write_masks(labels: ExportedLabels) -> Iterator[File | ImageFile]:
     """Yields the files of the folder."""
-    names, is_map = ImageNames(labels.images, may_rename=False), labels.options.label_map
+    names = ImageNames(labels.images, may_rename=False, advice=_RENAME)
+    is_map = labels.options.label_map
     write = _map if is_map else _instances
     if is_map:
         _check_classes(labels)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from refseg_core.errors import ConfigurationError
+from refseg_core.errors import ConfigurationError, listed
 from refseg_core.tables import Images
 from tasks.outputs.exports.formats import SPLIT_NAMES, ImageMode
 from tasks.storage.folder import Folder
@@ -23,6 +23,8 @@ from tasks.storage.whole_folders import NewFolder, local_path, written_whole
 
 _COPIES_AT_ONCE = 8
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ufffe\uffff\ud800-\udfff]")
+_EXPORT_IMAGES = "Export the images too (--images link or copy), which are renamed then."
+_LONGEST_FOLDER = 100  # bytes of a category's name
 _NOT_IN_NAMES = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 
 
@@ -44,10 +46,11 @@ class ImageNames:
     """What the images of an export are called in it.
 
     Tools find an image's labels by its name without suffix. Where several images share that, such as a.jpg and a.png,
-    their suffix becomes a part of it; this needs the images in the export, under their new names.
+    or A.jpg where capitals are no others, their suffix becomes a part of it; this needs the images in the export, under
+    their new names. `advice`: what to do where it has none.
     """
 
-    def __init__(self, images: Images, *, may_rename: bool) -> None:
+    def __init__(self, images: Images, *, may_rename: bool, advice: str = _EXPORT_IMAGES) -> None:
         names = [str(name) for name in images.file_name]
         shared = Counter(splitext(name)[0].lower() for name in names)
         taken = set(shared)
@@ -62,8 +65,8 @@ class ImageNames:
         self._suffixes = [splitext(name)[1] for name in names]
         if self.renamed and not may_rename:
             raise ConfigurationError(
-                f"{len(self.renamed)} images share their name but for the suffix ({', '.join(self.renamed[:5])}), and "
-                "so would their labels. Export the images too (--images link or copy), which are renamed then."
+                f"{len(self.renamed)} images share their name but for the suffix or capitals "
+                f"({listed(self.renamed, 5)}), and so would their labels. {advice}"
             )
 
     def stem(self, row: int) -> str:
@@ -103,7 +106,11 @@ def _unused(stem: str, taken: set[str]) -> str:
 def folder_names(names: Iterable[str]) -> list[str]:
     """Returns a name for a folder for each name of a category, no two alike; most are as they were."""
     taken: set[str] = set()
-    return [_unused(_NOT_IN_NAMES.sub("_", name).strip(" .")[:100] or "_", taken) for name in names]
+    return [_unused(_cut(_NOT_IN_NAMES.sub("_", name).strip(" .")) or "_", taken) for name in names]
+
+
+def _cut(name: str) -> str:
+    return name.encode()[:_LONGEST_FOLDER].decode(errors="ignore").strip(" .")
 
 
 def xml_text(text: str) -> str:

@@ -102,6 +102,8 @@ def test_images_that_do_not_come_back_stay_as_they_are(reviewable: Reviewable, t
     output = _import(reviewable, file, content)
     assert "1 image compared: 0 unchanged, 0 with another mask, 0 of another category, 4 removed, 0 added" in output
     assert {image for image, _, _ in before - _labels(reviewable)} == {str(first)}
+    exported = done(refseg("export", reviewable.steps.store.uri, "--out", tmp_path / "o", "--thresholds", "0.5"))
+    assert "left out 15 instances, 4 instances that a review removed" in exported
 
 
 def test_unknown_categories_and_images_are_told(reviewable: Reviewable, tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def test_references_may_all_be_added_without_any_annotation_file(plain: Project)
         (["--add", "boat7.png", "--box", _BOX], "expected CATEGORY=PICTURE"),
         (["--add", "boat=boat7.png", "--box", "1,2,3"], "--box: expected x1,y1,x2,y2; got '1,2,3'"),
         (["--add", "boat=boat7.png", "--points", "1,2;x"], "--points: expected x,y of each"),
-        (["--add", "boat=boat7.png", "--box", "500,14,600,54"], "boat7.png: The reference's box .* misses the image"),
+        (["--add", "boat=boat7.png", "--box", "500,14,600,54"], "boat7.png: The box .* misses the image"),
         (["--add", "boat=boat7.png", "--mask", "run.yaml"], "run.yaml: cannot be read: not an image"),
         (["--add", "boat=nowhere.png", "--box", _BOX], "nowhere.png"),
         (["--drop", "77"], r"--drop: 77 not among the references of this configuration, which are \d, \d"),

@@ -51,6 +51,14 @@ def test_what_is_rejected_is_gone_in_its_image_only(verdict: str) -> None:
     assert _after(decision(verdict, _ONE)) == _REST
 
 
+def test_what_people_removed_is_counted_and_what_they_corrected_is_not() -> None:
+    rows = Decisions.concatenate([decision("reject", _ONE), decision("mask", _OTHER, new_mask_rle=square(9, 9, 9))])
+    assert DecidedInstances(rows).num_removed(_FOUND, _IMAGES) == 1
+    elsewhere = Decisions.concatenate([decision("part", _ONE, image_id="b.png"), decision("merge", _ONE)])
+    assert DecidedInstances(elsewhere).num_removed(_FOUND, _IMAGES) == 2
+    assert DecidedInstances(rows).num_removed(_FOUND[2:], _IMAGES) == 0
+
+
 def test_another_category_or_mask_takes_the_place_of_what_was_found() -> None:
     assert _after(decision("category", _ONE, found_category_id=1, category_id=2)) == [("a.png", 2, 1.0, _ONE), *_REST]
     larger = square(0, 0, 14)

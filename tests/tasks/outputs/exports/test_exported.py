@@ -84,7 +84,7 @@ def test_provenance_lies_beside_the_export(tmp_path: Path) -> None:
         **{"total": 5, "labeled": 4, "unreadable": 1, "unlabeled": 0},
         **{"with_instances": 2, "empty": 2},
     }
-    assert found["instances"] == {"written": 3, "left_out": 1}
+    assert found["instances"] == {"written": 3, "left_out": 1, "removed": 0}
     assert 0.95 <= found["iou_of_polygons"]["lowest"] <= found["iou_of_polygons"]["mean"] <= 1
     assert found["categories"] == [
         {"id": 1, "name": "boat", "id_in_store": 4},
@@ -330,13 +330,24 @@ def test_images_of_one_name_but_for_the_suffix_keep_their_own_labels(tmp_path: P
     assert texts == {"a_jpg.txt": "1", "a_png_2.txt": "0", "a_png.txt": ""}
     pictures = {path.name: path.resolve().name for path in (out / "images" / "train").iterdir()}
     assert pictures == {"a_jpg.jpg": "a.jpg", "a_png_2.png": "a.png", "a_png.png": "a_png.png"}
-    with pytest.raises(ConfigurationError, match=r"2 images share their name but for the suffix \(a.jpg, a.png\)"):
+    with pytest.raises(ConfigurationError, match=r"share their name but .* \(a.jpg, a.png\).* Export the images too"):
         export_labels(project.run, str(out), form="yolo", images="none")
+    with pytest.raises(
+        ConfigurationError, match=r"share their name but .* Rename them, or choose a format that is one"
+    ):
+        export_labels(project.run, str(out), form="masks")
+
+
+def test_a_name_that_is_too_long_with_another_suffix_is_named(tmp_path: Path) -> None:
+    project = ExportProject(tmp_path, instances={f"{'x' * 251}.png": [], "a.png": []})
+    with pytest.raises(StoreError, match=r"'x+\.json': its name of 256 bytes is too long.* one file, such as coco"):
+        export_labels(project.run, str(tmp_path / "out"), form="labelme")
+    assert not (tmp_path / "out").exists()
 
 
 def test_names_never_lead_out_of_the_folder(tmp_path: Path) -> None:
     mask = rle(disc(20, 30, 9))
-    ids = {"../../evil": 1, "/etc/x": 2, "..": 3, "a/b": 4, "a:b": 5, "name\x07": 6, "x" * 300: 7}
+    ids = {"../../evil": 1, "/etc/x": 2, "..": 3, "a/b": 4, "a:b": 5, "name\x07": 6, "x" * 300: 7, "海" * 99: 8}
     instances = {"a.png": [Labeled(name, 0.5, mask) for name in ids]}
     project = ExportProject(tmp_path / "inside", instances=instances, ids=ids)
     for form in EXPORT_FORMATS:
