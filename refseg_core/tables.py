@@ -391,7 +391,9 @@ class Confusion(Table):
     Key: score_thresh, category_id, found_category_id.
     """
 
-    score_thresh: Array = column(pa.float64(), "only detections of at least this score")
+    score_thresh: Array = column(
+        pa.float64(), "only detections of at least this score; null: of that of their category", nullable=True
+    )
     category_id: Array = column(pa.int64(), "the instances' category")
     found_category_id: Array = column(pa.int64(), "that of what covers them; null: nothing does", nullable=True)
     count: Array = column(pa.int64(), "instances, crowds left out")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from flows.terminal import progress_bars, results, text_table
-from refseg_core.errors import counted, in_natural_order, listed
+from refseg_core.errors import ConfigurationError, counted, in_natural_order, listed
 from refseg_core.references.validation import mask_doubts
 from refseg_core.tables import References
 from tasks.datasets.reference_edits import AddedReference, EditedReferences
@@ -54,9 +54,13 @@ def _show_added(store: Store, prototypes: Artifact, added: Sequence[AddedReferen
         if source == "segmenter":
             for doubt in mask_doubts(mask, None if score is None else float(score)):
                 results.print(f"  {annotation_id} is doubtful: {doubt}")
-    with progress_bars():
-        draw_sheets(store, prototypes, Folder(str(out)), only=set(own.category_id.tolist()))
-    results.print(f"Look at the masks: {out}/")
+    try:
+        with progress_bars():
+            draw_sheets(store, prototypes, Folder(str(out)), only=set(own.category_id.tolist()))
+    except ConfigurationError as error:  # the folder is not apart from the images; what was added stays
+        results.print(f"The masks are not drawn. --out: {error}")
+    else:
+        results.print(f"Look at the masks: {out}/")
 
 
 def _described(added: AddedReference) -> str:

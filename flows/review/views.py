@@ -145,7 +145,9 @@ class ReviewViews:
 
     def _reference(self, row: int) -> dict[str, Any]:
         references = self.index.references
-        named = {"row": row, "shot": int(references.shot[row]), "file": str(references.file_name[row])}
+        file_name = str(references.file_name[row])
+        shown = self.index.added_names.get(file_name, file_name)
+        named = {"row": row, "shot": int(references.shot[row]), "file": shown}
         try:
             size = self.pictures.reference_size(row)
         except RefsegError as error:

@@ -7,8 +7,10 @@ in which nothing was found that is there. Not here: the interval of AP (`bootstr
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from refseg_core.evaluation.bootstrap import ap_interval
 from refseg_core.evaluation.curves import NO_VALUE
@@ -58,7 +60,7 @@ def diagnose(
     threshes = settings.sorted_score_threshes
     return Review(
         Metrics.concatenate([metrics, metrics_of(more)]),
-        confusion_of(comparison.instances, comparison.categories, iou_type, threshes, conventions),
+        confusion_of(comparison.instances, comparison.categories, iou_type, threshes, conventions, thresh_of=thresh_of),
         misses_of(comparison.instances, comparison.matches[iou_type], threshes[0]),
     )
 
@@ -91,7 +93,7 @@ def own_score_rows(comparison: InstanceComparison, thresh_of: Callable[[str], fl
     Those of `NUMBERS`, F1, and the threshold as `score_thresh`.
     """
     categories = comparison.categories
-    thresh_K = [float(np.float32(thresh_of(str(name)))) for name in categories.name]  # as scores are stored
+    thresh_K = _thresholds(categories, thresh_of).tolist()
     for iou_type, matches in comparison.matches.items():
         counts = [_outcome_counts(one, thresh) for one, thresh in zip(matches, thresh_K, strict=True)]
         counts_K3 = np.array(counts).reshape(-1, 3)
@@ -101,6 +103,11 @@ def own_score_rows(comparison: InstanceComparison, thresh_of: Callable[[str], fl
             yield from _own_rows(iou_type, named, of_category)
             num_instances = int(of_category[0] + of_category[2])
             yield Row(iou_type, f"score_thresh@{OWN}", *named, num_instances, float(thresh_of(named[1])))
+
+
+def _thresholds(categories: Categories, thresh_of: Callable[[str], float]) -> npt.NDArray[np.float64]:
+    """Returns the categories' thresholds [K], as scores are stored."""
+    return np.array([np.float32(thresh_of(str(name))) for name in categories.name], dtype=np.float64)
 
 
 def _own_rows(iou_type: str, named: tuple[int | None, str | None], counts: Rows) -> Iterator[Row]:
@@ -146,14 +153,36 @@ def confusion_of(
     iou_type: str,
     score_threshes: Sequence[float],
     conventions: Conventions,
+    *,
+    thresh_of: Callable[[str], float] | None = None,
 ) -> Confusion:
     """Returns, for each score and category, what covers its annotations; crowds are left out.
 
     `categories` are by ascending id. By falling score each detection covers the open annotation that it overlaps most,
     by an IoU of at least 0.5. So what covers at a high score is among what does at the lowest, and one matching serves
-    all.
+    all; `thresh_of`, the categories' own thresholds by name, takes another.
     """
-    is_kept = instances.detections.score >= min(score_threshes)
+    ids, scores = categories.category_id, instances.detections.score
+    covering = _covering(instances, iou_type, conventions, scores >= min(score_threshes))
+    parts = [_confusion_at(ids, thresh, covering, covering.score >= thresh) for thresh in score_threshes]
+    if thresh_of is not None:
+        own_K = _thresholds(categories, thresh_of)
+        index_N = np.searchsorted(ids, instances.detections.category_id)
+        covering = _covering(instances, iou_type, conventions, scores >= own_K[index_N])
+        parts.append(_confusion_at(ids, None, covering, covering.score >= 0))
+    return Confusion.concatenate(parts)
+
+
+class _Covering(NamedTuple):
+    """The categories [G] of annotations, and scores and categories [G] of what covers them; -1 and 0 for nothing."""
+
+    true_category: Rows
+    score: npt.NDArray[np.floating[Any]]
+    found_category: Rows
+
+
+def _covering(instances: Instances, iou_type: str, conventions: Conventions, is_kept: Bools) -> _Covering:
+    """Returns what of the detections that are kept covers each annotation, by ascending image."""
     kept = replace(
         instances, detections=instances.detections[is_kept], detection_image=instances.detection_image[is_kept]
     )
@@ -161,12 +190,7 @@ def confusion_of(
     truth = truth[np.flatnonzero(~truth.is_crowd)]
     truth, found = truth[np.argsort(truth.image, kind="stable")], found[np.lexsort((-found.score, found.image))]
     row = covering_rows(truth, found)
-    score, category = np.append(found.score, -1)[row], np.append(found.category_id, 0)[row]
-    parts = [Confusion.empty()]
-    for thresh in score_threshes:
-        is_covered = (row >= 0) & (score >= thresh)
-        parts.append(_confusion_at(categories.category_id, thresh, truth.category_id, category, is_covered))
-    return Confusion.concatenate(parts)
+    return _Covering(truth.category_id, np.append(found.score, -1)[row], np.append(found.category_id, 0)[row])
 
 
 def covering_rows(truth: GroundTruth, found: Predictions) -> Rows:
@@ -183,11 +207,11 @@ def covering_rows(truth: GroundTruth, found: Predictions) -> Rows:
     return covered_by
 
 
-def _confusion_at(ids: Rows, thresh: float, true_category: Rows, found_category: Rows, is_covered: Bools) -> Confusion:
+def _confusion_at(ids: Rows, thresh: float | None, covering: _Covering, is_covered: Bools) -> Confusion:
     """Returns the table of one score; the number of `ids`, which ascend, stands for no category."""
     num_ids = len(ids)
-    true_index = np.searchsorted(ids, true_category)
-    found_index = np.where(is_covered, np.searchsorted(ids, found_category), num_ids)
+    true_index = np.searchsorted(ids, covering.true_category)
+    found_index = np.where(is_covered, np.searchsorted(ids, covering.found_category), num_ids)
     pair, count = np.unique(true_index * (num_ids + 1) + found_index, return_counts=True)
     return Confusion(
         score_thresh=np.full(len(pair), thresh),

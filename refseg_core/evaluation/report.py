@@ -58,9 +58,12 @@ def score_table(metrics: Metrics) -> TextRows:
 
 
 def confusion_table(review: Review) -> TextRows:
-    """Returns the most frequent mistakes at the middle score: a category, what it is taken for, and how often."""
-    confusion = _at_middle_score(review.confusion)
-    at_score = f" (score of {confusion.score_thresh[0]:g} and above)" if len(confusion) else ""
+    """Returns the most frequent mistakes: a category, what it is taken for, and how often.
+
+    At the categories' own thresholds, where there are such; else at the middle score.
+    """
+    confusion = _typical(review.confusion)
+    at_score = f" ({_of_score(confusion)})" if len(confusion) else ""
     header = ("category", f"taken for{at_score}", "instances", "of")
     mistaken = [(count, own, other) for own, other, count in _counts(confusion) if other is not None and other != own]
     name_of, total = category_names(review.metrics), Counter[int]()
@@ -76,7 +79,7 @@ def confusion_table(review: Review) -> TextRows:
 
 def findings(review: Review) -> list[str]:
     """Returns sentences on what needs attention: collapsed categories, what is covered, images with nothing found."""
-    return [*_collapsed(review.metrics), *_covered(_at_middle_score(review.confusion)), *_missed(review)]
+    return [*_collapsed(review.metrics), *_covered(_typical(review.confusion)), *_missed(review)]
 
 
 def category_names(metrics: Metrics) -> dict[int, str]:
@@ -104,7 +107,7 @@ def _covered(confusion: Confusion) -> Iterator[str]:
         right = sum(count for own, other, count in _counts(confusion) if other == own)
         total = int(confusion.count.sum())
         yield (
-            f"Detections of a score of {confusion.score_thresh[0]:g} and above cover {right:,} of "
+            f"Detections of a {_of_score(confusion)} cover {right:,} of "
             f"{counted(total, 'instance')} by their own category, {total - right - nothing:,} by another, "
             f"{nothing:,} by none."
         )
@@ -119,11 +122,21 @@ def _missed(review: Review) -> Iterator[str]:
         )
 
 
-def _at_middle_score(confusion: Confusion | None) -> Confusion:
+def _typical(confusion: Confusion | None) -> Confusion:
+    """Returns what there is at the categories' own thresholds, else at the middle score."""
     if confusion is None or not len(confusion):
         return Confusion.empty()
-    scores = np.unique(confusion.score_thresh)
+    is_own = np.array([score is None for score in confusion.score_thresh], dtype=bool)
+    if is_own.any():
+        return confusion[is_own]
+    scores = sorted(set(confusion.score_thresh))
     return confusion[confusion.score_thresh == scores[len(scores) // 2]]
+
+
+def _of_score(confusion: Confusion) -> str:
+    """Returns which scores a table is of, in words."""
+    score = confusion.score_thresh[0]
+    return "score at their category's threshold and above" if score is None else f"score of {score:g} and above"
 
 
 def _counts(confusion: Confusion) -> list[tuple[int, int | None, int]]:

@@ -17,10 +17,11 @@ from refseg_core.errors import StoreError
 from refseg_core.masks.rle import mask_areas
 from refseg_core.table_schema import Array
 from refseg_core.tables import Categories, Detections, Images, LabeledImages, References
+from tasks.datasets.reference_edits import shown_names
 from tasks.runtime.progress import ProgressStep, report
 from tasks.storage.uris import redact
 from tasks.store.label_store import FOLDER, StoredLabels
-from tasks.store.lineage import labeled_categories, references_of
+from tasks.store.lineage import labeled_categories, reference_dataset, references_of
 from tasks.store.shard_plans import Shard, Wanted
 
 _SHARDS_KEPT = 8  # whose masks stay in memory
@@ -46,6 +47,7 @@ class InstanceIndex:
         self.categories = labeled_categories(run.store, run.prototypes())
         self.dataset_images = run.images()
         self.references = run.store.load(references_of(run.store, run.prototypes()), References)
+        self.added_names = shown_names(run.store, reference_dataset(run.store, run.prototypes()))
         self.images: list[LabeledImage] = []
         self._shards: list[Shard] = []
         self._num_read = 0

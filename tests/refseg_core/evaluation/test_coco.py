@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -301,7 +302,7 @@ class TestTables:
         assert findings(nothing) == []
 
     @staticmethod
-    def review() -> Review:
+    def review(thresh_of: Callable[[str], float] | None = None) -> Review:
         document = tiny([[0, 0, 50, 100], [100, 0, 50, 100]])
         document["annotations"].append({"id": 9, "image_id": 2, "category_id": 2, "bbox": [0, 0, 9, 9]})
         dataset = dataset_of(document)
@@ -310,7 +311,7 @@ class TestTables:
             found(1, 2, 0.8, (100, 0, 150, 100)),
             found(2, 1, 0.2, (50, 50, 60, 60)),
         ]
-        return review(dataset, detections_of(rows))
+        return review(dataset, detections_of(rows), thresh_of=thresh_of)
 
     def test_ap_stands_with_its_interval_and_categories_with_precision_and_recall(self) -> None:
         metrics = self.review().metrics
@@ -338,3 +339,12 @@ class TestTables:
             "1 by none.",
             "In 1 image nothing of the ground truth is found, in 1 of them nothing at all: 2.",
         ]
+
+    def test_confusions_are_those_at_the_thresholds_of_categories_where_there_are_some(self) -> None:
+        among_both, boats_only = (self.review({"boat": 0.85, "bird": bird}.__getitem__) for bird in (0.1, 0.85))
+        assert confusion_table(among_both) == [
+            ("category", "taken for (score at their category's threshold and above)", "instances", "of"),
+            ("boat", "bird", "1", "2"),
+        ]
+        assert confusion_table(boats_only)[1:] == []
+        assert "cover 1 of 3 instances by their own category, 0 by another, 2 by none." in findings(boats_only)[1]

@@ -48,9 +48,11 @@ def test_features_are_not_normalized_before_the_mean() -> None:
     np.testing.assert_allclose(prototypes.prototype, [[0.6, 0.8]], atol=1e-7)
 
 
-def test_the_order_of_references_does_not_matter() -> None:
-    features = np.random.default_rng(0).standard_normal((6, 4))
-    category_ids, order = [2, 1, 2, 3, 1, 2], np.array([5, 3, 0, 4, 1, 2])
+@settings(max_examples=50, deadline=None)
+@given(st.permutations(range(6)), st.integers(0, 2**32 - 1))
+def test_the_order_of_references_does_not_matter(given_order: list[int], seed: int) -> None:
+    features = np.random.default_rng(seed).standard_normal((6, 4))
+    category_ids, order = [2, 1, 2, 3, 1, 2], np.array(given_order)
     forwards = postprocess_memory_bank(_bank(category_ids, features))
     shuffled = postprocess_memory_bank(_bank([category_ids[row] for row in order], features[order]))
     np.testing.assert_allclose(forwards.prototype, shuffled.prototype, atol=1e-7)
