@@ -9,6 +9,7 @@ that finds it. An offender is the place and value where it was found.
 
 import difflib
 import re
+import reprlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -49,6 +50,8 @@ class NotFoundError(StoreError):
 _OFFENDERS_SHOWN = 5
 _KINDS_SHOWN = 12
 _OFFENDER_LENGTH = 80
+_BRIEF = reprlib.Repr()
+_BRIEF.maxstring = _BRIEF.maxother = 200
 
 
 @dataclass
@@ -117,6 +120,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     of_lower = {one.lower(): one for one in known}
     close = difflib.get_close_matches(name.lower(), of_lower, n=1)
     return f" Did you mean {of_lower[close[0]]}?" if close else ""
+
+
+def brief(value: object) -> str:
+    """Returns a value as it is written in Python, for a message: short, whatever it holds."""
+    return _BRIEF.repr(value)
 
 
 def shortened(text: str, most: int = _OFFENDER_LENGTH) -> str:

@@ -11,7 +11,7 @@ from pydantic import Field
 from flows.config.loading import load_content
 from flows.config.run_config import RunConfig
 from flows.config.shipped_files import deployment_files
-from refseg_core.errors import ConfigurationError
+from refseg_core.errors import ConfigurationError, brief
 from refseg_core.settings import Settings
 
 _FOLDER = deployment_files() / "benchmarks"
@@ -86,7 +86,7 @@ def benchmark_names() -> list[str]:
 def load_benchmark(name: str) -> Benchmark:
     """Returns a benchmark by name. Raises ConfigurationError if there is none."""
     if name not in benchmark_names():
-        raise ConfigurationError(f"No benchmark is called {name!r}; there are {', '.join(benchmark_names())}.")
+        raise ConfigurationError(f"No benchmark is called {brief(name)}; there are {', '.join(benchmark_names())}.")
     return Benchmark.model_validate(yaml.safe_load((_FOLDER / f"{name}.yaml").read_text(encoding="utf-8")))
 
 

@@ -15,7 +15,7 @@ from click.core import ParameterSource
 
 from flows.cli.filter_options import FiniteRange
 from flows.config.loading import load_config
-from refseg_core.errors import ConfigurationError
+from refseg_core.errors import ConfigurationError, brief
 from refseg_core.settings.labeling_paths import LABELING_PATHS, current_name
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def _chosen(paths: str) -> list[str]:
     except ValueError as error:
         raise ConfigurationError(f"--paths: {error}.") from error
     if len(set(names)) < len(names):
-        raise ConfigurationError(f"--paths: expected paths, each once; got {paths!r}.")
+        raise ConfigurationError(f"--paths: expected paths, each once; got {brief(paths)}.")
     return names
 
 

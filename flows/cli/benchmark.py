@@ -10,7 +10,7 @@ import click
 import yaml
 
 from flows.run import prefect_session, set_prefect_defaults
-from refseg_core.errors import ConfigurationError
+from refseg_core.errors import ConfigurationError, brief
 from tasks.storage.uris import scheme
 
 
@@ -74,5 +74,5 @@ def benchmark(
 def _pair(text: str) -> tuple[str, str]:
     left, sign, right = text.partition("=")
     if not sign or not left or not right:
-        raise ConfigurationError(f"{text!r}: expected NAME=VALUE.")
+        raise ConfigurationError(f"{brief(text)}: expected NAME=VALUE.")
     return left, right

@@ -6,7 +6,7 @@ import click
 
 from flows.cli.filter_options import FiniteRange, filter_options
 from flows.cli.store import choose_labels
-from refseg_core.errors import counted
+from refseg_core.errors import brief, counted
 from refseg_core.settings import Conventions
 from tasks.outputs.exports.formats import EXPORT_FORMATS, ImageMode
 from tasks.storage.uris import redact
@@ -31,7 +31,7 @@ class _Shares(click.ParamType[tuple[float, ...]]):
         except ValueError:
             shares = ()
         if not shares or min(shares) < 0:
-            self.fail(f"expected shares such as 0.8,0.1,0.1, got {value!r}", param, ctx)
+            self.fail(f"expected shares such as 0.8,0.1,0.1, got {brief(value)}", param, ctx)
         return shares
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from refseg_core.errors import brief
+
 
 class FiniteRange(click.FloatRange):
     """A number within bounds, and neither infinite nor none at all, which Click's own range lets pass."""
@@ -18,7 +20,7 @@ class FiniteRange(click.FloatRange):
         """Returns the number. Fails as Click's types do."""
         number: float = super().convert(value, param, ctx)
         if not math.isfinite(number):
-            self.fail(f"{value!r} is not a finite number.", param, ctx)
+            self.fail(f"{brief(value)} is not a finite number.", param, ctx)
         return number
 
 

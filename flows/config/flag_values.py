@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from refseg_core.errors import ConfigurationError
+from refseg_core.errors import ConfigurationError, brief
 from refseg_core.settings import LabelingSettings
 from refseg_core.settings.labeling_methods import LABELING_METHODS
 from refseg_core.settings.labeling_paths import LABELING_PATHS
@@ -17,7 +17,9 @@ def parse_numbers(flag: str, given: str, least: int) -> list[int]:
     """Returns different numbers of at least `least`, given as 1,2,5. Raises ConfigurationError for anything else."""
     numbers = [part.strip() for part in given.split(",")]
     if len(set(numbers)) < len(numbers) or not all(part.isdecimal() and int(part) >= least for part in numbers):
-        raise ConfigurationError(f"{flag}: expected numbers of at least {least}, each once, as 1,2,5; got {given!r}.")
+        raise ConfigurationError(
+            f"{flag}: expected numbers of at least {least}, each once, as 1,2,5; got {brief(given)}."
+        )
     return [int(part) for part in numbers]
 
 
@@ -36,12 +38,12 @@ def parse_variants(given: str, settings: LabelingSettings) -> dict[str, Labeling
         name, _, changes = text.partition(":")
         if not name or not (name in known or changes):
             raise ConfigurationError(
-                f"--variants: {text!r} is neither a path or method, {', '.join(known)}, nor a name with keys of "
+                f"--variants: {brief(text)} is neither a path or method, {', '.join(known)}, nor a name with keys of "
                 "labeling, as wide:path=exact,points_per_side=64."
             )
         own_name = text if name in known else name
         if own_name in variants:
-            raise ConfigurationError(f"--variants: expected each once; got {own_name!r} twice.")
+            raise ConfigurationError(f"--variants: expected each once; got {brief(own_name)} twice.")
         variants[own_name] = _changed(known.get(name, settings), text, changes)
     return variants
 
@@ -68,7 +70,7 @@ def _changed(settings: LabelingSettings, text: str, changes: str) -> LabelingSet
         return LabelingSettings.model_validate(settings.model_dump() | values)
     except ValidationError as error:
         raise ConfigurationError(
-            f"--variants: {text!r}: {' '.join(problems_of(error, [*LabelingSettings.model_fields]))}"
+            f"--variants: {brief(text)}: {' '.join(problems_of(error, [*LabelingSettings.model_fields]))}"
         ) from error
 
 
@@ -76,4 +78,4 @@ def _value(text: str, key: str, value: str) -> Any:
     try:
         return yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise ConfigurationError(f"--variants: {text!r}: {key}: {value!r} cannot be read.") from error
+        raise ConfigurationError(f"--variants: {brief(text)}: {key}: {brief(value)} cannot be read.") from error

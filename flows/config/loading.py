@@ -9,8 +9,8 @@ import yaml
 from pydantic import ValidationError
 
 from flows.config.run_config import PATHS, RunConfig, all_of, check_config, keys
-from refseg_core.errors import ConfigurationError
-from refseg_core.settings.problems import brief, problems_of
+from refseg_core.errors import ConfigurationError, brief
+from refseg_core.settings.problems import problems_of
 from tasks.storage.uris import redact_text
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(//|:)")  # a scheme, or chained ones

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 from pydantic.fields import FieldInfo
 
-from refseg_core.errors import ConfigurationError, counted, did_you_mean
+from refseg_core.errors import ConfigurationError, brief, counted, did_you_mean
 from refseg_core.models.registry import Kind, models_of
 from refseg_core.settings import (
     BatchSettings,
@@ -329,7 +329,7 @@ def _unknown_models(config: RunConfig) -> Iterator[str]:
         model, known = getattr(config, kind).model, models_of(kind)
         if model not in known:
             hint = did_you_mean(model, known)
-            yield f"{kind}.model: {model!r} is not known; expected one of {', '.join(known)}.{hint}"
+            yield f"{kind}.model: {brief(model)} is not known; expected one of {', '.join(known)}.{hint}"
 
 
 def _unfit_method(config: RunConfig) -> Iterator[str]:

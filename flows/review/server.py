@@ -24,7 +24,7 @@ from flows.review.queue import QueueFilter, ReviewQueue, Sorting
 from flows.review.segmenting import Segmenting
 from flows.review.session import Decision, ReviewSession
 from flows.review.views import ReviewViews
-from refseg_core.errors import ConfigurationError, RefsegError
+from refseg_core.errors import ConfigurationError, RefsegError, brief
 from refseg_core.masks.outlines import svg_path
 from refseg_core.masks.rle import rle_boxes
 from tasks.outputs.review.pictures import ReviewPictures
@@ -217,7 +217,7 @@ def _add_pictures(app: FastAPI, parts: _Parts) -> None:
     def crop(identity: str) -> Response:
         row = parts.session.index.row_of.get(identity)
         if row is None:
-            raise ConfigurationError(f"There is no instance {identity!r} in these labels.")
+            raise ConfigurationError(f"There is no instance {brief(identity)} in these labels.")
         return _picture(parts.pictures.crop(row))
 
     @app.get("/pictures/references/{row}")

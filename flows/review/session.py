@@ -16,7 +16,7 @@ import numpy as np
 from refseg_core.analysis.audit import Precision
 from refseg_core.analysis.decisions import VERDICTS, Aspect, fitting, in_categories, instance_id, speaks_of
 from refseg_core.analysis.review_queue import Ranking, rank
-from refseg_core.errors import ConfigurationError
+from refseg_core.errors import ConfigurationError, brief
 from refseg_core.masks.rle import Rle, union_of
 from refseg_core.tables import Decisions
 from tasks.outputs.review.instance_index import InstanceIndex
@@ -138,7 +138,7 @@ class ReviewSession:
         with self._lock:
             added = self._state.get((identity, "label"))
         if added is None:
-            raise ConfigurationError(f"There is no instance {identity!r} in the labels {self.index.run.key}.")
+            raise ConfigurationError(f"There is no instance {brief(identity)} in the labels {self.index.run.key}.")
         columns = ("image_id", "image_version", "mask_rle", "found_category_id", "found_category_name", "score")
         names = (*columns, "predicted_iou", "category_id")
         return {name: getattr(added, name)[0] for name in names} | {"instance_id": identity, "is_audit": False}
@@ -196,12 +196,12 @@ class ReviewSession:
 
     def _rows(self, decision: Decision) -> Iterator[dict[str, Any]]:
         if decision.verdict not in VERDICTS:
-            raise ConfigurationError(f"{decision.verdict!r} is no verdict: expected one of {', '.join(VERDICTS)}.")
+            raise ConfigurationError(f"{brief(decision.verdict)} is no verdict: expected one of {', '.join(VERDICTS)}.")
         if decision.verdict == "add":
             yield self._addition(decision)
             return
         if decision.instance is None:
-            raise ConfigurationError(f"The verdict {decision.verdict!r} needs an instance.")
+            raise ConfigurationError(f"The verdict {brief(decision.verdict)} needs an instance.")
         own = self._row(decision.instance, decision.verdict)
         if decision.verdict == "category":
             own["category_id"] = self._checked(decision.category)
@@ -261,7 +261,9 @@ class ReviewSession:
 
     def _checked(self, category: int | None) -> int:
         if category not in self._names:
-            raise ConfigurationError(f"There is no category {category!r}; there are {', '.join(self._names.values())}.")
+            raise ConfigurationError(
+                f"There is no category {brief(category)}; there are {', '.join(self._names.values())}."
+            )
         return category  # type: ignore[return-value]
 
     def _append(self, reviewer: str, rows: Sequence[dict[str, Any]], source: str) -> list[str]:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from flows.config.run_config import RunConfig
 from flows.execution.names import CPU_POOL
 from flows.pipeline import run_pipeline
-from refseg_core.errors import ConfigurationError
+from refseg_core.errors import ConfigurationError, brief
 from tasks.storage.uris import last_name, redact
 
 
@@ -43,4 +43,4 @@ def nightly(config: RunConfig, *, cron: str, timezone: str, name: str | None) ->
         )
     except ValueError as error:
         problem = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
-        raise ConfigurationError(f"--cron {cron!r}, --timezone {timezone!r}: {problem}") from error
+        raise ConfigurationError(f"--cron {brief(cron)}, --timezone {brief(timezone)}: {problem}") from error

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from refseg_core.errors import ConfigurationError, ImageError, UnusableReferenceError, WeightsError
+from refseg_core.errors import ConfigurationError, ImageError, UnusableReferenceError, WeightsError, brief
 from refseg_core.labeling.batch_labeler import BatchLabeler
 from refseg_core.labeling.image_detections import ImageDetections
 from refseg_core.masks.rle import Masks, boxes_of_masks
@@ -107,7 +107,7 @@ class Labeler:
         references. Raises UnusableReferenceError where they cover nothing of the image.
         """
         if not isinstance(category, str) or not category.strip():
-            raise ConfigurationError(f"A category is named by a word, got {category!r}.")
+            raise ConfigurationError(f"A category is named by a word, got {brief(category)}.")
         pixels = _pixels(image)
         mask_HW, box_xyxy = self._mask_and_box(pixels, mask, box, points)
         encoded = self._encode(pixels, mask_HW, box_xyxy)
@@ -189,7 +189,7 @@ class Labeler:
 
 def _read(path: str | _Path) -> dict[str, torch.Tensor]:
     if not isinstance(path, str) and not hasattr(path, "__fspath__"):
-        raise WeightsError(f"Weights are a file, given by its path; got {path!r}.")
+        raise WeightsError(f"Weights are a file, given by its path; got {brief(path)}.")
     name = path if isinstance(path, str) else path.__fspath__()
     return read_state(name, name=name)
 
@@ -216,7 +216,9 @@ def _numbers(values: Any, shape: tuple[int, ...], name: str, expected: str) -> n
     try:
         return np.asarray(values, dtype=np.float64).reshape(shape)
     except (TypeError, ValueError) as error:
-        raise UnusableReferenceError(f"The reference's {name} is {values}; expected {expected} in pixels.") from error
+        raise UnusableReferenceError(
+            f"The reference's {name} is {brief(values)}; expected {expected} in pixels."
+        ) from error
 
 
 def _as_mask(mask: npt.ArrayLike | None) -> Masks:

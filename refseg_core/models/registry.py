@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
-from refseg_core.errors import WeightsError
+from refseg_core.errors import WeightsError, brief
 from refseg_core.models.architectures import EncoderArchitecture, SegmenterArchitecture
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def model_spec(name: str, kind: Kind | None = None) -> ModelSpec:
         return REGISTRY[name]
     similar = get_close_matches(name, known, n=3)
     hint = f"Did you mean {' or '.join(similar)}? " if similar else ""
-    raise WeightsError(f"There is no {kind or 'model'} named {name!r}. {hint}Known are {', '.join(known)}.")
+    raise WeightsError(f"There is no {kind or 'model'} named {brief(name)}. {hint}Known are {', '.join(known)}.")
 
 
 def build_segmenter(name: str, state: "Mapping[str, Tensor] | None") -> "Segmenter":

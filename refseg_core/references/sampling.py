@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from refseg_core.errors import ConfigurationError, DatasetError, counted, did_you_mean, listed
+from refseg_core.errors import ConfigurationError, DatasetError, brief, counted, did_you_mean, listed
 from refseg_core.references.validation import VALID, fitness_of
 from refseg_core.settings import Conventions, SamplingSettings
 from refseg_core.settings.splits import LVIS_FREQUENCIES, SPLIT_NAMES, split_categories
@@ -96,7 +96,8 @@ def wanted_categories(categories: Categories, settings: SamplingSettings) -> Cat
     """
     if settings.split is not None and settings.split not in SPLIT_NAMES:
         raise ConfigurationError(
-            f"references.sampling.split: {settings.split!r} is not known; expected one of {', '.join(SPLIT_NAMES)}."
+            f"references.sampling.split: {brief(settings.split)} is not known; expected one of "
+            f"{', '.join(SPLIT_NAMES)}."
         )
     keep = np.ones(len(categories), dtype=bool)
     if settings.split in LVIS_FREQUENCIES:

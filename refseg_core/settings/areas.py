@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from refseg_core.errors import ConfigurationError, listed
+from refseg_core.errors import ConfigurationError, brief, listed
 
 if TYPE_CHECKING:  # settings are read where numpy would be slow to import
     import numpy as np
@@ -79,7 +79,9 @@ def parse_area(text: str) -> Area:
     is_share = number != text.strip()
     amount = _number(number)
     if amount is None or not 0 <= amount < math.inf or (is_share and amount > _WHOLE_PERCENT):
-        raise ConfigurationError(f"{text!r} is no area: expected pixels, as 100, or a share of the image, as 0.5%.")
+        raise ConfigurationError(
+            f"{brief(text)} is no area: expected pixels, as 100, or a share of the image, as 0.5%."
+        )
     return Area(amount / _WHOLE_PERCENT, is_share=True) if is_share else Area(amount)
 
 
@@ -93,7 +95,7 @@ def parse_bound(text: str) -> Bound:
         name, is_named, area = part.rpartition("=")
         name, area = (name.strip() if is_named else OTHERS), area.strip()
         if name in given:
-            raise ConfigurationError(f"{text!r} gives {'the others' if name == OTHERS else repr(name)} twice.")
+            raise ConfigurationError(f"{brief(text)} gives {'the others' if name == OTHERS else repr(name)} twice.")
         given[name] = area if area == AUTO else _shortest(area)
     return given
 
@@ -119,7 +121,7 @@ def as_bound(given: Any) -> str | None:
             return None
         given = write_bound(parts)
     if isinstance(given, bool) or not isinstance(given, str | int | float):
-        raise ValueError(f"expected an area as 100, 0.5% or auto, or names with areas, got {given!r}")
+        raise ValueError(f"expected an area as 100, 0.5% or auto, or names with areas, got {brief(given)}")
     try:
         return write_bound(parse_bound(str(given)))
     except ConfigurationError as error:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from refseg_core.errors import ConfigurationError
+from refseg_core.errors import ConfigurationError, brief
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class Choices(Generic[AnyChoice_co]):
     def __getitem__(self, name: str) -> AnyChoice_co:
         """Returns a choice. Raises ConfigurationError naming all if there is none of this name."""
         if name not in self._choices:
-            raise ConfigurationError(f"{name!r} is not a known {self.kind}: expected one of {', '.join(self)}")
+            raise ConfigurationError(f"{brief(name)} is not a known {self.kind}: expected one of {', '.join(self)}")
         return self._choices[name]
 
     def __iter__(self) -> Iterator[str]:

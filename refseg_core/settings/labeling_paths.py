@@ -6,6 +6,8 @@ Settings, command line, messages and documentation read them from here.
 import logging
 from dataclasses import dataclass
 
+from refseg_core.errors import brief
+
 log = logging.getLogger(__name__)
 
 
@@ -72,4 +74,4 @@ def current_name(name: object) -> str:
         if path.replaces is not None and name == path.replaces:
             log.warning("The labeling path %r is replaced by %r, whose labels are its own.", name, path.name)
             return path.name
-    raise ValueError(f"{name!r} is not a labeling path; expected one of {', '.join(LABELING_PATHS)}")
+    raise ValueError(f"{brief(name)} is not a labeling path; expected one of {', '.join(LABELING_PATHS)}")

@@ -1,16 +1,13 @@
 """What is wrong with settings, in words: the key, what is expected there, and what came."""
 
 import re
-import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
-from refseg_core.errors import did_you_mean
+from refseg_core.errors import brief, did_you_mean
 
-_BRIEF = reprlib.Repr()
-_BRIEF.maxstring = _BRIEF.maxother = 200
 _QUOTED = re.compile(r"'([^']*)'")
 _KIND = re.compile(r"(float|int|str|bool|none|nullable|constrained|literal|tuple|list|function)([-\[].*)?$")
 """How pydantic names the alternatives of a key, behind the key itself."""
@@ -36,11 +33,6 @@ def problems_of(error: ValidationError, known: Sequence[str] = ()) -> list[str]:
         f"{key}: {_described(key, of_key, known)}" if key else _described(key, of_key, known)
         for key, of_key in problems.items()
     ]
-
-
-def brief(value: object) -> str:
-    """Returns a value for a message: short, whatever it holds."""
-    return _BRIEF.repr(value)
 
 
 def _key(place: Sequence[int | str]) -> str:

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 
-from refseg_core.errors import ConfigurationError, NotFoundError, StoreError
+from refseg_core.errors import ConfigurationError, NotFoundError, StoreError, brief
 from tasks.storage.uris import redact, redact_text
 
 log = logging.getLogger(__name__)
@@ -142,5 +142,5 @@ def _code(error: Exception) -> str:
 def _attempts() -> int:
     wanted = os.environ.get(ATTEMPTS_VARIABLE, str(_ATTEMPTS))
     if not wanted.isdecimal() or int(wanted) == 0:
-        raise ConfigurationError(f"{ATTEMPTS_VARIABLE}: expected a whole number of at least 1, got {wanted!r}.")
+        raise ConfigurationError(f"{ATTEMPTS_VARIABLE}: expected a whole number of at least 1, got {brief(wanted)}.")
     return int(wanted)

@@ -3,8 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from refseg_core.errors import listed
-from refseg_core.settings.problems import brief
+from refseg_core.errors import brief, listed
 from tasks.store.label_store import FOLDER, StoredLabels
 from tasks.store.store import Store
 

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from refseg_core.analysis.label_statistics import PromptShare
-from refseg_core.errors import StoreError, counted
+from refseg_core.errors import StoreError, brief, counted
 from refseg_core.settings import Purpose
 from refseg_core.table_schema import Array
 from refseg_core.tables import CategorySimilarities, Detections, Images, LabeledImages
@@ -86,7 +86,7 @@ class StoredLabels:
         recipe = self.recipe()
         if recipe is None:
             known = ", ".join(recipe["key"] for recipe in self.store.manifests(FOLDER, "recipe.json"))
-            raise StoreError(f"{redact(self.store.uri)}: has no labels {self.key!r}; it has {known or 'none'}.")
+            raise StoreError(f"{redact(self.store.uri)}: has no labels {brief(self.key)}; it has {known or 'none'}.")
         return recipe
 
     def prototypes(self) -> Artifact:

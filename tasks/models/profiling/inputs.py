@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 
 from refseg_core.datasets.dataset import Dataset, dataset_of_files
-from refseg_core.errors import ConfigurationError
+from refseg_core.errors import ConfigurationError, brief
 from refseg_core.images import Pixels
 from refseg_core.labeling.batching import BatchSize
 from refseg_core.labeling.proposals import point_grid, propose
@@ -92,7 +92,7 @@ def random_inputs(
     """
     for name, known in ((segmenter, models_of("segmenter")), (encoder, models_of("encoder"))):
         if name not in known:
-            raise ConfigurationError(f"--random: {name!r} is not known; expected one of {', '.join(known)}.")
+            raise ConfigurationError(f"--random: {brief(name)} is not known; expected one of {', '.join(known)}.")
     place = pick_device(device)
     with torch.random.fork_rng():
         torch.manual_seed(_SEED)
