@@ -33,7 +33,8 @@ def report_bank(
         _show_added(store, prototypes, added, out)
     if edits.added:
         with_added = counted(len(edits.added), "added reference")
-        results.print(f"With {with_added}: {listed(map(_described, edits.added), _SHOWN)}")
+        more = f"; and {len(edits.added) - _SHOWN} more" if len(edits.added) > _SHOWN else ""
+        results.print(f"With {with_added}: {'; '.join(map(_described, edits.added[:_SHOWN]))}{more}")
     if edits.dropped:
         without = counted(len(edits.dropped), "dropped one")
         ids = listed(in_natural_order(edits.dropped), _SHOWN)
