@@ -100,6 +100,13 @@ def _plural(noun: str) -> str:
     return f"{noun[:-1]}ies" if noun.endswith("y") and noun[-2:-1] not in "aeiou" else f"{noun}s"
 
 
+def singular(plural: str) -> str:
+    """Returns what one of a kind is called: 'image' for 'images', 'category' for 'categories'."""
+    if plural.endswith("ies"):
+        return f"{plural[:-3]}y"
+    return plural.removesuffix("es") if plural.endswith(("xes", "sses")) else plural.removesuffix("s")
+
+
 def listed(names: Iterable[str], most: int = 8) -> str:
     """Returns the first names, and how many more there are, for a message."""
     known = list(names)

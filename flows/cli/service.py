@@ -16,6 +16,7 @@ from flows.cli.config_options import config_flags, load_with_flags
 from flows.execution.names import GPU_POOL
 from flows.local_stack.state_folder import DEFAULT_FOLDER, FOLDER_VARIABLE, ServiceFolder
 from flows.service.api import LOGIN_VARIABLE
+from refseg_core.errors import counted
 
 if TYPE_CHECKING:
     from flows.local_stack.lifecycle import Stack
@@ -166,7 +167,8 @@ def deploy(notify: str | None) -> None:
     from flows.service.deployments import deploy as deploy_all
 
     deployed = deploy_all(notify)
-    click.echo(f"{len(deployed.deployments)} deployments, {len(deployed.automations)} automations are in place.")
+    number = counted(len(deployed.automations), "automation")
+    click.echo(f"In place: {counted(len(deployed.deployments), 'deployment')}, {number}.")
     for reason in deployed.left_out:
         click.echo(f"Left out {reason}", err=True)
 

@@ -10,7 +10,7 @@ from rich.table import Column
 from rich.table import Table as TextTable
 
 from flows.terminal import results
-from refseg_core.errors import counted, listed
+from refseg_core.errors import counted, listed, singular
 from tasks.storage.uris import redact
 from tasks.store.garbage import Garbage
 from tasks.store.kept_proposals import KeptStatus
@@ -74,7 +74,7 @@ def report_garbage(garbage: Sequence[Garbage], *, removing: bool) -> None:
 def _artifact_row(artifact: ArtifactStatus) -> Iterator[str]:
     yield artifact.step
     yield artifact.name.rpartition("/")[2]
-    yield ", ".join(f"{number} {table}" for table, number in artifact.num_rows.items())
+    yield ", ".join(counted(number, singular(table), table) for table, number in artifact.num_rows.items())
     yield decimal(artifact.size)
     yield artifact.created
     yield f"{artifact.created_by}, refseg {artifact.refseg_version}"

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from refseg_core.errors import counted, shortened
+from refseg_core.errors import counted, shortened, singular
 
 EXAMPLES = 3
 
@@ -27,13 +27,7 @@ class Oddity:
     def __str__(self) -> str:
         """Returns '2 images without annotations', or '1 image without annotations'."""
         noun, space, rest = self.what.partition(" ")
-        return f"{counted(self.count, _singular(noun), noun)}{space}{rest}"
-
-
-def _singular(noun: str) -> str:
-    if noun.endswith("ies"):
-        return f"{noun[:-3]}y"
-    return noun.removesuffix("es") if noun.endswith("xes") else noun.removesuffix("s")
+        return f"{counted(self.count, singular(noun), noun)}{space}{rest}"
 
 
 class OddityCounter:

@@ -240,7 +240,7 @@ def _contradictions(
     # A Counter is equal to another that lacks its zeros.
     expected = Counter(dict(zip(labeled.image_id, labeled.num_detections.tolist(), strict=True)))
     if found != expected:
-        yield f"has {len(detections)} detections where its images count {expected.total()}"
+        yield f"has {counted(len(detections), 'detection')} where its images count {expected.total()}"
 
 
 def _explains(similarities: CategorySimilarities, labeled: LabeledImages) -> bool:
@@ -269,7 +269,7 @@ def _read_part(store: Store, folder: str, part: Mapping[str, Any], verified: Ver
         return None
     verified.num_rows += len(table)
     if len(table) != part["num_rows"]:
-        verified.note(name, f"has {len(table)} rows, expected {part['num_rows']}")
+        verified.note(name, f"has {counted(len(table), 'row')}, expected {part['num_rows']}")
     return table
 
 

@@ -19,6 +19,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import Artifact as CreatedArtifact
 from prefect.settings import PREFECT_API_URL
 
+from refseg_core.errors import counted
 from refseg_core.visualization import Picture, contact_sheet, to_small_jpeg
 from tasks.outputs.prefect_ui.markdown import escaped
 from tasks.storage.retry import reason
@@ -81,7 +82,7 @@ def publish_table(key: str, rows: Sequence[Mapping[str, Cell]], description: str
     """Publishes a table that can be searched; the description says how many rows were too many and left out."""
     shown = fitting(rows[:most_rows])
     if len(shown) < len(rows):
-        description += f" The first {len(shown):,} of {len(rows):,} rows."
+        description += f" The first {len(shown):,} of {counted(len(rows), 'row')}."
     return _created(TableArtifact(key=key, table=[dict(row) for row in shown], description=description))
 
 

@@ -73,7 +73,7 @@ def test_a_manifest_whose_recipe_was_altered_is_named(labels: LabelStore) -> Non
 def test_a_wrong_count_of_rows_is_named(labels: LabelStore) -> None:
     name = labels.prototypes().name
     _change_json(labels.store, f"{name}/manifest.json", lambda manifest: manifest["tables"][0].update(num_rows=7))
-    assert _problems(labels) == {f"{name}/prototypes.parquet": "has 1 rows, expected 7"}
+    assert _problems(labels) == {f"{name}/prototypes.parquet": "has 1 row, expected 7"}
 
 
 def test_a_shard_whose_tables_tell_of_different_attempts_is_named() -> None:
