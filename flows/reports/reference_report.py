@@ -10,11 +10,10 @@ from flows.terminal import progress_bars, results, text_table
 from refseg_core.errors import counted, listed
 from refseg_core.table_schema import Array
 from refseg_core.tables import ReferenceQuality
-from tasks.datasets.reference_edits import shown_names
 from tasks.outputs.reference_sheets import NEGATIVE, assess, describe_negatives, draw_sheets
 from tasks.storage.folder import Folder
 from tasks.storage.uris import redact
-from tasks.store.lineage import negatives_of, reference_dataset
+from tasks.store.lineage import negatives_of, reference_dataset, shown_names
 from tasks.store.store import Artifact, Store
 
 _ROWS_SHOWN = 100

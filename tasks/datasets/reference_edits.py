@@ -8,7 +8,6 @@ count in their order, for every configuration of that store with these reference
 """
 
 import hashlib
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -25,6 +24,7 @@ from tasks.datasets.indexed import load_dataset
 from tasks.datasets.reference_images import IN_STORE
 from tasks.specs import DatasetSource
 from tasks.storage.uris import last_name
+from tasks.store.lineage import without_decision
 from tasks.store.manifests import EDIT
 from tasks.store.steps import ADD_REFERENCES, EDIT_REFERENCES
 from tasks.store.store import Artifact, Recipe, Store, made_by, numbered_name, table_name
@@ -34,7 +34,6 @@ _PICTURES = "added_references"
 _FIRST_CATEGORY = 1_000_000  # an id that no other category of references or targets is likely to have
 _NAME_LENGTH = 16
 _SHOWN = 36  # ids in a message
-_PROMOTED = re.compile(r" #[0-9a-f]{32}$")  # the decision by which an instance was promoted, behind its image's name
 
 Kind = Literal["add", "drop", "restore"]
 
@@ -61,7 +60,7 @@ class AddedReference:
     @property
     def picture_name(self) -> str:
         """The name of the picture alone, without the decision that made an instance of it a reference."""
-        return _PROMOTED.sub("", self.original_name)
+        return without_decision(self.original_name)
 
 
 @dataclass(frozen=True)
@@ -169,12 +168,6 @@ def edit_references(
         inputs={"dataset": dataset.name, "references": references.name},
     )
     return dataset, store.make(recipe, lambda: [_edited(store, dataset, references, edits)])
-
-
-def shown_names(store: Store, dataset: Artifact) -> dict[str, str]:
-    """Returns what people call the pictures that were added to a dataset of references, by their file names in it."""
-    added = (store.manifest(dataset.name) or {"settings": {}})["settings"].get("added", [])
-    return {one["file_name"]: _PROMOTED.sub("", one["original_name"]) for one in added}
 
 
 def _added(edit: dict[str, Any]) -> AddedReference:

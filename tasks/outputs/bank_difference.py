@@ -13,11 +13,10 @@ from refseg_core.analysis.label_agreement import compare_labels
 from refseg_core.analysis.label_filter import LabelFilter, ScoreThresholds
 from refseg_core.errors import StoreError
 from refseg_core.tables import Categories, Detections, Images, LabeledImages, Metrics, Prototypes, References
-from tasks.datasets.reference_edits import shown_names
 from tasks.outputs.reference_sheets import describe_negatives
 from tasks.storage.uris import redact
 from tasks.store.label_store import FOLDER, StoredLabels
-from tasks.store.lineage import labeled_categories, reference_dataset, referenced_categories, references_of
+from tasks.store.lineage import labeled_categories, reference_dataset, referenced_categories, references_of, shown_names
 from tasks.store.steps import EVALUATE, POSTPROCESS_MEMORY_BANK
 from tasks.store.store import Artifact, Store
 from tasks.store.thresholds import SCORE_THRESH, saved_thresholds

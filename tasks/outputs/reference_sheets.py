@@ -15,7 +15,6 @@ from refseg_core.masks.rle import Rle, decode_mask, encode_masks
 from refseg_core.references.memory_bank import Crop, crop_reference
 from refseg_core.tables import Images, MemoryBank, ReferenceQuality, References
 from refseg_core.visualization import Picture, contact_sheet, instance_panel, to_jpeg
-from tasks.datasets.reference_edits import shown_names
 from tasks.datasets.reference_images import ReferenceFolder, ReferenceImages
 from tasks.outputs.pictures import Palette, check_apart
 from tasks.runtime.progress import ProgressStep, report
@@ -27,6 +26,7 @@ from tasks.store.lineage import (
     reference_dataset,
     referenced_categories,
     references_of,
+    shown_names,
 )
 from tasks.store.steps import ASSESS_REFERENCES, POSTPROCESS_MEMORY_BANK
 from tasks.store.store import Artifact, Recipe, Store

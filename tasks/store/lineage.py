@@ -1,5 +1,6 @@
 """Follows artifacts back to what they were made from, through their manifests."""
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -10,6 +11,8 @@ from refseg_core.tables import Categories, NegativePrototypes, Prototypes, Refer
 from tasks.storage.uris import redact
 from tasks.store.steps import ARTIFACT_FOLDERS
 from tasks.store.store import Artifact, Store, table_name
+
+_PROMOTED = re.compile(r" #[0-9a-f]{32}$")  # as `tasks/datasets/promoted_references.py` marks it
 
 
 def reference_dataset(store: Store, prototypes: Artifact) -> Artifact:
@@ -28,6 +31,17 @@ def referenced_categories(store: Store, prototypes: Artifact) -> Categories:
     categories = store.load(reference_dataset(store, prototypes), Categories)
     references = store.load(references_of(store, prototypes), References)
     return categories[np.isin(categories.category_id, references.category_id)]
+
+
+def shown_names(store: Store, dataset: Artifact) -> dict[str, str]:
+    """Returns what people call the pictures that were added to a dataset of references, by their file names in it."""
+    added = (store.manifest(dataset.name) or {"settings": {}})["settings"].get("added", [])
+    return {one["file_name"]: without_decision(one["original_name"]) for one in added}
+
+
+def without_decision(original_name: str) -> str:
+    """Returns the name of an added picture without the decision that made an instance of it a reference."""
+    return _PROMOTED.sub("", original_name)
 
 
 def negatives_of(store: Store, prototypes: Artifact) -> NegativePrototypes:

@@ -17,11 +17,10 @@ from refseg_core.errors import StoreError
 from refseg_core.masks.rle import mask_areas
 from refseg_core.table_schema import Array
 from refseg_core.tables import Categories, Detections, Images, LabeledImages, References
-from tasks.datasets.reference_edits import shown_names
 from tasks.runtime.progress import ProgressStep, report
 from tasks.storage.uris import redact
 from tasks.store.label_store import FOLDER, StoredLabels
-from tasks.store.lineage import labeled_categories, reference_dataset, references_of
+from tasks.store.lineage import labeled_categories, reference_dataset, references_of, shown_names
 from tasks.store.shard_plans import Shard, Wanted
 
 _SHARDS_KEPT = 8  # whose masks stay in memory
