@@ -99,7 +99,7 @@ def _cost(rows: Mapping[Key, VariantNumbers], names: Sequence[str], num_timed: i
     cells = [[metric.replace("_", " "), *(_amount(metric, value[name, metric]) for name in names)] for metric in shown]
     faster = [f"{value[names[0], 'seconds'] / value[name, 'seconds']:.2f}" for name in names]
     images = counted(num_timed, "image")
-    title = f"Cost per image; seconds (medians) and memory are of the first {images}, each labeled alone"
+    title = f"Cost per image; seconds (means) and memory are of the first {images}, each labeled alone"
     return text_table(["", *names], [*cells, [f"times as fast as {names[0]}", *faster]], title)
 
 

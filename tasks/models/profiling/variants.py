@@ -7,7 +7,7 @@ was. Seconds are measured apart, with the models as they are.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean
 
 import numpy as np
 
@@ -88,7 +88,7 @@ def key_of(models: Models, variants: Variants, artifacts: Mapping[str, Artifact]
 
 
 def time_variants(inputs_of: Mapping[str, Inputs], num_images: int) -> VariantNumbers:
-    """Returns the seconds of the first images, medians of all stages together and of each, and memory at most."""
+    """Returns the seconds of the first images, means of all stages together and of each, and memory at most."""
     runs = {name: LabelingRun(inputs, name, doing="timing") for name, inputs in inputs_of.items()}
     report(ProgressStep.BENCH, total=len(runs) * num_images)
     label_in_turn(list(runs.values()), num_images)
@@ -104,8 +104,8 @@ def time_variants(inputs_of: Mapping[str, Inputs], num_images: int) -> VariantNu
 
 def _costs(run: LabelingRun) -> dict[str, float]:
     totals = [sum(stages) for stages in zip(*run.seconds.values(), strict=True)]
-    of_stages = {f"seconds of {stage}": median(seconds) for stage, seconds in run.seconds.items()}
-    return {"seconds": median(totals), **of_stages, "peak_bytes": float(run.peak_bytes)}
+    of_stages = {f"seconds of {stage}": fmean(seconds) for stage, seconds in run.seconds.items()}
+    return {"seconds": fmean(totals), **of_stages, "peak_bytes": float(run.peak_bytes)}
 
 
 def _mean(variant: str, iou_type: str, metric: str, value: float, of_first: float) -> VariantNumbers:
