@@ -23,7 +23,7 @@ from tasks.specs import Models, ModelSettings
 from tasks.store.label_store import StoredLabels
 from tasks.store.reviews import StoredReview
 from tasks.store.shard_plans import Shard
-from tests.support.projects.reviewable import FOUND, SIZE, Reviewable
+from tests.support.projects.reviewable import FOUND, SIZE, Reviewable, without_images
 
 pytest_plugins = ["tests.support.projects.reviewable_project"]
 pytestmark = pytest.mark.slow  # together: each has a server of its own
@@ -311,11 +311,10 @@ def test_what_is_not_there_is_told_in_a_sentence(browser: httpx.Client, path: st
 def test_an_image_that_is_gone_is_told_and_can_still_be_decided_on(
     browser: httpx.Client, opened: OpenReview, reviewable: Reviewable
 ) -> None:
-    for file in Path(reviewable.steps.config.targets.images).iterdir():
-        file.unlink()
-    answer = browser.get("/pictures/images/0")
+    with without_images(reviewable):
+        answer = browser.get("/pictures/images/0")
+        _decide(browser, verdict="reject", instance=_identity(opened, 0))
     assert (answer.status_code, "t0.png" in answer.json()["error"]) == (400, True)
-    _decide(browser, verdict="reject", instance=_identity(opened, 0))
 
 
 def test_what_is_decided_when_the_store_is_gone_is_told_and_can_be_decided_when_it_is_back(

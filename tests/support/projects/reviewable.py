@@ -1,6 +1,9 @@
 """A project with labels to review, right ones and wrong ones, that no model made."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -39,6 +42,10 @@ class Reviewable:
     steps: Steps
     run: StoredLabels
 
+    def of(self, steps: Steps) -> "Reviewable":
+        """The same labels in a copy of the store."""
+        return Reviewable(steps, StoredLabels(steps.store, self.run.key))
+
     def index(self, thresh: float = 0.5) -> InstanceIndex:
         """The instances of the labels."""
         return InstanceIndex(self.run, ScoreThresholds(thresh))
@@ -46,6 +53,19 @@ class Reviewable:
     def images(self) -> Images:
         """The images of the labels."""
         return self.run.images()
+
+
+@contextmanager
+def without_images(reviewable: Reviewable) -> Iterator[None]:
+    """Within the block the images, which tests share, are gone."""
+    folder = Path(reviewable.steps.config.targets.images)
+    moved = folder.rename(folder.with_name("moved"))
+    folder.mkdir()
+    try:
+        yield
+    finally:
+        folder.rmdir()
+        moved.rename(folder)
 
 
 def label_by_hand(steps: Steps) -> Reviewable:

@@ -14,7 +14,7 @@ from tasks.datasets.reference_edits import ReferenceEdits, edit_references
 from tasks.store.lineage import reference_dataset, references_of
 from tasks.store.reviews import StoredReview
 from tasks.store.store import Artifact, NotMadeError, Store
-from tests.support.projects.reviewable import Reviewable, rectangle
+from tests.support.projects.reviewable import Reviewable, rectangle, without_images
 
 pytest_plugins = ["tests.support.projects.reviewable_project"]
 
@@ -117,6 +117,6 @@ def test_an_instance_of_an_image_that_is_gone_is_left_out_with_a_warning(
 ) -> None:
     before = _references(reviewable)
     _decide(session, "reference", 0)
-    (Path(reviewable.steps.config.targets.images) / "t0.png").unlink()
-    assert _references(reviewable).equals(before)
+    with without_images(reviewable):
+        assert _references(reviewable).equals(before)
     assert "was promoted to a reference, but: " in caplog.text
