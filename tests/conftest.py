@@ -2,10 +2,12 @@
 
 import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from tests.support.counts import count, counted
 
@@ -38,6 +40,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             "install the version that pyproject.toml requires",
             pytrace=False,
         )
+
+
+@pytest.fixture(autouse=True)
+def forget_memory() -> Iterator[None]:
+    """What a test wrote to `memory://` would slow down each listing of all later ones."""
+    yield
+    MemoryFileSystem.store.clear()
+    MemoryFileSystem.pseudo_dirs[:] = [""]
 
 
 def _existing(folder: Path, what: str, variable: str) -> Path:

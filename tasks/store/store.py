@@ -18,6 +18,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from typing import Any, cast
 
@@ -276,10 +277,16 @@ def made_by() -> dict[str, Any]:
     """Returns what every manifest says of its making, none of it part of any key: schema, version, when and by whom."""
     return {
         "schema_version": SCHEMA_VERSION,
-        "refseg_version": version("refseg"),
+        "refseg_version": _refseg_version(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "created_by": f"{_user()}@{platform.node()}",
     }
+
+
+@cache
+def _refseg_version() -> str:
+    """Read once: every manifest has it."""
+    return version("refseg")
 
 
 def _user() -> str:

@@ -124,7 +124,7 @@ def test_operations_are_those_of_an_image_that_is_labeled(path: str) -> None:
             yield
 
     segmenter, encoder = tiny_segmenter(), tiny_encoder()
-    settings = LabelingSettings(path=path, points_per_side=6, pred_iou_thresh=0.4)
+    settings = LabelingSettings(path=path, points_per_side=3, pred_iou_thresh=0.4)
     prototypes = random_prototypes(3, encoder.architecture.embed_dim)
     # Batches of one prompt: with more, thresholds leave products of other shapes.
     labeler = BatchLabeler(segmenter, encoder, prototypes, settings, BatchSettings(points_per_batch=1), stage=stage)
