@@ -9,6 +9,7 @@ import click
 from flows.cli.filter_options import filter_options
 from flows.cli.store import choose_labels
 from refseg_core.settings.choices import ANNOTATION_FORMATS
+from tasks.outputs.review import REVIEW_PORT
 from tasks.storage.uris import redact
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def review() -> None:
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
-    default=8100,
+    default=REVIEW_PORT,
     show_default=True,
     help="Port on this machine; 0 takes a free one.",
 )

@@ -61,9 +61,13 @@ class Guard:
         return hmac.compare_digest(given.encode(), self._token.encode())
 
     def _welcome(self, host: str) -> ASGIApp:
-        """Keeps the token in a cookie, so that it is not seen in the address."""
+        """Keeps the token in a cookie, so that it is not seen in the address.
+
+        A link to the page on another one, such as Prefect's, brings it along ("lax"); what else another page asks for
+        does not.
+        """
         answer = RedirectResponse("/", 303)
-        answer.set_cookie(_cookie_name(host), self._token, httponly=True, samesite="strict", path="/")
+        answer.set_cookie(_cookie_name(host), self._token, httponly=True, samesite="lax", path="/")
         return answer
 
 

@@ -12,7 +12,7 @@ const VERDICTS = {
   add: ["added", "+", "yes"], reject: ["rejected", "✕", "no"], part: ["only a part", "◔", "no"],
   merge: ["merged", "⊕", "no"],
 };
-const BANK = { reference: "used as reference", negative: "used as negative" };
+const BANK = { reference: ["used as reference", "★"], negative: ["used as negative", "⊘"] };
 
 const stage = new Stage($("stage"));
 const client = Math.random().toString(36).slice(2, 10);
@@ -248,7 +248,7 @@ async function compare(looked) {
 function describe({ verdict, category, by, bank } = {}) {
   const words = [];
   if (verdict) words.push(verdict === "category" ? `${categoryOf(category).name}, by ${by}` : `${VERDICTS[verdict][0]} by ${by}`);
-  if (bank) words.push(BANK[bank]);
+  if (bank) words.push(BANK[bank][0]);
   return words.join(" · ");
 }
 
@@ -316,7 +316,7 @@ function showStrip() {
     button.className = `card ${kind} ${card.heldBy ? "held" : ""} ${first + index === at ? "now" : ""}`;
     button.title = card.heldBy ? `${card.heldBy.split(" · ")[0]} looks at it` : `${nowOf(card).name} in ${card.file}`;
     button.style.setProperty("--category", nowOf(card).color);
-    button.lastChild.textContent = card.heldBy ? "●" : mark || (card.state?.bank === "reference" ? "★" : "");
+    button.lastChild.textContent = card.heldBy ? "●" : mark || (BANK[card.state?.bank]?.[1] ?? "");
     return button;
   }));
 }
@@ -344,7 +344,7 @@ function showProgress(all, open) {
 
 function showCounts(verdicts, reviewers, audit) {
   const number = Object.values(verdicts).reduce((one, other) => one + other, 0);
-  const parts = Object.entries(verdicts).map(([verdict, count]) => `${count} ${(VERDICTS[verdict]?.[0] ?? BANK[verdict])}`);
+  const parts = Object.entries(verdicts).map(([verdict, count]) => `${count} ${(VERDICTS[verdict] ?? BANK[verdict])[0]}`);
   $("counts").textContent = number ? `${parts.join(", ")}; ${numOpen} left here` : `nothing decided yet; ${numOpen} left here`;
   $("audit").replaceChildren(...audit.map((line) => Object.assign(document.createElement("li"), { textContent: line })));
   $("people").textContent = Object.entries(reviewers).map(([name, count]) => `${name}: ${count}`).join(" · ");

@@ -7,6 +7,7 @@ from typing import Any
 from refseg_core.analysis.label_statistics import LabelStatistics
 from refseg_core.errors import counted, listed
 from tasks.outputs.prefect_ui.markdown import code, escaped, two_columns
+from tasks.outputs.review import REVIEW_PORT
 from tasks.store.label_store import points_per_image
 
 _NAMES_SHOWN = 12
@@ -90,7 +91,9 @@ def _next(summary: LabelSummary) -> str:
     store = summary.store.replace("```", "")
     detections = f"{store}/labels/{summary.key}/detections"
     return (
+        f"### Review it\n\n```\nrefseg review {store}\n```\n\nopens the [review page](http://127.0.0.1:{REVIEW_PORT}/) "
+        "on the machine where you type it, and answers there until Ctrl-C.\n\n"
         "### Read it\n\n```python\nimport pandas as pd\n\ndetections = pd.read_parquet(\n    "
-        f"{detections!r}\n)\n```\n\n```\nrefseg review {store}\nrefseg show {store} --out pictures\nrefseg export "
-        f"{store} --format coco --out labels.json\nrefseg status {store}\n```"
+        f"{detections!r}\n)\n```\n\n```\nrefseg show {store} --out pictures\nrefseg export {store} --format coco "
+        f"--out labels.json\nrefseg status {store}\n```"
     )

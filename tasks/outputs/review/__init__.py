@@ -2,3 +2,5 @@
 
 Not here: the page and its server (`flows/review/`), and decisions in the store (`tasks/store/reviews.py`).
 """
+
+REVIEW_PORT = 8100  # of the page on the machine of who reviews, unless they choose another
