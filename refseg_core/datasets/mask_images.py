@@ -43,10 +43,13 @@ _BAD_VALUE = (
 _ONLY_VOID = "maps of 0 and 255 alone, and 255 is void here: use values from 1 to 254, or a folder per category"
 _MANY_VALUES = "masks of tens of gray values, as of a photo or of blurred edges"
 _FILLED = "masks that fill their whole image: is their background 0?"
+_INVERTED = "masks whose border is mostly of their instance: is their background what is not 0?"
+_OTHER_BORDER = "maps whose border is mostly of a category: is that their background, which is 0 here?"
 _TRANSPARENT = "masks whose shape lies in their transparency: what is opaque is read"
 _TWO_CLUSTERS = "masks of values near 0 and near 255, as JPEG leaves them: those from 128 on are read"
 _OTHER_BACKGROUND = "masks of two values of which none is 0: the larger is read"
 _MANY = 20  # values
+_MOSTLY = 0.5  # share of a border
 _DARK, _MIDDLE, _BRIGHT = 64, 128, 192
 _CLASSES, _OBJECTS = "segmentationclass", "segmentationobject"  # folders of PASCAL VOC, in lower case
 _VOID = 255
@@ -117,12 +120,15 @@ def _foreground(file: NamedFile, builder: DatasetBuilder) -> Masks | None:
         return None
     alpha = decode_alpha(file.data, max_pixels=_MAX_PIXELS)
     what, pixels = _instance(values, alpha)
+    is_photo = len(np.unique(values)) > _MANY
     if not np.array_equal(pixels, values != 0):
         builder.read_as(what, file.name)
-    elif len(np.unique(values)) > _MANY:
+    elif is_photo:
         builder.oddities.add(_MANY_VALUES, file.name)
     if pixels.all():
         builder.oddities.add(_FILLED, file.name)
+    elif not is_photo and (share := _border(pixels).mean()) > _MOSTLY:
+        builder.oddities.add(_INVERTED, f"{file.name} ({share:.0%} of its border)")
     return pixels
 
 
@@ -167,6 +173,8 @@ def _maps(files: Iterable[NamedFile], images: ImageNames, source: str, classes: 
             builder.oddities.add(_ONLY_VOID, file.name)
         if len(distinct) > _MANY and classes is None:
             builder.oddities.add(_MANY_VALUES, file.name)
+        elif (most := _most_frequent(_border(values))) not in (0, _VOID):
+            builder.oddities.add(_OTHER_BORDER, f"{file.name} with {most}")
         for value in distinct:
             if value in (0, _VOID):
                 continue
@@ -197,6 +205,8 @@ def _colored(files: AnnotationFolder, images: ImageNames, source: str, colors: M
         if image is None or values is None:
             continue
         builder.add_image(image, *_size(values))
+        if (most := _most_frequent(_border(values))) in name_of:
+            builder.oddities.add(_OTHER_BORDER, f"{name} with {name_of[most]}")
         own = objects.get(_below(name, _CLASSES))
         parts = None if own is None else _values(own, builder.problems, as_colors=True)
         for color in np.unique(values).tolist():
@@ -223,6 +233,16 @@ def _parts(pixels: Masks, objects: npt.NDArray[np.int32] | None) -> Iterator[Mas
     for color in np.unique(objects[pixels]).tolist():
         if color not in (0, _VOC_VOID):
             yield pixels & (objects == color)
+
+
+def _border(pixels_HW: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Returns the pixels along the four sides of an image."""
+    return np.concatenate([pixels_HW[0], pixels_HW[-1], pixels_HW[:, 0], pixels_HW[:, -1]])
+
+
+def _most_frequent(values: npt.NDArray[np.int32]) -> int:
+    found, counts = np.unique(values, return_counts=True)
+    return int(found[counts.argmax()])
 
 
 def _shape(mask_HW: Masks) -> Shape:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image, TiffImagePlugin
 
 from refseg_core.datasets.dataset import Dataset
+from refseg_core.datasets.mask_images import _INVERTED, _OTHER_BORDER
 from refseg_core.errors import DatasetError, ImageError
 from refseg_core.images import decode_image
 from refseg_core.masks.rle import decode_mask
@@ -107,6 +108,19 @@ def test_masks_that_are_none_are_named(pixels: Array, what: str, tmp_path: Path)
     (oddity,) = read(tmp_path).oddities
     assert what in oddity.what
     assert oddity.examples == ("boat/a.png",)
+
+
+def test_masks_and_maps_whose_border_is_of_an_instance_are_named_with_file_and_value(tmp_path: Path) -> None:
+    inverted, scene = gray(255, 0), gray(0, 2)
+    scene[[0, -1]], scene[:, [0, -1]] = 2, 2
+    write(tmp_path / "binary", "boat/a.png", inverted)
+    write(tmp_path / "maps", "a.png", gray(3, 1))
+    write(tmp_path / "maps", "b.png", scene)
+    write(tmp_path / "maps", "c.png", gray(255, 1))  # a border of void is usual
+    write_all_images(tmp_path / "maps" / "images", ("c.png",))
+    (one,), (other,) = read(tmp_path / "binary").oddities, read(tmp_path / "maps").oddities
+    assert (one.what, one.examples) == (_INVERTED, ("boat/a.png (100% of its border)",))
+    assert (other.what, other.examples) == (_OTHER_BORDER, ("a.png with 3", "b.png with 2"))
 
 
 def test_maps_of_void_alone_are_told_what_to_do(tmp_path: Path) -> None:
