@@ -54,7 +54,7 @@ def index_dataset(store: Store, source: DatasetSource, *, conventions: Conventio
         masks = MaskFile(read_uri(source.masks_from), name, conventions)
     if found := _known(store, source, masks, conventions):
         return found
-    images = ImageFiles(Folder(source.images))
+    images = ImageFiles(Folder(source.images), by_version=source.with_versions)
     read = _from_annotations(source, masks, images) if source.annotations else _from_listing(source, images)
     read = replace(read, dataset=_with_white(read.dataset, source, images))
     dataset = read.dataset

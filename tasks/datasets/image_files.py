@@ -4,7 +4,7 @@ Not here: what headers mean for a dataset (`refseg_core/datasets/checks/frames.p
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from functools import cached_property, partial
 from posixpath import splitext
 
@@ -24,8 +24,10 @@ from refseg_core.images import (
 from tasks.storage.folder import Folder
 from tasks.storage.listing import FileInfo
 from tasks.storage.prefetch import prefetch
+from tasks.storage.recent import Recent
 
 _AT_ONCE = 16  # files under way
+_KEPT = 20_000  # headers that a process keeps, of the files that it looked into last
 _HEADER_BYTES, _SIGNATURE_BYTES = 1 << 16, 64
 _MOST_READ, _SAMPLE = 2_000, 1_000  # of more images than that, so many are looked at
 _SUFFIXES_SHOWN = 6
@@ -34,11 +36,20 @@ _LOOKED_AT, _MOST_PIXELS = 8, 400_000_000
 _WHITES = (1023, 4095, 16383, WHITE)  # of 10, 12, 14 and 16 bits
 
 
-class ImageFiles:
-    """The files of a folder of images, listed once and each header read once."""
+_headers = Recent[ImageHeader](_KEPT)
+_whites = Recent[int | None](_KEPT)
 
-    def __init__(self, folder: Folder) -> None:
+
+class ImageFiles:
+    """The files of a folder of images, listed once and each header read once.
+
+    Where files are listed, as they are first of all with `by_version`, headers are read once in a process as long as
+    the files stay the same.
+    """
+
+    def __init__(self, folder: Folder, *, by_version: bool = False) -> None:
         self.folder = folder
+        self._by_version = by_version and folder.can_be_listed
         self._known: dict[str, ImageHeader | None] = {}
 
     # What there is.
@@ -88,11 +99,33 @@ class ImageFiles:
 
     # What their headers say.
 
+    @cached_property
+    def _version_of(self) -> dict[str, tuple[int, str]]:
+        return {file.name: (file.size, file.version) for file in self.listed if file.version}
+
+    def _key(self, name: str) -> tuple[str, str, int, str] | None:
+        """Returns what tells a file from all others and from itself when it is changed; None where that is not known.
+
+        A listing is not made for it alone.
+        """
+        is_listed = self._by_version or "listed" in vars(self)
+        version = self._version_of.get(name) if is_listed else None
+        return None if version is None else (self.folder.uri, name, *version)
+
+    def _header(self, name: str, key: Hashable | None) -> ImageHeader | None:
+        """Returns an image's header, None where it cannot be read; it is kept by its key."""
+        find = partial(_read_header, self.folder, name)
+        try:
+            return find() if key is None else _headers.get(key, find)
+        except (ImageError, StoreError, OSError):
+            return None
+
     def read(self, names: Iterable[str]) -> dict[str, ImageHeader]:
         """Returns the headers of these images, several read at once; without those that cannot be read."""
         wanted = list(dict.fromkeys(names))
         new = [name for name in wanted if name not in self._known]
-        self._known |= zip(new, prefetch(partial(_read, self.folder), new, _AT_ONCE), strict=True)
+        finders = [partial(self._header, name, self._key(name)) for name in new]
+        self._known |= zip(new, prefetch(lambda find: find(), finders, _AT_ONCE), strict=True)
         return {name: header for name in wanted if (header := self._known[name]) is not None}
 
     def some(self, names: Sequence[str]) -> list[str]:
@@ -121,24 +154,26 @@ class ImageFiles:
         return next(white for white in _WHITES if white >= max(values, default=WHITE))
 
     def _largest_gray(self, name: str) -> int | None:
+        key, find = self._key(name), partial(_read_largest_gray, self.folder, name)
         try:
-            if not may_have_16_bits(self.folder.read_start(name, _HEADER_BYTES)):
-                return None
-            return largest_gray(self.folder.read(name), max_pixels=_MOST_PIXELS)
+            return find() if key is None else _whites.get(key, find)
         except (ImageError, StoreError, OSError):
             return None
 
 
-def _read(folder: Folder, name: str) -> ImageHeader | None:
-    """Returns an image's header from its first bytes, or from all of them; None where it cannot be read."""
-    for read in (partial(folder.read_start, name, _HEADER_BYTES), partial(folder.read, name)):
-        try:
-            return image_header(read())
-        except (StoreError, OSError):
-            return None
-        except ImageError:
-            continue
-    return None
+def _read_header(folder: Folder, name: str) -> ImageHeader:
+    """Returns an image's header from its first bytes, or from all of them. Raises what reading raises, ImageError."""
+    try:
+        return image_header(folder.read_start(name, _HEADER_BYTES))
+    except ImageError:
+        return image_header(folder.read(name))
+
+
+def _read_largest_gray(folder: Folder, name: str) -> int | None:
+    """Returns the largest value of a file of 16-bit grayscale, None for any other. Raises as `_read_header` does."""
+    if not may_have_16_bits(folder.read_start(name, _HEADER_BYTES)):
+        return None
+    return largest_gray(folder.read(name), max_pixels=_MOST_PIXELS)
 
 
 def _suffix(name: str) -> str:

@@ -244,6 +244,33 @@ def test_a_declared_size_that_differs_by_more_is_named_with_the_count(tmp_path: 
     assert set(dataset.images.height.tolist()) == {HEIGHT}
 
 
+@pytest.mark.parametrize("place", ["x.json", "labelme"])
+def test_headers_are_read_once_in_a_process_until_the_files_change(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requested: list[str] = []
+    read_start = Folder.read_start
+
+    def counted(folder: Folder, name: str, num_bytes: int) -> bytes:
+        requested.extend([name] if name in IMAGES else [])
+        return read_start(folder, name, num_bytes)
+
+    monkeypatch.setattr(Folder, "read_start", counted)
+    write_images(tmp_path / "images", 2)
+    WRITERS["labelme"](tmp_path / "labelme", INSTANCES, "boxes")
+    (tmp_path / "x.json").write_bytes(coco_document(INSTANCES, "boxes"))
+    source = source_of(tmp_path, place).model_copy(update={"with_versions": True})
+    artifact = index_dataset.fn(Store(str(tmp_path / "store")), source)
+    annotated = [name for name in IMAGES if name != "c.png"]
+    assert sorted(requested) == sorted([*annotated, *IMAGES])  # headers, and whether some have 16 bits
+    requested.clear()
+    assert index_dataset.fn(Store(str(tmp_path / "store")), source) == artifact
+    assert requested == []
+    (tmp_path / "images" / "a.png").write_bytes(png_with_exif(numbered(HEIGHT, WIDTH), 3))
+    index_dataset.fn(Store(str(tmp_path / "store")), source)
+    assert set(requested) == {"a.png"}
+
+
 def test_of_very_many_images_some_are_looked_at_and_those_that_fit_only_upright_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
