@@ -148,7 +148,8 @@ def _with_names(dataset: Dataset, images: ImageFiles) -> Dataset:
 
 def _in_frames(dataset: Dataset, kind: AnnotationFormat, images: ImageFiles) -> Dataset:
     """Returns the dataset with the frames that the headers of its annotated images show."""
-    return settle_frames(dataset, images.read(images.some(_annotated(dataset))), are_upright=kind.is_upright)
+    headers = images.read(images.some(_annotated(dataset)))
+    return settle_frames(dataset, headers, are_upright=kind.is_upright, of_masks=kind.name == "masks")
 
 
 def _annotated(dataset: Dataset) -> list[str]:

@@ -34,17 +34,24 @@ _OTHER_SIZE = (
     "images whose declared size is not that of their file, so that they cannot be used: correct width and height, or "
     "give the images that were annotated"
 )
+_MASKS_OF_OTHER_SIZE = (
+    "images whose masks have another size than their file, so that they cannot be used: export the masks again at the "
+    "size of the images, or give the images that were drawn on"
+)
 
 Size = tuple[int, int]  # (height, width)
 
 
-def settle_frames(dataset: Dataset, headers: Mapping[str, ImageHeader], *, are_upright: bool) -> Dataset:
+def settle_frames(
+    dataset: Dataset, headers: Mapping[str, ImageHeader], *, are_upright: bool, of_masks: bool = False
+) -> Dataset:
     """Returns the dataset with the frames of its images, as far as the headers of their files are known, by name.
 
-    `are_upright`: whether the annotations' format shows people pictures as they are meant to be seen. What had to be
-    guessed, and sizes that are not those of the files, are among the dataset's oddities.
+    `are_upright`: whether the annotations' format shows people pictures as they are meant to be seen. `of_masks`:
+    whether the sizes of the dataset are those of files of masks, which are declared otherwise. What had to be guessed,
+    and sizes that are not those of the files, are among the dataset's oddities.
     """
-    settled = _Settled(dataset, are_upright)
+    settled = _Settled(dataset, are_upright, of_masks)
     for row, name in enumerate(dataset.images.file_name):
         if (header := headers.get(name)) is not None:
             settled.add(row, header)
@@ -54,9 +61,10 @@ def settle_frames(dataset: Dataset, headers: Mapping[str, ImageHeader], *, are_u
 class _Settled:
     """The frames and sizes of images, settled one by one."""
 
-    def __init__(self, dataset: Dataset, are_upright: bool) -> None:
+    def __init__(self, dataset: Dataset, are_upright: bool, of_masks: bool) -> None:
         self._dataset = dataset
         self._are_upright = are_upright
+        self._of_masks = of_masks
         images = dataset.images
         self._sizes = np.stack([images.height, images.width], axis=1)
         self._frames = images.frame.copy()
@@ -99,7 +107,10 @@ class _Settled:
                 self._resize(row, size)
                 self._found.add(_NEAR, self._both_sizes(row, declared, size))
                 return
-        self._found.add(_OTHER_SIZE, self._both_sizes(row, declared, header.upright_size))
+        self._found.add(
+            _MASKS_OF_OTHER_SIZE if self._of_masks else _OTHER_SIZE,
+            self._both_sizes(row, declared, header.upright_size),
+        )
 
     def _resize(self, row: int, size: Size) -> None:
         self._sizes[row] = size
@@ -108,7 +119,8 @@ class _Settled:
 
     def _both_sizes(self, row: int, declared: Size, size: Size) -> str:
         name = self._dataset.images.file_name[row]
-        return f"{name} declares {declared[1]} x {declared[0]}, its file is {size[1]} x {size[0]} (width x height)"
+        given = f"{'has masks of' if self._of_masks else 'declares'} {declared[1]} x {declared[0]}"
+        return f"{name} {given}, its file is {size[1]} x {size[0]} (width x height)"
 
     def dataset(self) -> Dataset:
         """Returns the dataset as it was settled."""

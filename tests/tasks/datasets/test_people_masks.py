@@ -123,6 +123,14 @@ def test_masks_and_maps_whose_border_is_of_an_instance_are_named_with_file_and_v
     assert (other.what, other.examples) == (_OTHER_BORDER, ("a.png with 3", "b.png with 2"))
 
 
+@pytest.mark.parametrize("name", ["boat/a.png", "a.png"])
+def test_masks_of_another_size_than_their_image_are_named_with_both(name: str, tmp_path: Path) -> None:
+    write(tmp_path, name, gray(0, 1)[:40, :60])
+    (oddity,) = read(tmp_path).oddities
+    assert "masks have another size than their file" in oddity.what
+    assert oddity.examples == (f"a.png has masks of 60 x 40, its file is {WIDTH} x {HEIGHT} (width x height)",)
+
+
 def test_maps_of_void_alone_are_told_what_to_do(tmp_path: Path) -> None:
     write(tmp_path, "a.png", gray(0, 255))
     dataset = read(tmp_path)
