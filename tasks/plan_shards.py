@@ -4,12 +4,14 @@ Images that are not labeled yet are cut into shards; labels of images that are g
 since, are found and named.
 """
 
+import logging
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from refseg_core import images
+from refseg_core import images as image_decoding
+from refseg_core.errors import listed
 from refseg_core.labeling.batch_labeler import version_of
 from refseg_core.models import preprocessing
 from refseg_core.models.registry import model_spec
@@ -30,6 +32,13 @@ from tasks.store.shard_plans import LabelPlan, PlanPart
 from tasks.store.steps import FIND_GONE_LABELS, LABEL_SHARD
 from tasks.store.store import Artifact, Recipe, Store
 
+log = logging.getLogger(__name__)
+
+_OTHER_IDS = (
+    "%d of %d images were planned before under other ids, and are labeled again: ids are those of targets.annotations "
+    "where it is COCO json, and names of files elsewhere: %s. To keep the labels that there are, stop now and set "
+    "targets.annotations to what it was."
+)
 _GONE_VERSION = 1  # of tables of gone labels
 _CLEANING = ("min_island", "min_hole")  # nothing is smaller than a pixel
 
@@ -49,14 +58,18 @@ def plan_shards(
     of_models = (model_spec(model.model).version for model in (spec.segmenter, spec.encoder))
     recipe = Recipe(
         *LABEL_SHARD,
-        version=combined(images.VERSION, preprocessing.VERSION, *of_models),  # whatever the path
+        version=combined(image_decoding.VERSION, preprocessing.VERSION, *of_models),  # whatever the path
         settings={"images": redact(spec.images), **_deciding(labeling)},
         inputs=inputs,
         weights=sha256_of_models(spec),
     )
     run = StoredLabels.open(store, recipe)
     run.request(dataset, purpose)
-    pending = tuple(run.pending(run.plan(store.load(dataset, Images), spec.batches.images_per_shard)))
+    images, num_plans = store.load(dataset, Images), run.plans.count()
+    shards = run.plan(images, spec.batches.images_per_shard)
+    if 0 < num_plans < run.plans.count() and (names := planned_under_other_ids(run, images, num_plans)):
+        log.warning(_OTHER_IDS, len(names), len(images), listed(names))
+    pending = tuple(run.pending(shards))
     report(ProgressStep.LABEL, total=int(np.sum([len(shard) for shard in pending])))
     return LabelPlan(dataset, run.key, pending)
 
@@ -73,6 +86,29 @@ def _deciding(labeling: LabelingSettings) -> dict[str, Any]:
     of_masks |= {name: pixels for name in _CLEANING if (pixels := getattr(labeling, name)) > 1}
     excluded = {"path", "method", "area", *_CLEANING, *PART_NAMES} | unused
     return changed | named | parts | labeling.model_dump(mode="json", exclude=excluded) | of_masks
+
+
+def planned_under_other_ids(run: StoredLabels, now: Images, num_plans: int) -> list[str]:
+    """Returns the names of files that were planned in their version before, by ids that no image has now.
+
+    Only those that a plan after the first `num_plans` holds by their new ids.
+    """
+    ids, before = set(now.image_id), set[tuple[str, str]]()
+    names: list[str] = []
+    for number, manifest in enumerate(run.plans.manifests()):
+        for part in run.plans.parts_of(number, manifest):
+            images = part.images
+            files = zip(images.image_id, images.file_name, map(_of_file, images.version), strict=True)
+            if number < num_plans:
+                before |= {(name, version) for own, name, version in files if own not in ids}
+            else:
+                names += [name for _, name, version in files if (name, version) in before]
+    return names
+
+
+def _of_file(version: str) -> str:
+    """Returns what a listing says of a file, without what annotations say of its frame."""
+    return version.partition(" ")[0]
 
 
 @retried_task("find gone labels")

@@ -4,14 +4,15 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refseg_core.tables import GoneLabels
+from refseg_core.tables import GoneLabels, Images
 from tasks.outputs.exports.labels import export_labels
-from tasks.plan_shards import find_gone_labels
+from tasks.plan_shards import find_gone_labels, planned_under_other_ids
 from tasks.storage.folder import Folder
 from tests.support.label_stores import LabelStore
 from tests.support.samples import images_table
@@ -31,6 +32,20 @@ def test_a_second_night_labels_only_what_is_new(labels: LabelStore) -> None:
     assert labels.night("a", "b", "c") == ["a", "b", "c"]
     assert labels.night("a", "b", "c") == []
     assert labels.night("a", "b", "c", "d") == ["d"]
+
+
+def test_images_that_come_back_under_other_ids_are_known_unless_they_changed(labels: LabelStore) -> None:
+    labels.night("a", "b", "c", "d")
+    now = images_table("a", "b", "c", "new", c="2")
+    renamed = now.replace(
+        image_id=np.array(["1", "2", "3", "4"], dtype=object),
+        version=np.array(["1", "1 upright", "2", "1"], dtype=object),
+    )
+    labels.run.plan(renamed, 2)
+    assert planned_under_other_ids(labels.run, renamed, 1) == ["a", "b"]
+    more = Images.concatenate([renamed, images_table("5")])
+    labels.run.plan(more, 2)
+    assert planned_under_other_ids(labels.run, more, 2) == []
 
 
 def test_an_image_that_changed_is_labeled_again_and_its_old_labels_are_known_as_gone(labels: LabelStore) -> None:

@@ -12,6 +12,7 @@ from tasks.postprocess_memory_bank import postprocess_memory_bank
 from tasks.runtime.progress import Progress, listening
 from tasks.store.label_store import StoredLabels
 from tasks.store.store import Artifact
+from tests.support.projects.project import Project
 from tests.support.projects.steps import Steps
 
 pytest_plugins = ["tests.support.projects.tiny_project"]
@@ -23,6 +24,22 @@ def test_targets_are_planned_in_shards_and_announced(steps: Steps) -> None:
         plan = steps.plan(steps.prototypes())
     assert [len(shard) for shard in plan.pending] == [2, 2, 1]
     assert heard[-1] == Progress("label", 0, 5)
+
+
+def test_ids_of_another_annotation_file_are_told_when_images_are_planned_again(
+    steps: Steps, caplog: pytest.LogCaptureFixture
+) -> None:
+    prototypes = steps.prototypes()
+    steps.plan(prototypes)
+    assert "under other ids" not in caplog.text
+    listing = Steps(
+        Project(steps.project.folder, steps.project.config_with({"targets.annotations": None}).model_dump())
+    )
+    assert sum(map(len, listing.plan(prototypes).pending)) == 5
+    assert "5 of 5 images were planned before under other ids, and are labeled again" in caplog.text
+    caplog.clear()
+    listing.plan(prototypes)
+    assert "under other ids" not in caplog.text
 
 
 def test_what_matters_makes_new_labels_and_what_does_not_makes_none(steps: Steps) -> None:
