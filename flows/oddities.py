@@ -1,9 +1,11 @@
 """What is odd about a run's datasets, and what was guessed: told before hours are spent, in the same lines everywhere.
 
-Not here: finding it (`refseg_core/datasets/oddities.py`, `refseg_core/analysis/dataset_summary.py`).
+Commands that compute tell them in full until they have told them of a store; from then on it is one line, until what
+there is to tell changes. Not here: finding it (`refseg_core/datasets/oddities.py`,
+`refseg_core/analysis/dataset_summary.py`).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from flows.config.run_config import RunConfig
 from refseg_core.analysis.dataset_summary import find_oddities
@@ -15,15 +17,58 @@ from refseg_core.tables import Categories, Images, References
 from tasks.datasets.indexed import load_dataset
 from tasks.datasets.reference_images import ReferenceFolder
 from tasks.datasets.shared_images import describe, same_images
+from tasks.outputs.dataset_overview import FOLDER
 from tasks.sample_references import sample_references
 from tasks.storage.folder import Folder
 from tasks.store.store import Artifact, Store
 
 Show = Callable[[str], object]
 
+_ODD = "Odd: "
+
+
+def tell_once(store: Store, name: str, lines: Sequence[str], show: Show, afterwards: str | None = None) -> None:
+    """Shows lines about the thing of that name; where the store knows that they were shown already, what comes then."""
+    place, text = f"{FOLDER}/{name}.txt", "\n".join(lines).encode()
+    if not lines:
+        return
+    if store.folder.read_if_there(place) != text:
+        for line in lines:
+            show(line)
+        store.folder.replace(place, text)
+    elif afterwards is not None:
+        show(afterwards)
+
 
 def report_oddities(config: RunConfig, show: Show, title: str, dataset: Artifact) -> None:
-    """Shows the oddities of a run's indexed references or targets below their title; nothing where there are none."""
+    """Shows the oddities of a run's indexed references or targets below their title; nothing where there are none.
+
+    Those that were shown before are one line.
+    """
+    lines = list[str]()
+    _add_oddities(config, lines.append, title, dataset)
+    tell_once(Store(config.store), f"{title.lower()}-{dataset.key}", lines, show, _told_before(title, lines))
+
+
+def report_comparison(config: RunConfig, show: Show, references: Artifact, targets: Artifact) -> None:
+    """Shows what is odd about indexed references and annotated targets together.
+
+    What numbers of categories mean is one line where it was shown before; which references are targets is always told.
+    """
+    lines = list[str]()
+    report_numbering(config, lines.append, references, targets)
+    name = f"both-{references.key}-{targets.key}"
+    tell_once(Store(config.store), name, lines, show, _told_before("References and targets", lines))
+    report_leakage(config, show, references, targets)
+
+
+def _told_before(title: str, lines: Sequence[str]) -> str | None:
+    count = sum(line.startswith(_ODD) for line in lines)
+    kinds = "one kind of oddity" if count == 1 else f"{count} kinds of oddities"
+    return f"{title}: {kinds}, told before; `refseg index` shows what." if count else None
+
+
+def _add_oddities(config: RunConfig, show: Show, title: str, dataset: Artifact) -> None:
     section = config.references if title == "References" else config.targets
     kind = (Store(config.store).manifest(dataset.name) or {}).get("settings", {}).get("format")
     if section.format == "auto" and kind is not None:
@@ -73,7 +118,7 @@ def _sampled(config: RunConfig, store: Store, dataset: Artifact) -> Artifact | N
 def print_oddities(oddities: Iterable[Oddity], show: Show) -> None:
     """Shows each oddity with its count and the first few examples."""
     for oddity in oddities:
-        show(f"Odd: {oddity}")
+        show(f"{_ODD}{oddity}")
         for example in oddity.examples:
             show(f"  {example}")
         if oddity.count > len(oddity.examples):

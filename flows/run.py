@@ -107,14 +107,14 @@ def checked_session(config: RunConfig) -> Iterator[None]:
     set_prefect_defaults()
     check_prefect()
     from flows.config.preflight import check
-    from flows.oddities import report_leakage, report_numbering, report_oddities
+    from flows.oddities import report_comparison, report_oddities, tell_once
     from flows.terminal import messages
+    from tasks.store.store import Store
 
     checked = check(config, partial(report_oddities, config, messages.print))
     if checked.targets is not None:
-        report_numbering(config, messages.print, checked.references, checked.targets)
-        report_leakage(config, messages.print, checked.references, checked.targets)
+        report_comparison(config, messages.print, checked.references, checked.targets)
     if config.labeling.is_by_default:
-        messages.print(_DEFAULT_METHOD, style="dim")
+        tell_once(Store(config.store), "method", [_DEFAULT_METHOD], partial(messages.print, style="dim"))
     with prefect_session():
         yield

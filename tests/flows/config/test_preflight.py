@@ -63,6 +63,11 @@ def test_oddities_of_references_and_targets_are_told_before_a_model_is_loaded(pr
     heads = [line for line in told if not line.startswith("  ")]
     assert [line.partition(":")[0] for line in heads] == ["References", "Odd", "Targets", "Odd"]
     assert "Odd: 5 images whose declared size differs" in heads[3]
+    again: list[str] = []
+    check(project.config, partial(report_oddities, project.config, again.append))
+    assert again == [
+        f"{title}: one kind of oddity, told before; `refseg index` shows what." for title in ("References", "Targets")
+    ]
 
 
 def test_a_memory_limit_that_cannot_be_kept_is_reported_before_the_bank(project: Project) -> None:
