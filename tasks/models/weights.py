@@ -8,6 +8,7 @@ wherever they came from.
 import hashlib
 import io
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -226,8 +227,28 @@ def _sizes(size: int, published: int) -> str:
 
 
 def _not_the_published(spec: ModelSpec, uri: str, fault: str) -> str:
-    return (
-        f"{redact(uri)} is not the published file of {spec.name!r}: {fault}. If it is damaged, delete it and run "
-        f"`refseg weights pull {spec.name}`. To use it as it is, set {spec.kind}.weights to {redact(uri)}; its labels "
-        "are then kept apart from those of the published file."
+    said = f"{redact(uri)} is not the published file of {spec.name!r}: {fault}."
+    again = f"delete it and run `refseg weights pull {spec.name}`."
+    on_purpose = (
+        f"To use it as it is, set {spec.kind}.weights to {redact(uri)}; its labels are then kept apart from those of "
+        "the published file."
     )
+    if not is_local(uri):  # it may be large, and far away
+        return f"{said} If it is damaged, {again} {on_purpose}"
+    held, fits = _held(spec, uri)
+    return f"{said} {held} " + (f"{on_purpose} Else {again}" if fits else again[0].upper() + again[1:])
+
+
+def _held(spec: ModelSpec, uri: str) -> tuple[str, bool]:
+    """Returns what a file holds, as sentences, and whether the model can be built from it."""
+    try:
+        with _opened(uri) as file:
+            state = read_state(file, name="It")
+        spec.code.build(spec.architecture, state, model=spec.name)
+    except WeightsError as error:
+        return str(error), False
+    counted = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in state.values())
+    kinds = " and ".join(f"{number:,} of {kind}" for kind, number in counted.most_common())
+    numbers = sum(tensor.numel() for tensor in state.values())
+    held = f"It holds tensors of the names and shapes that the model needs, {kinds}, {numbers:,} numbers in all"
+    return held + ("." if set(counted) == {"float32"} else "; they are computed with as float32."), True

@@ -2,7 +2,9 @@
 
 import os
 import pickle
+import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from refseg_core.errors import RefsegError, WeightsError
 from refseg_core.models.dinov2 import build as build_encoder
 from refseg_core.models.registry import REGISTRY
 from refseg_core.models.sam2 import build as build_segmenter
+from tasks.datasets.demo_files import demo_weights
 from tasks.models.weights import ListedWeights, list_weights, load_weights, locate_weights, weights_folder
 from tests.support.weight_files import FILE, MODEL, STATE, Site, digest, publish, same, saved, serving
 
@@ -273,13 +276,70 @@ def test_a_weights_folder_with_an_unknown_scheme_is_an_error(monkeypatch: pytest
 
 
 @pytest.mark.parametrize(("size", "is_half"), [(50, True), (51, True), (60, False), (150, False)])
-def test_weights_of_another_precision_are_said_to_be_and_how_to_use_them(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, size: int, is_half: bool
+def test_a_file_far_away_of_another_size_is_judged_by_its_size(
+    monkeypatch: pytest.MonkeyPatch, size: int, is_half: bool
 ) -> None:
     publish(monkeypatch, b"x" * 100)
-    folder.mkdir()
-    (folder / FILE).write_bytes(b"y" * size)
+    monkeypatch.setenv("REFSEG_WEIGHTS", "memory://far/away")
+    with fsspec.open(f"memory://far/away/{FILE}", "wb", auto_mkdir=True) as file:
+        file.write(b"y" * size)
     with pytest.raises(WeightsError) as error:
         locate_weights(MODEL)
     assert ("about half, as with parameters of 16 bits" in str(error.value)) == is_half
-    assert f"To use it as it is, set segmenter.weights to {folder / FILE}" in str(error.value)
+    assert f"To use it as it is, set segmenter.weights to memory://far/away/{FILE}" in str(error.value)
+
+
+_DEMO = demo_weights("dinov2_demo.pt")
+_USE = "To use it as it is, set encoder.weights to "
+_PULL = "elete it and run `refseg weights pull dinov2_demo`."
+
+
+def _refused(folder: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], Any], *, by_size: bool) -> str:
+    """What is said of the file of the demo's encoder, changed, where its weights were published."""
+    data = _DEMO.read_bytes()
+    pinned = {"url": "http://127.0.0.1:9/none", "size": len(data) - by_size, "sha256": digest(data)}
+    monkeypatch.setitem(REGISTRY, "dinov2_demo", replace(REGISTRY["dinov2_demo"], **pinned))
+    state = {name: tensor.float() for name, tensor in load_weights("dinov2_demo", str(_DEMO)).state.items()}
+    folder.mkdir()
+    changed = change(state)
+    (folder / "dinov2_demo.pt").write_bytes(changed if isinstance(changed, bytes) else saved(changed))
+    with pytest.raises(WeightsError) as error:
+        (locate_weights if by_size else load_weights)("dinov2_demo")
+    return str(error.value)
+
+
+@pytest.mark.parametrize("by_size", [True, False])
+def test_weights_of_another_precision_are_said_to_be_and_how_to_use_them(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, by_size: bool
+) -> None:
+    def halve(state: Any) -> Any:
+        return {name: tensor.half() if tensor.ndim > 1 else tensor for name, tensor in state.items()}
+
+    said = _refused(folder, monkeypatch, halve, by_size=by_size)
+    (counts,) = re.findall(r"names and shapes that the model needs, (\d+) of float32 and (\d+) of float16, ", said)
+    assert min(map(int, counts)) > 10
+    assert "; they are computed with as float32. " + _USE + str(folder / "dinov2_demo.pt") in said
+    assert said.endswith(f" Else d{_PULL}")
+
+
+def test_weights_of_the_same_precision_differ_in_their_values(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = _refused(folder, monkeypatch, lambda state: {name: one + 1 for name, one in state.items()}, by_size=False)
+    assert re.search(r"names and shapes that the model needs, \d+ of float32, [\d,]+ numbers in all\. To use it", said)
+
+
+def test_weights_that_do_not_fit_are_not_offered_but_told_apart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def misfit(state: Any) -> Any:
+        (first, tensor), *others = state.items()
+        return dict(others[1:]) | {first: tensor[..., :1], "head.extra": tensor}
+
+    said = _refused(folder, monkeypatch, misfit, by_size=True)
+    assert re.search(r"1 missing: .*; 1 unexpected: head\.extra; 1 of another shape: .*\(expected .*, got ", said)
+    assert _USE not in said
+    assert said.endswith(f"D{_PULL}")
+
+
+def test_a_damaged_file_is_said_to_be(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = _refused(folder, monkeypatch, lambda _: b"half a file", by_size=True)
+    assert "It is not a file of PyTorch weights, or is damaged" in said
+    assert _USE not in said
+    assert said.endswith(f"D{_PULL}")
