@@ -7,24 +7,29 @@ there is to tell changes. Not here: finding it (`refseg_core/datasets/oddities.p
 
 from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
+
 from flows.config.run_config import RunConfig
 from refseg_core.analysis.dataset_summary import find_oddities
 from refseg_core.datasets.category_mapping import numbered_otherwise
-from refseg_core.datasets.oddities import Oddity
+from refseg_core.datasets.dataset import Dataset
+from refseg_core.datasets.oddities import EXAMPLES, Oddity
 from refseg_core.errors import RefsegError
 from refseg_core.settings.choices import ANNOTATION_FORMATS
 from refseg_core.tables import Categories, Images, References
 from tasks.datasets.indexed import load_dataset
-from tasks.datasets.reference_images import ReferenceFolder
+from tasks.datasets.reference_images import ReferenceFolder, missing_images
 from tasks.datasets.shared_images import describe, same_images
 from tasks.outputs.dataset_overview import FOLDER
 from tasks.sample_references import sample_references
 from tasks.storage.folder import Folder
+from tasks.storage.uris import redact
 from tasks.store.store import Artifact, Store
 
 Show = Callable[[str], object]
 
 _ODD = "Odd: "
+_MOST_LOOKED_FOR = 2_000
 
 
 def tell_once(store: Store, name: str, lines: Sequence[str], show: Show, afterwards: str | None = None) -> None:
@@ -75,9 +80,20 @@ def _add_oddities(config: RunConfig, show: Show, title: str, dataset: Artifact) 
         name = title.lower()
         show(f"{title} are taken for {ANNOTATION_FORMATS[kind].title}; set {name}.format to say otherwise.")
     num_shots = wanted_shots(config) if title == "References" else None
-    if found := find_oddities(load_dataset(Store(config.store), dataset), num_shots=num_shots):
+    indexed = load_dataset(Store(config.store), dataset)
+    missing = find_missing(section.images, indexed) if title == "References" else []  # of targets, indexing tells
+    if found := (*missing, *find_oddities(indexed, num_shots=num_shots)):
         show(f"{title}:")
         print_oddities(found, show)
+
+
+def find_missing(images_uri: str, dataset: Dataset) -> list[Oddity]:
+    """Returns that images with annotations are not in their folder; nothing where there are very many images."""
+    images = dataset.images
+    names = images.file_name[np.isin(images.image_id, dataset.annotations.image_id)].tolist()
+    missing = missing_images(Folder(images_uri), names) if len(names) <= _MOST_LOOKED_FOR else []
+    what = f"of {len(names)} images with annotations are not in {redact(images_uri)}"
+    return [Oddity(what, len(missing), tuple(missing[:EXAMPLES]))] if missing else []
 
 
 def report_numbering(config: RunConfig, show: Show, references: Artifact, targets: Artifact) -> None:

@@ -6,7 +6,7 @@ from itertools import islice
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table as TextTable
 
-from flows.oddities import print_oddities
+from flows.oddities import find_missing, print_oddities
 from flows.terminal import messages, results, text_table
 from refseg_core.analysis.dataset_summary import Overview, overview
 from refseg_core.analysis.label_statistics import PromptShare
@@ -158,7 +158,7 @@ def report_dataset(
             f"{seen.num_boxes_only} box only, {counted(seen.num_crowds, 'crowd')}"
         )
         results.print(_category_table(seen, for_sampling=num_shots is not None))
-    print_oddities(seen.oddities, results.print)
+    print_oddities((*find_missing(source.images, dataset), *seen.oddities), results.print)
     results.print(f"Tables:  {shown}/{artifact.name}")
     if len(dataset.annotations):
         results.print(f"Picture: {shown}/{draw_overview(store, artifact, dataset, source.images)}")

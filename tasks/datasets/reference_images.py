@@ -1,22 +1,26 @@
 """The images that references lie in: read, and identified by their content."""
 
 import hashlib
-from functools import cached_property
+from collections.abc import Iterable
+from functools import cached_property, partial
 
 import numpy as np
 import numpy.typing as npt
 
-from refseg_core.errors import DatasetError, ImageError
+from refseg_core.errors import DatasetError, ImageError, NotFoundError, StoreError, listed
 from refseg_core.table_schema import Array
 from refseg_core.tables import Images, References
 from tasks.datasets.image_reader import read_image
 from tasks.storage.folder import Folder
+from tasks.storage.prefetch import prefetch
+from tasks.storage.uris import redact
 from tasks.store.store import Store
 
 IN_STORE = "store:"
 """How the names of pictures begin that were added to the store; the rest is their place in it."""
 
 _MAX_PIXELS = 400_000_000
+_AT_ONCE, _SHOWN = 16, 8
 
 
 class ReferenceFolder(Folder):
@@ -33,18 +37,49 @@ class ReferenceFolder(Folder):
         return super().read(name)
 
 
+def missing_images(folder: Folder, names: Iterable[str]) -> list[str]:
+    """Returns those of the named images that are not in the folder, each once; looks at several at once."""
+    wanted = list(dict.fromkeys(names))
+    are_there = prefetch(partial(_is_there, folder), wanted, _AT_ONCE)
+    return [name for name, is_there in zip(wanted, are_there, strict=True) if not is_there]
+
+
+def _is_there(folder: Folder, name: str) -> bool:
+    try:
+        folder.read_start(name, 1)
+    except NotFoundError:
+        return False
+    except (StoreError, OSError):  # whoever reads it says what is wrong
+        return True
+    return True
+
+
 class ReferenceImages:
     """The images of a reference set."""
 
     def __init__(self, folder: Folder, images: Images, references: References) -> None:
-        self._folder = folder
+        self._folder, self._references = folder, references
         self._file_names = sorted(set(references.file_name))
         self._images = images
         self._row_of = {str(name): row for row, name in enumerate(images.file_name)}
 
     @cached_property
     def _sha256_of(self) -> dict[str, str]:
-        return {name: hashlib.sha256(self._folder.read(name)).hexdigest() for name in self._file_names}
+        try:
+            return {name: hashlib.sha256(self._folder.read(name)).hexdigest() for name in self._file_names}
+        except NotFoundError as error:
+            raise DatasetError(self._what_is_missing()) from error
+
+    def _what_is_missing(self) -> str:
+        missing = missing_images(self._folder, self._file_names)
+        ids = self._references.annotation_id[np.isin(self._references.file_name, missing)].tolist()
+        drops = " ".join(f"--drop {reference_id}" for reference_id in ids[:_SHOWN])
+        more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
+        return (
+            f"{len(ids)} of {len(self._references)} references lie in images that are not in "
+            f"{redact(self._folder.uri)}: {listed(missing)}. Put them there, correct references.images, or leave these "
+            f"references out: `refseg bank CONFIG {drops}`{more}."
+        )
 
     def content(self) -> str:
         """Returns the hash of all the images' bytes: what is made from them follows it."""

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from refseg_core.tables import MemoryBank
+from refseg_core.errors import DatasetError
+from refseg_core.tables import MemoryBank, References
 from tasks import fill_memory_bank as fill_module
 from tests.support.models import TINY_ENCODER
 from tests.support.projects.project import CATEGORIES, changed, read_coco, scene
@@ -35,6 +36,19 @@ def test_the_bank_is_filled_once_and_follows_encoder_and_images(steps: Steps, mo
         assert steps.fill(dataset, references) == first
     steps.config = steps.project.config_with({"references.crop.context_ratio": 0.5})
     assert steps.fill(dataset, references) != first
+
+
+def test_missing_images_of_references_are_all_named_with_their_references(steps: Steps) -> None:
+    dataset, references = steps.dataset(), steps.references()
+    table = steps.store.load(references, References)
+    for name in set(table.file_name):
+        (steps.project.folder / "references" / name).unlink()
+    with pytest.raises(DatasetError) as error:
+        steps.fill(dataset, references)
+    drops = " ".join(f"--drop {annotation_id}" for annotation_id in table.annotation_id)
+    assert f"{len(table)} of {len(table)} references lie in images that are not in " in str(error.value)
+    assert f": {', '.join(sorted(set(table.file_name)))}. Put them there" in str(error.value)
+    assert str(error.value).endswith(f"`refseg bank CONFIG {drops}`.")
 
 
 @pytest.mark.parametrize(("orientation", "turns"), [(3, 2), (6, 1), (8, 3)])

@@ -70,6 +70,14 @@ def test_oddities_of_references_and_targets_are_told_before_a_model_is_loaded(pr
     ]
 
 
+def test_missing_images_of_references_are_told_with_their_number_before_the_bank(project: Project) -> None:
+    (project.folder / "references" / "r1.png").unlink()
+    told: list[str] = []
+    check(project.config, partial(report_oddities, project.config, told.append))
+    assert f"Odd: 1 of 2 images with annotations are not in {project.folder}/references" in told
+    assert "  r1.png" in told
+
+
 def test_a_memory_limit_that_cannot_be_kept_is_reported_before_the_bank(project: Project) -> None:
     message = _message(project, {"batches.max_memory": "300MB"})
     assert "max_memory: 300MB is too little" in message and "GB are needed" in message
