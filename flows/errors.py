@@ -30,20 +30,5 @@ class ShardsFailedError(RunFailedError):
         )
 
 
-class RunStoppedError(RunFailedError):
-    """A signal stopped the run; `exit_code` is what a process ends with that the signal ends."""
-
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-
-
-class LabelingStopped(KeyboardInterrupt):
-    """A signal stopped labeling when so many of the images were labeled. No `Exception`, which a run could survive."""
-
-    def __init__(self, num_kept: int, num_images: int) -> None:
-        super().__init__(f"{num_kept:,} of {counted(num_images, 'image')} kept")
-
-
 class BankFailedError(RunFailedError):
     """No worker could build the memory bank."""

@@ -13,11 +13,12 @@ from prefect.exceptions import TerminationSignal
 
 from flows.config.preflight import check
 from flows.config.run_config import RunConfig
-from flows.errors import LabelingStopped, ShardsFailedError
+from flows.errors import ShardsFailedError
 from flows.execution.cancellation import cancel_below, stopping_when_cancelled
 from flows.execution.engines import build_bank_with_workers, label_with
-from flows.execution.stopping import stopping_signal
+from flows.execution.stopping import stopping_signal, when_stopped
 from flows.oddities import report_oddities
+from refseg_core.errors import counted
 from tasks.datasets.promoted_references import add_promoted
 from tasks.datasets.reference_edits import edit_references
 from tasks.evaluate import evaluate
@@ -184,16 +185,20 @@ def label_targets(config: RunConfig, prototypes: Artifact) -> LabelPlan:
     except ShardsFailedError as error:
         _publish(config, plan, error.reason_of)
         raise
-    except (KeyboardInterrupt, TerminationSignal) as stop:
-        if stopping_signal() is None:  # not a command's: the worker or the program that runs this says what follows
-            raise
-        num_left = sum(len(shard) for shard in StoredLabels(Store(config.store), plan.key).pending(plan.pending))
-        num_images = plan.dataset.num_rows["images"]
-        raise LabelingStopped(num_images - num_left, num_images) from stop
+    except (KeyboardInterrupt, TerminationSignal):
+        if stopping_signal() is not None:  # a command's; a worker, or the program that runs this, says what follows
+            when_stopped(_kept(config, plan))
+        raise
     if config.targets.are_all:  # else the other images are not gone, only not selected
         plan = replace(plan, gone=find_gone_labels(Store(config.store), dataset=plan.dataset, labels_key=plan.key))
     _publish(config, plan)
     return plan
+
+
+def _kept(config: RunConfig, plan: LabelPlan) -> str:
+    num_left = sum(len(shard) for shard in StoredLabels(Store(config.store), plan.key).pending(plan.pending))
+    num_images = plan.dataset.num_rows["images"]
+    return f"{num_images - num_left:,} of {counted(num_images, 'image')} kept"
 
 
 def _publish(config: RunConfig, plan: LabelPlan, reason_of: Mapping[str, str] | None = None) -> None:

@@ -4,7 +4,6 @@ The session has settings for a quiet terminal, and a server for the duration of 
 """
 
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -12,7 +11,6 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from flows.config.run_config import RunConfig
-from flows.errors import LabelingStopped, RunStoppedError
 from flows.service.api import answers
 from refseg_core.errors import ConfigurationError
 from tasks.storage.uris import redact
@@ -62,32 +60,18 @@ def check_prefect() -> None:
 
 @contextmanager
 def prefect_session() -> Iterator[None]:
-    """Runs the block with a Prefect server, progress bars and short error messages.
-
-    Raises RunStoppedError if a signal stops it.
-    """
+    """Runs the block with a Prefect server, progress bars and short error messages."""
     set_prefect_defaults()
-    from prefect.exceptions import TerminationSignal
     from prefect.settings import PREFECT_API_URL
 
-    from flows.execution.stopping import stopped_by_signals, stopping_signal
     from flows.execution.temporary_server import start_temporary_server
     from flows.terminal import messages, progress_bars, without_tracebacks
 
-    with stopped_by_signals():
-        try:
-            if "PREFECT_API_URL" not in os.environ and PREFECT_API_URL.value() is None:
-                messages.print(
-                    "Starting a temporary Prefect server (set PREFECT_API_URL to use your own).", style="dim"
-                )
-                start_temporary_server()
-            with progress_bars(), without_tracebacks():
-                yield
-        except (KeyboardInterrupt, TerminationSignal) as stop:
-            what = str(stop) if isinstance(stop, LabelingStopped) else "what is finished is kept"
-            raise RunStoppedError(
-                f"Stopped: {what}; the same command goes on.", 128 + (stopping_signal() or signal.SIGINT)
-            ) from stop
+    if "PREFECT_API_URL" not in os.environ and PREFECT_API_URL.value() is None:
+        messages.print("Starting a temporary Prefect server (set PREFECT_API_URL to use your own).", style="dim")
+        start_temporary_server()
+    with progress_bars(), without_tracebacks():
+        yield
 
 
 def execute(config: RunConfig) -> None:

@@ -23,7 +23,7 @@ from tasks.models.kept_images import FoundImage, find_each, kept_proposals_of
 from tasks.models.loading import load_encoder, load_segmenter, models_when_needed
 from tasks.models.weights import sha256_of_models
 from tasks.outputs.pictures import LabelPictures
-from tasks.runtime.cancellation import StoppedError, is_stopping, saved_by
+from tasks.runtime.cancellation import StoppedError, is_stopping, saved_by, working_for
 from tasks.runtime.progress import ProgressStep, report
 from tasks.runtime.retried_task import retried_task
 from tasks.specs import LabelJob
@@ -42,13 +42,26 @@ _labeling = Lock()
 
 
 @retried_task("label {shard.name}")
-def label_shard(job: LabelJob, shard: Shard) -> dict[str, int]:
+def label_shard(job: LabelJob, shard: Shard, run_elsewhere: str | None = None) -> dict[str, int]:
     """Labels a shard, or what is not labeled of it yet. An image that cannot be read becomes a row that says why.
 
     Returns how many images were labeled with which status. Where the work is stopped, the finished images are
-    committed; raises StoppedError then, unless these are all.
+    committed; raises StoppedError then, unless these are all, or it is another process that stops its run.
     Several may be at work in a process: while one has the model, others read their first images and write labels.
+    `run_elsewhere`: the run of another process that this is for, by the name with which it stops its work.
     """
+    with working_for(run_elsewhere):
+        try:
+            return _label_shard(job, shard)
+        except StoppedError:
+            if run_elsewhere is None:
+                raise
+            return {}  # the run knows that it is stopping, and Prefect would show a failure here
+
+
+def _label_shard(job: LabelJob, shard: Shard) -> dict[str, int]:
+    if is_stopping():
+        raise StoppedError("stopped before the shard was begun; the same run labels it")
     store = Store(job.store)
     run = StoredLabels(store, job.key)
     if (rest := run.rest_of(shard)) is None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flows.cli.config_options import config_flags, load_with_flags
+from flows.execution.stopping import when_stopped
 from flows.run import checked_session
 from refseg_core.errors import shortened
 
@@ -89,6 +90,8 @@ def build(
     """
     values = {"add": add} | {name: given.pop(name) for name in _MARKS}
     new = list(_new_references(ctx.meta[_ORDER], values))
+    if add or drop or restore:  # the same command would add again
+        when_stopped("changes made so far are kept", f"`refseg bank {config_file}` lists them and goes on")
     config = load_with_flags(config_file, given)
     with checked_session(config):
         from flows.pipeline import make_bank

@@ -15,6 +15,7 @@ from click.core import ParameterSource
 
 from flows.cli.filter_options import FiniteRange
 from flows.config.loading import load_config
+from flows.execution.stopping import when_stopped
 from refseg_core.errors import ConfigurationError, brief
 from refseg_core.settings.labeling_paths import LABELING_PATHS, current_name
 
@@ -77,6 +78,7 @@ def bench(context: click.Context, /, *, paths: str, num_images: int, out: str, *
         return
     from flows.terminal import progress_bars
 
+    when_stopped("nothing is saved", "the same command measures again")
     chosen, folder = _chosen(paths), made_folder(out)
     with progress_bars(), _inputs(**what, num_images=num_images) as inputs:
         from tasks.models.profiling.compare_paths import compare_paths
@@ -118,6 +120,7 @@ def scale(*, out: str, **what: Any) -> None:
     """
     from flows.terminal import progress_bars
 
+    when_stopped("nothing is saved", "the same command measures again")
     folder = made_folder(out)
     with progress_bars(), _inputs(**what, num_images=1) as inputs:
         from tasks.models.profiling.scaling import measure_growth

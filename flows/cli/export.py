@@ -6,6 +6,7 @@ import click
 
 from flows.cli.filter_options import FiniteRange, filter_options
 from flows.cli.store import choose_labels
+from flows.execution.stopping import when_stopped
 from refseg_core.errors import brief, counted
 from refseg_core.settings import Conventions
 from tasks.outputs.exports.formats import EXPORT_FORMATS, ImageMode
@@ -98,6 +99,7 @@ def export(*, store_uri: str, form: str, out: str, key: str | None, kept: "Filte
     what they are. Labels of images that were removed or changed since are left out. OUT.provenance says where the
     export came from.
     """
+    when_stopped(f"the export to {redact(out)} is not finished", "the same command writes it from the beginning")
     from flows.terminal import progress_bars
     from refseg_core.analysis.label_filter import ScoreThresholds
     from tasks.outputs.exports.labels import export_labels

@@ -25,7 +25,8 @@ from flows.cli.thresholds import thresholds
 from flows.config.flag_values import parse_numbers
 from flows.config.loading import load_config
 from flows.config.template import template
-from flows.errors import RunFailedError, RunStoppedError
+from flows.errors import RunFailedError
+from flows.execution.stopping import stopped_by_signals, stopped_outcome, stopping_signal, when_stopped
 from flows.run import checked_session, execute, set_prefect_defaults
 from refseg_core.errors import RefsegError
 from tasks.storage.retry import is_transient_error, reason
@@ -38,28 +39,40 @@ _KEPT = "This may be temporary; finished work is kept, and the same command resu
 
 
 class _Commands(click.Group):
-    """Turns errors into one message and an exit code: 2 if the user can fix it, 1 otherwise."""
+    """Turns errors and signals into one message and an exit code: 2 if the user can fix it, 1 otherwise.
+
+    A signal that stops the command has the exit code of a process that it ends: 128 and its number.
+    """
 
     def invoke(self, context: click.Context) -> Any:
         """Runs the command."""
+        with stopped_by_signals():
+            try:
+                return self._invoke_until_stopped(context)
+            except RefsegError as error:
+                click.secho(f"Error: {error}", fg="red", err=True)
+                context.exit(_USER_ERROR)
+            except RunFailedError as error:
+                click.secho(f"Error: {error}", fg="red", err=True)
+                context.exit(_FAILURE)
+            except Exception as error:
+                if not is_transient_error(error) or isinstance(
+                    error, BrokenPipeError
+                ):  # the reader of the output has closed it
+                    raise
+                click.secho(f"Error: {reason(error)}. {_KEPT}", fg="red", err=True)
+                context.exit(_FAILURE)
+
+    def _invoke_until_stopped(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)
-        except RefsegError as error:
-            click.secho(f"Error: {error}", fg="red", err=True)
-            context.exit(_USER_ERROR)
-        except RunStoppedError as stop:
-            click.secho(str(stop), fg="yellow", err=True)
-            context.exit(stop.exit_code)
-        except RunFailedError as error:
-            click.secho(f"Error: {error}", fg="red", err=True)
-            context.exit(_FAILURE)
-        except Exception as error:
-            if not is_transient_error(error) or isinstance(
-                error, BrokenPipeError
-            ):  # the reader of the output has closed it
+        except (click.exceptions.Exit, SystemExit):
+            raise
+        except BaseException:  # whatever became of the interrupt on its way here
+            if (number := stopping_signal()) is None:
                 raise
-            click.secho(f"Error: {reason(error)}. {_KEPT}", fg="red", err=True)
-            context.exit(_FAILURE)
+            click.secho(stopped_outcome(), fg="yellow", err=True)
+            context.exit(128 + number)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -142,6 +155,7 @@ def evaluate(config_file: str, kept: "FilterOptions", **flags: str | None) -> No
 
     AP counts labels of every score; precision, recall and F1 are also those at the thresholds.
     """
+    when_stopped("no metrics are saved", "the same command starts again")
     config = load_with_flags(config_file, flags)
     if config.targets.annotations is None:
         raise click.UsageError("targets.annotations is null: there is no ground truth to compare with.")
@@ -149,6 +163,7 @@ def evaluate(config_file: str, kept: "FilterOptions", **flags: str | None) -> No
         from flows.pipeline import evaluate_run
 
         metrics = evaluate_run(config, kept if kept.is_given else None)
+        when_stopped("the metrics are saved", "the same command shows them")
     from flows.reports.run_report import report_evaluation
 
     report_evaluation(config.store, metrics, by_saved=kept.thresholds in (None, "auto"))
@@ -197,6 +212,7 @@ def pull(names: tuple[str, ...], to: str | None) -> None:
     """Download and verify weights; interrupted downloads resume."""
     from flows.reports.run_report import pull_with_bar
 
+    when_stopped("what is downloaded is kept")
     for name in names:
         pull_with_bar(name, to)
 

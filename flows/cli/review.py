@@ -8,6 +8,7 @@ import click
 
 from flows.cli.filter_options import filter_options
 from flows.cli.store import choose_labels
+from flows.execution.stopping import when_stopped
 from refseg_core.settings.choices import ANNOTATION_FORMATS
 from tasks.outputs.review import REVIEW_PORT
 from tasks.storage.uris import redact
@@ -54,6 +55,7 @@ def serve(*, place: str, key: str | None, port: int, browser: bool, kept: Any) -
     The most informative instances come first: near their threshold (--thresholds), overlapping, of odd sizes, or found
     by these labels only. Several people may review one store at once, here or each on a machine of their own.
     """
+    when_stopped("every decision so far is kept")
     from flows.reports.review_report import report_review
     from flows.review.opening import open_review
     from flows.terminal import progress_bars, results
@@ -122,6 +124,7 @@ def import_corrections(
     stays where its box is unchanged; where it was moved or drawn, the segmenter makes another. Images that are not in
     FILE stay as they are. Everything comes back at once, and can be undone in the page.
     """
+    when_stopped("nothing is brought back", "the same command starts again")
     from flows.reports.review_report import report_corrections
     from flows.review.importing import find_corrections
     from flows.review.opening import open_segmenting
@@ -149,6 +152,7 @@ def import_corrections(
         found = find_corrections(session, dataset, name, exported, accepts_rest=accept_rest, segmenting=segmenting)
     if not dry_run:
         session.decide(*found.decisions, source=form)
+        when_stopped("the corrections are kept", "`refseg review` shows them")
     report_corrections(found, is_kept=not dry_run)
 
 

@@ -4,16 +4,16 @@ Commands import heavy modules when they run, so that `refseg --help` stays quick
 """
 
 import os
-import signal
-import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
 
 from flows.cli.config_options import config_flags, load_with_flags
 from flows.execution.names import GPU_POOL
+from flows.execution.stopping import stopping_signal, when_stopped
 from flows.local_stack.state_folder import DEFAULT_FOLDER, FOLDER_VARIABLE, ServiceFolder
 from flows.service.api import LOGIN_VARIABLE
 from refseg_core.errors import counted
@@ -70,6 +70,9 @@ def up(
     foreground: bool,
 ) -> None:
     """Start Prefect server, S3 server and workers in the background, and keep them running."""
+    flag = "" if folder == DEFAULT_FOLDER else f" --folder {folder}"
+    left = f"parts of the service may still run, which `refseg service down{flag}` ends"
+    when_stopped("what was started has ended", "the same command starts it again", ended=left)
     from flows.local_stack.lifecycle import running_stack, take_down
     from flows.local_stack.options import StackOptions
     from flows.terminal import messages, results
@@ -77,17 +80,17 @@ def up(
     place = ServiceFolder(folder)
     options = StackOptions(host, port, None if no_s3 else s3_port, gpu_workers, database, notify, auth=not no_auth)
     with running_stack(place, options, lambda text: messages.print(text, style="dim")) as stack:
-        for line in _next_steps(place, stack, "" if folder == DEFAULT_FOLDER else f" --folder {folder}"):
+        for line in _next_steps(place, stack, flag):
             results.print(line)
         if not foreground:
             return
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # from here on a signal is no failure
-        try:
+        with suppress(KeyboardInterrupt):  # from here on a signal is no failure
             while place.is_held():
                 time.sleep(1)
-        finally:
-            take_down(place)
-    raise SystemExit(1)  # the supervisor has ended by itself
+        take_down(place)
+    if stopping_signal() is None:  # the supervisor has ended by itself
+        raise SystemExit(1)
+    click.echo("Everything has ended.")
 
 
 def _next_steps(place: ServiceFolder, stack: "Stack", flag: str) -> Iterator[str]:
@@ -108,6 +111,7 @@ def _next_steps(place: ServiceFolder, stack: "Stack", flag: str) -> Iterator[str
 @_folder_option
 def down(folder: str) -> None:
     """End everything that `up` started. Data, runs and schedules are kept for the next `up`."""
+    when_stopped("parts may still run", "the same command ends them", ended="parts may still run")
     from flows.local_stack.lifecycle import take_down
 
     was_up = take_down(ServiceFolder(folder))
@@ -118,6 +122,7 @@ def down(folder: str) -> None:
 @_folder_option
 def service_status(folder: str) -> None:
     """Show the parts, the online workers and the latest runs. Exit code 1 if a part does not run."""
+    when_stopped("nothing is changed", "the same command starts again")
     from flows.local_stack.lifecycle import read_stack
     from flows.service.api import answers
     from flows.terminal import results

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flows.cli.filter_options import filter_options
+from flows.execution.stopping import when_stopped
 from refseg_core.errors import counted
 from tasks.storage.uris import redact
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from tasks.store.thresholds import FilterOptions
 
 _FAILURE = 1
+_ONLY_READ = ("nothing is changed", "the same command starts again")  # what is said of it when it is stopped
 
 
 def choose_labels(store: "Store", key: str | None) -> "StoredLabels":
@@ -50,6 +52,7 @@ def show(store_uri: str, out: str, key: str | None, kept: "FilterOptions", limit
     References are drawn on a sheet for each category, each as the encoder sees it, too. After `refseg bank`, before
     images are labeled, they are all that is drawn.
     """
+    when_stopped(f"pictures drawn so far are in {redact(out)}", "the same command draws all of them")
     from flows.terminal import progress_bars
     from tasks.outputs.reference_sheets import newest_prototypes
     from tasks.outputs.show_labels import show_labels, show_references
@@ -86,6 +89,7 @@ def _echo_negatives(store: "Store", prototypes: "Artifact") -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print everything as json, for programs.")
 def status(store_uri: str, failed: bool, as_json: bool) -> None:
     """Show a store's artifacts, who made them from what, and the labeled, missing and failed images."""
+    when_stopped(*_ONLY_READ)
     from flows.reports.store_report import report_status
     from flows.terminal import progress_bars
     from tasks.store.status import store_status
@@ -108,6 +112,7 @@ def verify(store_uri: str) -> None:
 
     Lists all problems; exit code 1 if there are any.
     """
+    when_stopped(*_ONLY_READ)
     from flows.reports.store_report import report_verified
     from flows.terminal import progress_bars
     from tasks.store.store import Store
@@ -140,6 +145,7 @@ def gc(*, store_uri: str, gone: bool, keys: tuple[str, ...], proposals: bool, mi
 
     These are leftovers of killed processes, and artifacts that no labels or metrics were made from.
     """
+    when_stopped(*(("what was removed so far is gone", "the same command removes the rest") if yes else _ONLY_READ))
     from flows.reports.store_report import report_garbage
     from flows.terminal import progress_bars
     from tasks.store.garbage import find_garbage, remove

@@ -9,6 +9,7 @@ import click
 
 from flows.cli.filter_options import FiniteRange
 from flows.cli.store import choose_labels
+from flows.execution.stopping import when_stopped
 
 
 @click.command()
@@ -29,6 +30,7 @@ def thresholds(store_uri: str, key: str | None, precision: float | None, out: st
     `--thresholds auto` makes other commands do so. The last saved ones count; thresholds.yaml is for editing, and
     `--thresholds FILE` reads it.
     """
+    when_stopped("no thresholds are saved", "the same command starts again")
     from flows.reports.threshold_report import report_thresholds
     from flows.terminal import progress_bars
     from tasks.outputs.propose_thresholds import propose_thresholds
@@ -37,4 +39,5 @@ def thresholds(store_uri: str, key: str | None, precision: float | None, out: st
     run = choose_labels(Store(store_uri), key)
     with progress_bars():
         artifact = propose_thresholds(run, precision)
+    when_stopped("the thresholds are saved", f"the same command writes them to {out}")
     report_thresholds(run, artifact, Path(out), precision)

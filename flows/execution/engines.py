@@ -1,7 +1,10 @@
 """Where shards are labeled: in this process, by workers of the Prefect server, or on a Dask cluster."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
+from threading import Event, Thread
+from uuid import uuid4
 
 from prefect.client.orchestration import get_client
 
@@ -12,14 +15,17 @@ from flows.execution.label_shards import label_shards
 from flows.execution.names import BUILD_BANK
 from flows.execution.run_monitor import run_on_worker
 from flows.execution.scheduler import Scheduler
+from flows.execution.stopping import handled_by_this_process
 from refseg_core.errors import ConfigurationError
 from tasks.models.loading import num_gpus
+from tasks.runtime.cancellation import is_stopping, request_stop_of, stopping_with_this
 from tasks.specs import LabelJob
 from tasks.store.label_store import StoredLabels
 from tasks.store.shard_plans import Shard
 from tasks.store.store import Store
 
 _BANK_ATTEMPTS = 3
+_LOOK_SECONDS = 0.2
 
 
 def label_with(execution: ExecutionConfig, job: LabelJob, shards: Sequence[Shard]) -> None:
@@ -42,10 +48,51 @@ def _label_with_dask(execution: ExecutionConfig, job: LabelJob, shards: Sequence
         from prefect_dask import DaskTaskRunner
     except ImportError as error:
         raise ConfigurationError("execution.engine: 'dask' needs more packages: pip install 'refseg[dask]'.") from error
-    own = {"n_workers": max(1, num_gpus()), "threads_per_worker": 1, "resources": {"GPU": 1}}
-    where = {"cluster_kwargs": own} if execution.dask_address is None else {"address": execution.dask_address}
-    with dask.annotate(resources={"GPU": 1}):
-        label_shards.with_options(task_runner=DaskTaskRunner(**where))(job, list(shards), elsewhere=True)
+    run = uuid4().hex
+    with stopping_with_this(), _dask_cluster(execution.dask_address) as address, _stopping_on(address, run):
+        label = label_shards.with_options(task_runner=DaskTaskRunner(address=address))
+        with dask.annotate(resources={"GPU": 1}):
+            label(job, list(shards), elsewhere=run)
+
+
+@contextmanager
+def _dask_cluster(address: str | None) -> Iterator[str]:
+    """Yields the address of a cluster: the given one, or one of this machine's GPUs that exists within the block."""
+    if address is not None:
+        yield address
+        return
+    from distributed import LocalCluster
+
+    with handled_by_this_process():
+        cluster = LocalCluster(  # type: ignore[no-untyped-call]
+            n_workers=max(1, num_gpus()), threads_per_worker=1, resources={"GPU": 1}
+        )
+    with cluster:
+        yield cluster.scheduler_address
+
+
+@contextmanager
+def _stopping_on(address: str, run: str) -> Iterator[None]:
+    """Within the block, whatever stops the work here stops that of the run on the cluster, too."""
+    from distributed import Client
+
+    left = Event()
+
+    def watch() -> None:
+        while not left.wait(_LOOK_SECONDS):
+            if is_stopping():
+                with Client(address, set_as_default=False) as client:  # type: ignore[no-untyped-call]
+                    while not left.wait(_LOOK_SECONDS):  # again and again: workers may join
+                        client.run(request_stop_of, run)
+                return
+
+    watcher = Thread(target=watch, name="stopping on Dask", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        left.set()
+        watcher.join()
 
 
 def build_bank_with_workers(config: RunConfig) -> None:

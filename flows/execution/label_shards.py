@@ -40,10 +40,11 @@ def _run_name() -> str:
     task_runner=ThreadPoolTaskRunner(max_workers=_AT_ONCE),  # type: ignore[arg-type]
     persist_result=False,
 )
-def label_shards(job: LabelJob, shards: list[Shard], elsewhere: bool = False) -> None:
+def label_shards(job: LabelJob, shards: list[Shard], elsewhere: str | None = None) -> None:
     """Labels the shards that are not labeled yet; a shard that fails does not stop the others.
 
-    With `elsewhere`, all shards are submitted at once and the flow's task runner labels them in other processes.
+    With `elsewhere`, all shards are submitted at once and the flow's task runner labels them in other processes, which
+    know this run by that name.
     Raises ShardsFailedError if shards failed, and immediately an error that would stop all of them.
     """
     # A run that waits for a slot shows its progress and can be cancelled.
@@ -52,7 +53,7 @@ def label_shards(job: LabelJob, shards: list[Shard], elsewhere: bool = False) ->
             around.enter_context(block)
         around.enter_context(finishing_images())
         reason_of: dict[Shard, str] = {}
-        for shard, future in _few_at_once(job, shards, len(shards) if elsewhere else _AT_ONCE):
+        for shard, future in _few_at_once(job, shards, elsewhere):
             future.wait()
             if not future.state.is_completed():
                 failure = cast(Exception, future.state.result(raise_on_failure=False))
@@ -61,7 +62,7 @@ def label_shards(job: LabelJob, shards: list[Shard], elsewhere: bool = False) ->
                 if isinstance(failure, StoppedError):
                     continue
                 reason_of[shard] = reason(failure)
-            elif elsewhere:  # other processes do not report their progress here
+            elif elsewhere and not is_stopping():  # other processes do not report their progress here
                 report(ProgressStep.LABEL, advanced=len(shard))
     if reason_of:
         raise ShardsFailedError.of({shard.name: why for shard, why in reason_of.items()}, len(shards))
@@ -76,17 +77,18 @@ def _progress(job: LabelJob, shards: list[Shard]) -> AbstractContextManager[obje
 
 
 def _few_at_once(
-    job: LabelJob, shards: list[Shard], at_once: int
+    job: LabelJob, shards: list[Shard], elsewhere: str | None
 ) -> Iterator[tuple[Shard, PrefectFuture[dict[str, int]]]]:
-    """Yields each shard and its future, in order, with at most `at_once` of them submitted and not awaited.
+    """Yields each shard and its future, in order, with at most two of them submitted and not awaited; elsewhere, all.
 
     Submits no more when the work is stopped.
     """
+    at_once = _AT_ONCE if elsewhere is None else len(shards)
     waiting: deque[tuple[Shard, PrefectFuture[dict[str, int]]]] = deque()
     for shard in shards:
         if is_stopping():
             break
-        waiting.append((shard, label_shard.submit(job, shard)))
+        waiting.append((shard, label_shard.submit(job, shard, elsewhere)))
         if len(waiting) >= at_once:
             yield waiting.popleft()
     yield from waiting

@@ -12,8 +12,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import NoReturn
 
@@ -30,12 +30,22 @@ _LOOK_SECONDS = 0.1
 Handler = Callable[[int, FrameType | None], None]
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What a stopped command leaves, and how to go on; `ended`: what it leaves where a second signal ends it."""
+
+    kept: str = "what is finished is kept"
+    onward: str = "the same command goes on"
+    ended: str = "what was saved before is kept"
+
+
 @dataclass
 class _Session:
-    """A command at work, and the signal that stopped it."""
+    """A command at work, the signal that stopped it, and what is left then."""
 
     number: int | None = None
     at: float = 0.0
+    outcome: Outcome = field(default_factory=Outcome)
 
     def stops(self, number: int) -> bool:
         """Whether the signal is the first; ends the process at a second one."""
@@ -44,7 +54,7 @@ class _Session:
             self.number, self.at = number, now
             return True
         if now - self.at > _SAME_SECONDS:
-            _end_at_once(128 + number)
+            _end_at_once(128 + number, f"Ended at once: {self.outcome.ended}; {self.outcome.onward}.")
         return False
 
 
@@ -56,15 +66,26 @@ def stopping_signal() -> int | None:
     return None if _session is None else _session.number
 
 
+def when_stopped(kept: str, onward: str = Outcome.onward, ended: str = Outcome.ended) -> None:
+    """Notes what the command of this process says from now on where a signal stops it; parts of sentences."""
+    if _session is not None:
+        _session.outcome = Outcome(kept, onward, ended)
+
+
+def stopped_outcome() -> str:
+    """Returns what the command of this process says when a signal has stopped it."""
+    outcome = Outcome() if _session is None else _session.outcome
+    return f"Stopped: {outcome.kept}; {outcome.onward}."
+
+
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
     """Within the block, a command's, SIGINT and SIGTERM raise KeyboardInterrupt; a second one ends the process."""
     global _session  # noqa: PLW0603
-    from prefect.exceptions import TerminationSignal
 
     def stop(number: int, frame: FrameType | None) -> None:
         # Prefect, which raises TerminationSignal within flows, sends the signal again when it has seen to it.
-        if session.stops(number) and not isinstance(sys.exception(), TerminationSignal):
+        if session.stops(number) and not _is_prefects(sys.exception()):
             raise KeyboardInterrupt
 
     session = _session = _Session()
@@ -73,6 +94,12 @@ def stopped_by_signals() -> Iterator[None]:
             yield
         finally:
             _session = None
+
+
+def _is_prefects(error: BaseException | None) -> bool:
+    """Whether it is what Prefect makes of SIGTERM; Prefect takes a second to import, which quick commands do not."""
+    exceptions = sys.modules.get("prefect.exceptions")
+    return exceptions is not None and isinstance(error, exceptions.TerminationSignal)
 
 
 @contextmanager
@@ -114,6 +141,19 @@ def _handling(handler: Handler) -> Iterator[None]:
 
 
 @contextmanager
+def handled_by_this_process() -> Iterator[None]:
+    """Ctrl-C, which a terminal sends to all processes, reaches none that the threads begun within the block start.
+
+    A signal that comes within the block is handled after it. SIGTERM still ends them, since it is how others end them.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # threads and processes inherit it
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
 def _saving_when_stopped() -> Iterator[None]:
     """Says that the work is stopping, and saves what is finished if that takes long."""
     left = threading.Event()
@@ -137,10 +177,11 @@ def _saving_when_stopped() -> Iterator[None]:
         watcher.join()
 
 
-def _end_at_once(exit_code: int) -> NoReturn:
+def _end_at_once(exit_code: int, message: str) -> NoReturn:
     """Ends the process as it is: what is in the store is whole. Only the cursor was hidden, by progress bars."""
-    if sys.stderr.isatty():
-        os.write(sys.stderr.fileno(), b"\x1b[?25h\n")
+    with suppress(OSError, ValueError, AttributeError):  # nobody may read it any more
+        is_terminal = sys.stderr.isatty()
+        os.write(sys.stderr.fileno(), ("\x1b[?25h\n" * is_terminal + message + "\n").encode())
     os._exit(exit_code)
 
 

@@ -57,7 +57,6 @@ def running_stack(folder: ServiceFolder, options: StackOptions, say: Callable[[s
     os.environ.update(own_variables(folder, options, store))  # before Prefect is imported, which reads them then
     folder.pools_made.unlink(missing_ok=True)
     folder.write_private(folder.plan, to_json(parts_of(folder, options, store)))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends what was started, as Ctrl-C does
     start = _Start(folder, options, store, _supervise(folder), say)
     try:
         stack = start.wait_until_ready()

@@ -26,6 +26,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from flows.config.run_config import RunConfig
 from flows.errors import RunFailedError
 from flows.execution.names import LABEL_NOW
+from flows.execution.stopping import when_stopped
 from flows.service.status import workers_online
 from flows.terminal import SECONDS_BETWEEN_LINES, messages
 from refseg_core.errors import ConfigurationError
@@ -47,14 +48,15 @@ def label_now(config: RunConfig) -> str | None:
             messages.print(
                 f"No worker of {pool} is online; the run waits for one (refseg service worker).", style="yellow"
             )
-    try:
-        state, message = _follow(run.id, progress_key(config.store))
-    except KeyboardInterrupt:
-        messages.print(f"The run continues. To cancel it: prefect flow-run cancel {run.id}")
-        raise
+    when_stopped(*_continues(run), ended=_continues(run)[0])
+    state, message = _follow(run.id, progress_key(config.store))
     if state != "COMPLETED":
         raise RunFailedError(f"The run ended as {state.lower()}: {message or 'see its logs in the UI'}")
     return _labels_key(run.id, config.store)
+
+
+def _continues(run: FlowRun) -> tuple[str, str]:
+    return "the run continues on the service", f"to cancel it: prefect flow-run cancel {run.id}"
 
 
 def _labels_key(run_id: UUID, store_uri: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 
 class StoppedError(Exception):
@@ -12,7 +13,11 @@ class _Work:
     """The work of this process. A flag and no Event: a signal may come while the main thread holds an Event's lock."""
 
     is_stopping = False
+    stopped_runs: set[str] = set()  # noqa: RUF012
     saves: list[Callable[[], None]] = []  # noqa: RUF012
+
+
+_run: ContextVar[str | None] = ContextVar("run", default=None)
 
 
 def request_stop() -> None:
@@ -20,9 +25,24 @@ def request_stop() -> None:
     _Work.is_stopping = True
 
 
+def request_stop_of(run: str) -> None:
+    """Has the work in this process stop that belongs to a run of another one, now and whenever more of it comes."""
+    _Work.stopped_runs.add(run)
+
+
 def is_stopping() -> bool:
-    """Returns whether the work was asked to stop."""
-    return _Work.is_stopping
+    """Returns whether the work of this thread was asked to stop."""
+    return _Work.is_stopping or _run.get() in _Work.stopped_runs
+
+
+@contextmanager
+def working_for(run: str | None) -> Iterator[None]:
+    """Within the block this thread works for a run of another process; None: of this one."""
+    before = _run.set(run)
+    try:
+        yield
+    finally:
+        _run.reset(before)
 
 
 @contextmanager

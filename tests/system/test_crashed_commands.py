@@ -42,7 +42,7 @@ _MOST_SECONDS = 300
 
 def _start(config: Path, prefect: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.support.crashes.crashing", "command", "0", "run", str(config)],
+        [sys.executable, "-m", "tests.support.crashes.crashing", "command", "0", os.devnull, "run", str(config)],
         cwd=Path(__file__).resolve().parents[2],
         env={**os.environ, "PREFECT_HOME": str(prefect)},
         start_new_session=True,

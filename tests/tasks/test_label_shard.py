@@ -16,8 +16,9 @@ from refseg_core.tables import CategorySimilarities, Images
 from tasks import label_shard as label_module
 from tasks.datasets.image_reader import ReadImage
 from tasks.label_shard import _find_each, _Framed
-from tasks.runtime.cancellation import StoppedError, request_stop, save_finished, stopping_with_this
+from tasks.runtime.cancellation import StoppedError, request_stop, request_stop_of, save_finished, stopping_with_this
 from tasks.runtime.progress import Progress, ProgressStep, listening
+from tasks.specs import LabelJob
 from tasks.storage.folder import Folder
 from tasks.store.parquet import table_from_parquet
 from tasks.store.shard_plans import LabelPlan
@@ -237,6 +238,14 @@ def _nothing_stays_stopped() -> Iterator[None]:
     yield
     with stopping_with_this():
         pass
+
+
+def test_work_for_a_stopped_run_of_another_process_is_not_begun(steps: Steps) -> None:
+    plan = steps.plan(prototypes := steps.prototypes())
+    request_stop_of("that run")
+    job = LabelJob(**dict(steps.config.label_spec), store=steps.store.uri, key=plan.key, prototypes=prototypes.name)
+    assert label_module.label_shard.fn(job, plan.pending[0], "that run") == {}
+    assert steps.plan(prototypes).pending == plan.pending
 
 
 def _stopping_at(number: int) -> Callable[[Progress], None]:

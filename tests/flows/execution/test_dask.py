@@ -1,14 +1,21 @@
 """The same labels on a Dask cluster: one worker process with the resource GPU, which is a CPU here."""
 
+import os
+import re
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 
+import psutil
 import pytest
 
 from flows import pipeline
 from flows.config.loading import load_config
 from flows.config.run_config import RunConfig
 from flows.demo import write_demo
+from flows.execution.stopping import stopped_by_signals, stopped_outcome
 from tests.support.label_rows import assert_exact, read_label_rows
 from tests.support.projects.without_prefect import call_without_prefect
 from tests.support.servers.prefect_harness import prefect_harness
@@ -34,20 +41,44 @@ def _config(demo: Path, store: Path, engine: str) -> RunConfig:
             "store": str(store),
             "targets.annotations": None,
             "labeling.points_per_side": 4,
-            "batches.images_per_shard": 2,
+            "batches.images_per_shard": 6,
             "execution.engine": engine,
         },
     )
 
 
+def _interrupt_at_first(pictures: Path) -> None:
+    """Sends what Ctrl-C sends to this process and to those of its cluster, as soon as an image is labeled."""
+    deadline = time.monotonic() + 200
+    while not any(pictures.rglob("*.jpg")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    for process in psutil.Process().children(recursive=True):
+        if "spawn_main" in " ".join(process.cmdline()):
+            process.send_signal(signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
 @pytest.mark.usefixtures("prefect")
-def test_a_dask_cluster_labels_as_one_process_does(tmp_path: Path) -> None:
+def test_a_dask_cluster_labels_as_one_process_does_and_keeps_what_is_finished_when_it_is_stopped(
+    tmp_path: Path,
+) -> None:
     demo = write_demo(tmp_path)
-    for image in sorted((tmp_path / "targets").iterdir())[6:]:
+    for image in sorted((tmp_path / "targets").iterdir())[8:]:
         image.unlink()
     with pytest.MonkeyPatch.context() as patch:
         call_without_prefect(patch)
         pipeline.run_pipeline(_config(demo, tmp_path / "process", "process"))
-    result = pipeline.run_pipeline(_config(demo, tmp_path / "dask", "dask"))
-    assert len(result.plan.pending) == 3
+    pictures = tmp_path / "pictures"
+    config = _config(demo, tmp_path / "dask", "dask").model_copy(update={"pictures": str(pictures)})
+    interrupting = Thread(target=_interrupt_at_first, args=(pictures,))
+    interrupting.start()
+    with stopped_by_signals():
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.run_pipeline(config)
+        said = re.fullmatch(r"Stopped: (\d) of 8 images kept; the same command goes on\.", stopped_outcome())
+    interrupting.join()
+    assert said
+    assert 1 <= int(said[1]) < 6, "the rest of the shard and the next are not labeled"
+    result = pipeline.run_pipeline(config)
+    assert sum(len(shard) for shard in result.plan.pending) == 8 - int(said[1])
     assert_exact(str(tmp_path / "dask"), read_label_rows(str(tmp_path / "process")))

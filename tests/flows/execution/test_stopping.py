@@ -6,16 +6,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
+from threading import Thread
 
 import pytest
 from prefect.exceptions import TerminationSignal
 
 from flows.execution import stopping
-from flows.execution.stopping import finishing_images, stopped_by_signals, stopping_signal
+from flows.execution.stopping import finishing_images, handled_by_this_process, stopped_by_signals, stopping_signal
 from tasks.runtime.cancellation import is_stopping, saved_by, stopping_with_this
 from tasks.store.store import Store
 from tasks.store.verify import verify_store
@@ -141,6 +142,17 @@ def test_handlers_are_as_before_afterwards() -> None:
     assert [signal.getsignal(number) for number in _SIGNALS] == before
 
 
+def test_ctrl_c_does_not_reach_processes_that_this_one_sees_to() -> None:
+    ask = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+    said: list[bytes] = []
+    with handled_by_this_process():
+        thread = Thread(target=lambda: said.append(subprocess.check_output([sys.executable, "-c", ask])))
+        thread.start()
+    thread.join()
+    assert said == [b"True\n"]
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
 def test_where_the_images_at_hand_take_long_what_is_finished_is_saved(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -177,9 +189,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
 
 @contextmanager
 def _running(config: Path, environment: dict[str, str], pause: float = _PAUSE) -> Iterator[subprocess.Popen[str]]:
-    """`refseg run` at work on its labels."""
+    """`refseg run`, which notes beside its configuration when it begins an image."""
+    crashing = [sys.executable, "-m", "tests.support.crashes.crashing"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.crashes.crashing", "command", str(pause), "run", str(config)],
+        [*crashing, "command", str(pause), str(_begun(config)), "run", str(config)],
         cwd=Path(__file__).resolve().parents[3],
         env=environment,
         stderr=subprocess.PIPE,
@@ -194,12 +207,33 @@ def _running(config: Path, environment: dict[str, str], pause: float = _PAUSE) -
         process.communicate()
 
 
-def _wait_for(process: subprocess.Popen[str], store: str, what: str) -> None:
+def _begun(config: Path) -> Path:
+    """The file to which a run adds a byte for each image that it begins to label."""
+    return config.with_name("begun")
+
+
+def _wait_until(process: subprocess.Popen[str], is_time: Callable[[], bool]) -> None:
+    """Waits for the moment, or for the end of the process."""
     deadline = time.monotonic() + _MOST_SECONDS
-    while not any(what in name for name in visible_names(store)):
-        assert process.poll() is None, "it ended too early"
+    while not is_time() and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def _wait_for_moment(seed: int, process: subprocess.Popen[str], config: Path, store: str) -> None:
+    """Waits for a random moment of the seed's part of a run: its bank, one of its images, or its end."""
+    number, begun, later = seed * (NUM_IMAGES + 2) // _MOMENTS, _begun(config), Random(f"moment {seed}").uniform(0, 1)
+    if number == 0:
+        _wait_until(process, lambda: bool(visible_names(store)))
+        time.sleep(later)
+    else:
+        _wait_until(process, lambda: begun.exists() and begun.stat().st_size >= min(number, NUM_IMAGES))
+        time.sleep(_PAUSE * (later + (number > NUM_IMAGES)))
+
+
+def _wait_for(process: subprocess.Popen[str], store: str, what: str) -> None:
+    _wait_until(process, lambda: any(what in name for name in visible_names(store)))
+    assert process.poll() is None, "it ended too early"
 
 
 def _kept(said: str) -> int | None:
@@ -230,8 +264,7 @@ def test_a_run_that_is_stopped_at_random_keeps_what_it_says_and_goes_on_exactly(
     batches = {**on_disk.scene.content["batches"], "images_per_shard": generator.choice([3, 4, 10])}
     on_disk.scene.write_config(tmp_path / "run.yaml", store=on_disk.store, batches=batches)
     with _running(tmp_path / "run.yaml", server.environment) as process:
-        _wait_for(process, on_disk.store, "/plans/0000.json")
-        time.sleep(generator.uniform(0, 2 * NUM_IMAGES * _PAUSE))
+        _wait_for_moment(seed, process, tmp_path / "run.yaml", on_disk.store)
         os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
         said = process.communicate(timeout=_MOST_SECONDS)[1]
     if process.returncode == 0:
@@ -261,8 +294,9 @@ def test_a_second_signal_ends_a_run_at_once_and_leaves_it_whole(
         assert process.poll() is None, "the image at hand takes longer"
         process.send_signal(signal.SIGINT)
         began = time.monotonic()
-        process.communicate(timeout=_MOST_SECONDS)
+        said = process.communicate(timeout=_MOST_SECONDS)[1]
     assert process.returncode == 130
+    assert said.endswith("\nEnded at once: what was saved before is kept; the same command goes on.\n")
     assert time.monotonic() - began < 5
     _assert_whole(on_disk, 0)
     on_disk.attempt()

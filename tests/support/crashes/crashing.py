@@ -6,8 +6,9 @@ knows nothing of all this: functions of its are wrapped in the forked process.
 
     python -m tests.support.crashes.crashing
         reads attempts from its input: a line of json for those at one time
-    python -m tests.support.crashes.crashing command SECONDS run CONFIG
-        is `refseg run CONFIG` with tiny models, which take so long for each image
+    python -m tests.support.crashes.crashing command SECONDS BEGUN run CONFIG
+        is `refseg run CONFIG` with tiny models, which take so long for each image, and add a byte to the file BEGUN
+        before it
 """
 
 import json
@@ -355,12 +356,14 @@ def _use_tiny_models() -> None:
     REGISTRY.update(TINY_DEMO)
 
 
-def _slow_down(seconds: float) -> None:
+def _slow_down(seconds: float, begun: Path) -> None:
     from refseg_core.labeling.batch_labeler import BatchLabeler
 
     encode = BatchLabeler.encode
 
     def slow(labeler: BatchLabeler, frames: Any) -> Any:
+        with begun.open("ab") as file:
+            file.write(bytes(len(frames)))
         time.sleep(seconds * len(frames))
         return encode(labeler, frames)
 
@@ -372,8 +375,8 @@ def _main() -> None:
     if sys.argv[1:2] == ["command"]:
         from flows.cli.main import main
 
-        _slow_down(float(sys.argv[2]))
-        main(sys.argv[3:])
+        _slow_down(float(sys.argv[2]), Path(sys.argv[3]))
+        main(sys.argv[4:])
         return
     for name in ("pandas", "s3fs", "tasks.store.garbage", "tasks.outputs.exports.labels", "tasks.models.download"):
         import_module(name)  # which would be imported later, by each process that is forked

@@ -10,9 +10,11 @@ from tasks.runtime.cancellation import (
     StoppedError,
     is_stopping,
     request_stop,
+    request_stop_of,
     save_finished,
     saved_by,
     stopping_with_this,
+    working_for,
 )
 
 _SECONDS = 30.0  # in which a thread has to get its turn
@@ -69,6 +71,19 @@ def test_work_of_a_new_block_goes_on_after_one_that_was_stopped() -> None:
         assert not is_stopping()
         request_stop()
         assert is_stopping()
+
+
+def test_a_run_of_another_process_stops_only_its_own_work() -> None:
+    with ThreadPoolExecutor() as threads, working_for("stopped run"):
+        assert not is_stopping()
+        request_stop_of("stopped run")
+        assert is_stopping()
+        with working_for("another run"):
+            assert not is_stopping()
+        assert not threads.submit(is_stopping).result(_SECONDS), "a thread that works for no such run"
+    assert not is_stopping()
+    with working_for("stopped run"):
+        assert is_stopping(), "what comes to it later"
 
 
 def test_what_is_finished_is_saved_by_all_who_are_at_work_and_by_nobody_else() -> None:
