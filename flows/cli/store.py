@@ -86,8 +86,9 @@ def _echo_negatives(store: "Store", prototypes: "Artifact") -> None:
 @click.command()
 @click.argument("store_uri", metavar="STORE")
 @click.option("--failed", is_flag=True, help="List every image that failed, not only the first few.")
+@click.option("--full", is_flag=True, help="Whole keys and hashes, as in paths; commands take the short ones, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as json, for programs.")
-def status(store_uri: str, failed: bool, as_json: bool) -> None:
+def status(*, store_uri: str, failed: bool, full: bool, as_json: bool) -> None:
     """Show a store's artifacts, who made them from what, and the labeled, missing and failed images."""
     when_stopped(*_ONLY_READ)
     from flows.reports.store_report import report_status
@@ -102,7 +103,7 @@ def status(store_uri: str, failed: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(found), indent=2))
     else:
-        report_status(store_uri, found, all_failed=failed)
+        report_status(store_uri, found, all_failed=failed, full=full)
 
 
 @click.command()

@@ -33,7 +33,10 @@ class Bank:
 
     @classmethod
     def at(cls, address: str) -> "Bank":
-        """Returns the bank of an address such as runs/boats/prototypes/0123456789abcdef. Raises StoreError."""
+        """Returns the bank of an address such as runs/boats/prototypes/01234567, whose key may be shortened.
+
+        Raises StoreError.
+        """
         uri, separator, key = address.rstrip("/").rpartition(f"/{POSTPROCESS_MEMORY_BANK.folder}/")
         if not separator:
             raise StoreError(
@@ -41,7 +44,8 @@ class Bank:
                 "prints."
             )
         store = Store(uri)
-        return cls(store, store.named(f"{POSTPROCESS_MEMORY_BANK.folder}/{key}"))
+        folder = POSTPROCESS_MEMORY_BANK.folder
+        return cls(store, store.named(f"{folder}/{store.whole_key(folder, key)}"))
 
     def references(self) -> References:
         """Reads what the prototypes were made from."""

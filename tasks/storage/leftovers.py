@@ -24,6 +24,11 @@ def unfinished_beside(path: Path) -> Path:
     return path.with_name(f".{path.name[:_LONGEST_PART]}.{uuid.uuid4().hex}")
 
 
+def is_unfinished(name: str) -> bool:
+    """Returns whether a file of this name or path was being written, and has not got its own."""
+    return re.fullmatch(rf"\.[^/]{{1,{_LONGEST_PART}}}\.[0-9a-f]{{32}}", name.rpartition("/")[2]) is not None
+
+
 @contextmanager
 def unfinished_folder(path: Path) -> Iterator[Path]:
     """Makes a folder beside a place, which nobody removes within the block, and which is removed at its end."""

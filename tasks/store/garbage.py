@@ -1,6 +1,7 @@
 """Finds unneeded objects of a store, and removes them.
 
-    leftover   an object that no manifest names: of a process that was killed, or that lost a race
+    leftover   an object that no manifest names: of a process that was killed, or that lost a race; and a file
+               anywhere that was being written
     unused     an artifact that neither labels nor metrics were made from, such as last month's listing; the numbers of
                benchmarks, from which nothing is made, and the choices of pilots stay
     gone       a shard whose images were all removed or changed since; only on request
@@ -11,7 +12,7 @@
 Leftovers and unused artifacts younger than a day may belong to a run in progress, and stay. Manifests are removed
 before the parts that they name, and artifacts before those that they were made from, so that a reader in the meantime,
 and a removal that resumes after a kill, find whole artifacts only. Where a manifest is lost or damaged, what it
-names is unknown, and nothing is removed. Objects outside the folders of steps are never garbage.
+names is unknown, and nothing is removed. Other objects outside the folders of steps are never garbage.
 """
 
 import time
@@ -21,6 +22,7 @@ from typing import Any, Literal
 
 from refseg_core.errors import StoreError
 from tasks.runtime.progress import ProgressStep, report
+from tasks.storage.leftovers import is_unfinished
 from tasks.storage.listing import FileInfo
 from tasks.storage.uris import redact
 from tasks.store.kept_proposals import of_requested_images
@@ -66,8 +68,10 @@ def find_garbage(
     proposals: bool = False,
 ) -> list[Garbage]:
     """Returns what could be removed, in order. Raises StoreError if the store has no labels of a given key."""
-    objects = [file for file in store.folder.list_files() if _group(file.name)]
+    files = store.folder.list_files()
+    objects = [file for file in files if _group(file.name)]
     groups = {_group(file.name) for file in objects}
+    labels = [store.whole_key(FOLDER, key) for key in labels]
     for key in labels:
         if f"{FOLDER}/{key}" not in groups:  # also what a removal that was stopped left of them, without a recipe
             open_labels(store, key)
@@ -83,7 +87,15 @@ def find_garbage(
         if (reason := why.get(file.name) or why.get(_group(file.name), "leftover")) in _ON_REQUEST
         or youngest_of[_group(file.name)] <= limit
     ]
-    return sorted(sorted(garbage, key=lambda one: one.name, reverse=True), key=lambda one: _place(one.name))
+    unfinished = [
+        Garbage(file.name, file.size, "leftover")
+        for file in files
+        if not _group(file.name) and is_unfinished(file.name) and file.modified <= limit
+    ]
+    return [
+        *unfinished,
+        *sorted(sorted(garbage, key=lambda one: one.name, reverse=True), key=lambda one: _place(one.name)),
+    ]
 
 
 def remove(store: Store, garbage: Collection[Garbage]) -> None:

@@ -389,8 +389,8 @@ def holds_labels(store: Store) -> bool:
 
 
 def open_labels(store: Store, key: str) -> StoredLabels:
-    """Returns the labels of a key. Raises StoreError where the store has none of it."""
-    run = StoredLabels(store, key)
+    """Returns the labels of a key, which may be shortened. Raises StoreError where the store has none of it."""
+    run = StoredLabels(store, store.whole_key(FOLDER, key))
     run.recipe_or_error()
     return run
 

@@ -22,7 +22,7 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any, cast
 
-from refseg_core.errors import NotFoundError, StoreError
+from refseg_core.errors import NotFoundError, StoreError, listed
 from refseg_core.table_schema import Table
 from tasks.storage.folder import Folder
 from tasks.storage.uris import redact
@@ -240,6 +240,21 @@ class Store:
         read = self.read_jsons(names, ARTIFACT if name == MANIFEST else RECIPE)
         found = [self._recipe(*named) for named in zip(names, read, strict=True)]
         return sorted((manifest for manifest in found if manifest), key=lambda manifest: str(manifest["created"]))
+
+    def whole_key(self, folder: str, start: str) -> str:
+        """Returns the key of a folder that begins so, also where the folder's name is before it.
+
+        Returns what was given where none does, which whoever looks for it says. Raises StoreError where several do.
+        """
+        wanted = start.strip("/").removeprefix(f"{folder}/")
+        if len(wanted) >= _KEY_LENGTH or not wanted:
+            return wanted
+        keys = [key for key in Folder(self.folder.join(folder)).list_folders() if key.startswith(wanted)]
+        if len(keys) > 1:
+            raise StoreError(
+                f"{redact(self.uri)}: {start!r} begins several of its {folder}: {listed(keys)}. Give more."
+            )
+        return keys[0] if keys else wanted
 
     def load(self, artifact: Artifact, table: type[AnyTable]) -> AnyTable:
         """Returns one table of an artifact. Raises StoreError where it is absent, or not what its manifest says."""

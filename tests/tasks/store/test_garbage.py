@@ -49,6 +49,27 @@ def test_what_killed_processes_left_is_garbage_once_it_is_old(labels: LabelStore
     assert {(one.why, one.size) for one in garbage} == {("leftover", 4)}
 
 
+def test_what_was_being_written_anywhere_is_garbage_once_it_is_old_and_nothing_else_that_is_hidden(
+    labels: LabelStore,
+) -> None:
+    left = {f"reference_edits/0123/.0000.json.{'a' * 32}", f".notes.{'0f' * 16}"}
+    for name in (*left, "reference_edits/0123/0000.json", ".notes", f".notes.{'z' * 32}", "reviews/ab/.hidden.ff"):
+        labels.store.folder.create(name, b"left")
+    assert find_garbage(labels.store) == []
+    garbage = find_garbage(labels.store, min_age_hours=0)
+    assert _names(garbage) == left
+    remove(labels.store, garbage)
+    assert find_garbage(labels.store, min_age_hours=0) == []
+
+
+def test_labels_are_dropped_by_the_beginning_of_their_key(labels: LabelStore) -> None:
+    other = LabelStore(labels.store, recipe_version=2)
+    other.night("a")
+    whole = find_garbage(labels.store, labels=[labels.run.key])
+    assert whole
+    assert find_garbage(labels.store, labels=[labels.run.key[:7]]) == whole
+
+
 def test_listings_of_earlier_nights_are_unused_and_todays_is_not(labels: LabelStore) -> None:
     yesterday = labels.run.requested()
     gone_yesterday = labels.gone()

@@ -6,6 +6,7 @@ from click.testing import CliRunner
 from flows.cli.main import main
 from refseg_core.errors import StoreError
 from tasks.store.label_choice import other_labels
+from tasks.store.label_store import open_labels
 from tests.support.label_stores import LabelStore
 
 
@@ -41,6 +42,18 @@ def test_labels_of_other_prototypes_are_said_to_be(labels: LabelStore) -> None:
 def test_labels_that_do_not_exist_have_no_others(labels: LabelStore) -> None:
     with pytest.raises(StoreError, match="has no labels 'unknown'"):
         other_labels(labels.store, "unknown")
+
+
+def test_the_beginning_of_a_key_is_enough_where_no_other_begins_so(labels: LabelStore) -> None:
+    LabelStore(labels.store, recipe_version=2).night("a")
+    key = labels.run.key
+    for given in (key, key[:7], f"labels/{key[:7]}", f"labels/{key}/"):
+        assert open_labels(labels.store, given).key == key
+    labels.store.folder.create(f"labels/{key[:8]}{'0' * 8}/leftover", b"")
+    with pytest.raises(StoreError, match=rf"'{key[:7]}' begins several of its labels: .*{key}.* Give more"):
+        open_labels(labels.store, key[:7])
+    with pytest.raises(StoreError, match="has no labels 'fedcba'"):
+        open_labels(labels.store, "fedcba")
 
 
 def test_commands_that_take_the_newest_labels_name_the_others(

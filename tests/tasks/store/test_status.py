@@ -1,6 +1,7 @@
 """The status of a store is read from its manifests: what is done, missing and failed, and who made it of what."""
 
 import json
+import re
 from dataclasses import asdict, replace
 from importlib.metadata import version
 
@@ -23,9 +24,9 @@ def _status(labels: LabelStore) -> LabelsStatus:
     return status
 
 
-def _printed(labels: LabelStore, *, all_failed: bool = False) -> str:
+def _printed(labels: LabelStore, *, all_failed: bool = False, full: bool = False) -> str:
     with results.capture() as captured:
-        report_status(labels.store.uri, store_status(labels.store), all_failed=all_failed)
+        report_status(labels.store.uri, store_status(labels.store), all_failed=all_failed, full=full)
     return captured.get()
 
 
@@ -127,12 +128,46 @@ def test_people_see_what_is_missing_and_only_the_first_failures(labels: LabelSto
     labels.night(*names, unreadable=names[:30])
     labels.begin_night(*names, "new")
     printed = _printed(labels)
-    assert f"labels/{labels.run.key}: incomplete" in printed
+    assert f"labels/{labels.run.key[:7]}: incomplete" in printed
     assert "images   40 of 41" in printed
     assert "missing  0001-00000" in printed
     assert printed.count("not an image") == 10
     assert "and 20 more; --failed lists all" in printed
     assert _printed(labels, all_failed=True).count("not an image") == 30
+
+
+def test_keys_and_hashes_are_as_short_as_tells_them_apart_unless_all_of_them_is_wanted(labels: LabelStore) -> None:
+    labels.night("a")
+    key, dataset = labels.run.key, str(_status(labels).dataset)
+    short, full = _printed(labels), _printed(labels, full=True)
+    assert f"labels/{key[:7]}: complete" in short
+    assert f"in {dataset[: len('dataset/') + 7]}: 1 ok" in short
+    assert not re.search("[0-9a-f]{13}", short.replace(labels.store.uri, ""))
+    assert f"labels/{key}: complete" in full
+    assert f"in {dataset}: 1 ok" in full
+
+
+def test_what_was_made_from_content_is_shown_by_its_hash(labels: LabelStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels.night("a")
+    monkeypatch.setattr(results, "width", 60)  # too narrow for a table, which would break lines
+    status = store_status(labels.store)
+    made = replace(status.artifacts[0], inputs={"images": "ab" * 32, "memory_bank": f"memory_bank/{'cd' * 8}"})
+    for full, said in (
+        (False, "images abababababab, memory_bank/cdcdcdc"),
+        (True, f"images {'ab' * 32}, memory_bank/{'cd' * 8}"),
+    ):
+        with results.capture() as captured:
+            report_status("s3://bucket/store", replace(status, artifacts=(made,)), all_failed=False, full=full)
+        assert said in captured.get()
+
+
+def test_keys_that_begin_alike_are_shown_with_the_character_that_differs(labels: LabelStore) -> None:
+    labels.night("a")
+    status = store_status(labels.store)
+    alike = [replace(status.labels[0], key=f"0123456789{end}00000") for end in "ab"]
+    with results.capture() as captured:
+        report_status(labels.store.uri, replace(status, labels=tuple(alike)), all_failed=False)
+    assert "labels/0123456789a: " in captured.get() and "labels/0123456789b: " in captured.get()
 
 
 def test_method_and_path_are_told_of_older_labels_and_of_newer_ones() -> None:
@@ -156,13 +191,15 @@ def test_a_shard_whose_first_images_are_labeled_is_partly_missing() -> None:
     assert _status(labels).is_complete
 
 
+@pytest.mark.parametrize("full", [True, False])
 @pytest.mark.parametrize("width", [60, 100, 160])
 def test_keys_and_times_are_whole_however_narrow_the_terminal(
-    labels: LabelStore, width: int, monkeypatch: pytest.MonkeyPatch
+    labels: LabelStore, width: int, full: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labels.night("a", "b")
     monkeypatch.setattr(results, "width", width)
-    printed = _printed(labels)
+    printed = _printed(labels, full=full)
     for artifact in store_status(labels.store).artifacts:
-        row = next(line for line in printed.splitlines() if artifact.name.rpartition("/")[2] in line)
+        key = artifact.name.rpartition("/")[2][: None if full else 7]
+        row = next(line for line in printed.splitlines() if re.search(rf"\b{key}\b", line))
         assert artifact.created in row
