@@ -29,7 +29,7 @@ from flows.errors import RunFailedError
 from flows.execution.stopping import stopped_by_signals, stopped_outcome, stopping_signal, when_stopped
 from flows.run import checked_session, execute, set_prefect_defaults
 from refseg_core.errors import RefsegError
-from tasks.storage.retry import is_transient_error, reason
+from tasks.storage.retry import explain, is_transient_error, place_of, reason
 
 if TYPE_CHECKING:
     from tasks.store.thresholds import FilterOptions
@@ -56,6 +56,9 @@ class _Commands(click.Group):
                 click.secho(f"Error: {error}", fg="red", err=True)
                 context.exit(_FAILURE)
             except Exception as error:
+                if isinstance(error, OSError) and (known := explain(error, place_of(error))) is not error:
+                    click.secho(f"Error: {known}", fg="red", err=True)
+                    context.exit(_USER_ERROR)
                 if not is_transient_error(error) or isinstance(
                     error, BrokenPipeError
                 ):  # the reader of the output has closed it

@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from os import PathLike
 from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
@@ -39,6 +40,11 @@ _IMPOSSIBLE = {
 }
 _UNUSABLE = {
     "ENOSPC": "no space left. Make room, or choose another place; what is done is kept.",
+    "EFBIG": (
+        "the file would be larger than the place or the system allows. Choose another place, or raise the limit "
+        "(`ulimit -f`); what is done is kept."
+    ),
+    "EMFILE": "too many files are open. Raise the limit (`ulimit -n`).",
     "EDQUOT": "the quota is used up. Make room, or choose another place; what is done is kept.",
     "NotImplementedError": "places of this kind cannot be used for that. Choose a folder or a bucket.",
     "NoCredentialsError": _NO_CREDENTIALS,
@@ -113,6 +119,12 @@ def explain(error: Exception, uri: str) -> Exception:
     if code in _UNUSABLE:
         return StoreError(f"{shown}: {_UNUSABLE[code]}")
     return error
+
+
+def place_of(error: OSError) -> str:
+    """Returns the path that an error of the system is about, as far as it says."""
+    name = error.filename2 or error.filename
+    return str(name) if isinstance(name, str | PathLike) else next(iter(getattr(error, "__notes__", ())), "A file")
 
 
 def is_transient_error(error: BaseException) -> bool:

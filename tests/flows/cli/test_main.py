@@ -1,5 +1,6 @@
 """The command line: help texts, flags, and messages for mistakes."""
 
+import errno
 import os
 import re
 import subprocess
@@ -338,6 +339,28 @@ def test_labels_that_do_not_exist_are_named(command: str, tmp_path: Path) -> Non
 
 def test_pulling_an_unknown_model_is_answered_with_the_nearest() -> None:
     assert "Did you mean sam2_hiera_large" in _failed(_invoke("weights", "pull", "sam2_hiera_larg"))
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.EFBIG, "larger than the place or the system allows"),
+        (errno.ENOSPC, "no space left. Make room"),
+        (errno.EACCES, "access denied"),
+        (errno.ENAMETOOLONG, "the name is too long"),
+        (errno.ENOENT, "not found"),
+    ],
+)
+def test_errors_of_the_system_are_one_message_with_the_place_and_what_to_do(
+    number: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> str:
+        raise OSError(number, os.strerror(number), "pictures/a.png")
+
+    monkeypatch.setattr(cli, "template", fail)
+    message = _failed(_invoke("init", tmp_path / "run.yaml"))
+    assert message.startswith("Error: pictures/a.png: ")
+    assert words in message
 
 
 def test_an_unknown_benchmark_is_answered_with_all() -> None:

@@ -66,6 +66,9 @@ def test_each_pause_is_longer_up_to_a_limit_and_all_of_them_outlast_ten_seconds(
         (NoCredentialsError(), StoreError, "no credentials.*for a public bucket set FSSPEC_S3_ANON=true"),
         (OSError(errno.ENOSPC, "a"), StoreError, "no space left"),
         (OSError(errno.EDQUOT, "a"), StoreError, "quota"),
+        (OSError(errno.EFBIG, "a"), StoreError, "larger than the place or the system allows"),
+        (OSError(errno.EMFILE, "a"), StoreError, "too many files are open"),
+        (OSError(errno.ENAMETOOLONG, "a"), NotFoundError, "name is too long"),
         (FileExistsError("a"), StoreError, "a file stands where a folder is needed"),
     ],
 )
