@@ -204,7 +204,8 @@ def _of_files(files: _Files, kind: AnnotationFormat, source: DatasetSource) -> A
     names = classes and classes.names
     dataset = kind.load()(files, images, source=redact(files.folder.uri), classes=names, **options)
     if classes is not None:
-        dataset = replace(dataset, readings=(*dataset.readings, *classes.readings))
+        readings, oddities = (*dataset.readings, *classes.readings), (*dataset.oddities, *classes.oddities)
+        dataset = replace(dataset, readings=readings, oddities=oddities)
     dataset = _in_frames(_with_sizes(dataset, files), kind, files.images)
     dataset = replace(dataset, oddities=(*dataset.oddities, *files.images.oddities(_WRITTEN)))
     found = dataset.images

@@ -4,9 +4,10 @@ Not here: lists of one name a line (`refseg_core/datasets/class_names.py`).
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any
 
 import yaml
@@ -18,11 +19,13 @@ from refseg_core.datasets.class_names import (
     read_class_names,
     read_color_map,
 )
+from refseg_core.datasets.oddities import Oddity, OddityCounter
 from refseg_core.errors import DatasetError, StoreError
 from tasks.storage.folder import Folder
 from tasks.storage.uris import redact
 
 _YOLO_FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
+_CONTRADICTING = "lists of categories that contradict the one that is taken: correct or remove them"
 _FIRST = {"yolo": _YOLO_FILES, "masks": (COLOR_FILE,)}  # files of single formats, which come before the others
 
 
@@ -32,6 +35,7 @@ class ClassNames:
 
     `readings`: how the file was understood, where older versions took it otherwise. `keypoints`: for YOLO, how many
     follow each box, and of how many numbers each; None for none. `colors`: for masks, the color of each category.
+    `oddities`: other lists in reach that say otherwise.
     """
 
     names: Sequence[str]
@@ -39,6 +43,7 @@ class ClassNames:
     readings: tuple[str, ...] = ()
     keypoints: tuple[int, int] | None = None
     colors: Mapping[str, int] | None = None
+    oddities: tuple[Oddity, ...] = ()
 
 
 def find_class_names(folder: Folder, kind: str) -> ClassNames | None:
@@ -46,14 +51,11 @@ def find_class_names(folder: Folder, kind: str) -> ClassNames | None:
     wanted = (*_FIRST.get(kind, ()), *CLASS_FILES)
     num_above = 2 if kind == "yolo" else 1  # labels/train/ lies two below data.yaml
     places = [folder, *_above(folder, num_above)]
-    for place in places:
-        for name in wanted:
-            document = None
-            # Who may read a prefix often may not read what lies above.
-            with suppress(StoreError):
-                document = place.read_if_there(name)
-            if document is not None:
-                return _read(place.join(name), document, _reader(kind, name))
+    lists = [(place.join(name), name, document) for place in places for name, document in _lists(place, wanted)]
+    if lists:
+        (taken, name, document), *others = lists
+        classes = _read(taken, document, _reader(kind, name))
+        return replace(classes, oddities=_contradicting(kind, taken, classes, others))
     if kind != "yolo":
         return None
     raise DatasetError(
@@ -61,6 +63,34 @@ def find_class_names(folder: Folder, kind: str) -> ClassNames | None:
         f"{', '.join(redact(place.uri) for place in places)} for one of {', '.join(wanted)}: a YAML file with a list "
         "'names', or a text file with one name a line. Put one there."
     )
+
+
+def _lists(place: Folder, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    """Yields those of the files that are in a place."""
+    for name in names:
+        # Who may read a prefix often may not read what lies above.
+        with suppress(StoreError):
+            if (document := place.read_if_there(name)) is not None:
+                yield name, document
+
+
+def _contradicting(
+    kind: str, taken: str, classes: ClassNames, others: Iterable[tuple[str, str, bytes]]
+) -> tuple[Oddity, ...]:
+    """Returns which of the other lists name categories otherwise than the one that is taken; none for colors."""
+    found = OddityCounter()
+    for uri, name, document in others if classes.colors is None else ():
+        with suppress(DatasetError):
+            other = _read(uri, document, _reader(kind, name)).names
+            if list(other) != list(classes.names):
+                pairs = zip_longest(other, classes.names, fillvalue="none")
+                number, (its, own) = next((row, pair) for row, pair in enumerate(pairs) if pair[0] != pair[1])
+                found.add(_CONTRADICTING, f"{_end(uri)}: number {number} is {its!r}, in {_end(taken)} {own!r}")
+    return found.found()
+
+
+def _end(uri: str) -> str:
+    return "/".join(redact(uri).split("/")[-2:])
 
 
 def _above(folder: Folder, number: int) -> Iterator[Folder]:

@@ -47,6 +47,21 @@ def test_only_lists_that_older_versions_took_otherwise_say_so(
     assert (found(tmp_path, name, text).readings == ()) == is_as_before
 
 
+def test_lists_that_contradict_each_other_are_told_with_what_differs(tmp_path: Path) -> None:
+    labels = tmp_path / "pets" / "labels"
+    labels.mkdir(parents=True)
+    (labels.parent / "data.yaml").write_text("names: [cat, dog]")
+    (labels.parent / "obj.names").write_text("dog\ncat\n")
+    classes = found(labels, "classes.txt", "cat\ndog\n")
+    (oddity,) = classes.oddities
+    assert "contradict the one that is taken" in oddity.what
+    assert oddity.examples == ("pets/obj.names: number 0 is 'dog', in labels/classes.txt 'cat'",)
+    assert classes.names == ["cat", "dog"]
+    longer = found(labels, "classes.txt", "cat\ndog\nbird\n").oddities[0]
+    assert longer.count == 2
+    assert longer.examples[0].endswith(": number 2 is 'none', in labels/classes.txt 'bird'")
+
+
 @pytest.mark.parametrize("shape", ["[17, 3]", "[7, 2]"])
 def test_the_shape_of_keypoints_is_read(shape: str, tmp_path: Path) -> None:
     numbers = [int(number) for number in shape.strip("[]").split(",")]
