@@ -214,7 +214,7 @@ class BatchLabeler:
         image = CompletedImage(kept, self._answering.about(frame))
         guide = self._guidance(image.kept.features_PC.to(self.segmenter.device))
         masks = image.masks(guide.row_n.cpu())
-        pool = KeptPool(image, masks, self.segmenter.device, self._second_look.revise)
+        pool = KeptPool(image, masks, self.segmenter.device, self._batches.pixels, self._second_look.revise)
         chosen = choose(
             pool,
             self._compared_JC,
@@ -222,7 +222,6 @@ class BatchLabeler:
             self.settings,
             num_categories=len(self.prototypes_KC),
             limits=self._limits,
-            pixels_at_once=self._batches.pixels,
             stage=self._stage,
         )
         counts = len(masks), PromptCounts(len(guide.row_n), len(guide.row_n), 0, len(masks))

@@ -1,4 +1,4 @@
-"""Step 5c: drops duplicate masks and lowers the scores of overlapping ones. Method, sections 6.5 to 6.7.
+"""Step 5c: drops duplicates, brings masks to the original frame, lowers scores of overlapping ones. Method, 6.5 to 6.7.
 
 Shapes: N masks, G logits side, H x W original frame (px).
 """
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from refseg_core.masks.bitmasks import PackedMasks
+from refseg_core.masks.upsampling import can_upsample, resized, upsample_packed
 
 VERSION = 1  # of detections' order, scores and masks
 
@@ -50,23 +50,19 @@ def non_maximum_suppression(
 
 
 def merge_softly(
-    logits_NGG: Tensor,
+    masks: PackedMasks,
     similarity_N: Tensor,
     class_index_N: Tensor,
     descriptor_NC: Tensor,
     *,
-    size: tuple[int, int],
     max_detections: int,
-    pixels_at_once: int,
 ) -> Merged:
-    """Brings candidates to the original frame, lowers the scores of overlapping ones, keeps the best.
+    """Lowers the scores of overlapping candidates, whose masks are of the original frame, and keeps the best.
 
     The candidates come by falling predicted IoU; each is lowered by those of its class before it:
     score = similarity * sqrt(1 - max_j |Mi and Mj| / |Mi| * max(0, cos(xi, xj))). A mask that is empty in the
-    original frame is dropped. `size`: (height, width) of the original frame, px. `pixels_at_once`: held in float32 on
-    the way there.
+    original frame is dropped.
     """
-    masks = upsample(logits_NGG, size, pixels_at_once)
     area_N = masks.areas()
     penalty_N = torch.zeros_like(similarity_N)
     for members in _groups(class_index_N.cpu().numpy()):
@@ -89,8 +85,11 @@ def merge_plainly(
     size: tuple[int, int],
     max_detections: int,
 ) -> Merged:
-    """Returns what `merge_softly` returns, computed as published, with every mask in floats (path `plain`)."""
-    masks_NHW = _resize(logits_NGG[:, None], size)[:, 0] > 0
+    """Returns what `merge_softly` returns, computed as published, with every mask in floats (path `plain`).
+
+    `size`: (height, width) of the original frame, px, to which masks are brought.
+    """
+    masks_NHW = resized(logits_NGG[:, None], size)[:, 0] > 0
     score_N = similarity_N.clone()
     for class_index in class_index_N.unique():
         rows = torch.nonzero(class_index_N == class_index)[:, 0]
@@ -105,9 +104,25 @@ def merge_plainly(
 
 
 def upsample(logits_NGG: Tensor, size: tuple[int, int], pixels_at_once: int) -> PackedMasks:
-    """Brings logits to the original frame and binarizes them at 0."""
+    """Brings logits to the original frame, (height, width) px, and binarizes them at 0.
+
+    `pixels_at_once`: held in float32 on the way there, where all pixels have to be.
+    """
+    if logits_NGG.device.type != "cpu" or not can_upsample(logits_NGG.shape[-1], size):
+        return upsample_whole(logits_NGG, size, pixels_at_once)
+    logits = logits_NGG.numpy()
+    return upsample_packed(
+        PackedMasks.of(logits_NGG > 0),
+        lambda mask, row, column: logits[mask, row, column],
+        size,
+        lambda rows: upsample_whole(logits_NGG[torch.from_numpy(rows)], size, pixels_at_once),
+    )
+
+
+def upsample_whole(logits_NGG: Tensor, size: tuple[int, int], pixels_at_once: int) -> PackedMasks:
+    """Returns what `upsample` returns, computed by resizing every cell of every mask."""
     chunk = max(1, pixels_at_once // (size[0] * size[1]))
-    parts = [PackedMasks.of(_resize(part[:, None], size)[:, 0] > 0) for part in logits_NGG.split(chunk)]
+    parts = [PackedMasks.of(resized(part[:, None], size)[:, 0] > 0) for part in logits_NGG.split(chunk)]
     return PackedMasks.concatenate(parts)
 
 
@@ -126,13 +141,6 @@ def _box_iou(box_4: npt.NDArray[np.float32], boxes_N4: npt.NDArray[np.float32]) 
     iou: npt.NDArray[np.float32] = np.zeros_like(intersection)
     np.divide(intersection, union, out=iou, where=union > 0)
     return iou
-
-
-def _resize(logits_N1GG: Tensor, size: tuple[int, int]) -> Tensor:
-    if size[1] == 1 and logits_N1GG.shape[-2] != size[0]:
-        # Rows first: PyTorch repeats rows when it resizes to a single column at the same time.
-        logits_N1GG = _resize(logits_N1GG, (size[0], logits_N1GG.shape[-1]))
-    return F.interpolate(logits_N1GG, size=size, mode="bilinear", align_corners=False, antialias=True)
 
 
 def _overlap_penalty(masks: PackedMasks, area_N: Tensor, descriptor_NC: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 A mask lies column by column, as COCO's run lengths count, and every column begins a byte; the first pixel is a byte's
 lowest bit, and bits below the last row are 0. Not here: run lengths themselves (`rle_encoding.py`).
 
-Shapes: N masks, H x W pixels of the original frame, B = ceil(H / 8) bytes of a column.
+Shapes: N masks, H x W pixels of the original frame, B = ceil(H / 8) bytes and Q = ceil(H / 64) words of a column.
 """
 
 from dataclasses import dataclass
@@ -13,6 +13,11 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from refseg_core.masks.overlaps import areas, shared_areas
+
+WORD_BITS = 64
+Words = npt.NDArray[np.uint64]
 
 _BITS = 8
 _BYTES_PER_BLOCK = 16_384  # of a mask unpacked at once while overlaps are counted
@@ -63,8 +68,14 @@ class PackedMasks:
         """bool [N, H, W]."""
         return _unpack_bits(self.columns_NWB)[..., : self.height].transpose(1, 2)
 
+    @property
+    def _is_on_the_host(self) -> bool:
+        return self.columns_NWB.device.type == "cpu"
+
     def areas(self) -> Tensor:
         """Pixels of each mask, float64 [N]."""
+        if self._is_on_the_host:
+            return torch.from_numpy(areas(self.columns_NWB.numpy()))
         counts_N = self.columns_NWB.new_zeros(len(self), dtype=torch.float64)
         for block in self.columns_NWB.flatten(1).split(_BYTES_PER_BLOCK, dim=1):
             counts_N += _unpack_bits(block).flatten(1).sum(dim=1)
@@ -72,6 +83,8 @@ class PackedMasks:
 
     def shared_areas(self) -> Tensor:
         """Pixels that each two masks share, float64 [N, N]."""
+        if self._is_on_the_host:
+            return torch.from_numpy(shared_areas(self.columns_NWB.numpy(), self.height))
         shared_NN = self.columns_NWB.new_zeros(len(self), len(self), dtype=torch.float64)
         for block in self.columns_NWB.flatten(1).split(_BYTES_PER_BLOCK, dim=1):
             pixels = _unpack_bits(block).to(torch.float32)
@@ -83,6 +96,41 @@ def _unpack_bits(packed: Tensor) -> Tensor:
     """bool, the last dimension eight times as long."""
     values = torch.tensor([1 << bit for bit in range(_BITS)], dtype=torch.uint8, device=packed.device)
     return (packed[..., None].bitwise_and(values) != 0).flatten(-2)
+
+
+def set_bits(flags: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """Returns where bits of bytes [n] are set, ascending; few are, so whole words are passed over first."""
+    words = np.pad(flags, (0, -len(flags) % 8)).view(np.int64) if len(flags) % 8 else flags.view(np.int64)
+    word = np.flatnonzero(words)
+    found = np.flatnonzero(np.unpackbits(words[word].view(np.uint8), bitorder="little").view(np.bool_))
+    places: npt.NDArray[np.int64] = word[found >> 6] * WORD_BITS + (found & (WORD_BITS - 1))
+    return places
+
+
+def words_of_columns(columns_NWB: npt.NDArray[np.uint8]) -> Words:
+    """Returns packed columns in 64-bit words, each column from a whole word on: uint64 [N, W, ceil(H / 64)]."""
+    padded = np.pad(columns_NWB, ((0, 0), (0, 0), (0, -columns_NWB.shape[2] % 8)))
+    return np.ascontiguousarray(padded).view(np.uint64)
+
+
+def moved_up(words_NWQ: Words) -> Words:
+    """Returns columns of words with every pixel one row further up."""
+    moved_NWQ = words_NWQ >> np.uint64(1)
+    moved_NWQ[..., :-1] |= words_NWQ[..., 1:] << np.uint64(WORD_BITS - 1)
+    return moved_NWQ
+
+
+def moved_down(words_NWQ: Words) -> Words:
+    """Returns columns of words with every pixel one row further down."""
+    moved_NWQ = words_NWQ << np.uint64(1)
+    moved_NWQ[..., 1:] |= words_NWQ[..., :-1] >> np.uint64(WORD_BITS - 1)
+    return moved_NWQ
+
+
+def first_rows(number: int, num_words: int) -> Words:
+    """Returns a column of words in which the first rows are set, uint64 [Q]."""
+    rows = np.arange(num_words * WORD_BITS) < number
+    return np.packbits(rows, bitorder="little").view(np.uint64)
 
 
 def extents(columns_NWB: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:

@@ -11,6 +11,7 @@ Shapes: N masks, H x W pixels, B = ceil(H / 8) bytes of a column, T ends of runs
 import numpy as np
 import numpy.typing as npt
 
+from refseg_core.masks.bitmasks import set_bits
 from refseg_core.masks.rle import Rle
 
 _Ints = npt.NDArray[np.int64]
@@ -43,19 +44,10 @@ def _ends_of_runs(columns_NWB: npt.NDArray[np.uint8], height: int) -> tuple[_Int
     before[:, 1:, 0] |= (columns_NWB[:, :-1, -1] >> last_bit) & 1
     before ^= columns_NWB
     before[:, :, -1] &= (2 << last_bit) - 1  # nothing lies below the last row
-    place = _set_bits(before.reshape(-1))
+    place = set_bits(before.reshape(-1))
     column, y = np.divmod(place, num_bytes * 8)
     mask, x = np.divmod(column, width)
     return mask, x * height + y
-
-
-def _set_bits(flags: npt.NDArray[np.uint8]) -> _Ints:
-    """Where bits are set, ascending; few are, so whole words are passed over first."""
-    words = np.pad(flags, (0, -len(flags) % 8)).view(np.int64)
-    word = np.flatnonzero(words)
-    found = np.flatnonzero(np.unpackbits(words[word].view(np.uint8), bitorder="little").view(np.bool_))
-    places: _Ints = word[found >> 6] * 64 + (found & 63)
-    return places
 
 
 def _runs(mask_T: _Ints, place_T: _Ints, num_masks: int, num_pixels: int) -> tuple[_Ints, _Ints]:

@@ -6,7 +6,6 @@ Shapes: N proposals, n instances or candidates, G mask logits side, P patches, C
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -50,7 +49,6 @@ def match_and_merge(
         settings,
         num_categories=len(prototypes_KC) - num_negatives,
         limits=limits,
-        pixels_at_once=pixels_at_once,
         stage=stage,
     )
 
@@ -63,7 +61,6 @@ def choose(
     *,
     num_categories: int,
     limits: AreaLimits | None,
-    pixels_at_once: int,
     stage: Stage,
 ) -> tuple[Merged, Tensor]:
     """Returns what `match_and_merge` returns. `num_categories`: how many of the prototypes, the first, are of one."""
@@ -77,7 +74,7 @@ def choose(
     if num_categories < len(prototypes_KC):
         candidates = candidates[torch.nonzero(candidates.matches.class_index_N < num_categories)[:, 0]]
     with stage("merging"):
-        merged = _merged(candidates, pool, size, settings, pixels_at_once)
+        merged = _merged(candidates, pool, size, settings)
     rows, masks = candidates.row_n[merged.row_n], merged.masks
     if parts.max_refined_masks:
         with stage("refining"):
@@ -85,24 +82,15 @@ def choose(
     return Merged(rows, merged.score_n, masks), candidates.matches.class_index_N[merged.row_n]
 
 
-def _merged(
-    candidates: Candidates,
-    pool: Pool,
-    size: tuple[int, int],
-    settings: LabelingSettings,
-    pixels_at_once: int,
-) -> Merged:
+def _merged(candidates: Candidates, pool: Pool, size: tuple[int, int], settings: LabelingSettings) -> Merged:
     """Merges candidates, as rows of them."""
-    is_plain, has_quality = LABELING_PATHS[settings.path].is_plain, settings.parts.quality_in_score
-    merge = merge_plainly if is_plain else partial(merge_softly, pixels_at_once=pixels_at_once)
-    matches = candidates.matches
-    merged = merge(
-        pool.logits(candidates.row_n).float(),
-        matches.similarity_N * candidates.predicted_iou_n if has_quality else matches.similarity_N,
-        matches.class_index_N,
-        matches.descriptor_NC,
-        size=size,
-        max_detections=settings.max_detections,
-    )
+    matches, has_quality = candidates.matches, settings.parts.quality_in_score
+    score_n = matches.similarity_N * candidates.predicted_iou_n if has_quality else matches.similarity_N
+    of_candidates = score_n, matches.class_index_N, matches.descriptor_NC
+    if LABELING_PATHS[settings.path].is_plain:
+        logits_nGG = pool.logits(candidates.row_n).float()
+        merged = merge_plainly(logits_nGG, *of_candidates, size=size, max_detections=settings.max_detections)
+    else:
+        merged = merge_softly(pool.upsampled(candidates.row_n), *of_candidates, max_detections=settings.max_detections)
     # The root keeps the order, and scores near those of similarity alone: people have thresholds for these.
     return replace(merged, score_n=merged.score_n.sqrt()) if has_quality else merged

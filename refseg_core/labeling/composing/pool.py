@@ -13,13 +13,14 @@ from torch import Tensor
 
 from refseg_core.labeling.kept.completed_image import CompletedImage
 from refseg_core.labeling.kept.crop_means import CropMeans
-from refseg_core.labeling.kept.edge_logits import reach_of, restored
+from refseg_core.labeling.kept.edge_logits import edge_cells, reach_of, restored
 from refseg_core.labeling.kept.kept_image import KeptMasks
 from refseg_core.labeling.matching import Matches, compare, match, match_plainly
-from refseg_core.labeling.merging import upsample
+from refseg_core.labeling.merging import upsample, upsample_whole
 from refseg_core.labeling.proposal_source import Proposals
 from refseg_core.masks.bitmasks import PackedMasks
 from refseg_core.masks.boxes import mask_boxes
+from refseg_core.masks.upsampling import can_upsample, upsample_packed
 
 Look = Callable[[Tensor, Tensor], Tensor]
 """Masks bool [n, G, G] and similarities [n, K] to revised similarities."""
@@ -42,6 +43,9 @@ class Pool(Protocol):
 
     def logits(self, row_n: Tensor) -> Tensor:
         """Returns logits of some, [n, G, G]."""
+
+    def upsampled(self, row_n: Tensor) -> PackedMasks:
+        """Returns masks of some in the original frame."""
 
     def look_again(self, row_n: Tensor, similarity_nK: Tensor) -> Tensor:
         """Returns similarities of some, [n, K], revised."""
@@ -87,6 +91,10 @@ class DecodedPool:
         """Returns logits of some, [n, G, G]."""
         return self.proposals.logits_NGG[row_n]
 
+    def upsampled(self, row_n: Tensor) -> PackedMasks:
+        """Returns masks of some in the original frame."""
+        return upsample(self.logits(row_n).float(), self.size, self.pixels_at_once)
+
     def look_again(self, row_n: Tensor, similarity_nK: Tensor) -> Tensor:
         """Returns similarities of some, [n, K], revised."""
         return self.second_look(self.masks[row_n], similarity_nK)
@@ -103,6 +111,7 @@ class KeptPool:
     image: CompletedImage
     masks: KeptMasks
     device: torch.device
+    pixels_at_once: int
     revise: Callable[[CropMeans, Tensor], Tensor]
 
     def predicted_ious(self) -> Tensor:
@@ -128,13 +137,25 @@ class KeptPool:
         reach = reach_of(masks.masks.height, self.image.kept.size)
         return restored(masks.masks.unpack().to(self.device), masks.edge_E.to(self.device), reach)
 
+    def upsampled(self, row_n: Tensor) -> PackedMasks:
+        """Returns masks of some in the original frame."""
+        masks, size = self.masks[row_n.cpu()], self.image.kept.size
+        if self.device.type != "cpu" or not can_upsample(masks.masks.height, size):
+            return upsample(self.logits(row_n).float(), size, self.pixels_at_once)
+        return upsample_packed(
+            masks.masks,
+            edge_cells(masks.masks, masks.edge_E, reach_of(masks.masks.height, size)),
+            size,
+            lambda rows: upsample_whole(self.logits(row_n[torch.from_numpy(rows)]).float(), size, self.pixels_at_once),
+        )
+
     def look_again(self, row_n: Tensor, similarity_nK: Tensor) -> Tensor:
         """Returns similarities of some, [n, K], revised."""
         masks = self.masks[row_n.cpu()]
-        means = self.image.look(masks.key_N, masks.masks.unpack())
+        means = self.image.look(masks.key_N, masks.masks)
         return self.revise(CropMeans(*(part.to(self.device) for part in means)), similarity_nK)
 
     def refined(self, row_n: Tensor) -> PackedMasks:
         """Returns masks of some, decoded again, in the original frame."""
-        refined = self.image.refine(self.masks.key_N[row_n.cpu()], self.logits(row_n))
+        refined = self.image.refine(self.masks.key_N[row_n.cpu()], lambda row_m: self.logits(row_n.cpu()[row_m]))
         return PackedMasks(refined.columns_NWB.to(self.device), refined.height)

@@ -44,19 +44,19 @@ class CompletedImage:
             self._add(asked_n=new_n, masks=self._models.ask(new_n, self.kept.features_PC))
         return self.kept.masks.of_points(point_n)
 
-    def look(self, key_n: Tensor, masks_nGG: Tensor) -> CropMeans:
-        """Returns what the crops around masks show, bool, of these keys."""
+    def look(self, key_n: Tensor, masks: PackedMasks) -> CropMeans:
+        """Returns what the crops around masks of G x G cells show, of these keys."""
         row_n = unknown(self.kept.looks.key_n, key_n)
         if len(row_n):
-            self._add(looks=KeptLooks(key_n[row_n], self._models.look(masks_nGG[row_n])))
+            self._add(looks=KeptLooks(key_n[row_n], self._models.look(masks[row_n].unpack())))
         known_n = rows_of(self.kept.looks.key_n, key_n)
         return CropMeans(*(part[known_n] for part in self.kept.looks.means))
 
-    def refine(self, key_n: Tensor, logits_nGG: Tensor) -> PackedMasks:
-        """Returns masks of these keys decoded again, in the original frame."""
+    def refine(self, key_n: Tensor, logits_of: Callable[[Tensor], Tensor]) -> PackedMasks:
+        """Returns masks of these keys decoded again, in the original frame; `logits_of`: rows of keys to logits."""
         row_n = unknown(self.kept.refined.key_n, key_n)
         if len(row_n):
-            self._add(refined=KeptRefined(key_n[row_n], self._models.refine(logits_nGG[row_n])))
+            self._add(refined=KeptRefined(key_n[row_n], self._models.refine(logits_of(row_n))))
         return self.kept.refined.masks[rows_of(self.kept.refined.key_n, key_n)]
 
     def _add(self, **parts: Any) -> None:

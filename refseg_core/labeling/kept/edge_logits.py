@@ -4,13 +4,27 @@ A mask is resized by averaging neighboring logits, and is where the average exce
 one sign give that sign, whatever their values are. So only values near a cell of the other sign are kept, those that
 are averaged with it; the other cells are 1 or -1.
 
-Shapes: N masks, G logits side, E kept values of all masks, one mask after the other and row by row.
+Shapes: N masks, G logits side, E kept values of all masks, one mask after the other and row by row, Q 64-bit words of
+a column of cells.
 """
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from refseg_core.masks.bitmasks import (
+    WORD_BITS,
+    PackedMasks,
+    Words,
+    first_rows,
+    moved_down,
+    moved_up,
+    set_bits,
+    words_of_columns,
+)
+from refseg_core.masks.upsampling import CellsOf, Floats, Ints
 
 
 def reach_of(logits_size: int, size: tuple[int, int]) -> int:
@@ -28,6 +42,44 @@ def restored(masks_NGG: Tensor, values_E: Tensor, reach: int) -> Tensor:
     """Returns logits [N, G, G], of the values' dtype: those kept, and 1 or -1 elsewhere. `masks_NGG`: bool."""
     logits_NGG = torch.where(masks_NGG, 1, -1).to(values_E.dtype)
     return logits_NGG.masked_scatter_(_near_edges(masks_NGG, reach), values_E)
+
+
+def edge_cells(masks: PackedMasks, values_E: Tensor, reach: int) -> CellsOf:
+    """Returns what gives the logits of single cells near edges, which come out as from `restored`; all on the CPU."""
+    near_NGQ = _words_near_edges(words_of_columns(masks.columns_NWB.numpy()), masks.height, reach)
+    _, side, num_words = near_NGQ.shape
+    words = near_NGQ.reshape(-1)
+    column, row_E = np.divmod(set_bits(words.view(np.uint8)), num_words * WORD_BITS)
+    # Values lie row by row, but bits column by column. Small integers are sorted by their digits, which is quick.
+    by_row_E = row_E.astype(np.uint16).argsort(kind="stable")
+    order_E = by_row_E[(column // side)[by_row_E].astype(np.uint16).argsort(kind="stable")]
+    by_column_E = np.empty(len(order_E), dtype=np.float32)
+    by_column_E[order_E] = values_E.numpy()
+    count = np.bitwise_count(words).astype(np.int64)
+    before = count.cumsum() - count
+
+    def cells_of(mask: Ints, row: Ints, column: Ints) -> Floats:
+        word = (mask * side + column) * num_words + row // WORD_BITS
+        lower = (np.uint64(1) << (row % WORD_BITS).astype(np.uint64)) - np.uint64(1)
+        values: Floats = by_column_E[before[word] + np.bitwise_count(words[word] & lower)]
+        return values
+
+    return cells_of
+
+
+def _words_near_edges(words_NGQ: Words, side: int, reach: int) -> Words:
+    """Returns what `_near_edges` does, packed."""
+    is_cell_Q = first_rows(side, words_NGQ.shape[-1])
+    return _grown_words(words_NGQ, reach) & _grown_words(~words_NGQ & is_cell_Q, reach) & is_cell_Q
+
+
+def _grown_words(words_NGQ: Words, reach: int) -> Words:
+    for _ in range(reach):
+        grown_NGQ = words_NGQ | moved_up(words_NGQ) | moved_down(words_NGQ)
+        words_NGQ = grown_NGQ.copy()
+        words_NGQ[:, 1:] |= grown_NGQ[:, :-1]
+        words_NGQ[:, :-1] |= grown_NGQ[:, 1:]
+    return words_NGQ
 
 
 def _near_edges(masks_NGG: Tensor, reach: int) -> Tensor:

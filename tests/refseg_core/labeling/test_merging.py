@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from refseg_core.labeling.batching import UPSAMPLED_AT_ONCE
-from refseg_core.labeling.merging import Merged, merge_softly, non_maximum_suppression
+from refseg_core.labeling.merging import Merged, merge_softly, non_maximum_suppression, upsample
 from tests.support.closeness import assert_close
 from tests.support.oracles import original
 
@@ -38,13 +38,11 @@ def _merge(
     max_detections: int = 100,
 ) -> Merged:
     return merge_softly(
-        masks.float() * 2 - 1,
+        upsample(masks.float() * 2 - 1, size, UPSAMPLED_AT_ONCE),
         torch.tensor(similarity or [0.5] * len(masks)),
         torch.tensor(classes, dtype=torch.int64),
         torch.tensor([[1.0, 0.0]]).repeat(len(masks), 1) if descriptors is None else descriptors,
-        size=size,
         max_detections=max_detections,
-        pixels_at_once=UPSAMPLED_AT_ONCE,
     )
 
 
@@ -112,13 +110,11 @@ def test_masks_in_the_original_frame_equal_the_antialiased_triangle_filter(size:
     resized = np.array([original.interpolate(one, size, original.antialiased_linear) for one in logits])
     assert np.abs(resized).min() > 1e-6
     merged = merge_softly(
-        torch.from_numpy(logits).float(),
+        upsample(torch.from_numpy(logits).float(), size, UPSAMPLED_AT_ONCE),
         torch.linspace(0.9, 0.4, 6),
         torch.arange(6),
         torch.eye(6),
-        size=size,
         max_detections=100,
-        pixels_at_once=UPSAMPLED_AT_ONCE,
     )
     occupied = [row for row in range(6) if (resized[row] > 0).any()]
     assert merged.row_n.tolist() == occupied

@@ -8,7 +8,6 @@ with every change of an algorithm, and hardly with how a processor rounds. To re
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,7 +26,7 @@ from refseg_core.evaluation.protocols import evaluate
 from refseg_core.labeling.batching import UPSAMPLED_AT_ONCE, BatchSize
 from refseg_core.labeling.guidance import Guidance
 from refseg_core.labeling.matching import match, match_plainly
-from refseg_core.labeling.merging import merge_plainly, merge_softly, non_maximum_suppression
+from refseg_core.labeling.merging import merge_plainly, merge_softly, non_maximum_suppression, upsample
 from refseg_core.labeling.previews import preview_points
 from refseg_core.labeling.proposals import PointGrid, point_grid
 from refseg_core.labeling.refinement import refine
@@ -214,9 +213,10 @@ def _merging() -> list[float]:
     kept = non_maximum_suppression(mask_boxes(masks), iou, classes, box_nms_thresh=0.5)
     logits, similarity = masks.float() * 4 - 2 + 0.3 * _values(*masks.shape), 0.5 + 0.4 * _values(6)
     descriptors = nn.functional.normalize(_values(6, 8), dim=1)
+    size, of_masks = (20, 30), (similarity, classes, descriptors)
     merged = [
-        merge(logits, similarity, classes, descriptors, size=(20, 30), max_detections=5)
-        for merge in (partial(merge_softly, pixels_at_once=UPSAMPLED_AT_ONCE), merge_plainly)
+        merge_softly(upsample(logits, size, UPSAMPLED_AT_ONCE), *of_masks, max_detections=5),
+        merge_plainly(logits, *of_masks, size=size, max_detections=5),
     ]
     return [
         *_positions(kept.tolist()),

@@ -1,13 +1,15 @@
 """Logits near edges give masks of any size as all logits do, to the last pixel, in a small part of their size."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from refseg_core.labeling.kept.edge_logits import edge_values, reach_of, restored
+from refseg_core.labeling.kept.edge_logits import edge_cells, edge_values, reach_of, restored
 from refseg_core.labeling.merging import upsample
+from refseg_core.masks.bitmasks import PackedMasks
 from tests.support.models import random_tensor
 
 _SIDE = 24
@@ -55,3 +57,20 @@ def test_each_mask_has_its_own_values() -> None:
     assert [len(values) for values in alone] == num.tolist()
     assert torch.equal(together, torch.cat(alone))
     assert num[1] == num[2] == 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    side=st.integers(2, 80),
+    reach=st.integers(1, 3),
+    dtype=st.sampled_from((torch.float16, torch.float32)),
+)
+def test_single_cells_near_edges_have_their_own_values(seed: int, side: int, reach: int, dtype: torch.dtype) -> None:
+    logits = F.interpolate(_blobs(seed, 4, dtype).float()[:, None], size=side, mode="bicubic")[:, 0].to(dtype)
+    values, _ = edge_values(logits, reach)
+    cells_of = edge_cells(PackedMasks.of(logits > 0), values, reach)
+    is_near = (restored(logits > 0, torch.full_like(values, torch.nan), reach)).isnan().numpy()
+    mask, row, column = np.nonzero(is_near)
+    assert len(mask) == len(values)
+    np.testing.assert_array_equal(cells_of(mask, row, column), logits.float().numpy()[is_near])
