@@ -74,7 +74,7 @@ class ImageFiles:
         others = [name for name in others if not name.lower().endswith(tuple(known_suffixes))]
         heif = [name for name in others if _suffix(name) in HEIF_SUFFIXES]
         rest = [name for name in others if _suffix(name) not in HEIF_SUFFIXES]
-        what = f"files that are no images in a format that is read ({_suffixes(rest)}): left out"
+        what = f"files in no format of images that is read ({_suffixes(rest)}): left out"
         needs = "HEIC files, which are read after `pip install 'refseg[heif]'`: left out"
         found = [(needs, heif), (what, rest)]
         return tuple(Oddity(what, len(names), tuple(names[:EXAMPLES])) for what, names in found if names)

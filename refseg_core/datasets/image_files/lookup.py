@@ -22,7 +22,7 @@ _NO_IMAGE = (
     "labels/ do not count), or the one that it names; add it, or remove the file"
 )
 _OTHER_NAME = (
-    "annotation files that name another image than that of their own name: taken for the image of their own name, as "
+    "files of annotations with the name of another image than their own: taken for the image of their own name, as "
     "files that were renamed together with their images"
 )
 _SEVERAL_IMAGES = "an annotation file has several images of its name: expected one; rename the others"

@@ -181,7 +181,7 @@ def test_all_problems_of_all_runs_are_reported_before_the_first(shipped: Project
     assert "Draw more. (fold 1, shots 1 and 1 more)" in message
     assert f"{targets}: lacks 19 categories of coco_semantic_split_2: bus, traffic light," in message
     assert "Give annotations with these names. (fold 2, shots 1 and 1 more)" in message
-    assert "have fewer than 200" in message and "(fold 1, shots 200)" in message
+    assert "with fewer than 200" in message and "(fold 1, shots 200)" in message
     assert not list((shipped.folder / "benchmarks").rglob("labels"))
 
 

@@ -57,7 +57,7 @@ def test_a_limit_makes_batches_smaller_the_lower_it_is(device: torch.device) -> 
 def test_a_limit_that_nothing_fits_into_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"max_memory: 900MB is too little .* 1\.\d GB are needed"):
         _fit(_CPU, max_memory="900MB")
-    with pytest.raises(ConfigurationError, match="4096 points"):
+    with pytest.raises(ConfigurationError, match="4,096 points"):
         _fit(_CPU, LabelingSettings(method="published", points_per_side=64), max_memory="2GB")
 
 

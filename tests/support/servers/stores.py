@@ -18,7 +18,8 @@ from tests.support.servers.fault_proxy import FaultProxy
 from tests.support.servers.object_stores import Moto, ObjectStore
 from tests.support.servers.seaweedfs import ADMIN, Account, find_program, shared_server
 
-BACKENDS = ("path", "file", "memory", "s3", pytest.param("seaweedfs", marks=pytest.mark.slow))
+_SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("s3", "seaweedfs")]  # each opens connections
+BACKENDS = ("path", "file", "memory", *_SLOW)
 
 
 @pytest.fixture(scope="session")

@@ -82,7 +82,7 @@ def test_an_image_of_the_files_own_name_comes_before_the_one_that_it_names(forma
     dataset = read(source_of(tmp_path, "annotations"))
     boxes = dict(zip(dataset.annotations.image_id, dataset.annotations.box_xywh.tolist(), strict=True))
     assert boxes == {"a.png": [0, 0, 10, 10], "b.png": [20, 0, 10, 10]}
-    count, examples = told(dataset, "that name another image")
+    count, examples = told(dataset, "with the name of another image")
     assert count == 2
     assert examples[0].endswith("names b.png, taken for a.png")
 
@@ -332,6 +332,6 @@ def test_images_without_a_suffix_are_found_by_content_and_all_others_are_named(t
     store = Store(str(tmp_path / "store"))
     dataset = load_dataset(store, index_dataset.fn(store, DatasetSource(images=str(tmp_path / "images"))))
     assert dataset.images.file_name.tolist() == ["0001", "sub/b.png"]
-    count, examples = told(dataset, "no images in a format that is read")
+    count, examples = told(dataset, "in no format of images that is read")
     assert (count, examples) == (3, ("README", "clip.mp4", "notes.txt"))
     assert told(dataset, "pip install 'refseg[heif]'") == (1, ("IMG_1.HEIC",))

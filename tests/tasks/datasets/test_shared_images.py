@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from refseg_core.errors import DatasetError
+from refseg_core.errors import DatasetError, counted
 from refseg_core.settings import EvaluationSettings
 from refseg_core.tables import Images, Metrics, References
 from tasks.datasets.shared_images import same_images, shared_image_ids
@@ -66,5 +66,5 @@ def test_an_evaluation_of_reference_images_only_is_refused(steps: Steps) -> None
     source = references.source.model_copy(update={"image_ids": ids})
     plan = replace(steps.plan(prototypes), dataset=steps.dataset(source))
     settings = EvaluationSettings(exclude_references=True)
-    with pytest.raises(DatasetError, match=f"references lie in all {len(ids)} images"):
+    with pytest.raises(DatasetError, match=f"references lie in all of {counted(len(ids), 'image')}"):
         steps.evaluate(prototypes, plan, settings=settings)

@@ -54,7 +54,6 @@ def kept(steps: Steps) -> _Kept:
     return _Kept(steps.project)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("labeling", _SETTINGS.values(), ids=_SETTINGS)
 def test_labels_by_what_is_kept_are_those_of_a_run_from_nothing(kept: _Kept, labeling: LabelingSettings) -> None:
     elsewhere = _Kept(kept.elsewhere().project)
@@ -68,7 +67,6 @@ def test_labels_by_what_is_kept_are_those_of_a_run_from_nothing(kept: _Kept, lab
     assert verify_store(kept.store).problems == []
 
 
-@pytest.mark.slow
 def test_other_thresholds_and_merging_need_neither_images_nor_models(
     kept: _Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,7 +159,6 @@ def test_a_damaged_part_costs_time_only(kept: _Kept, caplog: pytest.LogCaptureFi
     assert [problem.name for problem in verify_store(kept.store).problems] == [str(part.relative_to(kept.store.uri))]
 
 
-@pytest.mark.slow
 def test_grids_and_methods_keep_apart_what_paths_share(kept: _Kept) -> None:
     prototypes, exact = kept.prototypes_of(), _SETTINGS["exact"]
     kept.labels_of(prototypes, exact)

@@ -15,7 +15,7 @@ from tasks.store.label_store import StoredLabels
 from tasks.store.shard_plans import LabelPlan
 from tasks.store.steps import PROPOSE_THRESHOLDS
 from tasks.store.store import Artifact, Recipe
-from tasks.store.thresholds import FilterOptions, last_proposal, read_thresholds, saved_thresholds
+from tasks.store.thresholds import FilterOptions, last_proposal, read_thresholds, saved_thresholds, shards_hash
 from tests.support.projects.steps import Steps
 
 pytest_plugins = ["tests.support.projects.tiny_project"]
@@ -42,9 +42,11 @@ def _save(run: StoredLabels, number: int, **thresholds: float | None) -> Artifac
         evidence=np.array(["reviews"] * len(thresholds), dtype=object),
         num_instances=zeros,
         num_labels=zeros,
+        num_images=np.array([None] * len(thresholds), dtype=object),
         **columns,
     )
-    recipe = Recipe(*PROPOSE_THRESHOLDS, version=1, settings={"number": number}, inputs={"labels": run.root})
+    settings = {"number": number, "shards": shards_hash(run)}
+    recipe = Recipe(*PROPOSE_THRESHOLDS, version=1, settings=settings, inputs={"labels": run.root})
     return run.store.make(recipe, lambda: [table])
 
 
