@@ -114,13 +114,19 @@ def run(config_file: str, **flags: str | None) -> None:
 
 
 @main.command()
+@click.option("--images", "every_image", is_flag=True, help="Read every image to label whole, to find damaged ones.")
 @config_flags
-def index(config_file: str, **flags: str | None) -> None:
-    """Index references and targets, and show their counts, sizes, oddities and a picture."""
+def index(config_file: str, every_image: bool, **flags: str | None) -> None:
+    """Index references and targets, and show their counts, sizes, oddities and a picture.
+
+    Of the images to label, some 200 headers are opened; with --images all of them are read and decoded.
+    """
     from flows.oddities import report_leakage, report_numbering, wanted_shots
-    from flows.reports.run_report import report_dataset
-    from flows.terminal import results
+    from flows.reports.run_report import report_dataset, report_opened
+    from flows.terminal import progress_bars, results
+    from refseg_core.tables import Images
     from tasks.index_dataset import index_dataset
+    from tasks.outputs.opened_images import open_images
     from tasks.store.store import Store
 
     config = load_with_flags(config_file, flags)
@@ -132,6 +138,10 @@ def index(config_file: str, **flags: str | None) -> None:
         dataset = index_dataset.fn(Store(config.store), source, conventions=config.conventions)
         report_dataset(config.store, title, source, dataset, num_shots=num_shots)
         indexed.append(dataset)
+    images, most = Store(config.store).load(indexed[-1], Images), config.labeling.max_image_pixels
+    with progress_bars():
+        opened = open_images(config.targets.images, images, every=every_image, max_pixels=most)
+    report_opened(opened, len(images))
     report_numbering(config, results.print, *indexed)
     report_leakage(config, results.print, *indexed)
 

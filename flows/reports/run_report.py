@@ -27,6 +27,7 @@ from tasks.datasets.indexed import load_dataset
 from tasks.models.download import pull_weights
 from tasks.models.weights import list_weights
 from tasks.outputs.dataset_overview import draw_overview
+from tasks.outputs.opened_images import Opened
 from tasks.specs import DatasetSource
 from tasks.storage.uris import redact
 from tasks.store.evaluations import load_review, protocol_of
@@ -162,6 +163,14 @@ def report_dataset(
     results.print(f"Tables:  {shown}/{artifact.name}")
     if len(dataset.annotations):
         results.print(f"Picture: {shown}/{draw_overview(store, artifact, dataset, source.images)}")
+
+
+def report_opened(opened: Opened, num_images: int) -> None:
+    """Prints how many of the images to label were opened, and which of them cannot be read."""
+    what = "read whole" if opened.are_whole else "opened by their headers"
+    more = "" if opened.are_whole else "; --images reads all of them whole"
+    results.print(f"Opened:  {opened.number:,} of {counted(num_images, 'target image')}, {what}{more}")
+    print_oddities(opened.unreadable, results.print)
 
 
 def _sizes(seen: Overview) -> str:

@@ -9,6 +9,7 @@ from enum import StrEnum
 class ProgressStep(StrEnum):
     """Everything whose progress is reported, as it is shown. A new one is a line here."""
 
+    OPEN_IMAGES = "open images"
     SEGMENT_REFERENCES = "segment references"
     FILL_MEMORY_BANK = "fill memory bank"
     FIND_BACKGROUND = "find background"

@@ -372,6 +372,23 @@ def test_an_unknown_benchmark_is_answered_with_all() -> None:
 # --- what needs no run -----------------------------------------------------------------------------------------------
 
 
+def test_index_opens_images_without_annotations_too_and_with_images_reads_all_whole(project: Project) -> None:
+    targets = project.folder / "targets"
+    whole = (targets / "t1.png").read_bytes()
+    (targets / "t1.png").write_bytes(whole[:-12])  # as headers do not show
+    (targets / "t2.png").write_bytes(b"no image")
+    config = project.write_config(targets__annotations=None)
+    result = _invoke("index", config)
+    assert "Opened:  5 of 5 target images, opened by their headers; --images reads all of them whole" in result.stdout
+    (heading,) = [line for line in result.stdout.splitlines() if "header cannot be read" in line]
+    assert heading.startswith("Odd: 1 image whose header")
+    result = _invoke("index", config, "--images")
+    assert "Opened:  5 of 5 target images, read whole" in result.stdout
+    assert "Odd: 2 images that cannot be read: a run leaves them out and names them" in result.stdout
+    assert "t1.png: the PNG file is truncated" in result.stdout
+    assert "t2.png: not an image in a known format" in result.stdout
+
+
 def test_index_says_what_references_and_targets_hold(project: Project) -> None:
     result = _invoke("index", project.write_config(references__sampling={"num_shots": 3}))
     assert result.exit_code == 0, result.exception
