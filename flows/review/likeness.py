@@ -6,7 +6,7 @@ from threading import Lock
 
 import numpy as np
 
-from flows.review.session import ReviewSession
+from flows.review.state import ReviewState
 from refseg_core.masks.rle import decode_mask
 from refseg_core.models.protocols import Encoder
 from refseg_core.references.memory_bank import encode_image, similarities
@@ -20,7 +20,7 @@ _IMAGES_ENCODED = 4  # kept: instances of an image come one after the other
 class Likeness:
     """Compares instances of a session with the references of its labels, one at a time."""
 
-    def __init__(self, session: ReviewSession, load: Callable[[], Encoder], pictures: ReviewPictures) -> None:
+    def __init__(self, session: ReviewState, load: Callable[[], Encoder], pictures: ReviewPictures) -> None:
         self._session, self._pictures = session, pictures
         self._load = lru_cache(1)(load)
         self._features = lru_cache(_IMAGES_ENCODED)(lambda number: encode_image(self._load(), pictures.pixels(number)))

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from flows.review.session import ReviewSession
+from flows.review.state import ReviewState
 from refseg_core.analysis.review_queue import AUDIT, REASONS
 
 _REACH = 0.2  # score below its threshold up to which an instance may matter
@@ -48,7 +48,7 @@ class QueuePart:
 class ReviewQueue:
     """The queue of a session, for several people at once."""
 
-    def __init__(self, session: ReviewSession, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, session: ReviewState, clock: Callable[[], float] = time.monotonic) -> None:
         self._session = session
         self._clock = clock
         self._held: dict[str, tuple[int, float]] = {}

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from flows.review.session import ReviewSession
+from flows.review.state import ReviewState
 from refseg_core.analysis.review_queue import AUDIT, REASONS
 from refseg_core.errors import RefsegError
 from refseg_core.masks.outlines import svg_path
@@ -15,7 +15,7 @@ from tasks.outputs.review.pictures import ReviewPictures, bounds_around
 class ReviewViews:
     """Makes what the page is told of a session."""
 
-    def __init__(self, session: ReviewSession, pictures: ReviewPictures) -> None:
+    def __init__(self, session: ReviewState, pictures: ReviewPictures) -> None:
         self.session, self.index, self.pictures = session, session.index, pictures
 
     def store(self) -> dict[str, Any]:
