@@ -24,6 +24,7 @@ from tests.support.projects.steps import Steps, forbid
 from tests.support.samples import table_rows, write_images
 
 pytest_plugins = ["tests.support.projects.tiny_project"]
+pytestmark = pytest.mark.slow  # together: each labels images twice
 
 _GRID: dict[str, Any] = {"points_per_side": 4, "pred_iou_thresh": 0.0, "box_nms_thresh": 0.9, "keep_proposals": True}
 _SETTINGS = {
