@@ -245,6 +245,7 @@ def test_run_lengths_of_plain_masks() -> None:
 # --- the files that come with the package -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_packaged_scenes_are_those_that_are_drawn() -> None:
     packaged = dict(demo_scenes())
     for name, scenes, with_masks in (

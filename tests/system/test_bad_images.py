@@ -240,6 +240,7 @@ _LEADING_OUT = (
 
 @pytest.mark.parametrize("which", ["references", "targets"])
 @pytest.mark.parametrize("name", _LEADING_OUT, ids=repr)
+@pytest.mark.slow
 def test_names_that_lead_elsewhere_are_refused_and_nothing_is_read_or_written_there(
     name: str, which: str, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -277,6 +278,7 @@ def _watch_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize("name", [b"\xff\xfe.png", b"a\\b.png", b"a\nb.png", b"a::b.png", b"C:x.png"], ids=repr)
+@pytest.mark.slow
 def test_listed_names_that_mean_nothing_elsewhere_are_named(name: bytes, project: Project) -> None:
     (project.folder / "targets" / os.fsdecode(name)).write_bytes(_PNG)
     message = refused(refseg("run", project.write_config(targets__annotations=None)))
@@ -285,6 +287,7 @@ def test_listed_names_that_mean_nothing_elsewhere_are_named(name: bytes, project
 
 
 @pytest.mark.parametrize("place", ["", "sub", "..", "link", "../targets/"])
+@pytest.mark.slow
 def test_pictures_do_not_replace_images(place: str, project: Project) -> None:
     """A picture has the name of its image, if that is a JPEG file."""
     targets = project.folder / "targets"

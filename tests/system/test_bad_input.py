@@ -202,6 +202,7 @@ def test_annotations_that_are_wrong_are_named_with_what_is_wrong(fault: str, whi
     assert _is_whole(project.folder / "store")
 
 
+@pytest.mark.slow
 def test_right_annotations_in_other_writing_are_read(project: Project) -> None:
     file = project.folder / "references.json"
     text = file.read_bytes().decode()
@@ -224,6 +225,7 @@ def test_annotations_without_use_are_told(project: Project) -> None:
             (project.folder / "references.json").write_text(json.dumps(document))
 
 
+@pytest.mark.slow
 def test_names_are_shown_as_they_stand_whatever_they_look_like(project: Project) -> None:
     for number, name in enumerate(("[red]box[/red]", "[/]", "{box}", "%s", ":smile:", "日本語 🚢", "a\u202eb")):
         for which in ("references", "targets"):
@@ -305,6 +307,7 @@ def test_a_store_that_cannot_be_is_named(
 
 
 @pytest.mark.parametrize("out", ["", "a\0b", "/dev/null/x", "file://x", "s3://[x", "x" * 300])
+@pytest.mark.slow
 def test_an_output_that_cannot_be_is_named(out: str, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     done(refseg("run", project.write_config()))
     before = contents(project.folder)
@@ -320,6 +323,7 @@ def test_an_output_that_cannot_be_is_named(out: str, project: Project, monkeypat
     ids=["empty", "text", "zip", "zeros", "pickle"],
 )
 @pytest.mark.parametrize("model", ["segmenter", "encoder"])
+@pytest.mark.slow
 def test_weights_that_are_none_are_named(model: str, data: bytes, project: Project) -> None:
     weights = project.folder / "damaged.pt"
     weights.write_bytes(data)

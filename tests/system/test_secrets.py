@@ -84,6 +84,7 @@ def test_what_works_keeps_the_secrets_of_the_environment(project: Project, caplo
 
 
 @pytest.mark.parametrize("key", _KEYS)
+@pytest.mark.slow
 def test_an_address_with_a_secret_is_refused_and_not_repeated(
     key: str, project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -169,6 +169,7 @@ def _decide(verdict: str, instances: Detections | Annotations) -> Decisions:
     return Decisions.concatenate(rows)
 
 
+@pytest.mark.slow
 def test_labels_are_evaluated_by_what_people_decided_on_them(steps: Steps, labeled: tuple[Artifact, LabelPlan]) -> None:
     before = steps.evaluate(*labeled)
     assert steps.store.load(before, Metrics).overall("AP")["segm"] < 0.1

@@ -52,6 +52,7 @@ def test_missing_images_of_references_are_all_named_with_their_references(steps:
 
 
 @pytest.mark.parametrize(("orientation", "turns"), [(3, 2), (6, 1), (8, 3)])
+@pytest.mark.slow
 def test_photos_that_are_stored_turned_give_the_references_that_people_see(
     orientation: int, turns: int, steps: Steps
 ) -> None:
@@ -102,6 +103,7 @@ def _write_labelme(folder: Path, coco: Path) -> None:
     ],
     ids=["one more", "one less", "another category, other order", "of several banks"],
 )
+@pytest.mark.slow
 def test_only_references_that_no_bank_holds_are_encoded_and_all_are_as_from_nothing(
     method: str, first: list[list[str]], *, then: list[str], num_new: int, steps: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:

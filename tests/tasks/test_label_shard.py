@@ -141,6 +141,7 @@ def test_paths_that_prompt_everywhere_store_no_similarities(steps: Steps) -> Non
 
 
 @pytest.mark.parametrize("images_per_batch", [1, 3])
+@pytest.mark.slow
 def test_guided_labels_do_not_depend_on_which_images_fill_a_batch(steps: Steps, images_per_batch: int) -> None:
     prototypes = steps.prototypes()
     everything = LabelingSettings(path="guided", guidance_thresh=None, points_per_side=2, pred_iou_thresh=0)
@@ -262,6 +263,7 @@ def _stopping_at(number: int) -> Callable[[Progress], None]:
 
 @pytest.mark.parametrize("path", ["exact", "guided"])
 @pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.slow
 def test_work_that_is_stopped_commits_what_is_finished_and_goes_on_from_there(
     steps: Steps, number: int, path: str
 ) -> None:

@@ -64,6 +64,7 @@ def test_what_matters_makes_new_labels_and_what_does_not_makes_none(steps: Steps
         ("fast", {"path": "fast", "path_version": 2}),
     ],
 )
+@pytest.mark.slow
 def test_keys_of_labels_stay_those_of_stores_that_there_are(
     steps: Steps, path: str, expected: dict[str, object]
 ) -> None:

@@ -91,6 +91,7 @@ def test_an_image_is_encoded_once_for_all_thresholds_which_are_as_from_nothing(
     assert ours.equals(theirs)
 
 
+@pytest.mark.slow
 def test_guided_labels_are_made_with_the_threshold_that_the_references_chose(steps: Steps) -> None:
     prototypes = steps.prototypes()
     guidance = _choose(steps, prototypes)
@@ -113,6 +114,7 @@ def _times(table: Table) -> list[str]:
     return [name for name in ("seconds",) if hasattr(table, name)]
 
 
+@pytest.mark.slow
 def test_what_was_chosen_decides_and_not_what_the_job_says(steps: Steps) -> None:
     """A job carries 'auto'; the number is in the recipe of the labels."""
     prototypes = steps.prototypes()
@@ -167,6 +169,7 @@ def test_without_negatives_prototypes_are_those_of_before(steps: Steps) -> None:
     assert steps.manifest(steps.prototypes())["settings"] == {}
 
 
+@pytest.mark.slow
 def test_negatives_are_no_labels(steps: Steps) -> None:
     labeling = LabelingSettings(method="published", points_per_side=4, pred_iou_thresh=0, box_nms_thresh=1)
     found = []

@@ -114,6 +114,7 @@ def test_a_stopwatch_adds_up_what_happens_in_a_stage_and_shares_it_among_images(
 
 
 @pytest.mark.parametrize("path", list(LABELING_PATHS))
+@pytest.mark.slow
 def test_operations_are_those_of_an_image_that_is_labeled(path: str) -> None:
     """Counted while one is labeled, which takes as long as that; at what the prompts had, which is counted ahead."""
     counted: dict[str, FlopCounterMode] = {}

@@ -26,6 +26,7 @@ def _compare(project: Project, out: Path, *more: str) -> Result:
     return refseg("bench", "accuracy", "--config", project.write_config(), *flags)
 
 
+@pytest.mark.slow
 def test_variants_are_compared_and_written_down(project: Project, tmp_path: Path) -> None:
     out = tmp_path / "out"
     told: list[Progress] = []
@@ -61,6 +62,7 @@ def test_variants_are_compared_and_written_down(project: Project, tmp_path: Path
     assert {path.name.partition(".")[0] for path in out.iterdir()} == {"accuracy", "accuracy_images"}
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_where_it_was(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,6 +51,7 @@ def test_the_filters_options_choose_what_is_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", ["masks", "polygons", "boxes"])
+@pytest.mark.slow
 def test_shapes_are_chosen_by_flags(shape: str, tmp_path: Path) -> None:
     assert _export(ExportProject(tmp_path), "--format", "cvat", f"--{shape}").exit_code == 0
     tags = {"masks": "<mask ", "polygons": "<polygon ", "boxes": "<box "}
@@ -68,6 +69,7 @@ def test_shapes_are_chosen_by_flags(shape: str, tmp_path: Path) -> None:
         (["--categories", "dog"], "'dog': no such category"),
     ],
 )
+@pytest.mark.slow
 def test_wrong_options_are_named(options: list[str], message: str, tmp_path: Path) -> None:
     done = _export(ExportProject(tmp_path), "--format", "yolo", *options)
     assert done.exit_code == 2

@@ -91,6 +91,7 @@ def _work_until(signalled: Event) -> None:
     ],
     ids=["at once", "later", "after the server was away", "and it was away between", "and unknown before"],
 )
+@pytest.mark.slow
 def test_work_of_a_cancelled_run_is_stopped_and_the_run_ends_as_cancelled(
     seen: list[State[Any] | Exception], signalled: Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -139,6 +139,7 @@ def test_a_corrected_instance_can_be_corrected_again(reviewable: Reviewable, tmp
         ("label-studio", ["--polygons"], "tasks.json"),
     ],
 )
+@pytest.mark.slow
 def test_an_export_of_any_tool_comes_back_as_it_was_and_with_what_was_removed(
     reviewable: Reviewable, tmp_path: Path, form: str, options: list[str], name: str
 ) -> None:

@@ -169,6 +169,7 @@ def test_references_may_all_be_added_without_any_annotation_file(plain: Project)
         (["--restore", "1"], "--restore 1: is not among the dropped references, which are none"),
     ],
 )
+@pytest.mark.slow
 def test_what_cannot_be_done_is_refused_and_changes_nothing(
     flags: list[str], expected: str, plain: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

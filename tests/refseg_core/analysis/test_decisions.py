@@ -178,6 +178,7 @@ _instances = st.tuples(st.sampled_from(["a.png", "b.png"]), st.sampled_from(list
 
 
 @given(st.lists(_instances, max_size=6), st.lists(st.tuples(_verdicts, _instances), max_size=6), st.randoms())
+@pytest.mark.slow
 def test_every_standing_yes_is_there_once_with_the_order_of_rows_never_mattering(
     found: list[_Instance], decided: list[tuple[str, _Instance]], random: Random
 ) -> None:

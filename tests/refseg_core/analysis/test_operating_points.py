@@ -93,6 +93,7 @@ def test_few_images_make_a_wide_interval() -> None:
 
 
 @pytest.mark.parametrize(("num_images", "least"), [(2, 0.75), (10, 0.85)])
+@pytest.mark.slow
 def test_an_interval_of_few_images_mostly_holds_the_threshold_of_all(num_images: int, least: float) -> None:
     """Right labels have scores around 0.6, wrong ones around 0.35; with thousands of images the best is 0.49."""
 

@@ -37,6 +37,7 @@ def _row(
 
 @given(seed=st.integers(0, 1000))
 @settings(max_examples=8, deadline=None)
+@pytest.mark.slow
 def test_variants_that_are_alike_differ_by_nothing(seed: int) -> None:
     scores = _scores(seed, shares={"first": 0.8})
     numbers = compare_scores({"first": scores["first"], "again": scores["first"]}, _SEEDS)
@@ -101,6 +102,7 @@ def test_sets_are_the_same_for_all_detections_and_their_means_lie_about_the_diff
     assert low < high < 0
 
 
+@pytest.mark.slow
 def test_numbers_are_those_of_each_seed_their_means_and_the_differences_of_these() -> None:
     document, detections = a_synthetic_case(2)
     truth = dataset_of(document)

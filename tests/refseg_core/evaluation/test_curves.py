@@ -103,6 +103,7 @@ def categories() -> Categories:
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
 @given(annotations=st.lists(_annotation, max_size=12), detections=st.lists(_detection, max_size=16), limits=_limits)
 @settings(max_examples=100, deadline=None)
+@pytest.mark.slow
 def test_precision_and_recall_are_those_of_pycocotools(
     iou_type: str, annotations: list[Any], detections: list[Any], limits: tuple[int, ...]
 ) -> None:

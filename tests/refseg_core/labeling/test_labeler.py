@@ -96,6 +96,7 @@ def test_instances_are_drawn_in_their_place(found: ImageDetections) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:supervision")
+@pytest.mark.slow
 def test_supervision_takes_the_instances(found: ImageDetections) -> None:
     supervision = pytest.importorskip("supervision")
     theirs = found.to_supervision()

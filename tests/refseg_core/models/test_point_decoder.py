@@ -172,6 +172,7 @@ class _Waits(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.slow
 def test_previews_and_masks_of_chosen_points_wait_for_no_gpu() -> None:
     decoder = PointDecoder(_segmenter(TINY_SEGMENTER))
     image, prompts = decoder.prepare(_embedding(TINY_SEGMENTER)), decoder.prompts(_points(TINY_SEGMENTER))

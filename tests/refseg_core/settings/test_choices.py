@@ -35,6 +35,7 @@ def _run_with_toys(script: str, folder: Path) -> None:
     assert finished.returncode == 0, finished.stderr
 
 
+@pytest.mark.slow
 def test_a_new_annotation_format_is_offered_detected_and_read(tmp_path: Path) -> None:
     _run_with_toys(
         """
@@ -65,6 +66,7 @@ with pytest.raises(ValueError, match="'toy'"):
     )
 
 
+@pytest.mark.slow
 def test_a_new_protocol_is_offered_and_evaluates(tmp_path: Path) -> None:
     _run_with_toys(
         """

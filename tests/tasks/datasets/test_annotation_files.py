@@ -129,6 +129,7 @@ def test_a_map_holds_one_instance_of_each_value(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("format_name", "kind"), CASES)
+@pytest.mark.slow
 def test_ids_and_keys_are_the_same_again_and_follow_the_content(format_name: str, kind: Kind, tmp_path: Path) -> None:
     source = written(tmp_path, format_name, kind)
     store = Store(str(tmp_path / "store"))

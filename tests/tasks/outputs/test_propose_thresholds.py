@@ -59,6 +59,7 @@ def test_curves_fall_in_recall_and_end_where_labels_do(run: StoredLabels) -> Non
         assert (np.diff(own.recall) >= 0).all()
 
 
+@pytest.mark.slow
 def test_the_last_proposal_counts_and_equal_ones_are_made_once(run: StoredLabels) -> None:
     first = propose_thresholds(run)
     assert propose_thresholds(run) == first == last_proposal(run)

@@ -36,6 +36,7 @@ def _shown(steps: Steps, out: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("orientation", [3, 6])
+@pytest.mark.slow
 def test_pictures_of_images_that_declare_their_stored_size_are_the_same_with_exif_as_without(
     orientation: int, steps: Steps, tmp_path: Path
 ) -> None:

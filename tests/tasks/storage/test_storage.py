@@ -96,6 +96,7 @@ def test_an_equal_object_that_is_there_already_counts_as_ours(folder: Folder) ->
     assert folder.create("object", b"same")
 
 
+@pytest.mark.slow
 def test_of_several_writers_at_once_exactly_one_creates(folder: Folder, restless_threads: None) -> None:
     for attempt in range(3 if folder.uri.startswith("s3") else 30):
         name = f"object-{attempt}"
@@ -417,6 +418,7 @@ _ACTIONS: dict[str, Callable[[Folder], object]] = {
 
 
 @pytest.mark.parametrize("action", _ACTIONS.values(), ids=_ACTIONS)
+@pytest.mark.slow
 def test_refused_credentials_are_a_store_error_that_names_the_place(
     action: Callable[[Folder], object], s3: Moto
 ) -> None:
@@ -454,6 +456,7 @@ def test_whom_a_real_server_does_not_know_it_denies_everything(seaweedfs: Object
 
 
 @pytest.mark.parametrize("name", sorted(_ACTIONS.keys() - {"read_if_there", "read_many", "delete", "list_folders"}))
+@pytest.mark.slow
 def test_a_bucket_that_does_not_exist_is_a_store_error_that_names_it(name: str, s3: Moto) -> None:
     with pytest.raises(StoreError, match=r"s3://no-such-bucket-at-all/folder.*not found.*bucket"):
         _ACTIONS[name](Folder("s3://no-such-bucket-at-all/folder"))
@@ -477,6 +480,7 @@ def test_missing_credentials_are_a_store_error(no_credentials: None) -> None:
 
 
 @pytest.mark.parametrize("fault", [errno.EACCES, errno.EPERM, errno.EROFS], ids=errno.errorcode.get)
+@pytest.mark.slow
 def test_a_local_folder_that_may_not_be_written_is_a_store_error(
     fault: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

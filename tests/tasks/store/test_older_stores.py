@@ -44,6 +44,7 @@ def config(tmp_path: Path, harbor: None, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 @pytest.mark.parametrize("command", ["run", "bank", "label", "evaluate", "index"])
+@pytest.mark.slow
 def test_the_same_run_finds_everything_done(command: str, config: Path) -> None:
     store = config.parent / "store"
     done(refseg(command, config, "--labeling.method", "published"))  # the default of 0.1.0

@@ -56,6 +56,7 @@ def test_pyarrow_reads_detections(labels: LabelStore) -> None:
     assert table.schema.field("box_xyxy").metadata[b"unit"] == b"px"
 
 
+@pytest.mark.slow
 def test_pandas_reads_detections_from_a_bucket(s3: Moto) -> None:
     labels = LabelStore(Store(f"s3://{s3.new_bucket()}/{uuid.uuid4().hex}"))
     labels.night(*_NAMES)

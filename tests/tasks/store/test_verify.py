@@ -55,6 +55,7 @@ def test_every_part_that_is_lost_is_named(labels: LabelStore) -> None:
     assert _problems(labels) == {}
 
 
+@pytest.mark.slow
 def test_every_part_of_which_a_byte_changed_is_named(labels: LabelStore) -> None:
     for name in sorted(name for name in labels.names() if name.endswith(".parquet") and "/plans/" not in name):
         data = labels.store.folder.read(name)

@@ -61,6 +61,7 @@ def _stored(kept: KeptImage) -> KeptImage:
 
 
 @pytest.mark.parametrize("settings", _SETTINGS.values(), ids=_SETTINGS)
+@pytest.mark.slow
 def test_other_references_find_by_what_is_kept_what_they_find_from_nothing(settings: LabelingSettings) -> None:
     kept: KeptImage | None = None
     for references in _REFERENCES:

@@ -81,6 +81,7 @@ _EXPECTED = {(Path(name).name, one.category): one for name, found in INSTANCES.i
 
 
 @pytest.mark.parametrize("case", _EXACT_CASES, ids=_ids)
+@pytest.mark.slow
 def test_unsimplified_it_is_the_same(case: _Case, tmp_path: Path) -> None:
     found, images, _ = _read(ExportProject(tmp_path), case)
     assert {key: mask for key, (mask, _) in found.items()} == {key: one.mask for key, one in _EXPECTED.items()}
@@ -88,6 +89,7 @@ def test_unsimplified_it_is_the_same(case: _Case, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("case", _SIMPLIFIED_CASES, ids=_ids)
+@pytest.mark.slow
 def test_simplified_it_is_as_like_as_stated(case: _Case, tmp_path: Path) -> None:
     project = ExportProject(tmp_path)
     found, images, labels = _read(project, case)
@@ -108,6 +110,7 @@ def _stated(project: ExportProject) -> float:
 
 
 @pytest.mark.parametrize("case", _BOX_CASES, ids=_ids)
+@pytest.mark.slow
 def test_boxes_are_around_the_masks(case: _Case, tmp_path: Path) -> None:
     found, _, _ = _read(ExportProject(tmp_path), case)
     for key, one in _EXPECTED.items():
