@@ -271,7 +271,8 @@ def new_token() -> str:
 
 def bind(port: int) -> socket.socket:
     """Returns a socket of this machine alone, at the port or at any free one for 0. Raises ConfigurationError."""
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    # Named TCP, or asyncio does not send at once what it has: each answer then waits 40 ms for an acknowledgment.
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(("127.0.0.1", port))

@@ -1,6 +1,7 @@
 """A store of 100,000 instances is reviewed as quickly as a small one: each answer takes less than 100 ms.
 
-The time is that of the processor, for asking and answering together, so that other work of the machine does not count.
+The time that is held is that of the processor, for asking and answering together, so that other work of the machine
+does not count. The time of the clock is counted, too.
 """
 
 import statistics
@@ -9,7 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import numpy as np
@@ -83,15 +84,23 @@ def opened(tmp_path: Path, tiny_weights: Path, tiny_models: None) -> Iterator[Op
     thread.join()
 
 
-def _seconds(ask: Callable[[int], httpx.Response]) -> float:
-    """The median over some calls, each about another instance."""
+class _Seconds(NamedTuple):
+    """The medians over some calls, each about another instance; `longest` is that of the clock."""
+
+    of_processor: float
+    of_clock: float
+    longest: float
+
+
+def _seconds(ask: Callable[[int], httpx.Response]) -> _Seconds:
     times = []
     for number in range(_REPEATS):
-        started = time.process_time()
+        started = time.process_time(), time.perf_counter()
         answer = ask(number)
-        times.append(time.process_time() - started)
+        times.append((time.process_time() - started[0], time.perf_counter() - started[1]))
         assert answer.status_code == 200, answer.text
-    return statistics.median(times)
+    of_processor, of_clock = zip(*times, strict=True)
+    return _Seconds(statistics.median(of_processor), statistics.median(of_clock), max(of_clock))
 
 
 def test_every_answer_takes_less_than_a_tenth_of_a_second(opened: OpenReview) -> None:
@@ -116,6 +125,8 @@ def test_every_answer_takes_less_than_a_tenth_of_a_second(opened: OpenReview) ->
             "crop": lambda number: browser.get(f"/pictures/instances/{identities[number + _REPEATS]}"),
         }
         seconds = {name: _seconds(ask) for name, ask in asked.items()}
-    for name, median in seconds.items():
-        count(f"review of {len(index)} instances: median ms of {name!r}", round(1000 * median))
-    assert {name: median for name, median in seconds.items() if median > _MOST_SECONDS} == {}
+    for name, one in seconds.items():
+        count(f"review of {len(index)} instances: median ms of {name!r}, processor", round(1000 * one.of_processor))
+        count(f"review of {len(index)} instances: median ms of {name!r}, clock", round(1000 * one.of_clock))
+        count(f"review of {len(index)} instances: longest ms of {name!r}, clock", round(1000 * one.longest))
+    assert {name: one for name, one in seconds.items() if one.of_processor > _MOST_SECONDS} == {}
