@@ -16,6 +16,8 @@ from refseg_core.masks.upsampling import can_upsample, resized, upsample_packed
 
 VERSION = 1  # of detections' order, scores and masks
 
+_SUPPRESSED_AT_ONCE = 64  # candidates whose boxes are compared with all that are left
+
 
 @dataclass(frozen=True)
 class Merged:
@@ -40,13 +42,25 @@ def non_maximum_suppression(
     order = predicted_iou_N.argsort(descending=True, stable=True)
     rows = torch.cat((boxes_N4, class_index_N[:, None]), dim=1)[order].cpu().numpy()  # synchronizes with a GPU once
     boxes, classes = rows[:, :4].astype(np.float32), rows[:, 4]
-    keep = np.ones(len(boxes), dtype=bool)
-    for members in _groups(classes):
-        for position, row in enumerate(members):
-            later = members[position + 1 :]
-            if keep[row] and len(later):
-                keep[later[_box_iou(boxes[row], boxes[later]) > box_nms_thresh]] = False
-    return order[torch.from_numpy(np.flatnonzero(keep)).to(order.device)]
+    kept = [part for members in _groups(classes) for part in _not_suppressed(boxes, members, box_nms_thresh)]
+    row_n = np.sort(np.concatenate(kept)) if kept else np.zeros(0, dtype=np.int64)
+    return order[torch.from_numpy(row_n).to(order.device)]
+
+
+def _not_suppressed(
+    boxes_N4: npt.NDArray[np.float32], members: npt.NDArray[np.int64], thresh: float
+) -> Iterator[npt.NDArray[np.int64]]:
+    """Yields the rows of one class that no better one suppresses: some of the best first, then of those left."""
+    while len(members):
+        best, members = members[:_SUPPRESSED_AT_ONCE], members[_SUPPRESSED_AT_ONCE:]
+        overlaps_nn = _box_iou(boxes_N4[best], boxes_N4[best]) > thresh
+        keep = np.ones(len(best), dtype=bool)
+        for row in range(len(best)):
+            if keep[row]:
+                keep[row + 1 :] &= ~overlaps_nn[row, row + 1 :]
+        best = best[keep]
+        yield best
+        members = members[~(_box_iou(boxes_N4[best], boxes_N4[members]) > thresh).any(axis=0)]
 
 
 def merge_softly(
@@ -133,14 +147,18 @@ def _groups(classes: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
     yield from (group for group in np.split(order, starts) if len(group))
 
 
-def _box_iou(box_4: npt.NDArray[np.float32], boxes_N4: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    sides = np.minimum(box_4[2:], boxes_N4[:, 2:]) - np.maximum(box_4[:2], boxes_N4[:, :2])
-    intersection: npt.NDArray[np.float32] = sides.clip(0).prod(axis=1)
-    areas = (boxes_N4[:, 2:] - boxes_N4[:, :2]).prod(axis=1)
-    union = (box_4[2:] - box_4[:2]).prod() + areas - intersection
-    iou: npt.NDArray[np.float32] = np.zeros_like(intersection)
-    np.divide(intersection, union, out=iou, where=union > 0)
-    return iou
+def _box_iou(boxes_n4: npt.NDArray[np.float32], others_N4: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Returns the IoU of each two boxes, [n, N]."""
+    x_min, y_min, x_max, y_max = boxes_n4.T[..., None]
+    other_x_min, other_y_min, other_x_max, other_y_max = others_N4.T
+    width_nN = (np.minimum(x_max, other_x_max) - np.maximum(x_min, other_x_min)).clip(0)
+    height_nN = (np.minimum(y_max, other_y_max) - np.maximum(y_min, other_y_min)).clip(0)
+    intersection_nN = width_nN * height_nN
+    areas_N = (other_x_max - other_x_min) * (other_y_max - other_y_min)
+    union_nN = (x_max - x_min) * (y_max - y_min) + areas_N - intersection_nN
+    iou_nN: npt.NDArray[np.float32] = np.zeros_like(intersection_nN)
+    np.divide(intersection_nN, union_nN, out=iou_nN, where=union_nN > 0)
+    return iou_nN
 
 
 def _overlap_penalty(masks: PackedMasks, area_N: Tensor, descriptor_NC: Tensor) -> Tensor:

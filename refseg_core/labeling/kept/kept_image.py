@@ -76,7 +76,8 @@ class KeptMasks:
 
     def of_points(self, point_n: Tensor) -> "KeptMasks":
         """Returns the masks of some points of the grid."""
-        return self[torch.nonzero(torch.isin(self.key_N // MASKS_PER_POINT, point_n))[:, 0]]
+        is_theirs_N = torch.isin(self.key_N // MASKS_PER_POINT, point_n)
+        return self if bool(is_theirs_N.all()) else self[torch.nonzero(is_theirs_N)[:, 0]]
 
     def _places(self, row_n: Tensor) -> Tensor:
         """Returns where the values of these masks stand, int64 [e]."""

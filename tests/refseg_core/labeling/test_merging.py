@@ -88,6 +88,16 @@ def test_a_box_that_overlaps_by_exactly_the_threshold_stays() -> None:
     assert _suppress(half, [0.9, 0.8, 0.7], [0, 0, 0], thresh=0.5) == [0, 1]
 
 
+def test_many_boxes_are_suppressed_as_few_are() -> None:
+    random = np.random.default_rng(0)
+    corners = random.integers(0, 40, (300, 2, 2))
+    boxes = np.concatenate((corners.min(axis=1), corners.max(axis=1)), axis=1)
+    predicted_iou, classes = random.integers(0, 90, 300) / 100, random.integers(0, 2, 300).tolist()
+    kept = _suppress(torch.from_numpy(boxes), predicted_iou.tolist(), classes)
+    assert 150 < len(kept) < 280
+    assert kept == original.suppress([tuple(box) for box in boxes.tolist()], predicted_iou.tolist(), classes, 0.5)
+
+
 def test_only_the_same_class_suppresses() -> None:
     same = torch.tensor([[0, 0, 4, 4], [0, 0, 4, 4]])
     assert _suppress(same, [0.9, 0.8], [0, 1]) == [0, 1]
