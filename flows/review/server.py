@@ -32,7 +32,8 @@ from tasks.outputs.review.pictures import ReviewPictures
 logger = logging.getLogger(__name__)
 
 _PAGE = Path(__file__).parent / "page"
-_FILES = {"/": "index.html", "/page.js": "page.js", "/stage.js": "stage.js", "/page.css": "page.css"}
+_PARTS = [file.name for file in _PAGE.iterdir() if file.suffix in (".js", ".css")]
+_FILES = {"/": "index.html"} | {f"/{name}": name for name in _PARTS}
 _REFRESH_SECONDS = 2.0  # between looks at what other processes decide
 _MOST_CARDS = 100
 _IMAGE_SECONDS = 3600  # that a browser keeps a picture

@@ -149,6 +149,24 @@ def test_a_merge_and_going_back_by_keys(opened: OpenReview, reviewable: Reviewab
     assert _verdicts(reviewable) == []
 
 
+def test_cards_filters_and_views_choose_what_is_looked_at(opened: OpenReview, page: Page) -> None:
+    _begin(page, opened.link, "Anna")
+    first = page.evaluate(_CURRENT)
+    page.evaluate("document.querySelectorAll('.card')[3].click()")
+    page.wait_for(f"{_CURRENT} !== {first!r}")
+    page.press("z")
+    page.wait_for("!document.getElementById('stage').getAttribute('viewBox').startsWith('0.00 0.00 128')")
+    page.press("h")
+    page.wait_for("!!document.querySelector('#stage.hidden')")
+    page.evaluate(
+        "(() => { const form = document.getElementById('filter'); form.elements.category.value = '8';"
+        " form.elements.category.dispatchEvent(new Event('change', {bubbles: true})); })()"
+    )
+    page.wait_for("[...document.querySelectorAll('.card')].every((card) => card.title.startsWith('bar in '))")
+    page.press("u")
+    page.wait_for("document.getElementById('notice').textContent === 'There is nothing of yours to undo.'")
+
+
 def _start(reviewable: Reviewable, port: int, folder: Path) -> tuple[subprocess.Popen[bytes], str]:
     """Starts the command in a process of its own; returns it, and the link that it prints."""
     out = folder / f"out-{time.monotonic_ns()}"

@@ -106,7 +106,9 @@ def test_the_link_keeps_the_token_out_of_the_address(stranger: httpx.Client) -> 
     assert "HttpOnly" in cookie and "SameSite=lax" in cookie
 
 
-@pytest.mark.parametrize("path", ["/", "/page.js", "/api/store", "/api/queue", "/pictures/images/0", "/nothing"])
+@pytest.mark.parametrize(
+    "path", ["/", "/page.js", "/review.js", "/api/store", "/api/queue", "/pictures/images/0", "/nothing"]
+)
 def test_without_the_token_nothing_is_answered(opened: OpenReview, stranger: httpx.Client, path: str) -> None:
     for answer in (stranger.get(path), stranger.get(path, params={"token": "another"})):
         assert answer.status_code == 401
