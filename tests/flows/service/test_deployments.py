@@ -17,7 +17,7 @@ from flows.cli.main import main
 from flows.config.run_config import RunConfig, keys
 from flows.execution import gpu_workers
 from flows.execution.names import BUILD_BANK, CPU_POOL, GPU_POOL, LABEL_SHARDS
-from flows.local_stack.programs import worker_part
+from flows.local_stack.programs import server_part, worker_part
 from flows.service.schedules import nightly
 
 _FOLDER = Path(__file__).resolve().parents[3] / "deployments"
@@ -184,6 +184,37 @@ def test_containers_ask_for_a_login_and_have_it() -> None:
     clients = {name for name, environment in services.items() if "PREFECT_API_URL" in environment}
     assert clients == {"deploy", "cpu-worker", "gpu-worker"}
     assert {services[name]["PREFECT_API_AUTH_STRING"] for name in clients} == {"${PREFECT_LOGIN:?}"}
+
+
+def test_the_server_in_a_container_has_the_settings_of_the_local_one() -> None:
+    local = server_part(host="h", port=1, api_url="u", home="h", database="d", login="l", log="l").environment
+    of_place = {"PREFECT_SERVER_API_AUTH_STRING", "PREFECT_SERVER_UI_API_URL", "PREFECT_SERVER_DATABASE_CONNECTION_URL"}
+    expected = {name: value for name, value in local.items() if value is not None and name.startswith("PREFECT_SERVER")}
+    there = _COMPOSE["services"]["server"]["environment"]
+    assert of_place <= set(there)
+    assert {name: there.get(name) for name in expected if name not in of_place} == {
+        name: value for name, value in expected.items() if name not in of_place
+    }
+
+
+def test_containers_keep_their_data_wait_for_what_they_need_and_are_open_to_the_host_only() -> None:
+    services = _COMPOSE["services"]
+    mounted = {volume.split(":")[0] for service in services.values() for volume in service.get("volumes", ())}
+    assert {name for name in mounted if not name.startswith("./")} == set(_COMPOSE["volumes"])
+    runbook = (_FOLDER / "runbook.md").read_text()
+    for file in (name.removeprefix("./") for name in mounted if name.startswith("./")):
+        assert (_FOLDER / file).exists() or f"`{file}`" in runbook, file
+    for name, service in services.items():
+        for needed, how in service.get("depends_on", {}).items():
+            assert how == {"condition": "service_healthy"} and "healthcheck" in services[needed], name
+        if name != "proxy":
+            assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ())), name
+    proxy = services["proxy"]
+    for variable, name in (("REFSEG_PREFECT", "server"), ("REFSEG_S3", "s3")):
+        (published,) = services[name]["ports"]
+        assert proxy["environment"][variable] == f"{name}:{published.rpartition(':')[2]}"
+    assert {port.partition(":")[0] for port in proxy["ports"]} == {"80", "443", "8443"}
+    assert "./Caddyfile:/etc/caddy/Caddyfile:ro" in proxy["volumes"]
 
 
 def test_the_proxy_is_before_both_servers_and_only_where_it_is_wanted() -> None:
