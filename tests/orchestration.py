@@ -21,7 +21,7 @@ from typing import Any
 import httpx
 import numpy as np
 from PIL import Image
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from prefect.settings import PREFECT_HOME, temporary_settings
 
 from tasks.specs import LabelJob, ModelSettings
 from tasks.store.label_store import StoredLabels
@@ -146,7 +146,7 @@ def _server(folder: Path) -> Iterator[PrefectServer]:
     with prefect_server(folder) as server:
         os.environ |= {**server.environment, "PREFECT_WORKER_QUERY_SECONDS": "2", "PREFECT_LOGGING_LEVEL": "WARNING"}
         # This process has already read its settings.
-        with temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_HOME: server.home}):
+        with temporary_settings({**server.settings, PREFECT_HOME: server.home}):
             yield server
 
 

@@ -10,13 +10,16 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
 import yaml
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelling
 
@@ -78,8 +81,18 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
             yield running
 
 
+@pytest.fixture(scope="module")
+def waiting(stack: RunningStack) -> UUID:
+    """A run that waits for a worker as long as the service is up, since none serves its pool."""
+    with stack.client() as client:
+        client.create_work_pool(WorkPoolCreate(name="nobody", type="process"))
+        flow_id = client.read_deployment_by_name("refseg/label-now").flow_id
+        deployment = client.create_deployment(flow_id=flow_id, name="waits", work_pool_name="nobody")
+        return client.create_flow_run_from_deployment(deployment, parameters={"config": {}}).id
+
+
 @pytest.fixture
-def server(stack: RunningStack, request: pytest.FixtureRequest) -> Iterator[SyncPrefectClient]:
+def server(stack: RunningStack, waiting: UUID, request: pytest.FixtureRequest) -> Iterator[SyncPrefectClient]:
     """The service's Prefect server. Of a test that fails its report shows the service's logs, too."""
     with stack.client() as client:
         client.create_concurrency_limit(tag="gpu", concurrency_limit=3)  # so that slots are taken, held and given back
@@ -156,6 +169,8 @@ def test_a_worker_and_the_server_are_killed_in_a_run_and_the_labels_are_exact(
     stack.wait_for("server", "running", other_than=killed, seconds=60)
     assert _await("the run has ended", lambda: _ended(server, run), 240) == "COMPLETED"
     assert_exact(config.store, undisturbed)
+    banks = [found.name for found in server.read_flow_runs(limit=200) if "build bank" in found.name]
+    assert banks == ["build bank"], "the worker's, and none that only finds what it has built"
     count("service: workers and servers killed", 2)
 
 
@@ -188,6 +203,14 @@ def test_the_server_is_gone_for_a_minute_in_a_run_and_nobody_at_work_is_given_up
     assert [(lost.name, lost.state) for lost in others if lost.run_count] == []
     assert workers == {name: pid for name, pid in stack.pids.items() if name != "server"}
     count("service: minutes without a server", 1)
+
+
+def test_a_run_that_only_waits_for_a_worker_is_not_shown_as_late(server: SyncPrefectClient, waiting: UUID) -> None:
+    """By then it has waited for minutes, where Prefect's own limit is 15 seconds."""
+    run = server.read_flow_run(waiting)
+    assert run.created is not None
+    assert (datetime.now(UTC) - run.created).total_seconds() > _GONE_SECONDS
+    assert run.state_name == "Scheduled"
 
 
 def test_slots_of_what_was_killed_come_back(server: SyncPrefectClient) -> None:

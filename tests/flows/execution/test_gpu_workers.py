@@ -15,9 +15,16 @@ from prefect.client.schemas.objects import Artifact, FlowRun, Worker, WorkerStat
 from prefect.states import Completed, Crashed, Pending, Running, Scheduled, State
 
 from flows import pipeline
+from flows.config.run_config import RunConfig
 from flows.execution import cancellation
 from flows.execution.gpu_workers import GpuPool
 from flows.execution.prefect_api import ServerGoneError
+from tasks.store.store import Artifact as StoredArtifact
+from tasks.store.store import Store
+from tests.support.projects.project import Project
+from tests.support.projects.without_prefect import call_without_prefect
+
+pytest_plugins = ["tests.support.projects.tiny_project"]
 
 _MOST = 200  # what Prefect hands out at once
 
@@ -128,3 +135,15 @@ def test_an_unreachable_server_raises_at_once(answer: httpx.Response | Exception
         with pytest.raises(ServerGoneError):
             pool.online_workers()
     assert not answers
+
+
+def test_a_bank_that_a_worker_has_built_causes_no_second_run(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    call_without_prefect(monkeypatch)
+    config, built = project.config_with({"execution.engine": "workers"}), list[StoredArtifact]()
+
+    def build(config: RunConfig) -> None:
+        built.append(pipeline.make_prototypes(config, Store(config.store)))
+
+    monkeypatch.setattr(pipeline, "build_bank_with_workers", build)
+    monkeypatch.setattr(pipeline, "build_bank", None)  # the flow whose run would be shown beside the worker's
+    assert [pipeline.make_bank(config)] == built

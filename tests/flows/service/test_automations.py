@@ -17,7 +17,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.events import Event
 from prefect.exceptions import PrefectHTTPStatusError
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import temporary_settings
 from prefect.states import Cancelling, Completed, Pending, Running
 
 from flows.execution.gpu_workers import GpuPool
@@ -77,7 +77,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
 @pytest.fixture
 def client(server: PrefectServer) -> Iterator[SyncPrefectClient]:
     """The server's API."""
-    with SyncPrefectClient(server.api_url) as made:
+    with server.client() as made:
         yield made
 
 
@@ -95,7 +95,7 @@ def test_they_are_applied_once_and_a_failed_run_is_notified(server: PrefectServe
         ]
         subprocess.run([sys.executable, "-c", _FAILING], env=server.environment, check=True, capture_output=True)
         failed = came.get(timeout=60)
-        with temporary_settings({PREFECT_API_URL: server.api_url}):
+        with temporary_settings(server.settings):
             GpuPool(client).announce_lost("host-gpu1")
             gone = came.get(timeout=60)
     assert "refseg boats has ended as Failed" in failed

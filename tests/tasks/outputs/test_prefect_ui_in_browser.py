@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.sorting import ArtifactSort
 
@@ -26,7 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[PrefectServer]:
     """A Prefect server of the test's own."""
-    with prefect_server(tmp_path) as running:
+    with prefect_server(tmp_path, asks_for_login=False) as running:  # else the page does, of a person
         yield running
 
 
@@ -48,7 +47,7 @@ def _run_demo(folder: Path, server: PrefectServer) -> str:
 
 def _open(page: Page, server: PrefectServer, key: str) -> None:
     """Goes to the newest artifact of the key."""
-    with SyncPrefectClient(server.api_url) as client:
+    with server.client() as client:
         newest = client.read_artifacts(
             artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])), sort=ArtifactSort.CREATED_DESC
         )[0]
