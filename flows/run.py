@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from flows.config.run_config import RunConfig
-from flows.service.api import answers
+from flows.service.api import answers, check_login
 from refseg_core.errors import ConfigurationError
 from tasks.storage.uris import redact
 
@@ -39,13 +39,15 @@ def set_prefect_defaults() -> None:
 
 
 def check_prefect() -> None:
-    """Raises ConfigurationError where Prefect's server does not answer, or its folder cannot be written."""
+    """Raises ConfigurationError where Prefect's server does not answer or let in, or its folder cannot be written."""
     url = os.environ.get("PREFECT_API_URL", "").rstrip("/")
     if url and not answers(f"{url}/health"):
         raise ConfigurationError(
             f"PREFECT_API_URL: no Prefect server answers at {redact(url)}. Start it or correct the address; without "
             "PREFECT_API_URL each command starts a temporary server."
         )
+    if url:
+        check_login(url)
     home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
     try:
         home.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
+
+from refseg_core.errors import ConfigurationError
 
 DEFAULT_FOLDER = "~/.refseg-service"
 FOLDER_VARIABLE = "REFSEG_SERVICE_FOLDER"  # names another
@@ -51,9 +54,17 @@ class ServiceFolder:
         self.pools_made = self.path / "pools-made"
 
     def make(self) -> None:
-        """Creates the folder."""
-        for folder in (self.path, self.logs, self.home, self.s3):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Creates the folder. Raises ConfigurationError where it cannot be written."""
+        try:
+            for folder in (self.path, self.logs, self.home, self.s3):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with TemporaryFile(dir=self.path):
+                pass
+        except OSError as error:
+            raise ConfigurationError(
+                f"--folder: {self.path} cannot be written ({error.strerror}). The service keeps its data, logs and "
+                "secrets there; choose another."
+            ) from error
 
     def log_of(self, name: str) -> str:
         """Returns the path of a part's log."""

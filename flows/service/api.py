@@ -39,13 +39,18 @@ def require_api() -> str:
             f"PREFECT_API_URL: no Prefect server answers at {redact(url)}. `refseg service status` on its machine "
             "shows whether it runs; for other machines it has to be started with --host 0.0.0.0."
         )
+    check_login(url)
+    return url
+
+
+def check_login(url: str) -> None:
+    """Raises ConfigurationError where the server at the URL asks for a login that is not the one here."""
     if not _lets_in(f"{url}{_GUARDED}"):
         what = "does not fit" if LOGIN_VARIABLE in os.environ else "is not set"
         raise ConfigurationError(
             f"{LOGIN_VARIABLE} {what}: the Prefect server at {redact(url)} asks for a login. Where `refseg service up` "
             "runs, `. ~/.refseg-service/env.sh` sets it; for other machines copy it from there."
         )
-    return url
 
 
 def _lets_in(url: str) -> bool:

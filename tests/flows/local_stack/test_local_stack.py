@@ -54,6 +54,12 @@ def test_a_port_that_is_taken_is_named_with_its_flag(tmp_path: Path, taken_port:
     assert not (tmp_path / "s").exists()
 
 
+def test_a_folder_that_cannot_be_written_is_named_with_its_flag(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    message = refused(refseg("service", "up", "--folder", tmp_path / "file" / "s", "--no-s3", "--port", str(_free())))
+    assert f"--folder: {tmp_path}/file/s cannot be written (Not a directory)." in message
+
+
 def test_without_seaweedfs_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seaweedfs.shutil, "which", lambda *_, **__: None)
     message = refused(refseg("service", "up", "--folder", tmp_path / "s", "--port", str(_free())))

@@ -16,6 +16,7 @@ import pytest
 
 from flows.local_stack.options import StackOptions, own_variables, parts_of, prepare
 from flows.local_stack.state_folder import ServiceFolder
+from flows.run import check_prefect
 from flows.service.api import LOGIN_VARIABLE, require_api
 from refseg_core.errors import ConfigurationError
 
@@ -182,6 +183,16 @@ def test_commands_that_have_the_login_are_let_in(guarded: str, monkeypatch: pyte
 def test_commands_without_the_login_say_where_it_is(guarded: str) -> None:
     with pytest.raises(ConfigurationError, match=r"is not set: the Prefect server at .* asks for a login\. .*env\.sh"):
         require_api()
+
+
+def test_a_run_without_the_login_says_where_it_is_before_it_begins(
+    guarded: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    with pytest.raises(ConfigurationError, match=rf"is not set: the Prefect server at {guarded} asks for a login"):
+        check_prefect()
+    monkeypatch.setenv(LOGIN_VARIABLE, "me:right")
+    check_prefect()
 
 
 def test_commands_with_another_login_do_not_repeat_it(guarded: str, monkeypatch: pytest.MonkeyPatch) -> None:
