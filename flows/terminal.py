@@ -1,6 +1,7 @@
 """Output in the terminal: consoles, progress bars and short errors. Results go to stdout, the rest to stderr."""
 
 import logging
+import re
 import sys
 import threading
 import time
@@ -39,6 +40,7 @@ messages = Console(stderr=True, highlight=False, markup=False, emoji=False, soft
 
 SECONDS_BETWEEN_LINES = 30.0
 _ENDED_BY_SIGNAL = "Crash detected! Execution was aborted by"  # said by Prefect once for each flow
+_FAILED = re.compile(r"Finished in state \w+\(.(?:Task|Flow) run encountered an exception:? (\w+):")
 
 
 def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> Table:
@@ -177,7 +179,17 @@ def without_tracebacks() -> Iterator[None]:
 def _is_unreported(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
     if error is None:
-        is_reported = stopping_signal() is not None or record.getMessage().startswith(_ENDED_BY_SIGNAL)
+        said = record.getMessage()
+        failed = _FAILED.search(said)
+        is_ours = failed is not None and failed[1] in set(_names_below(RefsegError, RunFailedError))
+        is_reported = is_ours or stopping_signal() is not None or said.startswith(_ENDED_BY_SIGNAL)
     else:
         is_reported = isinstance(error, RefsegError | RunFailedError | StoppedError) or is_transient_error(error)
     return not (is_reported and record.name.startswith("prefect."))
+
+
+def _names_below(*errors: type[Exception]) -> Iterator[str]:
+    """Yields the names of these classes and of all that are derived from them."""
+    for error in errors:
+        yield error.__name__
+        yield from _names_below(*error.__subclasses__())

@@ -68,9 +68,12 @@ def test_errors_that_the_command_line_reports_have_no_traceback_of_prefect(
         logging.getLogger("elsewhere").error("our own", exc_info=reported[0])
     assert caplog.messages == ["ZeroDivisionError('a bug')", "finished as failed", "our own"]
     with without_tracebacks():
+        log.error("Task run 'evaluate' - Finished in state Failed('Task run encountered an exception StoreError: no')")
+        log.error('Finished in state Failed("Flow run encountered an exception: ShardsFailedError: three")')
         log.error("Crash detected! Execution was aborted by a termination signal.")
+        log.error("Finished in state Failed('Task run encountered an exception ZeroDivisionError: a bug')")
         log.error("Crash detected! The disk is full.")
-    assert caplog.messages[-1] == "Crash detected! The disk is full."
+    assert [message[-8:] for message in caplog.messages[-2:]] == [" a bug')", "is full."]
     log.error("afterwards", exc_info=reported[0])
     assert caplog.messages[-1] == "afterwards"
 
