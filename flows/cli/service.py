@@ -70,7 +70,7 @@ def up(
     foreground: bool,
 ) -> None:
     """Start Prefect server, S3 server and workers in the background, and keep them running."""
-    flag = "" if folder == DEFAULT_FOLDER else f" --folder {folder}"
+    flag = _folder_flag(folder)
     left = f"parts of the service may still run, which `refseg service down{flag}` ends"
     when_stopped("what was started has ended", "the same command starts it again", ended=left)
     from flows.local_stack.lifecycle import running_stack, take_down
@@ -91,6 +91,11 @@ def up(
     if stopping_signal() is None:  # the supervisor has ended by itself
         raise SystemExit(1)
     click.echo("Everything has ended.")
+
+
+def _folder_flag(folder: str) -> str:
+    """Returns what commands need to find the folder, after a space."""
+    return "" if folder == DEFAULT_FOLDER else f" --folder {folder}"
 
 
 def _next_steps(place: ServiceFolder, stack: "Stack", flag: str) -> Iterator[str]:
@@ -130,7 +135,7 @@ def service_status(folder: str) -> None:
     place = ServiceFolder(folder)
     state = place.read_state()
     if state is None or not place.is_held():
-        click.echo(f"The service of {place.path} is not up: refseg service up")
+        click.echo(f"The service of {place.path} is not up: refseg service up{_folder_flag(folder)}")
         click.get_current_context().exit(1)
     stack = read_stack(place)
     if stack is not None:

@@ -101,7 +101,7 @@ def test_down_and_status_of_what_is_not_up_say_so(tmp_path: Path) -> None:
     assert "was not up" in refseg("service", "down", "--folder", folder).stdout
     result = refseg("service", "status", "--folder", folder)
     assert result.exit_code == 1
-    assert "is not up" in result.stdout
+    assert f"is not up: refseg service up --folder {folder}" in result.stdout
     assert not folder.exists()
 
 

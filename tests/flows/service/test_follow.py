@@ -1,10 +1,13 @@
 """Commands that label by the service: flags override keys, and without a terminal progress comes as lines."""
 
+import signal
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from click.testing import CliRunner
+from prefect.client.schemas.objects import FlowRun
 
 from flows import terminal
 from flows.cli.main import main
@@ -45,6 +48,21 @@ def test_schedules_take_flags_too(project: Project, labeled: list[RunConfig], mo
     done = CliRunner().invoke(main, ["service", "schedule", str(project.write_config()), *flags])
     assert done.exit_code == 0, done.output
     assert scheduled[0].labeling.points_per_side == 3
+
+
+def test_ctrl_c_leaves_the_run_to_the_service_and_says_how_to_cancel_it(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = FlowRun(flow_id=uuid4(), name="quick-otter")
+    monkeypatch.setattr("flows.service.api.require_api", lambda: "http://box:4200/api")
+    monkeypatch.setattr(follow, "_start", lambda _: run)
+    monkeypatch.setattr(follow, "workers_online", lambda: {"refseg-gpu": 1})
+    monkeypatch.setattr(follow, "_follow", lambda *_: signal.raise_signal(signal.SIGINT))
+    done = CliRunner().invoke(main, ["service", "label", str(project.write_config())])
+    assert done.exit_code == 130
+    assert done.output.endswith(
+        f"Stopped: the run continues on the service; to cancel it: prefect flow-run cancel {run.id}.\n"
+    )
 
 
 def test_without_a_terminal_progress_comes_as_lines_now_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
