@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from types import FrameType
 from typing import NoReturn
 
@@ -146,6 +147,7 @@ def handled_by_this_process() -> Iterator[None]:
 
     A signal that comes within the block is handled after it. SIGTERM still ends them, since it is how others end them.
     """
+    resource_tracker.ensure_running()  # which unblocks the signal in the thread that starts its first process
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # threads and processes inherit it
     try:
         yield
