@@ -110,6 +110,8 @@ def export(*, store_uri: str, form: str, out: str, key: str | None, kept: "Filte
     with progress_bars():
         labels = export_labels(run, out, form=form, kept=chosen, **options)
     _tell_renumbered(labels)
+    if kept.is_given:
+        click.echo(f"Kept: {chosen.describe()}", err=True)
     click.echo(f"Wrote {redact(out)}: {_counts(labels)}")
 
 

@@ -46,6 +46,7 @@ def test_the_filters_options_choose_what_is_written(tmp_path: Path) -> None:
     project = ExportProject(tmp_path)
     done = _export(project, "--format", "coco", "--thresholds", "boat=0.8", "--categories", "boat")
     assert "1 instance in 1 image, 3 images without any; left out 3 instances" in done.output
+    assert "Kept: a score of at least 0.8 (boat), 0 (others); only boat" in done.output
     (row,) = json.loads((tmp_path / "out").read_text())["annotations"]
     assert row["score"] == pytest.approx(0.9)
 
