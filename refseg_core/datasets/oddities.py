@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from refseg_core.errors import counted, shortened, singular
+from refseg_core.errors import shortened
 
 EXAMPLES = 3
 
@@ -25,9 +25,8 @@ class Oddity:
     examples: tuple[str, ...]
 
     def __str__(self) -> str:
-        """Returns '2 images without annotations', or '1 image without annotations'."""
-        noun, space, rest = self.what.partition(" ")
-        return f"{counted(self.count, singular(noun), noun)}{space}{rest}"
+        """Returns '2 images without annotations', or, as these words are plural, 'images without annotations (1)'."""
+        return f"{self.what} (1)" if self.count == 1 else f"{self.count:,} {self.what}"
 
 
 class OddityCounter:

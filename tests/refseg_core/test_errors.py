@@ -2,7 +2,7 @@
 
 import pytest
 
-from refseg_core.errors import DatasetError, Problems, counted, in_natural_order, listed, shortened
+from refseg_core.errors import DatasetError, Problems, counted, in_natural_order, listed, shortened, singular
 
 
 def _message(problems: Problems) -> str:
@@ -64,6 +64,11 @@ def test_one_of_a_kind_is_singular() -> None:
     assert [counted(number, "category") for number in (1, 3)] == ["1 category", "3 categories"]
     assert [counted(number, "key") for number in (1, 3)] == ["1 key", "3 keys"]
     assert counted(2, "dropped one", "dropped ones") == "2 dropped ones"
+
+
+def test_what_one_of_a_kind_is_called() -> None:
+    plurals = ["images", "categories", "boxes", "misses", "memory_bank"]
+    assert list(map(singular, plurals)) == ["image", "category", "box", "miss", "memory_bank"]
 
 
 def test_numbers_in_names_are_sorted_as_numbers() -> None:

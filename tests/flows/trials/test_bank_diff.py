@@ -22,13 +22,13 @@ def plain(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project
 
 
 def _address(said: str) -> str:
-    found = re.search(r"prototypes in (\S+)", said)
+    found = re.search(r"prototypes? in (\S+)", said)
     assert found is not None
     return found[1]
 
 
 def _bank(project: Project, *flags: str) -> str:
-    return _address(done(refseg("bank", project.folder / "run.yaml", *flags)))
+    return _address(done(refseg("bank", project.folder / "run.yaml", "--out", project.folder / "sheets", *flags)))
 
 
 @pytest.mark.slow
