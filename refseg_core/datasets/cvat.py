@@ -21,8 +21,8 @@ from refseg_core.masks.rle import rle_of_part
 
 _BAD_IMAGE = "an <image> has no name, or no whole numbers width and height: export the task again"
 _BAD_SHAPE = (
-    "a shape's attributes are not the numbers that it needs (box: xtl ytl xbr ybr, polygon: points, ellipse: cx cy rx "
-    "ry, mask: rle left top width height): export the task again"
+    "a shape's attributes are not the numbers that it needs (box: xtl ytl, xbr ybr not under them, polygon: points, "
+    "ellipse: cx cy rx ry, mask: rle left top width height): export the task again"
 )
 _LEFT_OUT = "labels of skeletons, their points and other shapes that mark no area: they are no categories"
 _WITHOUT_AREA = {"skeleton", "points", "polyline", "tag", "cuboid"}  # types of labels
@@ -112,6 +112,8 @@ def _shape(entry: Element, height: int, width: int) -> Shape:
         x, y, x_radius, y_radius = _numbers(entry, "cx", "cy", "rx", "ry")
         return Shape(polygons=(_turned(ellipse(0, 0, x_radius, y_radius), x, y, rotation),))
     left, top, right, bottom = _numbers(entry, "xtl", "ytl", "xbr", "ybr")
+    if right < left or bottom < top:
+        raise ValueError((left, top, right, bottom))
     if not rotation:
         return Shape(box=(left, top, right - left, bottom - top))
     half_width, half_height = (right - left) / 2, (bottom - top) / 2

@@ -17,6 +17,7 @@ _NOT_XML = "a file is not XML that can be read: export it again"
 _NOT_VOC = "a file is no PASCAL VOC annotation: expected the root <annotation>"
 _BAD_SIZE = "a file's <size> has no whole numbers <width> and <height>: correct or remove it"
 _BAD_BOX = "an object's <bndbox> has no numbers xmin, ymin, xmax, ymax: correct it"
+_NO_EXTENT = "an object's <bndbox> has xmax under xmin or ymax under ymin: correct it"
 _BAD_POLYGON = "an object's <polygon> has no numbers x1, y1, x2, y2, x3, y3, ...: correct or remove it"
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _TRIANGLE = 3
@@ -40,7 +41,7 @@ def read_voc(
         if root.tag != "annotation":
             builder.problems.add(_NOT_VOC, f"{file.name} with <{root.tag}>")
             continue
-        image = images.find(file.name, builder.problems, _text(root, "filename"), builder.read_as)
+        image = images.find(file.name, builder.problems, _text(root, "filename"), builder.read_as, builder.oddities.add)
         if image is not None and builder.add_image(image, *_size(builder, file.name, root)):
             _add_objects(builder, file.name, image, root)
     return builder.dataset()
@@ -65,6 +66,8 @@ def _add_objects(builder: DatasetBuilder, name: str, image: str, root: Element) 
         if box is None:
             found = [_text(entry, f"bndbox/{corner}") for corner in _CORNERS]
             builder.problems.add(_BAD_BOX, f"{place} with {found}")
+        elif min(box[2] - box[0], box[3] - box[1]) < -1:  # the last pixel is included
+            builder.problems.add(_NO_EXTENT, f"{place} with {box}")
         elif polygon is None:
             builder.problems.add(_BAD_POLYGON, place)
         else:

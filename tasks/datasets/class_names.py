@@ -26,6 +26,7 @@ from tasks.storage.uris import redact
 
 _YOLO_FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _CONTRADICTING = "lists of categories that contradict the one that is taken: correct or remove them"
+_OTHER_COUNT = "YAML files whose nc is not the number of their names: the names count; correct one of them"
 _FIRST = {"yolo": _YOLO_FILES, "masks": (COLOR_FILE,)}  # files of single formats, which come before the others
 
 
@@ -55,7 +56,7 @@ def find_class_names(folder: Folder, kind: str) -> ClassNames | None:
     if lists:
         (taken, name, document), *others = lists
         classes = _read(taken, document, _reader(kind, name))
-        return replace(classes, oddities=_contradicting(kind, taken, classes, others))
+        return replace(classes, oddities=(*classes.oddities, *_contradicting(kind, taken, classes, others)))
     if kind != "yolo":
         return None
     raise DatasetError(
@@ -128,7 +129,11 @@ def _of_yaml(document: bytes) -> ClassNames:
     written = yaml.load(document, yaml.BaseLoader)  # noqa: S506 `off` and `007` are names, not false and 7
     names = _yaml_names(written)
     readings = () if names == _yaml_names(yaml.safe_load(document)) else ("names as they are written",)
-    return ClassNames(names, _sha256(document), readings, _keypoints(written.get("kpt_shape")))
+    count, found = str(written.get("nc", len(names))), OddityCounter()
+    if count != str(len(names)):
+        found.add(_OTHER_COUNT, f"nc: {count}, and {len(names)} names")
+    keypoints = _keypoints(written.get("kpt_shape"))
+    return ClassNames(names, _sha256(document), readings, keypoints, oddities=found.found())
 
 
 def _of_color_map(document: bytes) -> ClassNames:

@@ -8,7 +8,7 @@ file gives, which is out of date where files were renamed together with their im
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from functools import cached_property
-from posixpath import basename, dirname, join, normpath
+from posixpath import basename, dirname, join, normpath, splitext
 
 from refseg_core.datasets.image_files.names import OTHERWISE, check_file_name, plain_name
 from refseg_core.errors import Problems, listed
@@ -24,6 +24,10 @@ _NO_IMAGE = (
 _OTHER_NAME = (
     "files of annotations with the name of another image than their own: taken for the image of their own name, as "
     "files that were renamed together with their images"
+)
+_ABSENT_NAME = (
+    "annotation files that name an image that is not there, and not that of their own name: taken for the image of "
+    "their own name"
 )
 _SEVERAL_IMAGES = "an annotation file has several images of its name: expected one; rename the others"
 
@@ -44,16 +48,20 @@ class ImageNames:
         problems: Problems,
         declared: str | None = None,
         note: Callable[[str, str], None] | None = None,
+        tell: Callable[[str, str], None] | None = None,
     ) -> str | None:
         """Returns the image of an annotation file, which may name it (`declared`); adds a problem if there is none.
 
-        `note` is told of a file that names another image than that of its own name, or is written otherwise than it.
+        `note` is told of a file that names another image than that of its own name, or is written otherwise than it;
+        `tell` of one that names an image that there is not.
         """
         named = self._named(annotation_file, declared) if declared else None
         candidates = self.candidates(annotation_file)
         if len(candidates) == 1:
             if note is not None and named not in (None, candidates[0]):
                 note(_OTHER_NAME, f"{annotation_file} names {named}, taken for {candidates[0]}")
+            if tell is not None and named is None and declared and not _is_alike(declared, candidates[0]):
+                tell(_ABSENT_NAME, f"{annotation_file} names {declared}, taken for {candidates[0]}")
             return candidates[0]
         if named is not None:
             return named
@@ -97,6 +105,12 @@ class ImageNames:
         declared, folder = declared.replace("\\", "/"), dirname(annotation_file)
         places = (normpath(join(folder, declared)), declared, join(folder, basename(declared)))
         return next((place for place in places if place in self._known and check_file_name(place) is None), None)
+
+
+def _is_alike(declared: str, image: str) -> bool:
+    """Returns whether the last parts of two names are the same but for their suffixes, case and accents."""
+    first, second = (splitext(basename(plain_name(name)))[0] for name in (declared, image))
+    return first == second
 
 
 def _key(name: str) -> str:

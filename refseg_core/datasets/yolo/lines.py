@@ -9,7 +9,7 @@ Not here: files, and what a class is called.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 BAD_LINE = (
     "a line is neither 'class x_center y_center width height' nor 'class x1 y1 x2 y2 x3 y3 ...', all of them numbers: "
@@ -27,10 +27,19 @@ SCORED_BOXES = (
     "files whose boxes are followed by a confidence or the number of a track, since all of their lines have 6 or 7 "
     "numbers: the boxes are read"
 )
+MIXED_LINES = (
+    "a line of 7 numbers that end with a whole one, in a file of boxes too, is a box with a confidence and a track's "
+    "number, or a triangle: have all lines of the file with or without the two"
+)
+LOOK_LIKE_POSES = (
+    "lines that look like boxes with keypoints within them, and not like polygons: add kpt_shape, the number of "
+    "keypoints and 2 or 3, to data.yaml"
+)
 POSES = "files of keypoints, by kpt_shape in data.yaml: the boxes are read"
 
 _BOX, _TRIANGLE = 5, 7  # numbers, that of the class included
 _SCORED = (6, 7)
+_POSE = 10  # fractions: a box and three keypoints
 _SLACK = 0.1  # what tools draw beyond the edge
 
 
@@ -60,6 +69,63 @@ def are_scored_boxes(lines: Sequence[str]) -> bool:
         return False
     is_whole = all(own[-1].is_integer() for own in values if len(own) == _SCORED[1])
     return bool(values) and is_whole and all(len(own) in _SCORED for own in values)
+
+
+def find_mixed(lines: Mapping[int, str]) -> int | None:
+    """Returns the first line of 7 numbers, the last of them whole, if there are boxes too: what it is is not known.
+
+    Lines whose numbers are not as they should be are told one by one.
+    """
+    try:
+        values = {number: read_numbers(line) for number, line in lines.items()}
+    except LineError:
+        return None
+    mixed = [number for number, own in values.items() if len(own) == _SCORED[1] and own[-1].is_integer()]
+    return mixed[0] if mixed and any(len(own) in (_BOX, _SCORED[0]) for own in values.values()) else None
+
+
+class PoseEvidence:
+    """Whether the lines of a folder look like poses, though nothing says so, and not like polygons."""
+
+    def __init__(self) -> None:
+        self._lengths = set[int]()
+        self._num_lines = self._num_apart = 0
+        self._are_within = True
+
+    def add(self, fractions: Sequence[float]) -> None:
+        """Looks at the numbers of a line but for its class."""
+        self._lengths.add(len(fractions))
+        self._num_lines += 1
+        x, y, width, height, *rest = fractions
+        points = _keypoints(rest)
+        self._are_within &= bool(points) and all(
+            abs(px - x) <= width / 2 and abs(py - y) <= height / 2 for px, py in points
+        )
+        if self._are_within:
+            xs, ys = zip((x, y), *points, strict=True)
+            self._num_apart += not (_is_near(width, xs) and _is_near(height, ys))
+
+    @property
+    def count(self) -> int:
+        """How many lines look like poses: all or none.
+
+        Their numbers are as many in each, all points lie within the box that the first four numbers could be, and
+        mostly its size lies apart from them, as the second corner of polygons seldom does.
+        """
+        is_one_length = len(self._lengths) == 1 and min(self._lengths) >= _POSE
+        return self._num_lines if is_one_length and self._are_within and 2 * self._num_apart > self._num_lines else 0
+
+
+def _is_near(value: float, others: Sequence[float]) -> bool:
+    """Returns whether a value lies no further outside of others than these lie apart, as a corner of a polygon does."""
+    low, high = min(others), max(others)
+    return 2 * low - high <= value <= 2 * high - low
+
+
+def _keypoints(numbers: Sequence[float]) -> list[tuple[float, float]]:
+    """Returns the points of a pose that are marked: numbers in twos, or in threes that end with 0, 1 or 2."""
+    step = 3 if len(numbers) % 3 == 0 and all(number in (0, 1, 2) for number in numbers[2::3]) else 2
+    return [point for point in zip(numbers[::step], numbers[1::step], strict=False) if point != (0, 0)]
 
 
 def fractions_of_line(line: str, *, is_scored: bool, keypoints: tuple[int, int] | None) -> tuple[float, list[float]]:

@@ -9,12 +9,23 @@ from collections.abc import Sequence
 from refseg_core.datasets.builder import AnnotationFolder, DatasetBuilder, NamedFile, Shape
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.datasets.image_files.lookup import ImageNames
-from refseg_core.datasets.yolo.lines import POSES, SCORED_BOXES, LineError, are_scored_boxes, fractions_of_line
+from refseg_core.datasets.yolo.lines import (
+    LOOK_LIKE_POSES,
+    MIXED_LINES,
+    POSES,
+    SCORED_BOXES,
+    LineError,
+    PoseEvidence,
+    are_scored_boxes,
+    find_mixed,
+    fractions_of_line,
+)
 
 _NOT_TEXT = "a file is not text: expected a line for each instance"
 _BAD_CLASS = "a line's class is not the number, from 0, of a name in the list of classes: correct it or the list"
 _NO_SIZE = "an image with labels has no size that can be read, so that its fractions mean nothing: repair or remove it"
 _BOX = 4
+_MANY = 3  # lines that look like poses: of fewer, polygons may by chance
 
 
 def read_yolo(
@@ -39,6 +50,7 @@ def read_yolo(
         image = images.find(file.name, builder.problems, note=builder.read_as)
         if image is not None:
             reader.add(file, image, sizes[image])
+    reader.finish()
     return builder.dataset()
 
 
@@ -49,6 +61,7 @@ class _LineReader:
         self._builder = builder
         self._classes = classes
         self._keypoints = keypoints
+        self._poses, self._first_pose = PoseEvidence(), ""
 
     def add(self, file: NamedFile, image: str, size: tuple[int, int]) -> None:
         """Adds the instances of an image of that (height, width)."""
@@ -67,13 +80,23 @@ class _LineReader:
             self._builder.read_as(SCORED_BOXES, file.name)
         elif lines and self._keypoints is not None:
             self._builder.read_as(POSES, file.name)
+        elif (mixed := find_mixed(lines)) is not None:
+            problems.add(MIXED_LINES, f"{file.name}#{mixed}: {lines[mixed].strip()}")
+            return
         for number, line in lines.items():
             place = f"{file.name}#{number}"
             try:
                 kind, fractions = fractions_of_line(line, is_scored=is_scored, keypoints=self._keypoints)
                 self._builder.add_instance(place, image, self._name_of(kind), _shape(fractions, size))
+                self._poses.add(fractions)
+                self._first_pose = self._first_pose or place
             except LineError as error:
                 problems.add(str(error), f"{place}: {line.strip()[:60]}")
+
+    def finish(self) -> None:
+        """Tells of lines that look like poses, which are a problem where they are more than a chance."""
+        count, builder = self._poses.count, self._builder
+        (builder.problems if count >= _MANY else builder.oddities).add_all(LOOK_LIKE_POSES, [self._first_pose] * count)
 
     def _name_of(self, kind: float) -> str:
         """Returns the name of a class. Raises LineError."""

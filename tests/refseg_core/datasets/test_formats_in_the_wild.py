@@ -73,6 +73,10 @@ def read_one_voc(file: NamedFile) -> Dataset:
 
 
 class TestVoc:
+    def test_corners_in_the_wrong_order_are_named_as_they_are_written(self) -> None:
+        message = problems_of(lambda: read_one_voc(voc(an_object(box=(60, 1, 10, 5)))))
+        assert "<bndbox> has xmax under xmin or ymax under ymin: correct it. Found: a.xml#1 with [60.0, 1.0" in message
+
     def test_pixels_count_from_one_and_the_last_is_included(self) -> None:
         annotations = read_one_voc(voc(an_object(box=(1, 1, 10, 5)), an_object(box=(100, 50, 100, 50)))).annotations
         assert annotations.box_xywh.tolist() == [[0, 0, 10, 5], [99, 49, 1, 1]]
@@ -103,7 +107,7 @@ class TestVoc:
         [
             (voc(an_object(box=(1, 1, "x", 5))), "has no numbers xmin", "a.xml#1 with ['1', '1', 'x', '5']"),
             (voc("<object><name>boat</name></object>"), "has no numbers xmin", "a.xml#1"),
-            (voc(an_object(box=(9, 1, 1, 5))), "not four finite numbers", "a.xml#1"),
+            (voc(an_object(box=(9, 1, 1, 5))), "xmax under xmin", "a.xml#1"),
             (voc(an_object(box=("nan", 1, 1, 5))), "not four finite numbers", "a.xml#1"),
             (voc(an_object(box=(500, 1, 600, 5))), "wholly outside its image", "a.xml#1"),
             (voc(an_object(name=" ")), "has no label", "a.xml#1"),
@@ -209,6 +213,22 @@ class TestYolo:
         assert [oddity.what for oddity in dataset.oddities] == list(dataset.readings)
         assert "the boxes are read" in dataset.readings[0]
 
+    POSE = "0 .5 .6 .2 .3 .45 .5 .55 .7 .5 .74 0 0"  # a box and keypoints, one of them not marked
+    SEEN = "0 .5 .6 .2 .3 .45 .5 1 .55 .7 0 .5 .74 1 .48 .55 1"
+
+    @pytest.mark.parametrize("pose", [POSE, SEEN])
+    def test_many_lines_that_look_like_poses_are_refused_and_few_are_told(self, pose: str) -> None:
+        message = problems_of(lambda: read_yolo("\n".join([pose] * 3)))
+        assert "3 x lines that look like boxes with keypoints within them" in message and "a.txt#1" in message
+        (oddity,) = read_yolo(f"{pose}\n{pose}").oddities
+        assert (oddity.count, oddity.examples[0]) == (2, "a.txt#1")
+
+    @pytest.mark.parametrize("other", [BOX, "0 .1 .1 .4 .1 .4 .4", "0 .1 .1 .4 .1 .4 .4 .3 .5 .2 .5 .1 .3"])
+    def test_polygons_are_not_taken_for_poses(self, other: str) -> None:
+        assert read_yolo("\n".join([*[self.POSE] * 3, other])).oddities == ()
+        near_the_middle = "0 .5 .5 .4 .4 .45 .45 .6 .5 .55 .6 .52 .58"
+        assert read_yolo("\n".join([near_the_middle] * 3)).oddities == ()
+
     def test_with_keypoints_other_numbers_are_refused(self) -> None:
         message = problems_of(lambda: read_yolo(f"{BOX} 0.5 0.5 0.5", keypoints=(7, 2)))
         assert "kpt_shape in data.yaml asks for" in message
@@ -227,6 +247,7 @@ class TestYolo:
             ("boat 0.5 0.5 0.5 0.5", "is neither 'class"),
             ("0 nan 0.5 0.5 0.5", "is neither 'class"),
             ("0 inf 0.5 0.5 0.5", "is neither 'class"),
+            ("0 .5 .5 .2 .2 .9 1\n0 .5 .5 .2 .2", "is a box with a confidence and a track's number, or a triangle"),
             ("2 0.5 0.5 0.5 0.5", "is not the number, from 0, of a name"),
             ("-1 0.5 0.5 0.5 0.5", "is not the number, from 0, of a name"),
             ("0.5 0.5 0.5 0.5 0.5", "is not the number, from 0, of a name"),

@@ -62,6 +62,12 @@ def test_lists_that_contradict_each_other_are_told_with_what_differs(tmp_path: P
     assert longer.examples[0].endswith(": number 2 is 'none', in labels/classes.txt 'bird'")
 
 
+def test_a_number_of_classes_that_is_not_that_of_the_names_is_told(tmp_path: Path) -> None:
+    assert found(tmp_path, "data.yaml", "nc: 2\nnames: [a, b]\n").oddities == ()
+    (oddity,) = found(tmp_path, "data.yaml", "nc: 80\nnames: [a, b]\n").oddities
+    assert oddity.examples == ("nc: 80, and 2 names",)
+
+
 @pytest.mark.parametrize("shape", ["[17, 3]", "[7, 2]"])
 def test_the_shape_of_keypoints_is_read(shape: str, tmp_path: Path) -> None:
     numbers = [int(number) for number in shape.strip("[]").split(",")]
