@@ -57,7 +57,7 @@ def read_labelme(
             continue
         declared = content.get("imagePath")
         declared = declared if isinstance(declared, str) else None
-        image = images.find(file.name, builder.problems, declared, builder.read_as)
+        image = images.find(file.name, builder.problems, declared, builder.read_as, builder.oddities.add)
         if image is None:
             continue
         height, width = (whole_number(content.get(key)) or 0 for key in ("imageHeight", "imageWidth"))

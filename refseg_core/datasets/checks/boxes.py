@@ -18,6 +18,7 @@ from refseg_core.table_schema import Array
 from refseg_core.tables import Annotations
 
 LOOK_LIKE_CORNERS = "boxes that look like x1, y1, x2, y2 and not like x, y, width, height: export them again"
+FRACTIONS = "boxes that look like fractions of their image, none over 1: multiply them by its width and height"
 APART = "boxes that lie apart from their masks: one of the two is not what the format asks for"
 _NOT_CORNERS = "a box is not x1, y1, x2, y2 with x1 < x2 and y1 < y2: correct it, or references.boxes"
 _CHECKED = 10_000  # boxes with masks, of more throughout the dataset; half a second
@@ -55,7 +56,13 @@ def contradicting_boxes(dataset: Dataset) -> list[Oddity]:
     others, fit_as_corners, is_outside = _against_images(dataset, annotations[~has_mask])
     corners = [some[are_corners], others[fit_as_corners & is_outside]]
     apart = some[are_apart & ~are_corners]
-    found = (_oddity(LOOK_LIKE_CORNERS, Annotations.concatenate(corners)), _oddity(APART, apart))
+    boxes = annotations.box_xywh
+    are_fractions = np.full(len(boxes), bool(len(boxes)) and bool((boxes[:, :2] + boxes[:, 2:] <= 1).all()))
+    found = (
+        _oddity(FRACTIONS, annotations[are_fractions]),
+        _oddity(LOOK_LIKE_CORNERS, Annotations.concatenate(corners)),
+        _oddity(APART, apart),
+    )
     return [oddity for oddity in found if oddity.count]
 
 

@@ -8,7 +8,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 from functools import cached_property
-from posixpath import basename, normpath
+from posixpath import basename, normpath, splitext
 
 BAD_FILE_NAME = "an image's file_name is not a path below the image folder: expected such as 'folder/name.jpg'"
 
@@ -20,6 +20,7 @@ RESEMBLED = "images that are not there, while files resemble their names: none i
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _DRIVE = re.compile(r"[A-Za-z]:")
+_ENCODED = re.compile(rb"%([0-9A-Fa-f]{2})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -67,6 +68,13 @@ class ListedNames:
             names[basename(key)] += own
         return names
 
+    @cached_property
+    def _by_stem(self) -> dict[str, list[str]]:
+        names: dict[str, list[str]] = defaultdict(list)
+        for last, own in self._by_last_part.items():
+            names[_stem(last)] += own
+        return names
+
     def find(self, name: str) -> str:
         """Returns the file that a name means; the name itself where no file, or more than one, fits.
 
@@ -80,9 +88,23 @@ class ListedNames:
         return plain if plain in found else found[0] if len(found) == 1 else name
 
     def resembling(self, name: str) -> list[str]:
-        """Returns the files that a name may mean that none has: written otherwise, or else in other folders."""
-        key = plain_name(name)
-        return self._by_key.get(key) or self._by_last_part.get(basename(key), [])
+        """Returns the files that a name may mean that none has: written otherwise, or else in other folders.
+
+        Or else those with another suffix, or that an address writes with '%'.
+        """
+        key = plain_name(_decoded(name).strip())
+        last = basename(key)
+        return self._by_key.get(key) or self._by_last_part.get(last) or self._by_stem.get(_stem(last), [])
+
+
+def _decoded(name: str) -> str:
+    """Returns a name with what addresses write with '%' as the characters that it stands for."""
+    encoded = name.encode("utf-8", "replace")
+    return _ENCODED.sub(lambda found: bytes([int(found[1], 16)]), encoded).decode("utf-8", "replace")
+
+
+def _stem(name: str) -> str:
+    return splitext(name)[0]
 
 
 def plain_name(name: str) -> str:

@@ -381,7 +381,7 @@ def test_index_opens_images_without_annotations_too_and_with_images_reads_all_wh
     result = _invoke("index", config)
     assert "Opened:  5 of 5 target images, opened by their headers; --images reads all of them whole" in result.stdout
     (heading,) = [line for line in result.stdout.splitlines() if "header cannot be read" in line]
-    assert heading.startswith("Odd: 1 image whose header")
+    assert heading == "Odd: images whose header cannot be read: a run leaves them out and names them (1)"
     result = _invoke("index", config, "--images")
     assert "Opened:  5 of 5 target images, read whole" in result.stdout
     assert "Odd: 2 images that cannot be read: a run leaves them out and names them" in result.stdout

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from refseg_core.analysis.dataset_summary import find_oddities
-from refseg_core.datasets.checks.boxes import APART, LOOK_LIKE_CORNERS
+from refseg_core.datasets.checks.boxes import APART, FRACTIONS, LOOK_LIKE_CORNERS, contradicting_boxes
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.errors import DatasetError
 from refseg_core.masks.rle import decode_mask
@@ -85,6 +85,21 @@ def test_an_image_of_the_files_own_name_comes_before_the_one_that_it_names(forma
     count, examples = told(dataset, "with the name of another image")
     assert count == 2
     assert examples[0].endswith("names b.png, taken for a.png")
+
+
+@pytest.mark.parametrize(("declared", "is_told"), [("old/b.png", True), ("old\\A.jpg", False), ("a", False)])
+def test_a_name_of_an_image_that_is_not_there_is_told_unless_it_is_the_files_own(
+    declared: str, is_told: bool, tmp_path: Path
+) -> None:
+    write_all_images(tmp_path / "images", ("a.png",))
+    (tmp_path / "annotations").mkdir()
+    shape = {"label": "x", "shape_type": "rectangle", "points": [[0, 0], [9, 9]]}
+    (tmp_path / "annotations" / "a.json").write_text(json.dumps({"imagePath": declared, "shapes": [shape]}))
+    dataset = read(source_of(tmp_path, "annotations"))
+    assert dataset.annotations.image_id.tolist() == ["a.png"]
+    assert dataset.readings == ()
+    expected = [(f"a.json names {declared}, taken for a.png",)] if is_told else []
+    assert [oddity.examples for oddity in dataset.oddities] == expected
 
 
 # --- segmentations ----------------------------------------------------------------------------------------------------
@@ -182,6 +197,14 @@ def test_a_single_box_that_contradicts_its_image_or_mask_is_told_and_not_refused
     assert found.examples[0].startswith(example)
 
 
+def test_boxes_that_look_like_fractions_are_told_if_all_do(tmp_path: Path) -> None:
+    write_coco(tmp_path, {"bbox": [0.1, 0.2, 0.5, 0.8]}, {"bbox": [0, 0, 1, 1]})
+    (found,) = contradicting_boxes(read(source_of(tmp_path)))
+    assert (found.what, found.count, found.examples[0]) == (FRACTIONS, 2, "annotation 1, bbox [0.1, 0.2, 0.5, 0.8]")
+    write_coco(tmp_path, {"bbox": [0, 0, 1, 1]}, {"bbox": [5, 5, 9, 9]})
+    assert contradicting_boxes(read(source_of(tmp_path))) == []
+
+
 def test_boxes_that_are_no_corners_are_refused_where_they_are_said_to_be(tmp_path: Path) -> None:
     write_coco(tmp_path, CORNERS, RIGHT)
     with pytest.raises(DatasetError, match="a box is not x1, y1, x2, y2"):
@@ -221,6 +244,8 @@ def test_a_name_that_is_written_otherwise_is_found(written: str, own: str, with_
         ("é.PNG", ("é.png", "e\u0301.png"), "'é.PNG': 'é.png' or 'é.png'?"),
         ("a.png", ("x/a.png", "y/a.png"), "'a.png': 'x/a.png' or 'y/a.png'?"),
         ("z/a.png", ("x/a.png",), "'z/a.png': 'x/a.png'?"),
+        ("my%20boat.png", ("my boat.png",), "'my%20boat.png': 'my boat.png'?"),
+        ("a.jpg", ("a.png", "b.png"), "'a.jpg': 'a.png'?"),
     ],
 )
 def test_a_name_that_several_files_or_one_elsewhere_resemble_is_told_with_them_and_not_guessed(
