@@ -118,7 +118,8 @@ class _Compared:
     ) -> None:
         self._number, self._annotations = number, annotations
         self._image = session.index.images[number]
-        self._check_sizes({mask.size for mask in annotations.mask_rle[annotations.has_mask]} | ({size} - {(0, 0)}))
+        of_boxes = set() if annotations.has_mask.all() else {size} - {(0, 0)}
+        self._check_sizes({mask.size for mask in annotations.mask_rle[annotations.has_mask]} | of_boxes)
         self._identities = list(_labels(session, number))
         labels = _detections(session, self._image.image_id, self._identities)
         is_exported = exported_rows(kept.filter, labels, session.index.categories)

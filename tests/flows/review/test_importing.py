@@ -215,6 +215,14 @@ def test_moved_and_drawn_boxes_get_masks_of_the_segmenter(reviewable: Reviewable
     assert (by_segmenter.predicted_iou < 1).all(), "nobody drew these"
 
 
+def test_boxes_of_an_image_of_another_size_are_refused(reviewable: Reviewable, tmp_path: Path) -> None:
+    file, content = _boxes_moved_and_drawn(reviewable, tmp_path)
+    content["images"][0]["width"] *= 2
+    file.write_text(json.dumps(content))
+    message = refused(refseg("review", "import", reviewable.steps.store.uri, file))
+    assert "128" in message
+
+
 def test_without_a_segmenter_nothing_is_decided_on_moved_boxes(reviewable: Reviewable, tmp_path: Path) -> None:
     file, _ = _boxes_moved_and_drawn(reviewable, tmp_path)
     output = done(refseg("review", "import", reviewable.steps.store.uri, file))
