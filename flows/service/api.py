@@ -2,6 +2,7 @@
 
 import base64
 import http.client
+import json
 import os
 import urllib.error
 import urllib.request
@@ -41,6 +42,20 @@ def require_api() -> str:
         )
     check_login(url)
     return url
+
+
+def ui_path(url: str) -> str:
+    """Returns where the UI that a Prefect server shows by default lies below its address: '/v2' or ''.
+
+    The newer one asks whoever opens a run's page for a login, and then shows it; the older one says that there is no
+    such page. A server that does not say which it is has the older one.
+    """
+    try:
+        with urllib.request.urlopen(f"{url}/ui-settings", timeout=_SECONDS) as answer:
+            settings = json.load(answer)
+        return str(settings[f"{settings['default_ui']}_base_url"]).rstrip("/")
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+        return ""
 
 
 def check_login(url: str) -> None:

@@ -27,6 +27,7 @@ from flows.config.run_config import RunConfig
 from flows.errors import RunFailedError
 from flows.execution.names import LABEL_NOW
 from flows.execution.stopping import when_stopped
+from flows.service.api import ui_path
 from flows.service.status import workers_online
 from flows.terminal import SECONDS_BETWEEN_LINES, messages
 from refseg_core.errors import ConfigurationError
@@ -42,7 +43,7 @@ def label_now(config: RunConfig) -> str | None:
     Raises RunFailedError if the run fails.
     """
     run = _start(config.for_service())
-    messages.print(f"Run {run.name}: {url_for('flow-run', obj_id=run.id)}")
+    messages.print(f"Run {run.name}: {_page_of(run)}")
     for pool, number in workers_online().items():
         if number == 0:
             messages.print(
@@ -57,6 +58,12 @@ def label_now(config: RunConfig) -> str | None:
 
 def _continues(run: FlowRun) -> tuple[str, str]:
     return "the run continues on the service", f"to cancel it: prefect flow-run cancel {run.id}"
+
+
+def _page_of(run: FlowRun) -> str:
+    """Returns the address of a run's page."""
+    server, runs, page = str(url_for("flow-run", obj_id=run.id)).partition("/runs/")
+    return f"{server}{ui_path(server)}{runs}{page}"
 
 
 def _labels_key(run_id: UUID, store_uri: str) -> str | None:

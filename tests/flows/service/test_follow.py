@@ -1,5 +1,6 @@
 """Commands that label by the service: flags override keys, and without a terminal progress comes as lines."""
 
+import io
 import signal
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from uuid import uuid4
 import pytest
 from click.testing import CliRunner
 from prefect.client.schemas.objects import FlowRun
+from prefect.settings import PREFECT_UI_URL, temporary_settings
 
 from flows import terminal
 from flows.cli.main import main
@@ -73,3 +75,28 @@ def test_without_a_terminal_progress_comes_as_lines_now_and_again(monkeypatch: p
         monkeypatch.setattr(follow, "SECONDS_BETWEEN_LINES", 0)
         show(12.4, "10 of 83 images, 2 images/s")
     assert captured.get().splitlines() == ["scheduled", "12 %: 10 of 83 images, 2 images/s"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "path"),
+    [
+        ('{"default_ui": "v2", "v1_base_url": "/", "v2_base_url": "/v2"}', "/v2"),
+        ('{"default_ui": "v1", "v1_base_url": "/", "v2_base_url": "/v2"}', ""),
+        ('{"api_url": "http://box:4200/api"}', ""),
+        ("<html>", ""),
+        (None, ""),
+    ],
+)
+def test_a_runs_link_leads_to_the_ui_that_asks_for_a_login(
+    settings: str | None, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(url: str, **_: float) -> io.BytesIO:
+        assert url == "http://box:4200/ui-settings"
+        if settings is None:
+            raise OSError("nobody answers")
+        return io.BytesIO(settings.encode())
+
+    monkeypatch.setattr("urllib.request.urlopen", answer)
+    run = FlowRun(flow_id=uuid4(), name="quick-otter")
+    with temporary_settings({PREFECT_UI_URL: "http://box:4200"}):
+        assert follow._page_of(run) == f"http://box:4200{path}/runs/flow-run/{run.id}"
