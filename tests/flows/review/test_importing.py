@@ -80,6 +80,7 @@ def test_what_was_changed_removed_and_added_comes_back_and_nothing_else(reviewab
     assert (set(decisions.source), set(decisions.reviewer), len(decisions)) == ({"coco"}, {"Anna"}, 4)
 
 
+@pytest.mark.slow  # with the others here
 def test_an_export_that_comes_back_as_it_was_decides_nothing_unless_the_rest_is_accepted(
     reviewable: Reviewable, tmp_path: Path
 ) -> None:
@@ -94,6 +95,7 @@ def test_an_export_that_comes_back_as_it_was_decides_nothing_unless_the_rest_is_
     assert _labels(reviewable, 1.0) == before
 
 
+@pytest.mark.slow  # with the others here
 def test_images_that_do_not_come_back_stay_as_they_are(reviewable: Reviewable, tmp_path: Path) -> None:
     file, content = _export(reviewable, tmp_path)
     before, first = _labels(reviewable), content["images"][0]["id"]
@@ -117,6 +119,7 @@ def test_unknown_categories_and_images_are_told(reviewable: Reviewable, tmp_path
     assert "'bar x', 'box x': no such category; the labels have box, bar" in message
 
 
+@pytest.mark.slow  # with the others here
 def test_a_corrected_instance_can_be_corrected_again(reviewable: Reviewable, tmp_path: Path) -> None:
     file, content = _export(reviewable, tmp_path)
     content["annotations"][0]["category_id"] = {3: 8, 8: 3}[content["annotations"][0]["category_id"]]
@@ -281,6 +284,7 @@ def test_without_provenance_labels_of_every_score_are_known_again(reviewable: Re
     assert "labels of the file are not among" not in output
 
 
+@pytest.mark.slow  # with the others here
 def test_the_labels_that_were_exported_are_compared_and_not_the_newest(reviewable: Reviewable, tmp_path: Path) -> None:
     store, out, key = reviewable.steps.store.uri, tmp_path / "rt.json", reviewable.run.key
     done(refseg("export", store, "--format", "coco", "--out", out))

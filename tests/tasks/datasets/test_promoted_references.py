@@ -73,6 +73,7 @@ def _vectors(store: Store, prototypes: Artifact) -> tuple[Prototypes, NegativePr
     return store.load(prototypes, Prototypes), store.load(prototypes, NegativePrototypes)
 
 
+@pytest.mark.slow  # with the others here
 def test_each_negative_is_a_vector_that_nothing_is_labeled_with(reviewable: Reviewable, session: ReviewSession) -> None:
     config, store = reviewable.steps.config, reviewable.steps.store
     plain = store.load(make_prototypes(config, store), Prototypes)
@@ -93,6 +94,7 @@ def test_each_negative_is_a_vector_that_nothing_is_labeled_with(reviewable: Revi
     assert store.load(make_prototypes(config, store), Prototypes).equals(plain)
 
 
+@pytest.mark.slow  # with the others here
 def test_what_is_taken_back_is_no_reference_any_more(reviewable: Reviewable, session: ReviewSession) -> None:
     before = _references(reviewable)
     _decide(session, "reference", 0)

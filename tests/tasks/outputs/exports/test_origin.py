@@ -15,6 +15,7 @@ from tests.support.projects.exported import ExportProject
 _OTHER = "0123456789abcdef"
 
 
+@pytest.mark.slow  # with the others here
 def test_labels_are_known_by_the_provenance_and_by_the_file_itself(tmp_path: Path) -> None:
     project, chosen = ExportProject(tmp_path), LabelFilter(ScoreThresholds(0.3))
     key, store = project.run.key, project.run.store
