@@ -13,12 +13,13 @@ import numpy as np
 from refseg_core import images as image_decoding
 from refseg_core.errors import listed
 from refseg_core.labeling.batch_labeler import version_of
+from refseg_core.labeling.composing.candidates import NEGATIVES_VERSION
 from refseg_core.models import preprocessing
 from refseg_core.models.registry import model_spec
 from refseg_core.settings import PART_NAMES, LabelingSettings, Purpose
 from refseg_core.settings.labeling_methods import PUBLISHED
 from refseg_core.settings.labeling_paths import LABELING_PATHS
-from refseg_core.tables import GoneLabels, Images
+from refseg_core.tables import GoneLabels, Images, NegativePrototypes
 from refseg_core.versions import combined
 from tasks.models.area_limits import with_areas
 from tasks.models.guidance import guidance_of, is_chosen, with_thresh
@@ -30,7 +31,7 @@ from tasks.storage.uris import redact
 from tasks.store.label_store import StoredLabels
 from tasks.store.shard_plans import LabelPlan, PlanPart
 from tasks.store.steps import FIND_GONE_LABELS, LABEL_SHARD
-from tasks.store.store import Artifact, Recipe, Store
+from tasks.store.store import Artifact, Recipe, Store, table_name
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def plan_shards(
     recipe = Recipe(
         *LABEL_SHARD,
         version=combined(image_decoding.VERSION, preprocessing.VERSION, *of_models),  # whatever the path
-        settings={"images": redact(spec.images), **_deciding(labeling)},
+        settings={"images": redact(spec.images), **_deciding(labeling), **_of_negatives(prototypes)},
         inputs=inputs,
         weights=sha256_of_models(spec),
     )
@@ -109,6 +110,12 @@ def planned_under_other_ids(run: StoredLabels, now: Images, num_plans: int) -> l
 def _of_file(version: str) -> str:
     """Returns what a listing says of a file, without what annotations say of its frame."""
     return version.partition(" ")[0]
+
+
+def _of_negatives(prototypes: Artifact) -> dict[str, int]:
+    """Returns the version of what negatives do, where there are some."""
+    has_some = table_name(NegativePrototypes) in prototypes.num_rows
+    return {"negatives_version": NEGATIVES_VERSION} if has_some else {}
 
 
 @retried_task("find gone labels")

@@ -154,7 +154,11 @@ class BatchLabeler:
             thresh=self._guidance_thresh(),
         )
         self._second_look = SecondLook(
-            encoder, self._compared_JC, batch=self._batches.crops, part_penalty=self.settings.parts.part_penalty
+            encoder,
+            self._compared_JC,
+            batch=self._batches.crops,
+            part_penalty=self.settings.parts.part_penalty,
+            num_negatives=len(self._compared_JC) - len(self.prototypes_KC),
         )
         self._answering = Answering(
             self._prompting, self._features, self._second_look, self.settings, self._batches, stage=stage

@@ -42,10 +42,16 @@ class _Square(NamedTuple):
 class SecondLook:
     """Revises the similarities of candidates by their crops."""
 
-    def __init__(self, encoder: Encoder, prototypes_KC: Tensor, *, batch: BatchSize, part_penalty: float) -> None:
-        """`part_penalty`: how much of the likeness of a crop's background to a category is taken from it."""
-        self._encoder, self._prototypes_KC = encoder, prototypes_KC
-        self._batch, self._part_penalty = batch, part_penalty
+    def __init__(
+        self, encoder: Encoder, prototypes_KC: Tensor, *, batch: BatchSize, part_penalty: float, num_negatives: int = 0
+    ) -> None:
+        """`part_penalty`: how much of the likeness of a crop's background to a category is taken from it.
+
+        `num_negatives`: how many of the prototypes, the last, are of no category: a part of a negative is one, too.
+        """
+        self._encoder, self._prototypes_KC, self._batch = encoder, prototypes_KC, batch
+        self._penalty_K = torch.full((len(prototypes_KC),), part_penalty, device=prototypes_KC.device)
+        self._penalty_K[len(prototypes_KC) - num_negatives :] = 0
 
     def __call__(self, image_HW3: npt.NDArray[np.uint8], masks_nGG: Tensor, similarity_nK: Tensor) -> Tensor:
         """Returns similarities [n, K] in [0, 1]: the mean of the given ones and the crops', less the penalty.
@@ -69,7 +75,7 @@ class SecondLook:
     def revise(self, means: CropMeans, similarity_nK: Tensor) -> Tensor:
         """Returns the revised similarities of candidates whose crops show this."""
         inside_nK, outside_nK = means.inside_nC @ self._prototypes_KC.T, means.outside_nC @ self._prototypes_KC.T
-        revised_nK = (similarity_nK + inside_nK) / 2 - self._part_penalty * outside_nK
+        revised_nK = (similarity_nK + inside_nK) / 2 - self._penalty_K * outside_nK
         return torch.where(means.has_mask_n[:, None], revised_nK.clamp(0, 1), similarity_nK)
 
     def _means(self, image_HW3: npt.NDArray[np.uint8], squares: list[_Square], masks_nGG: Tensor) -> CropMeans:

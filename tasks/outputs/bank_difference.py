@@ -21,7 +21,7 @@ from tasks.store.steps import EVALUATE, POSTPROCESS_MEMORY_BANK
 from tasks.store.store import Artifact, Store
 from tasks.store.thresholds import SCORE_THRESH, saved_thresholds
 
-_OF_BANK = ("guidance_thresh",)  # settings that follow from the prototypes
+_OF_BANK = ("guidance_thresh", "negatives_version")  # settings that follow from the prototypes
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ from refseg_core.settings.labeling_methods import MethodParts
 if TYPE_CHECKING:
     from refseg_core.labeling.composing.pool import Pool
 
+NEGATIVES_VERSION = 2  # of what negatives do to labels
+
 
 @dataclass(frozen=True)
 class Candidates:
@@ -73,16 +75,18 @@ def candidates_of(pool: "Pool", prototypes_KC: Tensor, settings: LabelingSetting
     return Candidates(kept, matches[kept], pool.predicted_ious()[kept])
 
 
-def looked_at_again(candidates: Candidates, pool: "Pool", parts: MethodParts) -> Candidates:
+def looked_at_again(candidates: Candidates, pool: "Pool", parts: MethodParts, num_categories: int) -> Candidates:
     """Revises the best candidates, and orders all again.
 
-    The others lose what those lost on average, so that all stay comparable.
+    The others lose what those lost on average, so that all stay comparable. Both are told by the categories, the first
+    of what is compared, alone: what resembles negatives most takes no second look from what may be an instance.
     """
     matches, predicted_iou_n = candidates.matches, candidates.predicted_iou_n
-    best = (matches.similarity_N * predicted_iou_n).argsort(descending=True, stable=True)[: parts.max_second_looks]
+    similarity_n = matches.similarity_NK[:, :num_categories].amax(dim=1)
+    best = (similarity_n * predicted_iou_n).argsort(descending=True, stable=True)[: parts.max_second_looks]
     if len(best) > 0:
         revised_bK = pool.look_again(candidates.row_n[best], matches.similarity_NK[best])
-        loss = (matches.similarity_N[best] - revised_bK.amax(dim=1)).mean()
+        loss = (similarity_n[best] - revised_bK[:, :num_categories].amax(dim=1)).mean()
         similarity_nK = (matches.similarity_NK - loss).clamp(0, 1)
         similarity_nK[best] = revised_bK
         matches = Matches.of(similarity_nK, matches.descriptor_NC)

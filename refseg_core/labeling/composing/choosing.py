@@ -69,7 +69,7 @@ def choose(
         candidates = candidates_of(pool, prototypes_KC, settings, fit)
     if parts.max_second_looks:
         with stage("second look"):
-            candidates = looked_at_again(candidates, pool, parts)
+            candidates = looked_at_again(candidates, pool, parts, num_categories)
             candidates = candidates[fit(candidates.row_n, candidates.matches.class_index_N)]
     if num_categories < len(prototypes_KC):
         candidates = candidates[torch.nonzero(candidates.matches.class_index_N < num_categories)[:, 0]]

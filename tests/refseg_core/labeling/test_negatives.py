@@ -57,6 +57,25 @@ def test_a_negative_unlike_everything_changes_nothing() -> None:
     assert torch.equal(classes, same)
 
 
+def test_negatives_take_no_second_look_from_what_may_be_an_instance() -> None:
+    proposals, (features, prototypes) = _proposals(5, 14), _features(5, 3)
+    descriptors = describe(proposals.logits_NGG > 0, features)
+    looked: list[Tensor] = []
+
+    def look(masks_nGG: Tensor, similarity_nK: Tensor) -> Tensor:
+        looked.append(masks_nGG)
+        return similarity_nK
+
+    looking = MANY.model_copy(update={"max_second_looks": 3})
+    for negatives in (prototypes[:0], descriptors[:6]):
+        compared = torch.cat((prototypes, negatives))
+        number = len(negatives)
+        match_and_merge(
+            proposals, features, compared, size=(20, 31), settings=looking, num_negatives=number, second_look=look
+        )
+    assert torch.equal(*looked)
+
+
 def _prototypes(vectors: Tensor, first_id: int) -> Prototypes:
     ids = np.arange(first_id, first_id + len(vectors))
     return Prototypes(category_id=ids, num_references=np.ones(len(ids), np.int32), prototype=vectors.numpy())

@@ -198,3 +198,20 @@ def test_neither_the_order_of_candidates_nor_batches_matter(seed: int, batch: in
     assert_close(looks[1](image, masks[order], similarity[order]), expected[order], atol=1e-5, rtol=0)
     assert ((expected >= 0) & (expected <= 1)).all()
     assert not torch.equal(expected, similarity)
+
+
+def test_what_is_around_a_mask_costs_categories_and_no_negatives() -> None:
+    encoder, image, masks = tiny_encoder(), _image(60, 80), _blobs(0, 6)
+    prototypes = F.normalize(random_tensor(3, 32, seed=0) - 0.5, dim=1)
+    similarity = 0.5 + random_tensor(6, 3, seed=1) / 2
+
+    def look(part_penalty: float, num_negatives: int) -> Tensor:
+        looker = SecondLook(
+            encoder, prototypes, batch=BatchSize(8), part_penalty=part_penalty, num_negatives=num_negatives
+        )
+        return looker(image, masks, similarity)
+
+    found = look(0.3, 1)
+    assert torch.equal(found[:, :2], look(0.3, 0)[:, :2])
+    assert torch.equal(found[:, 2], look(0.0, 0)[:, 2])
+    assert not torch.equal(found[:, 2], look(0.3, 0)[:, 2])

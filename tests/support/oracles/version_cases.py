@@ -8,9 +8,10 @@ with every change of an algorithm, and hardly with how a processor rounds. To re
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -24,8 +25,9 @@ from refseg_core.datasets.coco.parser import parse_coco
 from refseg_core.datasets.dataset import Dataset, dataset_of_files
 from refseg_core.evaluation.protocols import evaluate
 from refseg_core.labeling.batching import UPSAMPLED_AT_ONCE, BatchSize
+from refseg_core.labeling.composing.candidates import Candidates, looked_at_again
 from refseg_core.labeling.guidance import Guidance
-from refseg_core.labeling.matching import match, match_plainly
+from refseg_core.labeling.matching import Matches, match, match_plainly
 from refseg_core.labeling.merging import merge_plainly, merge_softly, non_maximum_suppression, upsample
 from refseg_core.labeling.previews import preview_points
 from refseg_core.labeling.proposals import PointGrid, point_grid
@@ -53,6 +55,7 @@ from refseg_core.references.sampling import sample_references
 from refseg_core.references.segmentation import segment_boxes
 from refseg_core.settings import AreaSettings, EvaluationSettings, SamplingSettings
 from refseg_core.settings.areas import AreaLimits
+from refseg_core.settings.labeling_methods import LABELING_METHODS
 from refseg_core.tables import MemoryBank
 from tests.support.models import TINY_ENCODER, TINY_SEGMENTER
 from tests.support.oracles.evaluation_cases import a_synthetic_case, dataset_of
@@ -223,6 +226,22 @@ def _merging() -> list[float]:
         *(number for one in merged for number in (*_positions(one.row_n.tolist()), *_moments(one.score_n))),
         *_positions(merged[0].masks.areas().tolist()),
     ]
+
+
+class _HalvingPool:
+    """Stands for proposals whose crops resemble everything half as much."""
+
+    def look_again(self, row_n: Tensor, similarity_nK: Tensor) -> Tensor:
+        return similarity_nK / (2 + row_n[:, None])
+
+
+def _negatives() -> list[float]:
+    parts = replace(LABELING_METHODS["accurate"].parts, max_second_looks=3)
+    candidates = Candidates(
+        torch.arange(6), Matches.of(_values(6, 5), _values(6, 8, seed=2)), _values(6, 1, seed=3)[:, 0]
+    )
+    found = looked_at_again(candidates, cast(Any, _HalvingPool()), parts, 3)
+    return [*_positions(found.row_n.tolist()), *_moments(found.matches.similarity_NK)]
 
 
 def _second_look() -> list[float]:
@@ -417,6 +436,7 @@ CASES: dict[str, Callable[[], list[float]]] = {
     "datasets.dataset": _tables,
     "evaluation.protocols": _evaluation,
     "images": _images,
+    "labeling.composing.candidates:NEGATIVES_VERSION": _negatives,
     "labeling.guidance": _guidance,
     "labeling.matching": _matching,
     "labeling.merging": _merging,
