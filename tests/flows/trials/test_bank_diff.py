@@ -64,7 +64,7 @@ def test_a_new_reference_and_a_new_category_are_told_with_what_they_did_to_label
 def test_a_bank_does_not_differ_from_itself(plain: Project) -> None:
     address = _bank(plain)
     done(refseg("pilot", plain.folder / "run.yaml", "--images", "2", "--out", plain.folder / "pilot"))
-    said = done(refseg("bank", "diff", address, address))
+    said = done(refseg("bank", "diff", address, address[:-9]))  # as status shows it
     assert "Only in" not in said
     assert said.count("1.000") == 2
     assert "(+0.000)" in said
