@@ -1,5 +1,6 @@
 """Where shards are labeled: in this process, by workers of the Prefect server, or on a Dask cluster."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -20,9 +21,12 @@ from refseg_core.errors import ConfigurationError
 from tasks.models.loading import num_gpus
 from tasks.runtime.cancellation import is_stopping, request_stop_of, stopping_with_this
 from tasks.specs import LabelJob
+from tasks.storage.retry import reason
 from tasks.store.label_store import StoredLabels
 from tasks.store.shard_plans import Shard
 from tasks.store.store import Store
+
+log = logging.getLogger(__name__)
 
 _BANK_ATTEMPTS = 3
 _LOOK_SECONDS = 0.2
@@ -74,16 +78,15 @@ def _dask_cluster(address: str | None) -> Iterator[str]:
 @contextmanager
 def _stopping_on(address: str, run: str) -> Iterator[None]:
     """Within the block, whatever stops the work here stops that of the run on the cluster, too."""
-    from distributed import Client
-
     left = Event()
 
     def watch() -> None:
         while not left.wait(_LOOK_SECONDS):
             if is_stopping():
-                with Client(address, set_as_default=False) as client:  # type: ignore[no-untyped-call]
-                    while not left.wait(_LOOK_SECONDS):  # again and again: workers may join
-                        client.run(request_stop_of, run)
+                try:
+                    _tell_to_stop(address, run, left)
+                except OSError as error:
+                    log.warning("The Dask cluster cannot be told to stop: %s", reason(error))
                 return
 
     watcher = Thread(target=watch, name="stopping on Dask", daemon=True)
@@ -93,6 +96,15 @@ def _stopping_on(address: str, run: str) -> Iterator[None]:
     finally:
         left.set()
         watcher.join()
+
+
+def _tell_to_stop(address: str, run: str, left: Event) -> None:
+    """Tells the cluster's workers again and again, since some may join; others that cannot be told are not ours."""
+    from distributed import Client
+
+    with Client(address, set_as_default=False) as client:  # type: ignore[no-untyped-call]
+        while not left.wait(_LOOK_SECONDS):
+            client.run(request_stop_of, run, on_error="ignore")
 
 
 def build_bank_with_workers(config: RunConfig) -> None:
