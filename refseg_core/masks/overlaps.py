@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 _SIDE = 16  # of a tile, px
 _BYTES = _SIDE // 8  # of a tile's column
-_TILES_AT_ONCE = 16_384  # so that what tiles share is exact in float32, far fewer than 2^24 pixels
+_TILES_AT_ONCE = 4_096  # of a strip; far fewer than 2^24 pixels, so that what they share is exact in float32
 
 _Bytes = npt.NDArray[np.uint8]
 _Words = npt.NDArray[np.uint64]
