@@ -92,7 +92,7 @@ def find_missing(images_uri: str, dataset: Dataset) -> list[Oddity]:
     images = dataset.images
     names = images.file_name[np.isin(images.image_id, dataset.annotations.image_id)].tolist()
     missing = missing_images(Folder(images_uri), names) if len(names) <= _MOST_LOOKED_FOR else []
-    what = f"of {len(names)} images with annotations are not in {redact(images_uri)}"
+    what = f"images with annotations that are not in {redact(images_uri)}, of {len(names)}"
     return [Oddity(what, len(missing), tuple(missing[:EXAMPLES]))] if missing else []
 
 

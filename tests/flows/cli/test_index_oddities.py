@@ -84,19 +84,19 @@ def files(project: Project) -> Path:
 
 EXPECTED = {
     "References": {
-        "1 annotation whose polygons are lists of points": "annotation 2",
-        "1 annotation with polygons of fewer than three points": "annotation 4",
-        "1 image whose annotations fit only the picture turned upright": "on its side.png",
+        "annotations whose polygons are lists of points": "annotation 2",
+        "annotations with polygons of fewer than three points": "annotation 4",
+        "images whose annotations fit only the picture turned upright": "on its side.png",
         "images whose names are written otherwise": "'case.png' for 'Case.PNG'",
-        "1 file that several entries name": "2 entries name plain.png",
-        "1 image with an EXIF orientation that sizes cannot tell: taken as their pixels are stored": "upside down.png",
-        "1 image whose declared size differs by at most 2 px": "one pixel less.png",
+        "files that several entries name": "2 entries name plain.png",
+        "images with an EXIF orientation that sizes cannot tell: taken as their pixels are stored": "upside down.png",
+        "images whose declared size differs by at most 2 px": "one pixel less.png",
     },
     "Targets": {
-        "1 file of annotations with the name of another image": "a.json names b.png, taken for a.png",
+        "files of annotations with the name of another image": "a.json names b.png, taken for a.png",
         "shapes of the kind 'line'": "a.json#2",
-        "1 image with an EXIF orientation that sizes cannot tell: taken as people see them": "b.png",
-        "1 file in no format of images that is read (.mp4)": "clip.mp4",
+        "images with an EXIF orientation that sizes cannot tell: taken as people see them": "b.png",
+        "files in no format of images that is read (.mp4)": "clip.mp4",
     },
 }
 

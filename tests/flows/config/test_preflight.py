@@ -74,7 +74,7 @@ def test_missing_images_of_references_are_told_with_their_number_before_the_bank
     (project.folder / "references" / "r1.png").unlink()
     told: list[str] = []
     check(project.config, partial(report_oddities, project.config, told.append))
-    assert f"Odd: 1 of 2 images with annotations are not in {project.folder}/references" in told
+    assert f"Odd: images with annotations that are not in {project.folder}/references, of 2 (1)" in told
     assert "  r1.png" in told
 
 
