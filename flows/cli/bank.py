@@ -36,8 +36,19 @@ class _OrBuild(click.Group):
         return build if cmd_name == _DEFAULT else super().get_command(ctx, cmd_name)
 
 
+class _Unnamed(click.Context):
+    """Of the command that nobody has to name."""
+
+    @property
+    def command_path(self) -> str:
+        """Its path: that of its group."""
+        return self.parent.command_path if self.parent else super().command_path
+
+
 class _InOrder(click.Command):
     """Remembers in which order --add and the marks were given, since each mark belongs to the --add before it."""
+
+    context_class = _Unnamed
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Notes the order."""
@@ -93,6 +104,7 @@ def build(
     if add or drop or restore:  # the same command would add again
         when_stopped("changes made so far are kept", f"`refseg bank {config_file}` lists them and goes on")
     config = load_with_flags(config_file, given)
+    _check(new)
     with checked_session(config):
         from flows.pipeline import make_bank
         from flows.trials.edit_references import WantedEdits, edit
@@ -104,13 +116,26 @@ def build(
     report_bank(config.store, prototypes, added, edits, Path(out))
 
 
+def _check(new: "Sequence[NewReference]") -> None:
+    """Raises what is wrong with references to add, before a server is started."""
+    if new:
+        from tasks.models.new_references import check_reference
+
+        for one in new:
+            check_reference(one)
+
+
 def _new_references(order: Sequence[str], values: dict[str, tuple[str, ...]]) -> "Iterator[NewReference]":
     """Yields the references to add: each --add with the mark that follows it."""
     left = {name: iter(given) for name, given in values.items()}
     names = iter(order)
     for name in names:
+        if name != "add":
+            raise click.UsageError(
+                f"--{name} stands behind no --add of its own. Put it behind the --add that it marks."
+            )
         mark = next(names, None)
-        if name != "add" or mark not in _MARKS:
+        if mark not in _MARKS:
             raise click.UsageError(
                 "Each --add takes one --box, --mask or --points behind it, as: --add boat=boat.jpg --box 10,20,200,180"
             )

@@ -134,7 +134,10 @@ class _Start:
                     f"The part {name!r} ends right after its start:\n{_tail(self.folder.log_of(name))}"
                 )
             if time.monotonic() > deadline:
-                raise RunFailedError(f"The part {name!r} does not answer:\n{_tail(self.folder.log_of(name))}")
+                raise RunFailedError(
+                    f"The part {name!r} runs, but has not answered in {_SECONDS_TO_START:.0f} s. If the machine is "
+                    f"busy, run the same command again. The end of its log:\n{_tail(self.folder.log_of(name))}"
+                )
             time.sleep(0.3)
 
     def _parts(self) -> tuple[PartState, ...]:
@@ -164,9 +167,10 @@ class _Start:
 def _tail(log: str) -> str:
     """Returns the end of a log, without the passwords of URLs."""
     try:
-        lines = Path(log).read_text(errors="replace").splitlines()[-_LOG_LINES:]
+        lines = Path(log).read_text(errors="replace").splitlines()
     except FileNotFoundError:
         return "  (it has no log)"
+    lines = [line for line in lines if line.strip()][-_LOG_LINES:]
     hidden = [re.sub(r"://[^@/\s]+@", "://***@", line) for line in lines]
     return "\n".join(f"  {line}" for line in [*hidden, f"The whole log: {log}"])
 

@@ -3,6 +3,8 @@
 Not here: keeping it in the store (`tasks/datasets/reference_edits.py`), and segmenting boxes, which is a step.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -12,7 +14,7 @@ from refseg_core.errors import DatasetError, ImageError, UnusableReferenceError
 from refseg_core.images import Pixels, decode_image
 from refseg_core.masks.rle import Masks, Rle, boxes_of_masks, encode_masks
 from refseg_core.references.segmentation import segment_points
-from refseg_core.references.validation import check_box, check_mask
+from refseg_core.references.validation import check_box, check_mask, check_points
 from tasks.datasets.reference_edits import AddedReference, ReferenceEdits
 from tasks.models.loading import load_segmenter
 from tasks.specs import Models
@@ -37,18 +39,20 @@ class NewReference:
     points: tuple[tuple[float, float], ...] | None = None
 
 
+def check_reference(new: NewReference) -> None:
+    """Raises DatasetError where `add_reference` would, except for what only the segmenter shows."""
+    _read(new)
+
+
 def add_reference(edits: ReferenceEdits, new: NewReference, models: Models) -> AddedReference:
     """Keeps the reference in the store; returns it with its id.
 
     Raises DatasetError where a file cannot be read, or the mark covers nothing of the picture.
     """
-    data = read_uri(new.picture)
-    pixels = _decoded(data, new.picture)
+    data, pixels, inside_HW = _read(new)
     height, width = pixels.shape[:2]
-    try:
-        box_xyxy, mask, source, score = _marked(new, pixels, models)
-    except UnusableReferenceError as error:
-        raise DatasetError(f"{redact(new.picture)}: {error}") from error
+    with _naming(new.picture):
+        box_xyxy, mask, source, score = _marked(new, pixels, inside_HW, models)
     name = PurePosixPath(redact(new.picture)).name
     return edits.add(
         AddedReference(
@@ -66,16 +70,39 @@ def add_reference(edits: ReferenceEdits, new: NewReference, models: Models) -> A
     )
 
 
+def _read(new: NewReference) -> tuple[bytes, Pixels, Masks | None]:
+    """Returns the picture's bytes and pixels, and its mask where there is one; what marks it is checked."""
+    data = read_uri(new.picture)
+    pixels = _decoded(data, new.picture)
+    size = pixels.shape[:2]
+    with _naming(new.picture):
+        if new.box_xyxy is not None:
+            check_box(np.array(new.box_xyxy), *size)
+        if new.points is not None:
+            check_points(np.array(new.points, dtype=np.float64), *size)
+        if new.mask is None:
+            return data, pixels, None
+        inside_HW: Masks = np.any(_decoded(read_uri(new.mask), new.mask), axis=2)
+        check_mask(inside_HW, *size)
+        return data, pixels, inside_HW
+
+
+@contextmanager
+def _naming(picture: str) -> Iterator[None]:
+    """Names the picture in what is wrong with its mark."""
+    try:
+        yield
+    except UnusableReferenceError as error:
+        raise DatasetError(f"{redact(picture)}: {error}") from error
+
+
 def _marked(
-    new: NewReference, pixels: Pixels, models: Models
+    new: NewReference, pixels: Pixels, inside_HW: Masks | None, models: Models
 ) -> tuple[tuple[float, ...], Rle | None, str, float | None]:
     """Returns box, mask, where the mask is from, and the segmenter's predicted IoU of it."""
     if new.box_xyxy is not None:
-        check_box(np.array(new.box_xyxy), *pixels.shape[:2])
         return new.box_xyxy, None, "none", None
-    if new.mask is not None:
-        inside_HW: Masks = np.any(_decoded(read_uri(new.mask), new.mask), axis=2)
-        check_mask(inside_HW, *pixels.shape[:2])
+    if inside_HW is not None:
         return *_box_and_mask(inside_HW), "dataset", None
     segmenter = load_segmenter(models.segmenter, models.device)
     mask_HW, score = segment_points(segmenter, pixels, np.array(new.points, dtype=np.float64))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flows.cli import bank as bank_module
 from flows.pipeline import make_prototypes
 from refseg_core.analysis.label_filter import ScoreThresholds
 from refseg_core.masks.rle import decode_mask
@@ -23,7 +24,7 @@ from tasks.store.store import Artifact, Store
 from tasks.store.verify import verify_store
 from tests.support.commands import done, refseg, refused, without_prefect
 from tests.support.projects.project import Project, scene
-from tests.support.projects.steps import count_calls
+from tests.support.projects.steps import count_calls, forbid
 from tests.support.samples import write_images
 
 pytest_plugins = ["tests.support.projects.tiny_project"]
@@ -157,14 +158,11 @@ def test_references_may_all_be_added_without_any_annotation_file(plain: Project)
     ("flags", "expected"),
     [
         (["--add", "boat=boat7.png"], "Each --add takes one --box, --mask or --points behind it"),
-        (["--box", _BOX], "Each --add takes one"),
-        (["--add", "boat=boat7.png", "--box", _BOX, "--box", _BOX], "Each --add takes one"),
+        (["--box", _BOX], "--box stands behind no --add of its own"),
+        (["--add", "boat=boat7.png", "--box", _BOX, "--points", "1,2"], "--points stands behind no --add of its own"),
         (["--add", "boat7.png", "--box", _BOX], "expected CATEGORY=PICTURE"),
         (["--add", "boat=boat7.png", "--box", "1,2,3"], "--box: expected x1,y1,x2,y2; got '1,2,3'"),
         (["--add", "boat=boat7.png", "--points", "1,2;x"], "--points: expected x,y of each"),
-        (["--add", "boat=boat7.png", "--box", "500,14,600,54"], "boat7.png: The box .* misses the image"),
-        (["--add", "boat=boat7.png", "--mask", "run.yaml"], "run.yaml: cannot be read: not an image"),
-        (["--add", "boat=nowhere.png", "--box", _BOX], "nowhere.png"),
         (["--drop", "77"], r"--drop: 77 not among the references of this configuration, which are \d, \d"),
         (["--restore", "1"], "--restore 1: is not among the dropped references, which are none"),
     ],
@@ -179,6 +177,25 @@ def test_what_cannot_be_done_is_refused_and_changes_nothing(
     assert result.exit_code == 2
     assert re.search(expected, result.stderr), result.stderr
     assert not (Path(plain.config.store) / "reference_edits").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--add", "boat=nowhere.png", "--box", _BOX], "nowhere.png: not found"),
+        (["--add", "boat=boat7.png", "--box", "500,14,600,54"], "boat7.png: The box .* misses the image"),
+        (["--add", "boat=boat7.png", "--box", "40,40,10,10"], "boat7.png: The box .* has no area"),
+        (["--add", "boat=boat7.png", "--points", "500,1"], "boat7.png: "),
+        (["--add", "boat=boat7.png", "--mask", "run.yaml"], "run.yaml: cannot be read: not an image"),
+    ],
+)
+def test_what_is_wrong_with_a_reference_to_add_is_told_before_anything_starts(
+    flags: list[str], expected: str, plain: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain.write_config()
+    monkeypatch.chdir(plain.folder)
+    forbid(monkeypatch, bank_module, "checked_session")
+    assert re.search(expected, refused(refseg("bank", "run.yaml", *flags)))
 
 
 def test_the_command_is_found_without_the_name_of_its_default() -> None:
