@@ -4,6 +4,7 @@ Not here: YAML files, which say more than that (`tasks/datasets/class_names.py`)
 """
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 CLASS_FILES = ("classes.txt", "labels.txt", "obj.names")
 """The names of such files, in the order in which they are tried."""
@@ -12,6 +13,17 @@ COLOR_FILE = "labelmap.txt"
 """The name of CVAT's list of categories and their colors, for segmentation masks."""
 
 _NO_CATEGORY = {"__ignore__", "_background_", "__background__", "background"}
+_MOST = 255  # of a part of a color
+
+
+class ColorMap(NamedTuple):
+    """The color of each category, in their order, and those of the background, r * 65536 + g * 256 + b.
+
+    A gray value where all three parts are equal, as maps are read.
+    """
+
+    of_category: Mapping[str, int]
+    backgrounds: frozenset[int]
 
 
 def read_class_names(document: bytes) -> Sequence[str]:
@@ -36,17 +48,34 @@ def read_class_lines(document: bytes) -> Sequence[str]:
     return lines
 
 
-def read_color_map(document: bytes) -> Mapping[str, int]:
-    """Returns the color of each category, r * 65536 + g * 256 + b, of lines 'name:r,g,b:parts:actions', in their order.
+def read_color_map(document: bytes) -> ColorMap:
+    """Returns the colors that lines 'name:r,g,b:parts:actions' give; comments are left out.
 
-    A gray value where all three are equal, as maps are read; comments and the background are left out. Raises
-    ValueError where a line has no color.
+    Raises ValueError with the line where one has no color, or the name or color of a category that another line has.
     """
-    lines = [line for line in read_class_lines(document) if line and not line.startswith("#")]
-    colors = {}
-    for line in lines:
+    colors: dict[str, int] = {}
+    backgrounds = dict[str, int]()
+    for number, line in enumerate(read_class_lines(document), start=1):
+        if not line or line.startswith("#"):
+            continue
         name, _, rest = line.partition(":")
-        red, green, blue = (int(part) for part in rest.partition(":")[0].split(","))
-        if name.lower() not in _NO_CATEGORY:
-            colors[name] = red if red == green == blue else (red << 16) + (green << 8) + blue
-    return colors
+        place = f"line {number} ({line!r})"
+        color = _color(rest.partition(":")[0], place)
+        is_category = name.lower() not in _NO_CATEGORY
+        if is_category and name in colors:
+            raise ValueError(f"{place} names {name!r} again: expected one line for each category")
+        same = [other for other, its in ((colors | backgrounds) if is_category else colors).items() if its == color]
+        if same:
+            raise ValueError(f"{place} has the color of {same[0]!r}: expected one of its own for each category")
+        (colors if is_category else backgrounds)[name] = color
+    return ColorMap(colors, frozenset(backgrounds.values()))
+
+
+def _color(text: str, place: str) -> int:
+    try:
+        red, green, blue = (int(part) for part in text.split(","))
+    except ValueError as error:
+        raise ValueError(f"{place} has no color: expected 'name:red,green,blue::'") from error
+    if not all(0 <= part <= _MOST for part in (red, green, blue)):
+        raise ValueError(f"{place} has a color that there is not: expected three numbers from 0 to {_MOST}")
+    return red if red == green == blue else (red << 16) + (green << 8) + blue

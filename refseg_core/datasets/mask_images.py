@@ -10,7 +10,7 @@ Parts of a mask that do not touch stay one instance. An image without a mask in 
 second it is not part of the dataset.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from posixpath import dirname
 from typing import Any, NamedTuple
@@ -19,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from refseg_core.datasets.builder import AnnotationFolder, DatasetBuilder, NamedFile, Shape
+from refseg_core.datasets.class_names import ColorMap
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.datasets.image_files.lookup import ImageNames
-from refseg_core.errors import ImageError, Problems
+from refseg_core.errors import ImageError, Problems, counted
 from refseg_core.images import decode_alpha, decode_values
 from refseg_core.masks.rle import Masks, rle_of_part
 
@@ -36,6 +37,18 @@ _NO_CATEGORY = (
 )
 _EMPTY = "a mask is empty: expected pixels other than 0; remove the file"
 _BAD_COLOR = "a map has a color that labelmap.txt does not name: correct one of them"
+_OBJECTS_SIZE = "a map of instances has another size than that of categories (width x height): export both again"
+_NO_OBJECT_MAP = (
+    "maps of categories without a map of instances in SegmentationObject, where others have one: each of their "
+    "categories is one instance"
+)
+_NO_CLASS_MAP = "maps of instances without a map of categories in SegmentationClass: left out"
+_NO_OBJECT = (
+    "categories with pixels of no instance in SegmentationObject: these are one more instance; where they are none, "
+    "correct the maps"
+)
+_NO_CLASS = "maps of instances with pixels of no category: these are left out; correct the maps"
+_SEVERAL_CLASSES = "maps of instances of which some have several categories: each category's part is an instance"
 _BAD_VALUE = (
     "a map holds a value that stands for no category: expected 0 to 254, and no more than the list of classes has "
     "names; 255 is void. Is it a colored picture of a map?"
@@ -54,6 +67,7 @@ _DARK, _MIDDLE, _BRIGHT = 64, 128, 192
 _CLASSES, _OBJECTS = "segmentationclass", "segmentationobject"  # folders of PASCAL VOC, in lower case
 _VOID = 255
 _VOC_VOID = (224 << 16) + (224 << 8) + 192  # the color of PASCAL VOC's borders
+_COLOR_BITS = 24
 _MAX_PIXELS = 400_000_000
 
 
@@ -63,12 +77,12 @@ def read_masks(
     *,
     source: str,
     classes: Sequence[str] | None,
-    colors: Mapping[str, int] | None = None,
+    colors: ColorMap | None = None,
 ) -> Dataset:
     """Returns the dataset of a folder of masks.
 
     `classes`: all names in the order of their ids, from 1, which are the values of maps; None: the sorted names of the
-    folders, or the values 1 to 254 that occur, named "1" and so on. `colors`: of each category, where maps are colored.
+    folders, or the values 1 to 254 that occur, named "1" and so on. `colors`: where maps are colored.
     Raises DatasetError with everything that is wrong.
     """
     if colors is not None:
@@ -190,12 +204,14 @@ def _maps(files: Iterable[NamedFile], images: ImageNames, source: str, classes: 
     return replace(dataset, categories=kept.replace(class_index=np.arange(len(kept), dtype=np.int32)))
 
 
-def _colored(files: AnnotationFolder, images: ImageNames, source: str, colors: Mapping[str, int]) -> Dataset:
+def _colored(files: AnnotationFolder, images: ImageNames, source: str, colors: ColorMap) -> Dataset:
     """Reads maps in the colors of categories, and with them the maps of their instances, where there are such."""
-    builder = DatasetBuilder(source, list(colors))
-    name_of = {color: name for name, color in colors.items()}
+    builder = DatasetBuilder(source, list(colors.of_category))
+    name_of = {color: name for name, color in colors.of_category.items()}
+    without = {0, _VOID, _VOC_VOID, *colors.backgrounds} - set(name_of)
     maps = {file.name: file for file in files}
     objects = {_below(name, _OBJECTS): file for name, file in maps.items() if _below(name, _OBJECTS)}
+    has_objects = bool(objects)
     classes = {name: file for name, file in maps.items() if _below(name, _CLASSES)} or {
         name: file for name, file in maps.items() if not _below(name, _OBJECTS)
     }
@@ -207,16 +223,46 @@ def _colored(files: AnnotationFolder, images: ImageNames, source: str, colors: M
         builder.add_image(image, *_size(values))
         if (most := _most_frequent(_border(values))) in name_of:
             builder.oddities.add(_OTHER_BORDER, f"{name} with {name_of[most]}")
-        own = objects.get(_below(name, _CLASSES))
-        parts = None if own is None else _values(own, builder.problems, as_colors=True)
+        own = objects.pop(_below(name, _CLASSES), None)
+        if own is None and has_objects:
+            builder.oddities.add(_NO_OBJECT_MAP, name)
+        parts = None if own is None else _objects_of(own, values, without, builder)
         for color in np.unique(values).tolist():
-            if color not in name_of and color not in (0, _VOID, _VOC_VOID):
+            if color not in name_of and color not in without:
                 red, green, blue = (color,) * 3 if color <= _VOID else (color >> 16, color >> 8 & 255, color & 255)
                 builder.problems.add(_BAD_COLOR, f"{name} with {red},{green},{blue}")
             elif color in name_of:
-                for number, part in enumerate(_parts(values == color, parts), start=1):
+                pixels = values == color
+                if parts is not None and (num_without := np.count_nonzero(pixels & (parts == 0))):
+                    builder.read_as(_NO_OBJECT, f"{name}: {num_without} pixels of {name_of[color]}")
+                for number, part in enumerate(_parts(pixels, parts), start=1):
                     builder.add_instance(f"{name}#{name_of[color]}-{number}", image, name_of[color], _shape(part))
+    builder.oddities.add_all(_NO_CLASS_MAP, [file.name for file in objects.values()])
     return builder.dataset()
+
+
+def _objects_of(
+    file: NamedFile, classes: npt.NDArray[np.int32], without: set[int], builder: DatasetBuilder
+) -> npt.NDArray[np.int32] | None:
+    """Returns the color of each pixel's instance, int32 [H, W], 0 for none; None where it does not fit its classes.
+
+    Told is what instances and classes contradict each other in, but for pixels of a class that are of no instance.
+    """
+    objects = _values(file, builder.problems, as_colors=True)
+    if objects is None:
+        return None
+    if objects.shape != classes.shape:
+        (height, width), (own_height, own_width) = _size(classes), _size(objects)
+        builder.problems.add(_OBJECTS_SIZE, f"{file.name} of {own_width} x {own_height} for {width} x {height}")
+        return None
+    is_object = (objects != 0) & (objects != _VOC_VOID)
+    if num_outside := np.count_nonzero(is_object & np.isin(classes, list(without - {_VOID, _VOC_VOID}))):
+        builder.oddities.add(_NO_CLASS, f"{file.name}: {num_outside} pixels")
+    is_both = is_object & ~np.isin(classes, list(without))
+    pairs = np.unique((objects[is_both].astype(np.int64) << _COLOR_BITS) + classes[is_both])
+    if num_shared := int((np.unique(pairs >> _COLOR_BITS, return_counts=True)[1] > 1).sum()):
+        builder.oddities.add(_SEVERAL_CLASSES, f"{file.name}: {counted(num_shared, 'instance')}")
+    return objects
 
 
 def _below(name: str, folder: str) -> str:
@@ -226,12 +272,15 @@ def _below(name: str, folder: str) -> str:
 
 
 def _parts(pixels: Masks, objects: npt.NDArray[np.int32] | None) -> Iterator[Masks]:
-    """Yields the instances of a category in an image, by the map of its instances; all as one without it."""
-    if objects is None or objects.shape != pixels.shape:
+    """Yields the instances of a category in an image, by the map of its instances; all as one without it.
+
+    The pixels of no instance come last, as one more.
+    """
+    if objects is None:
         yield pixels
         return
-    for color in np.unique(objects[pixels]).tolist():
-        if color not in (0, _VOC_VOID):
+    for color in sorted(np.unique(objects[pixels]).tolist(), key=lambda color: color == 0):
+        if color != _VOC_VOID:
             yield pixels & (objects == color)
 
 

@@ -4,7 +4,7 @@ Not here: lists of one name a line (`refseg_core/datasets/class_names.py`).
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -15,6 +15,7 @@ import yaml
 from refseg_core.datasets.class_names import (
     CLASS_FILES,
     COLOR_FILE,
+    ColorMap,
     read_class_lines,
     read_class_names,
     read_color_map,
@@ -35,7 +36,7 @@ class ClassNames:
     """The names of all categories, by number, and the hash of the file that lists them.
 
     `readings`: how the file was understood, where older versions took it otherwise. `keypoints`: for YOLO, how many
-    follow each box, and of how many numbers each; None for none. `colors`: for masks, the color of each category.
+    follow each box, and of how many numbers each; None for none. `colors`: for masks, those of its categories.
     `oddities`: other lists in reach that say otherwise.
     """
 
@@ -43,7 +44,7 @@ class ClassNames:
     sha256: str
     readings: tuple[str, ...] = ()
     keypoints: tuple[int, int] | None = None
-    colors: Mapping[str, int] | None = None
+    colors: ColorMap | None = None
     oddities: tuple[Oddity, ...] = ()
 
 
@@ -138,7 +139,7 @@ def _of_yaml(document: bytes) -> ClassNames:
 
 def _of_color_map(document: bytes) -> ClassNames:
     colors = read_color_map(document)
-    return ClassNames(list(colors), _sha256(document), colors=colors)
+    return ClassNames(list(colors.of_category), _sha256(document), colors=colors)
 
 
 def _reader(kind: str, name: str) -> Callable[[bytes], ClassNames]:

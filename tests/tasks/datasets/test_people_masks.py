@@ -182,6 +182,94 @@ def test_colored_maps_are_read_by_labelmap_txt(palette: bool, objects: bool, tmp
     assert found == ([(1, 100), (1, 800), (2, 100)] if objects else [(1, 900), (2, 100)])
 
 
+def color_map(*parts: tuple[Any, tuple[int, int, int]], height: int = HEIGHT) -> Array:
+    pixels = np.zeros((height, WIDTH, 3), dtype=np.uint8)
+    for place, color in parts:
+        pixels[place] = color
+    return pixels
+
+
+CAT, FIRST, SECOND = (128, 0, 0), (10, 20, 30), (40, 50, 60)
+OTHER, AWAY = np.s_[40:50, 80:90], np.s_[0:5, 0:5]  # 100 and 25 pixels
+
+
+def read_voc_masks(folder: Path, classes: Array, objects: dict[str, Array], labels: str = COLORS) -> Dataset:
+    write(folder, "SegmentationClass/a.png", classes)
+    for name, pixels in objects.items():
+        write(folder, f"SegmentationObject/{name}", pixels)
+    (folder / "masks" / "labelmap.txt").write_text(labels)
+    return read(folder)
+
+
+@pytest.mark.parametrize(
+    ("parts", "areas", "what", "example"),
+    [
+        ([], [900], "pixels of no instance", "SegmentationClass/a.png: 900 pixels of cat"),
+        ([(PLACE, FIRST)], [800, 100], "pixels of no instance", "SegmentationClass/a.png: 100 pixels of cat"),
+        (
+            [(PLACE, FIRST), (OTHER, SECOND), (AWAY, SECOND)],
+            [800, 100],
+            "pixels of no category",
+            "SegmentationObject/a.png: 25 pixels",
+        ),
+    ],
+)
+def test_instances_that_contradict_their_categories_lose_nothing_and_are_told(
+    parts: list[Any], areas: list[int], what: str, example: str, tmp_path: Path
+) -> None:
+    dataset = read_voc_masks(tmp_path, color_map((PLACE, CAT), (OTHER, CAT)), {"a.png": color_map(*parts)})
+    assert dataset.annotations.area.tolist() == areas
+    (oddity,) = dataset.oddities
+    assert what in oddity.what
+    assert oddity.examples == (example,)
+    assert bool(dataset.readings) == (what == "pixels of no instance")
+
+
+def test_an_instance_of_several_categories_is_one_of_each_and_told(tmp_path: Path) -> None:
+    classes = color_map((PLACE, CAT), (OTHER, (64, 64, 64)))
+    dataset = read_voc_masks(tmp_path, classes, {"a.png": color_map((PLACE, FIRST), (OTHER, FIRST))})
+    assert sorted(dataset.annotations.area.tolist()) == [100, 800]
+    assert dataset.oddities[0].examples == ("SegmentationObject/a.png: 1 instance",)
+
+
+def test_maps_of_instances_that_only_some_have_are_told_with_both(tmp_path: Path) -> None:
+    dataset = read_voc_masks(tmp_path, color_map((PLACE, CAT), (OTHER, CAT)), {"b.png": color_map((PLACE, FIRST))})
+    assert dataset.annotations.area.tolist() == [900]
+    assert [oddity.examples for oddity in dataset.oddities] == [
+        ("SegmentationClass/a.png",),
+        ("SegmentationObject/b.png",),
+    ]
+
+
+def test_a_map_of_instances_of_another_size_is_refused_with_both_sizes(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"SegmentationObject/a.png of 128 x 65 for 128 x 64"):
+        read_voc_masks(tmp_path, color_map((PLACE, CAT)), {"a.png": color_map((PLACE, FIRST), height=HEIGHT + 1)})
+
+
+def test_the_background_has_the_color_that_labelmap_txt_gives_it(tmp_path: Path) -> None:
+    classes = color_map((np.s_[:, :], (128, 100, 100)), (PLACE, CAT))
+    dataset = read_voc_masks(tmp_path, classes, {}, "background:128,100,100::\ncat:128,0,0::\n")
+    assert (dataset.annotations.area.tolist(), dataset.oddities) == ([800], ())
+
+
+@pytest.mark.parametrize(
+    ("lines", "what"),
+    [
+        ("cat:255,0,0::\ndog:255,0,0::", r"line 3 \('dog:255,0,0::'\) has the color of 'cat'"),
+        ("cat:0,0,0::", r"line 2 \('cat:0,0,0::'\) has the color of 'background'"),
+        ("cat:254,256,0::", r"line 2 \('cat:254,256,0::'\) has a color that there is not"),
+        ("cat:-1,0,0::", r"line 2 .* expected three numbers from 0 to 255"),
+        ("cat:1,2::", r"line 2 \('cat:1,2::'\) has no color"),
+        ("# more\ncat:255,0,0::\ncat:0,255,0::", r"line 4 \('cat:0,255,0::'\) names 'cat' again"),
+    ],
+)
+def test_a_list_of_colors_that_contradicts_itself_is_refused_with_its_line(
+    lines: str, what: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DatasetError, match=r"labelmap\.txt: cannot be read as a list of categories: " + what):
+        read_voc_masks(tmp_path, color_map((PLACE, CAT)), {}, f"background:0,0,0::\n{lines}\n")
+
+
 def test_a_color_without_a_name_is_refused_with_the_color(tmp_path: Path) -> None:
     root = tmp_path / "masks"
     (root / "SegmentationClass").mkdir(parents=True)
