@@ -15,10 +15,12 @@ from PIL import Image
 
 from flows.cli.main import main
 from flows.config.run_config import keys
+from tasks.store.steps import STEPS
 from tests.demo_scenes.dataset import draw_demo_targets
 
 _ROOT = Path(__file__).resolve().parents[1]
 _README = _ROOT / "README.md"
+_RESULTS = _ROOT / "deployments" / "guides" / "results.md"
 _GUIDES = [_ROOT / "deployments" / "runbook.md", *sorted((_ROOT / "deployments" / "guides").glob("*.md"))]
 _PAGES = [_README, *_GUIDES, _ROOT / "refseg_core" / "demo" / "weights" / "README.md"]
 _MOST_LINES = 45  # of a section of the README: a screen
@@ -144,6 +146,11 @@ def test_no_page_has(path: Path, rule: _Rule) -> None:
 def test_the_readme_links_to_every_guide() -> None:
     links = {(_ROOT / link).resolve() for link in _LINK.findall(_README.read_text("utf-8"))}
     assert set(_GUIDES) <= links
+
+
+@pytest.mark.parametrize("folder", dict.fromkeys(step.folder for step in STEPS))
+def test_the_guide_to_results_tells_every_folder_of_a_store(folder: str) -> None:
+    assert f" {folder}/<key>/ " in _RESULTS.read_text(encoding="utf-8").replace("STORE/", " ")
 
 
 def test_no_section_of_the_readme_is_longer_than_a_screen() -> None:

@@ -17,7 +17,7 @@ from tasks.store.lineage import negatives_of, reference_dataset, shown_names
 from tasks.store.store import Artifact, Store
 
 _ROWS_SHOWN = 100
-_HEADER = ("category", "annotation", "image", "mask", "patches", "own", "nearest other", "is", "advice")
+_HEADER = ("category", "annotation", "image", "mask", "patches", "own", "other", "nearest other", "advice")
 
 
 def report_references(store_uri: str, prototypes: Artifact, out: Path) -> None:

@@ -177,7 +177,9 @@ def _sizes(seen: Overview) -> str:
     if not seen.sizes:
         return ""
     smallest, middle, largest = (f"{width} x {height}" for width, height in seen.sizes)
-    return f" of {smallest} to {largest} px (width x height), in the middle {middle}"
+    if smallest == largest:
+        return f" of {smallest} px (width x height)"
+    return f" of {smallest} to {largest} px (width x height), the median {middle}"
 
 
 def _category_table(seen: Overview, *, for_sampling: bool) -> TextTable:
