@@ -1,16 +1,24 @@
 """Which format annotations are in: by the names of the files in their folder, or by how a single file begins.
 
+Also which files of the folder look like annotations and are left out.
+
 What is known of each format is in `refseg_core/settings/choices.py`. Not here: listing folders and what to do where
 several formats fit (`tasks/datasets/annotation_files.py`).
 """
 
 from collections.abc import Iterable, Sequence
+from posixpath import splitext
 
 from refseg_core.datasets.class_names import CLASS_FILES, COLOR_FILE
+from refseg_core.datasets.image_files.names import is_hidden
+from refseg_core.datasets.oddities import Oddity, OddityCounter
 from refseg_core.images import IMAGE_SUFFIXES
 from refseg_core.settings.choices import ANNOTATION_FORMATS
 
 _BEGINNING = 1 << 16  # bytes
+_IN_HIDDEN = "files of annotations in folders whose names begin with a dot: left out; rename the folders to use them"
+_OTHER_IMAGES = "pictures that are no PNG files among the masks: left out; save them as PNG where they are masks"
+_NOTEBOOKS = ".ipynb_checkpoints"
 _SPLITS = "imagesets"  # a folder of PASCAL VOC with lists of images
 _IMAGE_LISTS = {"train.txt", "val.txt", "valid.txt", "test.txt", "requirements.txt", "license.txt"}
 
@@ -18,6 +26,29 @@ _IMAGE_LISTS = {"train.txt", "val.txt", "valid.txt", "test.txt", "requirements.t
 def annotation_files(names: Iterable[str], suffix: str) -> list[str]:
     """Returns those of a folder's files that can be annotations whose names end in the suffix; by name."""
     return sorted(name for name in names if name.lower().endswith(suffix) and not _is_other(name))
+
+
+def files_left_out(names: Iterable[str], suffix: str) -> tuple[Oddity, ...]:
+    """Returns which of a folder's files are not read, though they look like annotations of the suffix.
+
+    `names`: without the images that are annotated, where these lie in the same folder.
+    """
+    found = OddityCounter()
+    for name in names:
+        ending = splitext(name.lower())[1]
+        if is_hidden(name):
+            if _is_in_hidden_folder(name) and annotation_files([name], suffix):
+                found.add(_IN_HIDDEN, name)
+        elif suffix in IMAGE_SUFFIXES and ending in IMAGE_SUFFIXES and ending != suffix:
+            found.add(_OTHER_IMAGES, name)
+    return found.found()
+
+
+def _is_in_hidden_folder(name: str) -> bool:
+    """Returns whether a folder's own name hides a file, and not one that notebooks and archives leave behind."""
+    *folders, last = name.split("/")
+    shown = [folder.lstrip(".") for folder in folders]
+    return _NOTEBOOKS not in folders and not is_hidden("/".join([*shown, last]))
 
 
 def formats_of_files(names: Sequence[str]) -> dict[str, list[str]]:

@@ -55,6 +55,10 @@ _BAD_VALUE = (
 )
 _ONLY_VOID = "maps of 0 and 255 alone, and 255 is void here: use values from 1 to 254, or a folder per category"
 _MANY_VALUES = "masks of tens of gray values, as of a photo or of blurred edges"
+_SEVERAL_VALUES = (
+    "masks of several values besides 0, which are read as one instance: where each is an instance of its own, save "
+    "each as a mask of its own, <category>/<image>/<n>.png"
+)
 _FILLED = "masks that fill their whole image: is their background 0?"
 _INVERTED = "masks whose border is mostly of their instance: is their background what is not 0?"
 _OTHER_BORDER = "maps whose border is mostly of a category: is that their background, which is 0 here?"
@@ -139,6 +143,8 @@ def _foreground(file: NamedFile, builder: DatasetBuilder) -> Masks | None:
         builder.read_as(what, file.name)
     elif is_photo:
         builder.oddities.add(_MANY_VALUES, file.name)
+    elif (num_values := len(np.unique(values[pixels]))) > 1:
+        builder.oddities.add(_SEVERAL_VALUES, f"{file.name} with {counted(num_values, 'value')}")
     if pixels.all():
         builder.oddities.add(_FILLED, file.name)
     elif not is_photo and (share := _border(pixels).mean()) > _MOSTLY:
@@ -181,7 +187,8 @@ def _maps(files: Iterable[NamedFile], images: ImageNames, source: str, classes: 
         values = _values(file, builder.problems)
         if image is None or values is None:
             continue
-        builder.add_image(image, *_size(values))
+        if not builder.add_image(image, *_size(values), file.name):
+            continue
         distinct = np.unique(values).tolist()
         if _VOID in distinct and not set(distinct) - {0, _VOID}:
             builder.oddities.add(_ONLY_VOID, file.name)
@@ -220,7 +227,8 @@ def _colored(files: AnnotationFolder, images: ImageNames, source: str, colors: C
         values = _values(file, builder.problems, as_colors=True)
         if image is None or values is None:
             continue
-        builder.add_image(image, *_size(values))
+        if not builder.add_image(image, *_size(values), name):
+            continue
         if (most := _most_frequent(_border(values))) in name_of:
             builder.oddities.add(_OTHER_BORDER, f"{name} with {name_of[most]}")
         own = objects.pop(_below(name, _CLASSES), None)

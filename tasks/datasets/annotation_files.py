@@ -21,7 +21,12 @@ from refseg_core.datasets.checks.frames import settle_frames
 from refseg_core.datasets.checks.repeated import merge_repeated
 from refseg_core.datasets.coco.mask_source import MaskFile
 from refseg_core.datasets.dataset import Dataset, is_among
-from refseg_core.datasets.format_detection import annotation_files, format_of_document, formats_of_files
+from refseg_core.datasets.format_detection import (
+    annotation_files,
+    files_left_out,
+    format_of_document,
+    formats_of_files,
+)
 from refseg_core.datasets.image_files.lookup import ImageNames
 from refseg_core.datasets.image_files.names import is_hidden
 from refseg_core.errors import DatasetError, StoreError, counted
@@ -82,7 +87,8 @@ def read_annotations(
 
 
 def _of_folder(folder: Folder, source: DatasetSource, masks: MaskFile | None, images: ImageFiles) -> AnnotatedDataset:
-    files = {file.name: file for file in folder.list_files() if not is_hidden(file.name)}
+    listed = folder.list_files()
+    files = {file.name: file for file in listed if not is_hidden(file.name)}
     kind = ANNOTATION_FORMATS[_chosen(source) or _detect(folder, list(files))]
     names = annotation_files(files, kind.suffix)
     if not names:
@@ -91,7 +97,8 @@ def _of_folder(folder: Folder, source: DatasetSource, masks: MaskFile | None, im
             "annotations or format."
         )
     if not kind.is_one_file:
-        return _of_files(_Files(folder, [files[name] for name in names], images), kind, source)
+        all_names = [file.name for file in listed]
+        return _of_files(_Files(folder, [files[name] for name in names], all_names, images), kind, source)
     if len(names) > 1:
         raise DatasetError(
             f"{redact(folder.uri)}: holds {len(names)} files ending in {kind.suffix}, such as {names[0]} and "
@@ -165,10 +172,14 @@ def document_hashes(document: bytes, masks: MaskFile | None) -> dict[str, str]:
 
 @dataclass
 class _Files:
-    """A folder's annotation files, read in order, several at once, and hashed as they pass; and their images."""
+    """A folder's annotation files, read in order, several at once, and hashed as they pass; and their images.
+
+    `all_names`: also those of its other files.
+    """
 
     folder: Folder
     listed: Sequence[FileInfo]
+    all_names: Sequence[str]
     images: ImageFiles
     digest: Any = field(default_factory=hashlib.sha256)
 
@@ -207,7 +218,10 @@ def _of_files(files: _Files, kind: AnnotationFormat, source: DatasetSource) -> A
         readings, oddities = (*dataset.readings, *classes.readings), (*dataset.oddities, *classes.oddities)
         dataset = replace(dataset, readings=readings, oddities=oddities)
     dataset = _in_frames(_with_sizes(dataset, files), kind, files.images)
-    dataset = replace(dataset, oddities=(*dataset.oddities, *files.images.oddities(_WRITTEN)))
+    own = {files.images.folder.join(name) for name in images.names}
+    others = [name for name in files.all_names if files.folder.join(name) not in own]
+    left_out = (*files_left_out(others, kind.suffix), *files.images.oddities(_WRITTEN))
+    dataset = replace(dataset, oddities=(*dataset.oddities, *left_out))
     found = dataset.images
     rows = zip(found.file_name, found.height.tolist(), found.width.tolist(), strict=True)
     sizes = "".join(f"{name}\t{height}\t{width}\n" for name, height, width in rows)

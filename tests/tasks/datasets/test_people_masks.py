@@ -101,13 +101,44 @@ def test_usual_masks_are_read_as_before(pixels: Array, tmp_path: Path) -> None:
     [
         (np.full((HEIGHT, WIDTH), 255, dtype=np.uint8), "fill their whole image"),
         (np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH).astype(np.uint8), "tens of gray values"),
+        (gray(0, 1) + gray(0, 1) * np.eye(HEIGHT, WIDTH, dtype=np.uint8), "several values besides 0"),
+        (gray(0, 1) * np.arange(WIDTH, dtype=np.uint8) % 20, "several values besides 0"),
     ],
 )
 def test_masks_that_are_none_are_named(pixels: Array, what: str, tmp_path: Path) -> None:
     write(tmp_path, "boat/a.png", pixels)
     (oddity,) = read(tmp_path).oddities
     assert what in oddity.what
-    assert oddity.examples == ("boat/a.png",)
+    several = f" with {len(np.unique(pixels)) - 1} values" if "several" in what else ""
+    assert oddity.examples == (f"boat/a.png{several}",)
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("box/a.jpg", "no PNG files among the masks"),
+        ("box/a.tif", "no PNG files among the masks"),
+        (".box/a.png", "folders whose names begin with a dot"),
+        (".ipynb_checkpoints/boat/a.png", None),
+        ("boat/._a.png", None),
+        ("boat/.a.jpg", None),
+    ],
+)
+def test_files_that_look_like_masks_and_are_left_out_are_told(name: str, what: str | None, tmp_path: Path) -> None:
+    for each in ("boat/a.png", name):
+        write(tmp_path, each, gray(0, 255))
+    dataset = read(tmp_path)
+    assert dataset.categories.name.tolist() == ["boat"]
+    assert [(what or "") in oddity.what for oddity in dataset.oddities] == [True] * (what is not None)
+    assert [oddity.examples for oddity in dataset.oddities] == [(name,)] * (what is not None)
+
+
+def test_the_images_themselves_are_not_among_what_is_left_out_of_the_masks(tmp_path: Path) -> None:
+    folder = tmp_path / "masks"
+    write(tmp_path, "boat/a.png", gray(0, 255))
+    write(tmp_path, "images/a.jpg", gray(0, 255))
+    source = DatasetSource(images=str(folder / "images"), annotations=str(folder), format="masks")
+    assert read_annotations(source, None).dataset.oddities == ()
 
 
 def test_masks_and_maps_whose_border_is_of_an_instance_are_named_with_file_and_value(tmp_path: Path) -> None:
