@@ -21,6 +21,7 @@ from refseg_core.masks.rle import Rle, union_of
 MAX_MASK_PIXELS = 100_000_000  # of a part of an image
 _ELLIPSE_CORNERS = 64
 _NO_LABEL = "an annotation has no label: give it the name of its category"
+_SEVERAL_PLACES = "an image is annotated in more than one place: expected one; merge them, or remove all but one"
 _UNKNOWN_LABEL = "an annotation's label is not in the list of categories: correct it or add the name"
 
 Polygon = Sequence[float]
@@ -83,6 +84,7 @@ class DatasetBuilder:
         self.problems = Problems()
         self.oddities = OddityCounter()
         self._readings: set[str] = set()
+        self._place_of: dict[str, str] = {}
         self._source = source
         self._first_id = first_id
         self._classes = classes
@@ -99,11 +101,16 @@ class DatasetBuilder:
         """Notes a shape that marks no area, of a kind such as 'point'."""
         self.oddities.add(f"shapes of the kind '{kind}', which mark no area: left out", place)
 
-    def add_image(self, file_name: str, height: int, width: int) -> bool:
+    def add_image(self, file_name: str, height: int, width: int, place: str = "") -> bool:
         """Adds an image, before its instances; returns whether its size can be used.
 
         Sizes are in pixels, 0 where unknown. One that no image can have is a problem, and nothing is to be made by it.
+        `place`: where it is annotated, which is a single one.
         """
+        first = self._place_of.setdefault(file_name, place)
+        if first != place:
+            self.problems.add(_SEVERAL_PLACES, f"{file_name} in {first} and {place}")
+            return False
         self._images.add({"id": file_name, "file_name": file_name, "height": height or None, "width": width or None})
         row = self._images.row_of.get(file_name)
         return row is not None and self._images.sizes[row] == (height, width)

@@ -15,7 +15,7 @@ import numpy as np
 from refseg_core.datasets.builder import MAX_MASK_PIXELS, DatasetBuilder, LabeledShape, Shape, ellipse
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.datasets.image_files.folder import ImageFolder
-from refseg_core.datasets.safe_xml import XmlError, parse_xml
+from refseg_core.datasets.safe_xml import FLAG_IN_WORDS, XmlError, is_true, parse_xml
 from refseg_core.errors import DatasetError
 from refseg_core.masks.rle import rle_of_part
 
@@ -79,7 +79,7 @@ def _add_image(builder: DatasetBuilder, number: int, entry: Element) -> None:
         height, width = 0, 0
     if not name or not height or not width:
         builder.problems.add(_BAD_IMAGE, f"image number {number} with {dict(entry.attrib)}")
-    elif builder.add_image(name, height, width):
+    elif builder.add_image(name, height, width, f"image number {number}"):
         builder.add_shapes(name, _shapes(builder, name, entry, height, width))
 
 
@@ -88,7 +88,10 @@ def _shapes(builder: DatasetBuilder, name: str, image: Element, height: int, wid
         place = f"{name}#{position}"
         if entry.tag not in _AREAS:
             builder.leave_out(entry.tag, place)
-        elif entry.get("outside") != "1":
+        elif is_true(outside := entry.get("outside")):
+            if outside != "1":
+                builder.read_as(FLAG_IN_WORDS, f"{place}: outside is {outside}")
+        else:
             group = entry.get("group_id", "0")
             try:
                 shape = _shape(entry, height, width)

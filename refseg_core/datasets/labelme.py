@@ -61,7 +61,7 @@ def read_labelme(
         if image is None:
             continue
         height, width = (whole_number(content.get(key)) or 0 for key in ("imageHeight", "imageWidth"))
-        if builder.add_image(image, height, width):
+        if builder.add_image(image, height, width, file.name):
             builder.add_shapes(image, _shapes(builder, file.name, content["shapes"], height, width))
     return builder.dataset()
 

@@ -11,14 +11,15 @@ from xml.etree.ElementTree import Element
 from refseg_core.datasets.builder import DatasetBuilder, NamedFile, Shape
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.datasets.image_files.lookup import ImageNames
-from refseg_core.datasets.safe_xml import XmlError, parse_xml
+from refseg_core.datasets.safe_xml import FLAG_IN_WORDS, XmlError, is_true, parse_xml
+from refseg_core.errors import counted
 
 _NOT_XML = "a file is not XML that can be read: export it again"
 _NOT_VOC = "a file is no PASCAL VOC annotation: expected the root <annotation>"
 _BAD_SIZE = "a file's <size> has no whole numbers <width> and <height>: correct or remove it"
 _BAD_BOX = "an object's <bndbox> has no numbers xmin, ymin, xmax, ymax: correct it"
 _NO_EXTENT = "an object's <bndbox> has xmax under xmin or ymax under ymin: correct it"
-_BAD_POLYGON = "an object's <polygon> has no numbers x1, y1, x2, y2, x3, y3, ...: correct or remove it"
+_BAD_POLYGON = "an object's <polygon> has no numbers x1, y1, x2, y2, x3, y3, ..., a y for each x: correct or remove it"
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _TRIANGLE = 3
 
@@ -42,7 +43,7 @@ def read_voc(
             builder.problems.add(_NOT_VOC, f"{file.name} with <{root.tag}>")
             continue
         image = images.find(file.name, builder.problems, _text(root, "filename"), builder.read_as, builder.oddities.add)
-        if image is not None and builder.add_image(image, *_size(builder, file.name, root)):
+        if image is not None and builder.add_image(image, *_size(builder, file.name, root), file.name):
             _add_objects(builder, file.name, image, root)
     return builder.dataset()
 
@@ -69,12 +70,14 @@ def _add_objects(builder: DatasetBuilder, name: str, image: str, root: Element) 
         elif min(box[2] - box[0], box[3] - box[1]) < -1:  # the last pixel is included
             builder.problems.add(_NO_EXTENT, f"{place} with {box}")
         elif polygon is None:
-            builder.problems.add(_BAD_POLYGON, place)
+            builder.problems.add(_BAD_POLYGON, f"{place} with {counted(len(entry.findall('polygon/*')), 'number')}")
         else:
             left, top, right, bottom = box
             shape = Shape((left - 1, top - 1, right - left + 1, bottom - top + 1), (polygon,) if polygon else ())
-            is_difficult = _text(entry, "difficult") == "1"
-            builder.add_instance(place, image, _text(entry, "name"), shape, is_crowd=is_difficult)
+            difficult = _text(entry, "difficult")
+            if is_true(difficult) and difficult != "1":
+                builder.read_as(FLAG_IN_WORDS, f"{place}: difficult is {difficult}")
+            builder.add_instance(place, image, _text(entry, "name"), shape, is_crowd=is_true(difficult))
 
 
 def _polygon(entry: Element) -> list[float] | None:
@@ -84,7 +87,7 @@ def _polygon(entry: Element) -> list[float] | None:
         return []
     num_points = len(polygon) // 2
     points = _numbers(polygon, [f"{axis}{number}" for number in range(1, num_points + 1) for axis in "xy"])
-    return points if num_points >= _TRIANGLE else None
+    return points if num_points >= _TRIANGLE and len(polygon) % 2 == 0 else None
 
 
 def _numbers(entry: Element, names: Sequence[str]) -> list[float] | None:

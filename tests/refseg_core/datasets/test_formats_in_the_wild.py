@@ -72,6 +72,9 @@ def read_one_voc(file: NamedFile) -> Dataset:
     return read_voc([file], IMAGES, source="voc")
 
 
+SEVEN = "".join(f"<{axis}>{at}</{axis}>" for at, axis in enumerate(("x1", "y1", "x2", "y2", "x3", "y3", "x4")))
+
+
 class TestVoc:
     def test_corners_in_the_wrong_order_are_named_as_they_are_written(self) -> None:
         message = problems_of(lambda: read_one_voc(voc(an_object(box=(60, 1, 10, 5)))))
@@ -82,10 +85,13 @@ class TestVoc:
         assert annotations.box_xywh.tolist() == [[0, 0, 10, 5], [99, 49, 1, 1]]
         assert annotations.area.tolist() == [50, 1]
 
-    def test_difficult_objects_are_crowds(self) -> None:
-        difficult = an_object(more="<difficult>1</difficult>")
-        annotations = read_one_voc(voc(difficult, an_object(more="<difficult>0</difficult>"))).annotations
-        assert annotations.is_crowd.tolist() == [True, False]
+    @pytest.mark.parametrize(("yes", "no"), [("1", "0"), ("1.0", "0.0"), ("true", "false"), (" True ", "False")])
+    def test_difficult_objects_are_crowds(self, yes: str, no: str) -> None:
+        objects = (an_object(more=f"<difficult>{flag}</difficult>") for flag in (yes, no))
+        dataset = read_one_voc(voc(*objects))
+        assert dataset.annotations.is_crowd.tolist() == [True, False]
+        told = [] if yes == "1" else [(f"a.xml#1: difficult is {yes.strip()}",)]
+        assert [oddity.examples for oddity in dataset.oddities] == told
 
     def test_parts_of_objects_are_not_objects(self) -> None:
         part = "<part><name>head</name><bndbox><xmin>2</xmin></bndbox></part>"
@@ -112,6 +118,7 @@ class TestVoc:
             (voc(an_object(box=(500, 1, 600, 5))), "wholly outside its image", "a.xml#1"),
             (voc(an_object(name=" ")), "has no label", "a.xml#1"),
             (voc(an_object(more="<polygon><x1>1</x1><y1>1</y1></polygon>")), "<polygon> has no numbers", "a.xml#1"),
+            (voc(an_object(more=f"<polygon>{SEVEN}</polygon>")), "<polygon> has no numbers", "a.xml#1 with 7 numbers"),
             (voc(size="<size><width>wide</width></size>"), "<size> has no whole numbers", "['0', 'wide']"),
             (NamedFile("a.xml", b"<annotation>"), "is not XML", "a.xml: no element found"),
             (NamedFile("a.xml", b""), "is not XML", "a.xml"),
@@ -131,7 +138,9 @@ class TestVoc:
 
     def test_two_files_of_one_image_are_refused(self) -> None:
         files = [voc(), NamedFile("x.xml", b"<annotation><filename>a.jpg</filename></annotation>")]
-        assert "image id is used more than once" in problems_of(lambda: read_voc(files, IMAGES, source="x"))
+        message = problems_of(lambda: read_voc(files, IMAGES, source="x"))
+        assert "an image is annotated in more than one place" in message
+        assert "a.jpg in a.xml and x.xml" in message
 
 
 class TestXml:
@@ -389,6 +398,18 @@ def read_shapes_of_cvat(*shapes: str) -> Dataset:
 
 
 class TestCvat:
+    @pytest.mark.parametrize("outside", ["1", "true", "True", "1.0"])
+    def test_shapes_that_are_outside_are_not_there(self, outside: str) -> None:
+        box = '<box label="boat" outside="{}" xtl="1" ytl="1" xbr="9" ybr="9"/>'
+        dataset = read_shapes_of_cvat(box.format("false"), box.format("0"), box.format(outside))
+        assert len(dataset.annotations) == 2
+        assert len(dataset.oddities) == len(dataset.readings) == (outside != "1")
+
+    def test_an_image_twice_is_refused_with_both_places(self) -> None:
+        image = '<image name="a.jpg" width="60" height="40"></image>'
+        document = f"<annotations>{image * 2}</annotations>".encode()
+        assert "a.jpg in image number 1 and image number 2" in problems_of(lambda: read_cvat(document, source="x"))
+
     def test_a_rotated_box_is_a_polygon(self) -> None:
         box = '<box label="boat" xtl="20" ytl="10" xbr="40" ybr="20" rotation="90.0"/>'
         annotations = read_shapes_of_cvat(box).annotations
