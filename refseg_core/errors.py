@@ -50,6 +50,8 @@ class NotFoundError(StoreError):
 _OFFENDERS_SHOWN = 5
 _KINDS_SHOWN = 12
 _OFFENDER_LENGTH = 80
+_USER = re.compile(r"//[^/\s'\"]*@")
+_QUERY = re.compile(r"(://[^\s'\"?#]*)[?#][^\s'\"]*")
 _BRIEF = reprlib.Repr()
 _BRIEF.maxstring = _BRIEF.maxother = 200
 
@@ -130,11 +132,19 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def brief(value: object) -> str:
-    """Returns a value as it is written in Python, for a message: short, whatever it holds."""
-    return _BRIEF.repr(value)
+    """Returns a value as it is written in Python, for a message: short and without secrets, whatever it holds."""
+    return redact_text(_BRIEF.repr(redact_text(value) if isinstance(value, str) else value))
 
 
 def shortened(text: str, most: int = _OFFENDER_LENGTH) -> str:
-    """Returns the text printable and shortened, for a message."""
-    printable = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    """Returns the text printable, shortened and without secrets of addresses, for a message."""
+    printable = redact_text(text).encode("utf-8", "backslashreplace").decode("utf-8")
     return printable if len(printable) <= most else printable[: most - 3] + "..."
+
+
+def redact_text(text: str) -> str:
+    """Returns the text with every URI in it without user, password, query and fragment, which may be secret.
+
+    For what others wrote: a library's error, or a name in a file.
+    """
+    return _QUERY.sub(r"\1", _USER.sub("//", text))

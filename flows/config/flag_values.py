@@ -11,6 +11,7 @@ from refseg_core.settings import LabelingSettings
 from refseg_core.settings.labeling_methods import LABELING_METHODS
 from refseg_core.settings.labeling_paths import LABELING_PATHS
 from refseg_core.settings.problems import problems_of
+from tasks.storage.yaml_documents import load_yaml
 
 
 def parse_numbers(flag: str, given: str, least: int) -> list[int]:
@@ -76,6 +77,6 @@ def _changed(settings: LabelingSettings, text: str, changes: str) -> LabelingSet
 
 def _value(text: str, key: str, value: str) -> Any:
     try:
-        return yaml.safe_load(value)
+        return load_yaml(value)
     except yaml.YAMLError as error:
         raise ConfigurationError(f"--variants: {brief(text)}: {key}: {brief(value)} cannot be read.") from error

@@ -9,9 +9,9 @@ import yaml
 from pydantic import ValidationError
 
 from flows.config.run_config import PATHS, RunConfig, all_of, check_config, keys
-from refseg_core.errors import ConfigurationError, brief
+from refseg_core.errors import ConfigurationError, brief, redact_text
 from refseg_core.settings.problems import problems_of
-from tasks.storage.uris import redact_text
+from tasks.storage.yaml_documents import load_yaml, why_unread
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(//|:)")  # a scheme, or chained ones
 
@@ -23,14 +23,14 @@ def load_config(path: str, overrides: Mapping[str, Any] | None = None) -> RunCon
     """
     file = Path(path)
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = load_yaml(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigurationError(
             f"{path}: no such file. `refseg init {path}` writes one to fill in; `refseg demo` needs none."
         ) from None
     except (OSError, ValueError, AttributeError, RecursionError, yaml.YAMLError) as error:
         # PyYAML raises ValueError and AttributeError for malformed dates and numbers.
-        raise ConfigurationError(f"{path}: cannot be read as YAML: {_reason(error)}.") from error
+        raise ConfigurationError(f"{path}: cannot be read as YAML: {why_unread(error)}.") from error
     if not isinstance(content, dict):
         raise ConfigurationError(
             f"{path}: expected keys such as store, references and targets, got {type(content).__name__}."
@@ -44,13 +44,6 @@ def load_content(content: dict[str, Any], overrides: Mapping[str, Any], *, sourc
     for name, value in overrides.items():
         _override(content, name, value)
     return parse_config(content, source=source)
-
-
-def _reason(error: Exception) -> str:
-    """Returns the problem of a file and its place, without the line, which may hold secrets."""
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        return f"{error.problem} in line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
-    return redact_text(str(error) or type(error).__name__)
 
 
 def parse_config(content: Mapping[str, Any], *, source: str) -> RunConfig:
@@ -69,7 +62,7 @@ def _override(content: dict[str, Any], name: str, value: Any) -> None:
     for section in sections:
         inner = content.setdefault(section, {})
         if not isinstance(inner, dict):
-            raise ConfigurationError(f"{section}: expected keys below it, got {redact_text(brief(inner))}.")
+            raise ConfigurationError(f"{section}: expected keys below it, got {brief(inner)}.")
         content = inner
     content[last] = value
 

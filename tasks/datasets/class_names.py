@@ -24,6 +24,7 @@ from refseg_core.datasets.oddities import Oddity, OddityCounter
 from refseg_core.errors import DatasetError, StoreError
 from tasks.storage.folder import Folder
 from tasks.storage.uris import redact
+from tasks.storage.yaml_documents import load_yaml, why_unread
 
 _YOLO_FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _CONTRADICTING = "lists of categories that contradict the one that is taken: correct or remove them"
@@ -108,7 +109,7 @@ def _read(uri: str, document: bytes, read: Callable[[bytes], ClassNames]) -> Cla
     try:
         classes = read(document)
     except (ValueError, AttributeError, RecursionError, yaml.YAMLError) as error:
-        raise DatasetError(f"{redact(uri)}: cannot be read as a list of categories: {error}.") from error
+        raise DatasetError(f"{redact(uri)}: cannot be read as a list of categories: {why_unread(error)}.") from error
     if not classes.names or not all(classes.names):
         raise DatasetError(f"{redact(uri)}: expected a name for every category, got {list(classes.names)[:10]}.")
     return classes
@@ -127,9 +128,9 @@ def _of_yolo_text(document: bytes) -> ClassNames:
 
 def _of_yaml(document: bytes) -> ClassNames:
     """Returns what YOLO's YAML file says. Raises ValueError if it has no names."""
-    written = yaml.load(document, yaml.BaseLoader)  # noqa: S506 `off` and `007` are names, not false and 7
+    written = load_yaml(document, yaml.BaseLoader)  # `off` and `007` are names, not false and 7
     names = _yaml_names(written)
-    readings = () if names == _yaml_names(yaml.safe_load(document)) else ("names as they are written",)
+    readings = () if names == _yaml_names(load_yaml(document)) else ("names as they are written",)
     count, found = str(written.get("nc", len(names))), OddityCounter()
     if count != str(len(names)):
         found.add(_OTHER_COUNT, f"nc: {count}, and {len(names)} names")
@@ -164,7 +165,8 @@ def _keypoints(shape: Any) -> tuple[int, int] | None:
     """Returns `kpt_shape`: how many keypoints there are, and of how many numbers each."""
     if shape is None:
         return None
-    numbers = [int(number) for number in shape] if isinstance(shape, list) else []
+    are_numbers = isinstance(shape, list) and all(str(number).isdecimal() for number in shape)
+    numbers = [int(number) for number in shape] if are_numbers else []
     if len(numbers) != 2 or numbers[0] < 1 or numbers[1] not in (2, 3):  # noqa: PLR2004
         raise ValueError(f"expected 'kpt_shape', the number of keypoints and 2 or 3, got {shape}")
     return numbers[0], numbers[1]

@@ -5,8 +5,8 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from refseg_core.errors import StoreError
-from tasks.storage.uris import check_address, redact, redact_text, scheme
+from refseg_core.errors import StoreError, redact_text
+from tasks.storage.uris import check_address, redact, scheme
 
 # Listings are never cached: another process may have added objects since.
 _OPTIONS: dict[str, dict[str, Any]] = {"s3": {"use_listings_cache": False, "default_fill_cache": False}}

@@ -16,8 +16,8 @@ from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 
-from refseg_core.errors import ConfigurationError, NotFoundError, StoreError, brief
-from tasks.storage.uris import redact, redact_text
+from refseg_core.errors import ConfigurationError, NotFoundError, StoreError, brief, redact_text
+from tasks.storage.uris import redact
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -25,6 +25,7 @@ Result = TypeVar("Result")
 ATTEMPTS_VARIABLE = "REFSEG_STORE_ATTEMPTS"
 _ATTEMPTS = 8  # together they outlast a server that is gone for ten seconds
 _FIRST_PAUSE_SECONDS = 0.2
+_TOLD_AFTER = 3  # attempts, within about a second; before, nobody has to know
 _LONGEST_PAUSE_SECONDS = 8.0
 
 NOT_FOUND = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
@@ -61,11 +62,17 @@ def with_retries(action: Callable[[], Result], uri: str, *, pause: Callable[[flo
     StoreError for any other error of the place at once, and the last transient error unchanged.
     """
 
+    attempts = _attempts()
+
     def log_error(state: RetryCallState) -> None:
-        log.info("%s: %s; trying again", redact(uri), reason(error_of(state)))
+        shown, why, number = redact(uri), reason(error_of(state)), state.attempt_number
+        if number == _TOLD_AFTER:
+            log.warning("%s: does not answer (%s); up to %d more attempts", shown, why, attempts - number)
+        else:
+            log.info("%s: %s; trying again", shown, why)
 
     retrying = Retrying(
-        stop=stop_after_attempt(_attempts()),
+        stop=stop_after_attempt(attempts),
         wait=lambda state: pause_seconds(state.attempt_number),
         retry=retry_if_exception(is_transient_error),
         before_sleep=log_error,

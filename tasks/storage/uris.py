@@ -4,19 +4,13 @@ import re
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 _CHAINED = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.-]*://)")
-_USER = re.compile(r"//[^/\s'\"]*@")
-_QUERY = re.compile(r"(://[^\s'\"?#]*)[?#][^\s'\"]*")
+_AFTER_PATH = re.compile(r"[?#]")
 _SECRET_NAMES = re.compile(r"signature|^sig$|token|secret|passw|credential|access_?key|api_?key", re.IGNORECASE)
 
 
 def redact(uri: str) -> str:
     """Returns the URI without user, password, query and fragment: fit for logs and manifests."""
     return "::".join(_redact_one(part) for part in _CHAINED.split(uri))
-
-
-def redact_text(text: str) -> str:
-    """Returns the text with every URI in it redacted: for what others wrote, such as a library's error."""
-    return _QUERY.sub(r"\1", _USER.sub("//", text))
 
 
 def last_name(uri: str) -> str:
@@ -43,15 +37,25 @@ def _redact_one(uri: str) -> str:
     try:
         parts = urlsplit(uri)
     except ValueError:  # such as a bracket that is not closed
-        return redact_text(uri)
+        return _redact_by_hand(uri)
     if not parts.scheme or not parts.netloc:
         return uri
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
+def _redact_by_hand(uri: str) -> str:
+    start, sign, rest = uri.partition("://")
+    host, slash, path = rest.partition("/")
+    return start + sign + _AFTER_PATH.split(host.rpartition("@")[2] + slash + path, maxsplit=1)[0]
+
+
 def holds_credentials(uri: str) -> bool:
     """Returns whether the URI carries a user, a password, or the signature or token of a signed URL."""
-    return any(_USER.search(part) or _is_signed(part) for part in _CHAINED.split(uri))
+    return any(_has_user(part) or _is_signed(part) for part in _CHAINED.split(uri))
+
+
+def _has_user(uri: str) -> bool:
+    return "@" in uri.partition("//")[2].partition("/")[0]
 
 
 def _is_signed(uri: str) -> bool:

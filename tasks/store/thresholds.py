@@ -21,6 +21,7 @@ from refseg_core.settings.areas import parse_area
 from refseg_core.tables import CategoryThresholds
 from tasks.storage.objects import read_uri
 from tasks.storage.uris import redact
+from tasks.storage.yaml_documents import load_yaml, why_unread
 from tasks.store.lineage import labeled_categories
 from tasks.store.steps import PROPOSE_THRESHOLDS
 from tasks.store.store import Artifact
@@ -151,9 +152,9 @@ def read_thresholds(run: "StoredLabels", text: str, others: float) -> ScoreThres
 def _read_file(uri: str, others: float) -> ScoreThresholds:
     place = f"--thresholds {redact(uri)}"
     try:
-        content = yaml.safe_load(read_uri(uri))
+        content = load_yaml(read_uri(uri))
     except yaml.YAMLError as error:
-        raise ConfigurationError(f"{place}: cannot be read as json or YAML: {str(error).splitlines()[0]}.") from error
+        raise ConfigurationError(f"{place}: cannot be read as json or YAML: {why_unread(error)}.") from error
     if not isinstance(content, dict):
         raise ConfigurationError(
             f"{place}: expected names of categories with scores, as car: 0.39; got {shortened(str(content))!r}."

@@ -2,7 +2,8 @@
 
 import pytest
 
-from refseg_core.errors import DatasetError, Problems, counted, in_natural_order, listed, shortened, singular
+from refseg_core.datasets.oddities import OddityCounter
+from refseg_core.errors import DatasetError, Problems, brief, counted, in_natural_order, listed, shortened, singular
 
 
 def _message(problems: Problems) -> str:
@@ -46,6 +47,17 @@ def test_many_kinds_and_long_offenders_are_cut() -> None:
 
 def test_what_cannot_be_printed_is_escaped() -> None:
     assert shortened("a\ud800") == "a\\ud800"
+
+
+@pytest.mark.parametrize("length", [1, 50])
+def test_no_secret_of_an_address_in_somebodys_data_is_shown(length: int) -> None:
+    address = f"https://user:{'hunter' * length}@host/a.jpg?X-Amz-Signature={'hunter' * length}"
+    problems, oddities = Problems(), OddityCounter()
+    problems.add("a name is wrong: correct it", address)
+    oddities.add("names that are odd", address)
+    for shown in (shortened(address), brief(address), _message(problems), oddities.found()[0].examples[0]):
+        assert "https://host/a.jpg" in shown
+        assert "hunt" not in shown
 
 
 def test_a_list_of_names_counts_those_that_it_leaves_out() -> None:

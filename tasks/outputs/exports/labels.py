@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from refseg_core.errors import redact_text
 from refseg_core.settings.areas import OTHERS
 from tasks.outputs.export_places import check_place, provenance_uri, recorded_files
 from tasks.outputs.exports.exported import ExportedLabels, ExportOptions, summary_of
@@ -11,7 +12,7 @@ from tasks.outputs.exports.formats import EXPORT_FORMATS, ExportFormat
 from tasks.outputs.exports.writing import write_folder
 from tasks.storage.leftovers import remove_leftovers
 from tasks.storage.objects import write_uri
-from tasks.storage.uris import redact, redact_text
+from tasks.storage.uris import redact
 from tasks.storage.whole_folders import local_path
 from tasks.store.label_store import StoredLabels
 from tasks.store.store import made_by

@@ -341,11 +341,12 @@ def test_a_missing_file_is_answered_with_how_to_get_one(tmp_path: Path) -> None:
         (b"store: [1, 2", "cannot be read as YAML"),
         (b"\xff\xfe\x00", "cannot be read as YAML"),
         (b"store: !!python/object:os.system x", "cannot be read as YAML"),
+        (b"store: a\nstore: b", "cannot be read as YAML: remove one of two keys 'store', the second in line 2"),
         (b"", "expected keys such as store"),
         (b"- store", "expected keys such as store.*got list"),
         (b"just text", "expected keys such as store.*got str"),
     ],
-    ids=["cut", "binary", "code", "empty", "list", "text"],
+    ids=["cut", "binary", "code", "twice", "empty", "list", "text"],
 )
 def test_a_file_that_is_no_configuration_is_named_with_the_reason(content: bytes, reason: str, file: Path) -> None:
     file.write_bytes(content)

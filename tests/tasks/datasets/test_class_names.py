@@ -47,6 +47,18 @@ def test_only_lists_that_older_versions_took_otherwise_say_so(
     assert (found(tmp_path, name, text).readings == ()) == is_as_before
 
 
+@pytest.mark.parametrize("again", ["0", "'0'"])
+def test_a_number_that_has_two_names_is_refused_with_its_place(again: str, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"data\.yaml: .*remove one of two keys '0', the second in line 4, column 3"):
+        found(tmp_path, "data.yaml", f"names:\n  0: box\n  1: ball\n  {again}: cup\n")
+
+
+def test_an_address_in_a_damaged_file_is_not_shown(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="in line 1, column") as caught:
+        found(tmp_path, "data.yaml", "train: https://me:hunter2@host/a: b\nnames: [a]\n")
+    assert "hunter2" not in str(caught.value)
+
+
 def test_lists_that_contradict_each_other_are_told_with_what_differs(tmp_path: Path) -> None:
     labels = tmp_path / "pets" / "labels"
     labels.mkdir(parents=True)
@@ -75,9 +87,9 @@ def test_the_shape_of_keypoints_is_read(shape: str, tmp_path: Path) -> None:
     assert found(tmp_path, "data.yaml", "names: [a]\n").keypoints is None
 
 
-@pytest.mark.parametrize("shape", ["17", "[17]", "[0, 3]", "[4, 5]", "[a, b]"])
+@pytest.mark.parametrize("shape", ["17", "[17]", "[0, 3]", "[4, 5]", "[a, b]", "[[17], 3]", "[1_7, 3]", "[²,3]"])
 def test_keypoints_that_cannot_be_are_refused(shape: str, tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"data\.yaml: cannot be read"):
+    with pytest.raises(DatasetError, match=r"data\.yaml: cannot be read .*: expected 'kpt_shape', the number of"):
         found(tmp_path, "data.yaml", f"names: [a]\nkpt_shape: {shape}\n")
 
 

@@ -81,6 +81,13 @@ def test_a_lasting_fault_says_at_once_where_and_what_to_do(fault: Exception, kin
     assert "hunter2" not in str(caught.value)
 
 
+def test_a_place_that_does_not_answer_is_told_once_while_it_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    assert Fails([TimeoutError("slow")] * 2).run() == "done"
+    assert not caplog.records
+    assert Fails([TimeoutError("slow")] * 5).run() == "done"
+    assert caplog.messages == ["s3://bucket/prefix: does not answer (TimeoutError: slow); up to 5 more attempts"]
+
+
 def test_a_fault_that_does_not_pass_is_told_in_a_line_with_its_place() -> None:
     action = Fails([ConnectionResetError("by peer\nwith details")] * 99)
     with pytest.raises(ConnectionResetError) as caught:

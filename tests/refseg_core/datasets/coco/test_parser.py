@@ -309,6 +309,11 @@ MALFORMED = {
     "no file name": (drop("images", 0, "file_name"), "no file_name", "image 7 with no file_name"),
     "a file name that is a number": (put("images", 0, file_name=3), "no file_name", "file_name 3"),
     "an escaping file name": (put("images", 0, file_name="a/../../b.jpg"), "below the image folder", "image 7"),
+    "an address as file name": (
+        put("images", 0, file_name="https://me:pw@host/a.jpg?X-Amz-Signature=b"),
+        "below the image folder",
+        "image 7: https://host/a.jpg is a URI",
+    ),
     "a negative height": (put("images", 0, height=-4), "width or height", "[-4, 30]"),
     "a height of zero": (put("images", 0, height=0), "width or height", "[0, 30]"),
     "a height of text": (put("images", 0, height="20"), "width or height", "image 7"),
