@@ -63,11 +63,11 @@ def formats_of_files(names: Sequence[str]) -> dict[str, list[str]]:
     return {suffix: [kind.name for kind in ANNOTATION_FORMATS.values() if kind.suffix == suffix] for suffix in found}
 
 
-def format_of_document(document: bytes) -> str:
-    """Returns the format of one file by its beginning; COCO where nothing speaks for another."""
-    start = document[:_BEGINNING]
-    formats = ANNOTATION_FORMATS.values()
-    return next((kind.name for kind in formats if kind.beginning and kind.beginning.search(start)), "coco")
+def format_of_documents(documents: Iterable[bytes]) -> str:
+    """Returns the format of files by the first whose beginning tells one, as a damaged file does not; else COCO."""
+    formats = [(kind.name, kind.beginning) for kind in ANNOTATION_FORMATS.values() if kind.beginning]
+    starts = (document[:_BEGINNING] for document in documents)
+    return next((name for start in starts for name, beginning in formats if beginning.search(start)), "coco")
 
 
 def _is_other(name: str) -> bool:

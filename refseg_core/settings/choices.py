@@ -77,7 +77,7 @@ class AnnotationFormat(Choice):
 
 
 _XML = rb"\A(?:\xef\xbb\xbf)?\s*<"
-_CVAT_ROOT = rb".*<annotations[\s>]"
+_CVAT_ROOT = rb".*<annotations[\s/>]"
 # COCO's keys can stand far behind, after megabytes of images; labelme's stand at the front or never.
 _LABELME_KEYS = rb'\A(?!.*"(?:images|categories|annotations)"\s*:).*"(?:shapes|imagePath|imageData)"\s*:'
 
@@ -100,7 +100,7 @@ ANNOTATION_FORMATS = Choices(
         title="PASCAL VOC XML",
         suffix=".xml",
         reads="boxes, counted from pixel 1; Roboflow's polygons; `difficult` objects count as crowds",
-        beginning=re.compile(_XML + rb"(?!" + _CVAT_ROOT + rb")(?!annotations[\s>])", re.DOTALL),
+        beginning=re.compile(_XML + rb"(?!" + _CVAT_ROOT + rb")(?!annotations[\s/>])", re.DOTALL),
     ),
     AnnotationFormat(
         name="yolo",
@@ -131,7 +131,7 @@ ANNOTATION_FORMATS = Choices(
         suffix=".xml",
         reads="boxes, rotated boxes as polygons, polygons, ellipses, masks; shapes with the same `group_id` are one "
         "instance",
-        beginning=re.compile(_XML + rb"(?:" + _CVAT_ROOT + rb"|annotations[\s>])", re.DOTALL),
+        beginning=re.compile(_XML + rb"(?:" + _CVAT_ROOT + rb"|annotations[\s/>])", re.DOTALL),
         is_one_file=True,
         is_upright=True,
     ),

@@ -24,7 +24,7 @@ from refseg_core.datasets.dataset import Dataset, is_among
 from refseg_core.datasets.format_detection import (
     annotation_files,
     files_left_out,
-    format_of_document,
+    format_of_documents,
     formats_of_files,
 )
 from refseg_core.datasets.image_files.lookup import ImageNames
@@ -44,6 +44,7 @@ from tasks.storage.uris import redact
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 16  # files under way
+_LOOKED_AT = 8  # files that may tell their format, where those before are damaged
 _WRITTEN = (*{kind.suffix for kind in ANNOTATION_FORMATS.values()}, ".yaml", ".yml", ".names")  # by annotation tools
 _MAX_FILE_BYTES = 256 << 20
 _HEADER_BYTES = 1 << 16
@@ -81,7 +82,7 @@ def read_annotations(
         read = _of_folder(Folder(uri), source, masks, images)
     else:
         document = read_uri(uri)
-        name = "coco" if is_json else _chosen(source) or format_of_document(document)
+        name = "coco" if is_json else _chosen(source) or format_of_documents([document])
         read = _of_document(uri, document, ANNOTATION_FORMATS[name], masks, images)
     return replace(read, dataset=with_boxes(read.dataset, source.boxes, redact(uri)))
 
@@ -124,7 +125,8 @@ def _detect(folder: Folder, names: Sequence[str]) -> str:
         )
     ((suffix, kinds),) = found.items()
     files = annotation_files(names, suffix)
-    kind = kinds[0] if len(kinds) == 1 else format_of_document(folder.read_start(files[0], _HEADER_BYTES))
+    starts = (folder.read_start(name, _HEADER_BYTES) for name in files[:_LOOKED_AT])
+    kind = kinds[0] if len(kinds) == 1 else format_of_documents(starts)
     title = ANNOTATION_FORMATS[kind].title
     log.info(
         "%s: taken for %s (%s); set format to say otherwise", redact(folder.uri), title, counted(len(files), "file")

@@ -353,3 +353,29 @@ class TestClasses:
             read(source)
         (tmp_path / "annotations" / "obj.names").write_bytes(b"bar\nbox\n")
         assert read(source).categories.category_id.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "damaged", "sound", "what"),
+    [
+        (".xml", "", "<annotation/>", "not XML that can be read: .* Found: a.xml"),
+        (".json", "", '{"shapes": []}', "not json that can be read: .* Found: a.json"),
+        (".json", "[1]", '{"shapes": []}', "no labelme annotation: .* Found: a.json"),
+    ],
+)
+def test_a_damaged_first_file_is_named_and_does_not_hide_the_format(
+    suffix: str, damaged: str, sound: str, what: str, tmp_path: Path
+) -> None:
+    write_all_images(tmp_path / "images", ("a.png", "b.png"))
+    folder = tmp_path / "annotations"
+    folder.mkdir()
+    (folder / f"a{suffix}").write_text(damaged)
+    (folder / f"b{suffix}").write_text(sound)
+    with pytest.raises(DatasetError, match=what):
+        read_annotations(DatasetSource(images=str(tmp_path / "images"), annotations=str(folder)), None)
+
+
+def test_an_empty_cvat_file_is_cvat(tmp_path: Path) -> None:
+    (tmp_path / "a.xml").write_text('<?xml version="1.0"?><annotations/>')
+    source = DatasetSource(images=str(tmp_path), annotations=str(tmp_path / "a.xml"))
+    assert read_annotations(source, None).kind == "cvat"
