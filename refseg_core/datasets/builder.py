@@ -22,6 +22,9 @@ MAX_MASK_PIXELS = 100_000_000  # of a part of an image
 _ELLIPSE_CORNERS = 64
 _NO_LABEL = "an annotation has no label: give it the name of its category"
 _SEVERAL_PLACES = "an image is annotated in more than one place: expected one; merge them, or remove all but one"
+NO_GROUP = "shapes whose group_id is empty or -1: of no group, each an instance of its own"
+"""What it is called where it is told."""
+
 _UNKNOWN_LABEL = "an annotation's label is not in the list of categories: correct it or add the name"
 
 Polygon = Sequence[float]

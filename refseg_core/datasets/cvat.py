@@ -12,7 +12,7 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from refseg_core.datasets.builder import MAX_MASK_PIXELS, DatasetBuilder, LabeledShape, Shape, ellipse
+from refseg_core.datasets.builder import MAX_MASK_PIXELS, NO_GROUP, DatasetBuilder, LabeledShape, Shape, ellipse
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.datasets.image_files.folder import ImageFolder
 from refseg_core.datasets.safe_xml import FLAG_IN_WORDS, XmlError, is_true, parse_xml
@@ -26,8 +26,11 @@ _BAD_SHAPE = (
 )
 _LEFT_OUT = "labels of skeletons, their points and other shapes that mark no area: they are no categories"
 _WITHOUT_AREA = {"skeleton", "points", "polyline", "tag", "cuboid"}  # types of labels
+_NO_GROUP = ("", "0", "-1")
 _AREAS = ("box", "polygon", "ellipse", "mask")
 _TRIANGLE = 3
+_OF_NUMBERS = {"points", "rle", "rotation", "left", "top", "width", "height"}
+_OF_NUMBERS |= {"xtl", "ytl", "xbr", "ybr", "cx", "cy", "rx", "ry"}
 
 
 def read_cvat(document: bytes, *, source: str, folder: ImageFolder | None = None) -> Dataset:
@@ -99,11 +102,15 @@ def _shapes(builder: DatasetBuilder, name: str, image: Element, height: int, wid
                 builder.problems.add(_BAD_SHAPE, f"{place} ({entry.tag})")
                 continue
             label = (entry.get("label") or "").strip()
-            yield LabeledShape(place, label, None if group == "0" else group, shape)
+            if group in ("", "-1"):
+                builder.read_as(NO_GROUP, place)
+            yield LabeledShape(place, label, None if group in _NO_GROUP else group, shape)
 
 
 def _shape(entry: Element, height: int, width: int) -> Shape:
     """Returns what an element says. Raises ValueError or OverflowError where it is damaged."""
+    if any("_" in value for name, value in entry.attrib.items() if name in _OF_NUMBERS):  # Python reads 1_0 as 10
+        raise ValueError(entry.attrib)
     if entry.tag == "polygon":
         pairs = (point.split(",") for point in entry.get("points", "").split(";"))
         points = [float(axis) for x, y in pairs for axis in (x, y)]
@@ -113,6 +120,8 @@ def _shape(entry: Element, height: int, width: int) -> Shape:
     rotation = float(entry.get("rotation", "0"))
     if entry.tag == "ellipse":
         x, y, x_radius, y_radius = _numbers(entry, "cx", "cy", "rx", "ry")
+        if min(x_radius, y_radius) < 0:
+            raise ValueError((x_radius, y_radius))
         return Shape(polygons=(_turned(ellipse(0, 0, x_radius, y_radius), x, y, rotation),))
     left, top, right, bottom = _numbers(entry, "xtl", "ytl", "xbr", "ybr")
     if right < left or bottom < top:

@@ -11,7 +11,18 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from refseg_core.datasets.builder import MAX_MASK_PIXELS, DatasetBuilder, LabeledShape, NamedFile, Shape, ellipse
+import numpy as np
+import numpy.typing as npt
+
+from refseg_core.datasets.builder import (
+    MAX_MASK_PIXELS,
+    NO_GROUP,
+    DatasetBuilder,
+    LabeledShape,
+    NamedFile,
+    Shape,
+    ellipse,
+)
 from refseg_core.datasets.coco.json_values import is_finite, whole_number
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.datasets.image_files.lookup import ImageNames
@@ -26,9 +37,12 @@ _BAD_SHAPE = (
     "rectangle: 2 or 4, circle and mask: 2, oriented_rectangle, rotation and quadrilateral: 4): correct or remove it"
 )
 _BAD_MASK = "a shape's mask is no PNG in base64, or its image's size is unknown: save the file again"
+_BAD_MASK_SIZE = "a shape's points span another size than its mask has: save the file again"
+_MASK_SLACK = 1.5  # px, around between the last pixel included and not
 _NUM_POINTS = {"rectangle": 2, "circle": 2, "mask": 2, "oriented_rectangle": 4}
 _OF_FOUR_POINTS = ("rectangle", "rotation", "quadrilateral")  # X-AnyLabeling's: boxes, unless they are turned
 _NEAR = 1e-3  # px
+_NO_GROUP = (None, "", -1, "-1")  # 0 is one: labelme counts its groups from 0
 _WITHOUT_AREA = ("point", "points", "line", "linestrip")
 _TRIANGLE = 3
 
@@ -79,8 +93,10 @@ def _shapes(builder: DatasetBuilder, name: str, shapes: list[Any], height: int, 
             builder.problems.add(str(error), f"{place} ({kind})")
             continue
         label, group = entry.get("label"), entry.get("group_id")
+        if group is not None and group in _NO_GROUP:
+            builder.read_as(NO_GROUP, place)
         yield LabeledShape(
-            place, label if isinstance(label, str) else None, None if group is None else str(group), shape
+            place, label if isinstance(label, str) else None, None if group in _NO_GROUP else str(group), shape
         )
 
 
@@ -99,7 +115,13 @@ def _shape(entry: dict[str, Any], kind: Any, height: int, width: int) -> Shape:
         return Shape(polygons=([axis for point in ellipse(x1, y1, radius, radius) for axis in point],))
     left, top = min(x1, x2), min(y1, y2)
     if kind == "mask":
-        return _mask(entry.get("mask"), left, top, height, width)
+        part = _decoded(entry.get("mask"))
+        spans = (abs(y2 - y1) + 0.5, abs(x2 - x1) + 0.5)
+        if any(abs(span - side) > _MASK_SLACK for span, side in zip(spans, part.shape, strict=True)):
+            raise _ShapeError(_BAD_MASK_SIZE)
+        if not height or not width:
+            raise _ShapeError(_BAD_MASK)
+        return Shape(masks=(rle_of_part(part, top=round(top), left=round(left), height=height, width=width),))
     return Shape(box=(left, top, max(x1, x2) - left, max(y1, y2) - top))
 
 
@@ -121,13 +143,11 @@ def _points(points: Any) -> list[list[float]]:
     return list(points)
 
 
-def _mask(encoded: Any, left: float, top: float, height: int, width: int) -> Shape:
-    """Decodes a mask in base64, whose upper left pixel is the first point."""
-    if not isinstance(encoded, str) or not height or not width:
+def _decoded(encoded: Any) -> npt.NDArray[np.bool_]:
+    """Decodes a mask in base64 [height, width]. Raises _ShapeError."""
+    if not isinstance(encoded, str):
         raise _ShapeError(_BAD_MASK)
     try:
-        data = base64.b64decode(encoded, validate=True)
-        part = decode_values(data, max_pixels=MAX_MASK_PIXELS) > 0
+        return decode_values(base64.b64decode(encoded, validate=True), max_pixels=MAX_MASK_PIXELS) > 0
     except (binascii.Error, ValueError, ImageError) as error:
         raise _ShapeError(_BAD_MASK) from error
-    return Shape(masks=(rle_of_part(part, top=round(top), left=round(left), height=height, width=width),))

@@ -52,7 +52,7 @@ def _size(builder: DatasetBuilder, name: str, root: Element) -> tuple[int, int]:
     """(height, width); 0 where the file does not say."""
     given = [_text(root, "size/height") or "0", _text(root, "size/width") or "0"]
     try:
-        height, width = (int(side) for side in given)
+        height, width = (int(side.replace("_", "?")) for side in given)  # Python reads 1_0 as 10
     except ValueError:
         builder.problems.add(_BAD_SIZE, f"{name} with [height, width] {given}")
         return 0, 0
@@ -92,7 +92,7 @@ def _polygon(entry: Element) -> list[float] | None:
 
 def _numbers(entry: Element, names: Sequence[str]) -> list[float] | None:
     try:
-        return [float(_text(entry, name) or "") for name in names]
+        return [float((_text(entry, name) or "").replace("_", "?")) for name in names]
     except ValueError:
         return None
 

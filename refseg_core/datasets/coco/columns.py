@@ -7,7 +7,7 @@ Here: what an image and a category must say, and what LVIS's images say of categ
 import json
 from array import array
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from refseg_core.datasets.image_files.names import BAD_FILE_NAME, check_file_nam
 from refseg_core.errors import Problems, shortened
 from refseg_core.images import WHITE
 from refseg_core.tables import Categories, FederatedLabels, Images
+
+if TYPE_CHECKING:
+    from refseg_core.datasets.coco.annotations import AnnotationColumns
 
 _BAD_IMAGE_ID = "an image has no usable id: expected a number or a text"
 _REPEATED_IMAGE_ID = "an image id is used more than once: give each image its own"
@@ -175,6 +178,16 @@ class FederatedColumns:
         known = np.array(sorted(categories.names), dtype=np.int64)
         for row in np.flatnonzero(np.isin(self.category_ids, known, invert=True)).tolist():
             self.problems.add(_BAD_FEDERATED_ID, f"image {self.image_ids[row]} with {self.category_ids[row]}")
+
+    def contradicted(self, annotations: "AnnotationColumns") -> list[str]:
+        """Returns the annotations of categories that their image is said to be without."""
+        rows = zip(self.image_ids, self.category_ids, self.kinds, strict=True)
+        negatives = {(image_id, category) for image_id, category, kind in rows if kind == "negative"}
+        if not negatives:
+            return []
+        placed = zip(annotations.ids, annotations.image_rows, annotations.category_ids, strict=True)
+        known = annotations.images.ids
+        return [f"annotation {own}" for own, row, category in placed if (known[row], category) in negatives]
 
     def table(self) -> FederatedLabels | None:
         """Returns the labels, in the file's order; None where the dataset is not federated."""

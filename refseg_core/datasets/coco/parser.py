@@ -24,6 +24,8 @@ from refseg_core.errors import DatasetError, Problems
 _NOT_A_DATASET = "the file is not a COCO dataset: expected an object with the lists images, annotations and categories"
 _NO_SECTION = "a list is missing from the file: add it"
 _NOT_A_LIST = "an entry of the file is not a list: write images, annotations and categories as lists"
+_OTHER_CASE = "a list's name is written otherwise, so that it would be passed over: write it in lower case"
+_NEGATIVE_ANNOTATED = "annotations of categories that their image's neg_category_ids say are not there: correct one"
 _REPEATED_SECTION = "a list appears twice in the file: merge the two"
 
 
@@ -80,6 +82,7 @@ class _DatasetColumns:
         categories.check_names()
         problems.raise_if_any(self._source)
         annotations.oddities.add_all(TURNED, self._turned)
+        annotations.oddities.add_all(_NEGATIVE_ANNOTATED, images.federated.contradicted(annotations))
         annotations.oddities.add_all(OTHERWISE, [f"{name!r} for {found!r}" for name, found in images.renamed.items()])
         return Dataset(
             images.table(),
@@ -142,4 +145,5 @@ def _read(reader: JsonReader, sections: Mapping[str, Columns], problems: Problem
     reader.end()
     required = ["images", "categories"] if "annotations" in seen else ["images"]
     problems.add_all(_NO_SECTION, [key for key in required if key in sections and key not in seen])
+    problems.add_all(_OTHER_CASE, [key for key in seen if key.lower() in sections and key.lower() not in seen])
     return late and "images" in seen

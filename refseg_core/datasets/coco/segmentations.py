@@ -168,6 +168,8 @@ def _lengths(counts: str | list[Any]) -> npt.NDArray[np.int64]:
         lengths = run_lengths(counts) if isinstance(counts, str) else np.array(counts)
     except (ValueError, OverflowError) as error:
         raise SegmentationError(_BAD_RLE) from error
+    if isinstance(counts, list) and bool in map(type, counts):  # NumPy takes true for 1
+        raise SegmentationError(_BAD_RLE)
     if lengths.ndim != 1 or lengths.dtype.kind != "i":
         raise SegmentationError(_BAD_RLE)
     return lengths.astype(np.int64)

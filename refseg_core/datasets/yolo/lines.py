@@ -39,7 +39,7 @@ POSES = "files of keypoints, by kpt_shape in data.yaml: the boxes are read"
 
 _BOX, _TRIANGLE = 5, 7  # numbers, that of the class included
 _SCORED = (6, 7)
-_POSE = 10  # fractions: a box and three keypoints
+_POSE = 8  # fractions: a box and two keypoints
 _SLACK = 0.1  # what tools draw beyond the edge
 
 
@@ -49,6 +49,8 @@ class LineError(ValueError):
 
 def read_numbers(line: str) -> list[float]:
     """Returns the numbers of a line. Raises LineError."""
+    if "_" in line:  # Python reads .3_5 as .35
+        raise LineError(BAD_LINE)
     try:
         values = [float(value) for value in line.split()]
     except ValueError as error:
@@ -110,10 +112,10 @@ class PoseEvidence:
         """How many lines look like poses: all or none.
 
         Their numbers are as many in each, all points lie within the box that the first four numbers could be, and
-        mostly its size lies apart from them, as the second corner of polygons seldom does.
+        its size mostly lies apart from them, as the second corner of polygons seldom does.
         """
         is_one_length = len(self._lengths) == 1 and min(self._lengths) >= _POSE
-        return self._num_lines if is_one_length and self._are_within and 2 * self._num_apart > self._num_lines else 0
+        return self._num_lines if is_one_length and self._are_within and 2 * self._num_apart >= self._num_lines else 0
 
 
 def _is_near(value: float, others: Sequence[float]) -> bool:

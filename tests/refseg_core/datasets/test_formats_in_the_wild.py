@@ -232,6 +232,11 @@ class TestYolo:
         (oddity,) = read_yolo(f"{pose}\n{pose}").oddities
         assert (oddity.count, oddity.examples[0]) == (2, "a.txt#1")
 
+    def test_two_keypoints_of_two_numbers_are_told_and_oriented_boxes_are_not(self) -> None:
+        (oddity,) = read_yolo("0 .35 .45 .3 .5 .3 .3 .4 .4\n1 .75 .7 .3 .4 .7 .7 .8 .8").oddities
+        assert oddity.count == 2 and "add kpt_shape" in oddity.what
+        assert read_yolo("\n".join(["0 .3 .3 .6 .5 .5 .65 .2 .45"] * 3)).oddities == ()
+
     @pytest.mark.parametrize("other", [BOX, "0 .1 .1 .4 .1 .4 .4", "0 .1 .1 .4 .1 .4 .4 .3 .5 .2 .5 .1 .3"])
     def test_polygons_are_not_taken_for_poses(self, other: str) -> None:
         assert read_yolo("\n".join([*[self.POSE] * 3, other])).oddities == ()
@@ -254,6 +259,7 @@ class TestYolo:
             ("0 .5 .5 .2 .2 .4 .4 2 .6 .6 1", "if these are keypoints, add kpt_shape"),
             ("0 .1 .1 .2 .2 .3 .3 .4", "is neither 'class"),
             ("boat 0.5 0.5 0.5 0.5", "is neither 'class"),
+            ("0 .3_5 .5 .5 .5", "is neither 'class"),
             ("0 nan 0.5 0.5 0.5", "is neither 'class"),
             ("0 inf 0.5 0.5 0.5", "is neither 'class"),
             ("0 .5 .5 .2 .2 .9 1\n0 .5 .5 .2 .2", "is a box with a confidence and a track's number, or a triangle"),
@@ -355,7 +361,9 @@ class TestLabelme:
             (shape("mask", [[1, 1], [2, 2]], mask="no base64!"), "no PNG in base64"),
             (shape("mask", [[1, 1], [2, 2]], mask=base64.b64encode(b"no png").decode()), "no PNG in base64"),
             (shape("mask", [[1, 1], [2, 2]]), "no PNG in base64"),
-            (shape("mask", [[500, 1], [2, 2]], mask=MASK), None),
+            (shape("mask", [[500, 1], [2, 2]], mask=MASK), "span another size than its mask"),
+            (shape("mask", [[1, 1], [7, 4]], mask=MASK), None),
+            (shape("mask", [[1, 1], [9, 4]], mask=MASK), "span another size than its mask"),
             (shape("polygon", [[1, 1], [2, 1], [1e9, 5]]), "further outside its image"),
             ("shape", "has not the points"),
         ],
@@ -371,9 +379,20 @@ class TestLabelme:
         message = problems_of(lambda: read_shapes(shape("polygon", TRIANGLE), imageHeight=None))
         assert "add width and height" in message
 
-    @pytest.mark.parametrize("far", [10**30, -(10**30), 1e300])
-    def test_a_mask_far_beyond_the_image_has_no_pixel(self, far: float) -> None:
-        assert "mask with any pixel" in problems_of(lambda: read_shapes(shape("mask", [[far, 1], [far, 1]], mask=MASK)))
+    @pytest.mark.parametrize("group", [None, "", -1, 0, 3])
+    def test_shapes_of_a_group_are_one_instance_and_those_of_none_are_not(self, group: Any) -> None:
+        shapes = [shape("rectangle", [[x, 4], [x + 5, 9]], group_id=group) for x in (1, 20)]
+        dataset = read_shapes(*shapes)
+        assert len(dataset.annotations) == (1 if group in (0, 3) else 2)
+        assert len(dataset.readings) == (group in ("", -1))
+
+    @pytest.mark.parametrize(
+        ("far", "kind"),
+        [(10**30, "mask with any pixel"), (-(10**30), "mask with any pixel"), (1e300, "span another size")],
+    )
+    def test_a_mask_far_beyond_the_image_has_no_pixel(self, far: float, kind: str) -> None:
+        given = shape("mask", [[far, 1], [far + 5, 4]], mask=MASK)
+        assert kind in problems_of(lambda: read_shapes(given))
 
     @pytest.mark.parametrize("kind", ["circle", "rectangle"])
     def test_numbers_larger_than_any_float_are_refused(self, kind: str) -> None:
@@ -433,6 +452,11 @@ class TestCvat:
         box = '<box label="boat" outside="{}" xtl="1" ytl="1" xbr="9" ybr="9"/>'
         assert len(read_shapes_of_cvat(box.format(0), box.format(1)).annotations) == 1
 
+    @pytest.mark.parametrize("group", ["", "-1", "0", "3"])
+    def test_an_empty_group_is_none(self, group: str) -> None:
+        boxes = [f'<box label="boat" group_id="{group}" xtl="{x}" ytl="1" xbr="9" ybr="9"/>' for x in (1, 5)]
+        assert len(read_shapes_of_cvat(*boxes).annotations) == (1 if group == "3" else 2)
+
     def test_shapes_of_one_group_are_one_instance(self) -> None:
         polygon = '<polygon label="{}" group_id="{}" points="{},5;9,5;9,9"/>'
         shapes = [polygon.format("boat", 1, 1), polygon.format("boat", 1, 3), polygon.format("boat", 0, 5)]
@@ -485,6 +509,8 @@ class TestCvat:
             '<mask label="boat" rle="1" left="0" top="0" width="-1" height="-1"/>',
             '<mask label="boat" rle="9999999999999999999999, 1" left="0" top="0" width="2" height="2"/>',
             '<ellipse label="boat" cx="1" cy="1" rx="1"/>',
+            '<ellipse label="boat" cx="9" cy="9" rx="-3" ry="3"/>',
+            '<box label="boat" xtl="1" ytl="1" xbr="1_9" ybr="9"/>',
         ],
     )
     def test_a_malformed_shape_is_refused_with_its_place(self, bad: str) -> None:

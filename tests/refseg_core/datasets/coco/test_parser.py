@@ -359,6 +359,8 @@ MALFORMED = {
     "run lengths too long": (rle([10, 12], [100, 21]), "run lengths are damaged", "annotation 21"),
     "negative run lengths": (rle([10, 12], [130, -10]), "run lengths are damaged", "annotation 21"),
     "fractional run lengths": (rle([10, 12], [100.5, 19.5]), "run lengths are damaged", "annotation 21"),
+    "run lengths of truth": (rle([10, 12], [True, 119]), "run lengths are damaged", "annotation 21"),
+    "a list in capitals": (lambda d: d.update(Annotations=d.pop("annotations")), "in lower case", "Annotations"),
     "ragged run lengths": (rle([10, 12], [[1], [2, 3]]), "run lengths are damaged", "annotation 21"),
     "huge run lengths": (rle([10, 12], [2**62, 2**62, 2**62, 2**62, 120]), "lengths are damaged", "annotation 21"),
     "no run lengths": (rle([10, 12], []), "run lengths are damaged", "annotation 21"),
@@ -560,6 +562,13 @@ class TestFederatedLabels:
         labels = parse(document).federated_labels
         assert labels is not None
         assert len(labels) == 0
+
+    def test_an_annotation_of_a_category_that_its_image_denies_is_told(self) -> None:
+        document = a_federated_document()
+        document["images"][1]["neg_category_ids"] = [5]
+        told = {oddity.what: oddity.examples for oddity in parse(document).oddities}
+        (denied,) = [examples for what, examples in told.items() if "neg_category_ids" in what]
+        assert denied == ("annotation 21",)
 
     def test_they_are_selected_with_their_images(self) -> None:
         labels = select_images(parse(a_federated_document()), ["7"]).federated_labels
