@@ -6,7 +6,7 @@ Not here: what the files mean (`refseg_core/datasets/`), and listing images that
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from posixpath import normpath
@@ -155,10 +155,11 @@ def _with_names(dataset: Dataset, images: ImageFiles) -> Dataset:
     return with_names_of_files(dataset, images)
 
 
-def _in_frames(dataset: Dataset, kind: AnnotationFormat, images: ImageFiles) -> Dataset:
+def _in_frames(dataset: Dataset, kind: AnnotationFormat, images: ImageFiles, measured: Collection[str] = ()) -> Dataset:
     """Returns the dataset with the frames that the headers of its annotated images show."""
     headers = images.read(images.some(_annotated(dataset)))
-    return settle_frames(dataset, headers, are_upright=kind.is_upright, of_masks=kind.name == "masks")
+    of_masks = kind.name == "masks"
+    return settle_frames(dataset, headers, are_upright=kind.is_upright, of_masks=of_masks, measured=measured)
 
 
 def _annotated(dataset: Dataset) -> list[str]:
@@ -219,7 +220,8 @@ def _of_files(files: _Files, kind: AnnotationFormat, source: DatasetSource) -> A
     if classes is not None:
         readings, oddities = (*dataset.readings, *classes.readings), (*dataset.oddities, *classes.oddities)
         dataset = replace(dataset, readings=readings, oddities=oddities)
-    dataset = _in_frames(_with_sizes(dataset, files), kind, files.images)
+    measured = files.images.sizes(_without_size(dataset), as_stored=not kind.is_upright)
+    dataset = _in_frames(_with_sizes(dataset, measured), kind, files.images, measured)
     own = {files.images.folder.join(name) for name in images.names}
     others = [name for name in files.all_names if files.folder.join(name) not in own]
     left_out = (*files_left_out(others, kind.suffix), *files.images.oddities(_WRITTEN))
@@ -246,14 +248,19 @@ def _image_names(images: ImageFiles, source: DatasetSource, kind: AnnotationForm
     return ImageNames(names)
 
 
-def _with_sizes(dataset: Dataset, files: _Files) -> Dataset:
-    """Returns the dataset with sizes of annotated images whose annotations have none, as in some VOC files."""
+def _without_size(dataset: Dataset) -> list[str]:
+    """Returns the annotated images whose annotations declare no size, as some VOC files."""
     is_unknown = np.isin(dataset.images.image_id.astype(str), dataset.annotations.image_id.astype(str))
     is_unknown &= dataset.images.height * dataset.images.width == 0
-    measured = files.image_sizes(dataset.images.file_name[is_unknown].tolist())
+    names: list[str] = dataset.images.file_name[is_unknown].tolist()
+    return names
+
+
+def _with_sizes(dataset: Dataset, measured: Mapping[str, tuple[int, int]]) -> Dataset:
+    """Returns the dataset with the (height, width) of images by name."""
     height, width = dataset.images.height.copy(), dataset.images.width.copy()
-    for row in np.flatnonzero(is_unknown).tolist():
-        height[row], width[row] = measured[dataset.images.file_name[row]]
+    for row, name in enumerate(dataset.images.file_name.tolist()):
+        height[row], width[row] = measured.get(name, (height[row], width[row]))
     return replace(dataset, images=dataset.images.replace(height=height, width=width))
 
 

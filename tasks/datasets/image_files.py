@@ -135,11 +135,13 @@ class ImageFiles:
             return wanted
         return [*wanted[:: len(wanted) // _SAMPLE], *(name for name in wanted if name in self._known)]
 
-    def sizes(self, names: Iterable[str]) -> dict[str, tuple[int, int]]:
-        """Returns (height, width) of each image as people see it; (0, 0) where it cannot be read."""
+    def sizes(self, names: Iterable[str], *, as_stored: bool = False) -> dict[str, tuple[int, int]]:
+        """Returns (height, width) of each image as people see it, or its pixels; (0, 0) where it cannot be read."""
         wanted = list(names)
-        headers = self.read(wanted)
-        return {name: headers[name].upright_size if name in headers else (0, 0) for name in wanted}
+        sizes = {
+            name: header.stored_size if as_stored else header.upright_size for name, header in self.read(wanted).items()
+        }
+        return {name: sizes.get(name, (0, 0)) for name in wanted}
 
     def upright_sizes(self, names: Iterable[str]) -> dict[str, tuple[int, int]]:
         """Returns (height, width) as people see them of those images whose orientation swaps their sides."""

@@ -6,7 +6,7 @@ a dataset's images. Not here: reading headers (`tasks/datasets/image_headers.py`
 (`refseg_core/images.py`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -43,15 +43,21 @@ Size = tuple[int, int]  # (height, width)
 
 
 def settle_frames(
-    dataset: Dataset, headers: Mapping[str, ImageHeader], *, are_upright: bool, of_masks: bool = False
+    dataset: Dataset,
+    headers: Mapping[str, ImageHeader],
+    *,
+    are_upright: bool,
+    of_masks: bool = False,
+    measured: Collection[str] = (),
 ) -> Dataset:
     """Returns the dataset with the frames of its images, as far as the headers of their files are known, by name.
 
     `are_upright`: whether the annotations' format shows people pictures as they are meant to be seen. `of_masks`:
-    whether the sizes of the dataset are those of files of masks, which are declared otherwise. What had to be guessed,
+    whether the sizes of the dataset are those of files of masks, which are declared otherwise. `measured`: the images,
+    by name, whose annotations declare no size, so that they have that of the file. What had to be guessed,
     and sizes that are not those of the files, are among the dataset's oddities.
     """
-    settled = _Settled(dataset, are_upright, of_masks)
+    settled = _Settled(dataset, are_upright, of_masks, measured)
     for row, name in enumerate(dataset.images.file_name):
         if (header := headers.get(name)) is not None:
             settled.add(row, header)
@@ -61,10 +67,11 @@ def settle_frames(
 class _Settled:
     """The frames and sizes of images, settled one by one."""
 
-    def __init__(self, dataset: Dataset, are_upright: bool, of_masks: bool) -> None:
+    def __init__(self, dataset: Dataset, are_upright: bool, of_masks: bool, measured: Collection[str]) -> None:
         self._dataset = dataset
         self._are_upright = are_upright
         self._of_masks = of_masks
+        self._measured = set(measured)
         images = dataset.images
         self._sizes = np.stack([images.height, images.width], axis=1)
         self._frames = images.frame.copy()
@@ -98,6 +105,8 @@ class _Settled:
         elif row in self._turned and not self._has_mask[row] and declared == header.stored_size:
             self._resize(row, header.upright_size)
             self._found.add(TURNED, name)
+        elif name in self._measured:
+            self._found.add(_STORED, f"{name} (orientation {header.orientation})")
 
     def _fit(self, row: int, declared: Size, header: ImageHeader) -> None:
         """An image whose declared size is neither that of its file nor that of the picture turned upright."""

@@ -195,6 +195,22 @@ def test_what_fits_only_upright_but_has_no_orientation_is_refused_as_before(tmp_
         read_annotations(source, None)
 
 
+def test_voc_boxes_without_a_size_lie_on_the_stored_pixels_and_are_told(tmp_path: Path) -> None:
+    write_images(tmp_path / "images", 6)
+    corners = "<xmin>81</xmin><ymin>5</ymin><xmax>120</xmax><ymax>44</ymax>"
+    (tmp_path / "annotations").mkdir()
+    one = f"<annotation><object><name>box</name><bndbox>{corners}</bndbox></object></annotation>"
+    (tmp_path / "annotations" / "a.xml").write_text(one)
+    source = source_of(tmp_path)
+    dataset = read_annotations(source, None).dataset
+    assert (dataset.images.height.tolist(), dataset.images.width.tolist()) == ([HEIGHT], [WIDTH])
+    assert first_pixels(source, dataset.images).shape == (HEIGHT, WIDTH, 3)
+    assert dataset.annotations.box_xywh.tolist() == [[80, 4, 40, 40]]
+    (oddity,) = dataset.oddities
+    assert "taken as their pixels are stored" in oddity.what
+    assert oddity.examples == ("a.png (orientation 6)",)
+
+
 def test_voc_boxes_that_fit_only_upright_are_read_upright(tmp_path: Path) -> None:
     write_images(tmp_path / "images", 6)
     size = f"<size><width>{WIDTH}</width><height>{HEIGHT}</height></size>"
