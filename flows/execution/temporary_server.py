@@ -43,7 +43,11 @@ def start_temporary_server() -> None:
         port = said.readline() if is_ready else b""
     if not port:
         process.kill()
-        raise RunFailedError("The temporary Prefect server does not start. PREFECT_API_URL sets another one.")
+        waited = f"within {_SECONDS_TO_START:.0f} seconds" if not is_ready else "and ended"
+        raise RunFailedError(
+            f"The temporary Prefect server did not start {waited}. Try again, as a busy machine may need longer; "
+            "PREFECT_API_URL sets another one."
+        )
     server.port, server.server_process, server.running = int(port), process, True
 
 

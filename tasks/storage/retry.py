@@ -116,7 +116,9 @@ def explain(error: Exception, uri: str) -> Exception:
     """Returns a StoreError that says what to do about an error; a transient one is returned unchanged."""
     shown, code = redact(uri), _code(error)
     if isinstance(error, NOT_FOUND):
-        return NotFoundError(f"{shown}: not found. Check the path, or the bucket and prefix.")
+        is_file = isinstance(error, NotADirectoryError)
+        why = ": a file stands where a folder is needed" if is_file else ""
+        return NotFoundError(f"{shown}: not found{why}. Check the path, or the bucket and prefix.")
     if code in _IMPOSSIBLE:
         return NotFoundError(f"{shown}: {_IMPOSSIBLE[code]}")
     if isinstance(error, PermissionError) or code in _DENIED:

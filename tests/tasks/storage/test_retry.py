@@ -60,7 +60,7 @@ def test_each_pause_is_longer_up_to_a_limit_and_all_of_them_outlast_ten_seconds(
     ("fault", "kind", "words"),
     [
         (FileNotFoundError("a"), NotFoundError, "not found"),
-        (NotADirectoryError("a"), NotFoundError, "not found"),
+        (NotADirectoryError("a"), NotFoundError, "not found: a file stands where a folder is needed"),
         (PermissionError("a"), StoreError, "access denied"),
         (OSError(errno.EROFS, "a"), StoreError, "access denied"),
         (NoCredentialsError(), StoreError, "no credentials.*for a public bucket set FSSPEC_S3_ANON=true"),
