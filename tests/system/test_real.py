@@ -12,6 +12,8 @@ from PIL import Image
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.evaluation.protocols import evaluate
 from refseg_core.labeling.batch_labeler import BatchLabeler
+from refseg_core.labeling.image_labels import ImageFrame
+from refseg_core.labeling.kept.kept_table import from_row, to_row
 from refseg_core.masks.rle import Rle, encode_masks, mask_ious
 from refseg_core.references.segmentation import segment_boxes
 from refseg_core.settings import BatchSettings, LabelingSettings, ReferenceSettings, SamplingSettings
@@ -65,6 +67,14 @@ class RealRun:
         source = DatasetSource(images=str(self.targets), annotations=str(self.annotations), image_ids=tuple(image_ids))
         dataset = index_dataset.fn(self.store, source)
         return tuple(self.store.load(dataset, table) for table in (Images, Annotations, Categories))  # type: ignore[return-value]
+
+    def keeping_labeler(self, prototypes: Prototypes) -> BatchLabeler:
+        """By the default method, with a small grid and few crops."""
+        small = {"points_per_side": 6, "max_second_looks": 4, "max_refined_masks": 2}
+        settings = LabelingSettings(keep_proposals=True, guidance_thresh=0.2, **small)
+        return BatchLabeler(
+            load_segmenter(self.segmenter, "cpu"), load_encoder(self.encoder, "cpu"), prototypes, settings
+        )
 
     def label(self, images: Images, points_per_side: int) -> Iterator[Detections]:
         labeler = BatchLabeler(
@@ -122,6 +132,33 @@ def test_boxes_become_the_masks_that_people_drew(run: RealRun) -> None:
         masks, _ = segment_boxes(segmenter, pixels, references.box_xyxy[row : row + 1])
         ious.append(mask_ious(encode_masks(masks), [references.mask_rle[row]])[0, 0])
     assert np.mean(ious) > 0.75
+
+
+def test_labeling_by_what_is_kept_is_labeling_from_nothing(run: RealRun, setup: dict[str, Any]) -> None:
+    """Other references label two images, to the last bit, though most of their points were asked by the first."""
+    images, _, _ = run.dataset([str(image_id) for image_id in setup["image_ids"][:2]])
+    few, many = (run.keeping_labeler(prototypes) for prototypes in (run.prototypes[:2], run.prototypes))
+    num_detections = 0
+    for image in read_images(Folder(str(run.targets)), images, max_pixels=10**8):
+        assert image.pixels is not None
+        frame = many.to_frame(image.pixels)
+        _, first = few.find_kept(None, lambda frame=frame: frame)
+        assert first is not None
+        stored = from_row(to_row(first))
+        found, added = many.find_kept(stored, lambda frame=frame: frame)
+        expected, _ = many.find_kept(None, lambda frame=frame: frame)
+        assert added is not None
+        again, nothing = many.find_kept(stored.plus(from_row(to_row(added))), _refuse)
+        assert nothing is None
+        for ours in (found.labels("a"), again.labels("a")):
+            assert ours.detections.equals(expected.labels("a").detections)
+            assert ours[1:4] == expected.labels("a")[1:4]
+        num_detections += len(found.score_n)
+    assert num_detections > 2
+
+
+def _refuse() -> ImageFrame:
+    raise AssertionError("the image was opened")
 
 
 def _is_found(theirs: dict[str, Any], detections: Detections) -> bool:

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -21,14 +22,18 @@ from click.testing import CliRunner, Result
 from flows import pipeline
 from flows.cli.main import main
 from flows.run import PREFECT_SETTINGS
+from refseg_core.tables import Detections
 from tasks.label_shard import label_shard
 from tasks.models.loading import load_models
 from tasks.storage.retry import ATTEMPTS_VARIABLE
+from tasks.store.kept_proposals import kept_status
 from tasks.store.label_store import newest_labels
 from tasks.store.store import Store
+from tasks.store.verify import verify_store
 from tests.support.counts import count
 from tests.support.label_rows import LabelRows, assert_exact
-from tests.support.projects.project import Project
+from tests.support.projects.project import Project, write_project
+from tests.support.samples import table_rows
 from tests.support.servers.fault_proxy import CALM, HEAVY, LIGHT, MEDIUM, Fault, FaultProxy, Level, Request, Rule
 from tests.support.servers.object_stores import ObjectStore
 from tests.support.servers.seaweedfs import ADMIN, READER, STRANGER, TENANT, TENANT_BUCKET, Account
@@ -150,6 +155,31 @@ def test_runs_that_a_storm_ends_say_so_in_a_line_and_the_next_goes_on_to_exact_l
     _done("run", file)
     assert_exact(bucket_project.config.store, local_labels)
     count("S3: runs that a heavy storm ended", codes.count(1))
+
+
+@pytest.mark.usefixtures("short_pauses")
+def test_what_is_kept_through_a_storm_gives_the_labels_of_a_local_run(
+    bucket_project: Project, fault_proxy: FaultProxy, tmp_path: Path, tiny_weights: Path
+) -> None:
+    """Of the run that keeps proposals, and of one with other settings that labels by these."""
+    local = write_project(tmp_path, tiny_weights)
+    for seed, thresh in enumerate((0.9, 0.5)):
+        fault_proxy.rules = [_storm_over("/proposals/", _quick(HEAVY), seed)]
+        _done("run", bucket_project.write_config(labeling__keep_proposals=True, labeling__box_nms_thresh=thresh))
+        fault_proxy.rules = []
+        from_nothing = {"store": f"{tmp_path}/{thresh}", "labeling.keep_proposals": True}
+        pipeline.run_pipeline(local.config_with({**from_nothing, "labeling.box_nms_thresh": thresh}))
+        assert _newest_rows(bucket_project.config.store) == _newest_rows(str(from_nothing["store"]))
+    (kept,) = kept_status(Store(bucket_project.config.store))
+    assert (kept.num_images, kept.num_parts) == (5, 5)
+    assert verify_store(Store(bucket_project.config.store)).problems == []
+
+
+def _newest_rows(store: str) -> list[dict[str, Any]]:
+    run, _ = newest_labels(Store(store))
+    rows = table_rows(Detections.concatenate([detections for detections, _ in run.read()]))
+    assert len(rows) > 0
+    return rows
 
 
 def _storm_over(path: str, level: Level, seed: int) -> Callable[[Request], Fault | None]:
@@ -387,6 +417,7 @@ _PROGRAM = """
 from refseg_core.models.registry import REGISTRY
 from tests.support.models import TINY_DEMO
 REGISTRY.update(TINY_DEMO)
+from refseg_core.tables import Detections
 from tasks.label_shard import label_shard
 label_shard.retry_delay_seconds = [0, 0, 0]
 from flows.cli.main import main
