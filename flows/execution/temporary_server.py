@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 
 from flows.errors import RunFailedError
 
-_SECONDS_TO_START = 120.0
+_SECONDS_TO_START = 300.0  # of one that is alive; what ended is noticed at once
 _SETTINGS = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
 
 

@@ -170,7 +170,7 @@ def test_a_worker_and_the_server_are_killed_in_a_run_and_the_labels_are_exact(
     assert _await("the run has ended", lambda: _ended(server, run), 240) == "COMPLETED"
     assert_exact(config.store, undisturbed)
     banks = [found.name for found in server.read_flow_runs(limit=200) if "build bank" in found.name]
-    assert banks == ["build bank"], "the worker's, and none that only finds what it has built"
+    assert banks == ["build bank targets"], "the worker's, and none that only finds what it has built"
     count("service: workers and servers killed", 2)
 
 
