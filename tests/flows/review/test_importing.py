@@ -16,6 +16,7 @@ from tests.support.projects.project import CATEGORIES
 from tests.support.projects.reviewable import SIZE, Reviewable, rectangle
 
 pytest_plugins = ["tests.support.projects.reviewable_project"]
+pytestmark = pytest.mark.slow  # together
 
 _Row = tuple[str, int, Rle]
 
@@ -142,7 +143,6 @@ def test_a_corrected_instance_can_be_corrected_again(reviewable: Reviewable, tmp
         ("label-studio", ["--polygons"], "tasks.json"),
     ],
 )
-@pytest.mark.slow
 def test_an_export_of_any_tool_comes_back_as_it_was_and_with_what_was_removed(
     reviewable: Reviewable, tmp_path: Path, form: str, options: list[str], name: str
 ) -> None:
@@ -173,7 +173,6 @@ def _as_annotated(form: str, out: Path) -> Path:
     return out / "tasks.json"
 
 
-@pytest.mark.slow  # together
 def test_an_untouched_export_of_boxes_leaves_the_masks(reviewable: Reviewable, tmp_path: Path) -> None:
     store = reviewable.steps.store.uri
     for form, suffix in (("yolo", ""), ("voc", ""), ("labelme", ""), ("cvat", ".xml"), ("label-studio", "")):
@@ -250,7 +249,6 @@ _UNTOUCHED = "0 with another mask, 0 of another category, 0 removed, 0 added"
     ],
 )
 @pytest.mark.parametrize(("form", "name"), [("cvat", "rt.xml"), ("coco", "rt.json"), ("labelme", "rt")])
-@pytest.mark.slow  # together
 def test_an_untouched_export_changes_nothing_whatever_it_held(
     reviewable: Reviewable, tmp_path: Path, form: str, name: str, chosen: tuple[str, ...]
 ) -> None:

@@ -14,6 +14,7 @@ from tests.support.projects.project import changed, scene
 from tests.support.projects.steps import Steps
 
 pytest_plugins = ["tests.support.projects.tiny_project"]
+pytestmark = pytest.mark.slow  # together
 
 
 def _turn(folder: Path, orientation: int) -> None:
@@ -36,7 +37,6 @@ def _shown(steps: Steps, out: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("orientation", [3, 6])
-@pytest.mark.slow
 def test_pictures_of_images_that_declare_their_stored_size_are_the_same_with_exif_as_without(
     orientation: int, steps: Steps, tmp_path: Path
 ) -> None:
