@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from functools import cached_property
 from posixpath import basename, dirname, join, normpath, splitext
 
-from refseg_core.datasets.image_files.names import OTHERWISE, check_file_name, plain_name
+from refseg_core.datasets.image_files.names import OTHERWISE, check_file_name, plain_name, regrouped
 from refseg_core.errors import Problems, listed
 
 _KIND_FOLDERS = {
@@ -88,17 +88,11 @@ class ImageNames:
 
     @cached_property
     def _by_plain_key(self) -> dict[str, list[str]]:
-        names: dict[str, list[str]] = defaultdict(list)
-        for key, own in self._by_key.items():
-            names[plain_name(key)] += own
-        return names
+        return regrouped(self._by_key, plain_name)
 
     @cached_property
     def _by_last_part(self) -> dict[str, list[str]]:
-        names: dict[str, list[str]] = defaultdict(list)
-        for key, own in self._by_plain_key.items():
-            names[basename(key)] += own
-        return names
+        return regrouped(self._by_plain_key, basename)
 
     def _named(self, annotation_file: str, declared: str) -> str | None:
         """Returns the image that a file names, relative to itself or to the image folder; never one outside of that."""

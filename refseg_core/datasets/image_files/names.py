@@ -6,7 +6,7 @@ Also which files are never data, and which file a name means that is written oth
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from posixpath import basename, normpath, splitext
 
@@ -63,17 +63,11 @@ class ListedNames:
 
     @cached_property
     def _by_last_part(self) -> dict[str, list[str]]:
-        names: dict[str, list[str]] = defaultdict(list)
-        for key, own in self._by_key.items():
-            names[basename(key)] += own
-        return names
+        return regrouped(self._by_key, basename)
 
     @cached_property
     def _by_stem(self) -> dict[str, list[str]]:
-        names: dict[str, list[str]] = defaultdict(list)
-        for last, own in self._by_last_part.items():
-            names[_stem(last)] += own
-        return names
+        return regrouped(self._by_last_part, _stem)
 
     def find(self, name: str) -> str:
         """Returns the file that a name means; the name itself where no file, or more than one, fits.
@@ -95,6 +89,14 @@ class ListedNames:
         key = plain_name(_decoded(name).strip())
         last = basename(key)
         return self._by_key.get(key) or self._by_last_part.get(last) or self._by_stem.get(_stem(last), [])
+
+
+def regrouped(names_by_key: Mapping[str, list[str]], rougher: Callable[[str], str]) -> dict[str, list[str]]:
+    """Returns the names by a rougher key, which several keys may share."""
+    names: dict[str, list[str]] = defaultdict(list)
+    for key, own in names_by_key.items():
+        names[rougher(key)] += own
+    return names
 
 
 def _decoded(name: str) -> str:
