@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from threading import Event, Thread
+from threading import Event
 from uuid import uuid4
 
 from prefect.client.orchestration import get_client
@@ -16,10 +16,10 @@ from flows.execution.label_shards import label_shards
 from flows.execution.names import BUILD_BANK
 from flows.execution.run_monitor import run_on_worker
 from flows.execution.scheduler import Scheduler
-from flows.execution.stopping import handled_by_this_process
+from flows.execution.stopping import handled_by_this_process, once_stopping
 from refseg_core.errors import ConfigurationError
 from tasks.models.loading import num_gpus
-from tasks.runtime.cancellation import is_stopping, request_stop_of, stopping_with_this
+from tasks.runtime.cancellation import request_stop_of, stopping_with_this
 from tasks.specs import LabelJob
 from tasks.storage.retry import reason
 from tasks.store.label_store import StoredLabels
@@ -53,7 +53,11 @@ def _label_with_dask(execution: ExecutionConfig, job: LabelJob, shards: Sequence
     except ImportError as error:
         raise ConfigurationError("execution.engine: 'dask' needs more packages: pip install 'refseg[dask]'.") from error
     run = uuid4().hex
-    with stopping_with_this(), _dask_cluster(execution.dask_address) as address, _stopping_on(address, run):
+    with (
+        stopping_with_this(),
+        _dask_cluster(execution.dask_address) as address,
+        once_stopping(partial(_tell_to_stop, address, run), "stopping on Dask"),
+    ):
         label = label_shards.with_options(task_runner=DaskTaskRunner(address=address))
         with dask.annotate(resources={"GPU": 1}):
             label(job, list(shards), elsewhere=run)
@@ -75,36 +79,16 @@ def _dask_cluster(address: str | None) -> Iterator[str]:
         yield cluster.scheduler_address
 
 
-@contextmanager
-def _stopping_on(address: str, run: str) -> Iterator[None]:
-    """Within the block, whatever stops the work here stops that of the run on the cluster, too."""
-    left = Event()
-
-    def watch() -> None:
-        while not left.wait(_LOOK_SECONDS):
-            if is_stopping():
-                try:
-                    _tell_to_stop(address, run, left)
-                except OSError as error:
-                    log.warning("The Dask cluster cannot be told to stop: %s", reason(error))
-                return
-
-    watcher = Thread(target=watch, name="stopping on Dask", daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        left.set()
-        watcher.join()
-
-
 def _tell_to_stop(address: str, run: str, left: Event) -> None:
     """Tells the cluster's workers again and again, since some may join; others that cannot be told are not ours."""
     from distributed import Client
 
-    with Client(address, set_as_default=False) as client:  # type: ignore[no-untyped-call]
-        while not left.wait(_LOOK_SECONDS):
-            client.run(request_stop_of, run, on_error="ignore")
+    try:
+        with Client(address, set_as_default=False) as client:  # type: ignore[no-untyped-call]
+            while not left.wait(_LOOK_SECONDS):
+                client.run(request_stop_of, run, on_error="ignore")
+    except OSError as error:
+        log.warning("The Dask cluster cannot be told to stop: %s", reason(error))
 
 
 def build_bank_with_workers(config: RunConfig) -> None:

@@ -158,19 +158,30 @@ def handled_by_this_process() -> Iterator[None]:
 @contextmanager
 def _saving_when_stopped() -> Iterator[None]:
     """Says that the work is stopping, and saves what is finished if that takes long."""
+
+    def save(left: threading.Event) -> None:
+        again = "" if _session is None else " Press Ctrl-C again to end at once."
+        log.warning("Stopping: the images at hand are finished, and all that are finished are saved.%s", again)
+        if not left.wait(_IMAGE_SECONDS):
+            _save()
+
+    with once_stopping(save, "stopping"):
+        yield
+
+
+@contextmanager
+def once_stopping(act: Callable[[threading.Event], None], name: str) -> Iterator[None]:
+    """Within the block a thread of that name acts once work is stopping; its event is set when the block is left."""
     left = threading.Event()
 
     def watch() -> None:
         while not left.wait(_LOOK_SECONDS):
             if is_stopping():
-                again = "" if _session is None else " Press Ctrl-C again to end at once."
-                log.warning("Stopping: the images at hand are finished, and all that are finished are saved.%s", again)
-                if not left.wait(_IMAGE_SECONDS):
-                    _save()
+                act(left)
                 return
 
     work = contextvars.copy_context().run  # has the settings of this run
-    watcher = threading.Thread(target=work, args=(watch,), name="stopping", daemon=True)
+    watcher = threading.Thread(target=work, args=(watch,), name=name, daemon=True)
     watcher.start()
     try:
         yield
