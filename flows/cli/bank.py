@@ -15,7 +15,7 @@ from flows.run import checked_session
 from refseg_core.errors import shortened
 
 if TYPE_CHECKING:
-    from tasks.models.new_references import NewReference
+    from tasks.models.new_references import NewReference, ReadReference
 
 _MARKS = ("box", "mask", "points")
 _ORDER = "refseg.order_of_marks"
@@ -100,11 +100,11 @@ def build(
     the mask is doubtful. `refseg bank diff A B` compares two banks.
     """
     values = {"add": add} | {name: given.pop(name) for name in _MARKS}
-    new = list(_new_references(ctx.meta[_ORDER], values))
+    wanted = list(_new_references(ctx.meta[_ORDER], values))
     if add or drop or restore:  # the same command would add again
         when_stopped("changes made so far are kept", f"`refseg bank {config_file}` lists them and goes on")
     config = load_with_flags(config_file, given)
-    _check(new)
+    new = _read(wanted)  # before a server is started
     with checked_session(config):
         from flows.pipeline import make_bank
         from flows.trials.edit_references import WantedEdits, edit
@@ -116,13 +116,10 @@ def build(
     report_bank(config.store, prototypes, added, edits, Path(out))
 
 
-def _check(new: "Sequence[NewReference]") -> None:
-    """Raises what is wrong with references to add, before a server is started."""
-    if new:
-        from tasks.models.new_references import check_reference
+def _read(wanted: "Sequence[NewReference]") -> "list[ReadReference]":
+    from tasks.models.new_references import read_reference
 
-        for one in new:
-            check_reference(one)
+    return [read_reference(one) for one in wanted]
 
 
 def _new_references(order: Sequence[str], values: dict[str, tuple[str, ...]]) -> "Iterator[NewReference]":

@@ -11,7 +11,7 @@ from refseg_core.errors import DatasetError, did_you_mean, in_natural_order, lis
 from refseg_core.tables import References
 from tasks.datasets.reference_edits import AddedReference, EditedReferences, ReferenceEdits, edit_references
 from tasks.index_dataset import index_dataset
-from tasks.models.new_references import NewReference, add_reference
+from tasks.models.new_references import ReadReference, add_reference
 from tasks.sample_references import sample_references
 from tasks.store.store import Store
 
@@ -22,7 +22,7 @@ _SHOWN = 36
 class WantedEdits:
     """What is to be changed: references to add, and ids to drop and to take back."""
 
-    add: Sequence[NewReference] = ()
+    add: Sequence[ReadReference] = ()
     drop: Sequence[str] = ()
     restore: Sequence[str] = ()
 

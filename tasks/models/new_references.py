@@ -39,20 +39,25 @@ class NewReference:
     points: tuple[tuple[float, float], ...] | None = None
 
 
-def check_reference(new: NewReference) -> None:
-    """Raises DatasetError where `add_reference` would, except for what only the segmenter shows."""
-    _read(new)
+@dataclass(frozen=True)
+class ReadReference:
+    """A reference to add with its picture: the file, its pixels RGB, uint8 [H, W, 3], and its mask if it has one."""
+
+    new: NewReference
+    data: bytes
+    pixels_HW3: Pixels
+    inside_HW: Masks | None
 
 
-def add_reference(edits: ReferenceEdits, new: NewReference, models: Models) -> AddedReference:
+def add_reference(edits: ReferenceEdits, read: ReadReference, models: Models) -> AddedReference:
     """Keeps the reference in the store; returns it with its id.
 
-    Raises DatasetError where a file cannot be read, or the mark covers nothing of the picture.
+    Raises DatasetError where the points mark nothing of the picture.
     """
-    data, pixels, inside_HW = _read(new)
-    height, width = pixels.shape[:2]
+    new, data = read.new, read.data
+    height, width = read.pixels_HW3.shape[:2]
     with _naming(new.picture):
-        box_xyxy, mask, source, score = _marked(new, pixels, inside_HW, models)
+        box_xyxy, mask, source, score = _marked(read, models)
     name = PurePosixPath(redact(new.picture)).name
     return edits.add(
         AddedReference(
@@ -70,8 +75,11 @@ def add_reference(edits: ReferenceEdits, new: NewReference, models: Models) -> A
     )
 
 
-def _read(new: NewReference) -> tuple[bytes, Pixels, Masks | None]:
-    """Returns the picture's bytes and pixels, and its mask where there is one; what marks it is checked."""
+def read_reference(new: NewReference) -> ReadReference:
+    """Reads a reference to add and checks what marks it, which needs no model.
+
+    Raises DatasetError where a file cannot be read, or the mark covers nothing of the picture.
+    """
     data = read_uri(new.picture)
     pixels = _decoded(data, new.picture)
     size = pixels.shape[:2]
@@ -81,10 +89,10 @@ def _read(new: NewReference) -> tuple[bytes, Pixels, Masks | None]:
         if new.points is not None:
             check_points(np.array(new.points, dtype=np.float64), *size)
         if new.mask is None:
-            return data, pixels, None
+            return ReadReference(new, data, pixels, None)
         inside_HW: Masks = np.any(_decoded(read_uri(new.mask), new.mask), axis=2)
         check_mask(inside_HW, *size)
-        return data, pixels, inside_HW
+        return ReadReference(new, data, pixels, inside_HW)
 
 
 @contextmanager
@@ -96,16 +104,15 @@ def _naming(picture: str) -> Iterator[None]:
         raise DatasetError(f"{redact(picture)}: {error}") from error
 
 
-def _marked(
-    new: NewReference, pixels: Pixels, inside_HW: Masks | None, models: Models
-) -> tuple[tuple[float, ...], Rle | None, str, float | None]:
+def _marked(read: ReadReference, models: Models) -> tuple[tuple[float, ...], Rle | None, str, float | None]:
     """Returns box, mask, where the mask is from, and the segmenter's predicted IoU of it."""
+    new = read.new
     if new.box_xyxy is not None:
         return new.box_xyxy, None, "none", None
-    if inside_HW is not None:
-        return *_box_and_mask(inside_HW), "dataset", None
+    if read.inside_HW is not None:
+        return *_box_and_mask(read.inside_HW), "dataset", None
     segmenter = load_segmenter(models.segmenter, models.device)
-    mask_HW, score = segment_points(segmenter, pixels, np.array(new.points, dtype=np.float64))
+    mask_HW, score = segment_points(segmenter, read.pixels_HW3, np.array(new.points, dtype=np.float64))
     return *_box_and_mask(mask_HW), "segmenter", score
 
 
