@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,17 +13,26 @@ from refseg_core.models.dinov2 import DINOv2
 from refseg_core.models.registry import REGISTRY
 from refseg_core.models.sam2 import SAM2
 
+if TYPE_CHECKING:
+    import pytest  # killed processes, of which there are hundreds, start without it
+
 TINY_SEGMENTER = SegmenterArchitecture(8, 1, (1, 1, 2, 1), (3,), window_sizes=(4, 4, 4, 2), width=32, image_size=64)
 TINY_ENCODER = EncoderArchitecture(32, 2, 2, image_size=70)
 _SPREAD = 0.1  # of the parameters: large enough that prompts give different masks
 
-# The demo's models, tiny: for `REGISTRY.update`, or a monkeypatch of each.
+# The demo's models, tiny: for `REGISTRY.update`, or `make_demo_tiny`.
 TINY_DEMO = {
     "sam2_demo": replace(REGISTRY["sam2_demo"], architecture=TINY_SEGMENTER),
     "dinov2_demo": replace(REGISTRY["dinov2_demo"], architecture=TINY_ENCODER),
 }
 
 Model = TypeVar("Model", bound=nn.Module)
+
+
+def make_demo_tiny(patch: "pytest.MonkeyPatch") -> None:
+    """Has the demo's models be the tiny ones."""
+    for name, spec in TINY_DEMO.items():
+        patch.setitem(REGISTRY, name, spec)
 
 
 def tiny_segmenter(architecture: SegmenterArchitecture = TINY_SEGMENTER, *, seed: int = 0) -> SAM2:

@@ -417,7 +417,6 @@ _PROGRAM = """
 from refseg_core.models.registry import REGISTRY
 from tests.support.models import TINY_DEMO
 REGISTRY.update(TINY_DEMO)
-from refseg_core.tables import Detections
 from tasks.label_shard import label_shard
 label_shard.retry_delay_seconds = [0, 0, 0]
 from flows.cli.main import main

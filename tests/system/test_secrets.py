@@ -12,9 +12,8 @@ from prefect.client.schemas.objects import State
 
 from flows.config.run_config import RunConfig
 from flows.pipeline import run_pipeline
-from refseg_core.models.registry import REGISTRY
 from tests.support.commands import contents, done, refseg, refused, without_prefect
-from tests.support.models import TINY_DEMO
+from tests.support.models import make_demo_tiny
 from tests.support.projects.project import Project
 from tests.support.servers.prefect_harness import prefect_harness
 from tests.support.weight_files import MODEL
@@ -152,8 +151,7 @@ def test_what_prefect_keeps_of_a_run_holds_no_secret(
 ) -> None:
     """Its parameters, its states and its logs: of a run that works, and of one that fails."""
     monkeypatch.undo()
-    for name, spec in TINY_DEMO.items():
-        monkeypatch.setitem(REGISTRY, name, spec)
+    make_demo_tiny(monkeypatch)
     with prefect_harness(_ENVIRONMENT):
         good = project.config_with({"targets.image_ids": ["1"]})
         state, kept = _kept_of(good)

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from refseg_core.models.registry import REGISTRY
-from tests.support.models import TINY_DEMO
+from tests.support.models import make_demo_tiny
 from tests.support.projects.project import Project, write_project
 from tests.support.projects.reviewable import Reviewable, label_by_hand
 from tests.support.projects.steps import Steps
@@ -18,8 +17,7 @@ pytest_plugins = ["tests.support.projects.tiny_project"]
 def labeled_once(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Reviewable:
     """What `reviewable` is copied from, which no test changes."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, spec in TINY_DEMO.items():
-            patch.setitem(REGISTRY, name, spec)
+        make_demo_tiny(patch)
         return label_by_hand(Steps(write_project(tmp_path_factory.mktemp("labeled"), tiny_weights)))
 
 

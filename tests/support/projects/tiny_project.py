@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from refseg_core.models.registry import REGISTRY
 from tasks.store.shard_plans import LabelPlan
 from tasks.store.store import Artifact
-from tests.support.models import TINY_DEMO
+from tests.support.models import make_demo_tiny
 from tests.support.projects.project import Project, save_tiny_weights, write_project
 from tests.support.projects.steps import Steps
 
@@ -29,8 +28,7 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny_models(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The demo models are tiny."""
-    for name, spec in TINY_DEMO.items():
-        monkeypatch.setitem(REGISTRY, name, spec)
+    make_demo_tiny(monkeypatch)
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)  # with more, tiny models spend all their time on waiting for one another
     yield
