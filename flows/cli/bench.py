@@ -114,15 +114,16 @@ def _refuse_misplaced_flags(context: click.Context) -> None:
 @bench.command()
 @_bench_options
 def scale(*, out: str, **what: Any) -> None:
-    """Measure how cost grows with points, image size, references and images.
+    """Measure how the published method's cost grows with points, image size, references and images.
 
-    On the path `guided` also with categories (1, 3, 10, 60, 1203) and with the share of images that hold any.
+    On the path `guided` also with categories (1, 3, 10, 60, 1203: patches of the second image, looked for in the first)
+    and with the share of images that hold any.
     """
     from flows.terminal import progress_bars
 
     when_stopped("nothing is saved", "the same command measures again")
     folder = made_folder(out)
-    with progress_bars(), _inputs(**what, num_images=1) as inputs:
+    with progress_bars(), _inputs(**what, num_images=2) as inputs:
         from tasks.models.profiling.scaling import measure_growth
 
         growth = measure_growth(inputs)

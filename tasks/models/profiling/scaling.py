@@ -1,4 +1,7 @@
-"""How the cost of an image grows: with points, categories, the image's size, references and the number of images."""
+"""How the cost of an image grows: with points, categories, the image's size, references and the number of images.
+
+It is the published method's cost: what `accurate` adds depends on what it finds, not on what is varied here.
+"""
 
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +17,7 @@ from refseg_core.references.guidance_thresh import USUAL
 from refseg_core.references.memory_bank import crop_reference, encode_references
 from refseg_core.settings import ReferenceSettings
 from refseg_core.tables import Prototypes
-from tasks.datasets.demo_files import demo_images
+from tasks.datasets.image_reader import read_image
 from tasks.models.profiling.inputs import Inputs
 from tasks.models.profiling.stopwatch import finish
 from tasks.runtime.progress import ProgressStep, report
@@ -38,7 +41,11 @@ class Growth:
 
 
 def measure_growth(inputs: Inputs) -> list[Growth]:
-    """Varies one thing at a time; all else is as the inputs have it."""
+    """Varies one thing at a time on the first image; all else is as the inputs have it, on the published method.
+
+    Raises ImageError and StoreError where the first images cannot be read.
+    """
+    inputs = replace(inputs, labeling=inputs.labeling.published_on(inputs.labeling.path))
     series: dict[str, tuple[Sequence[int], Callable[[int], float]]] = {
         "points": (_POINTS_PER_SIDE, lambda side: _of_points(inputs, side)),
         "categories, guided": (_CATEGORIES, lambda number: _of_categories(inputs, number)),
@@ -65,22 +72,23 @@ def _measured(name: str, values: Sequence[int], seconds_of: Callable[[int], floa
 
 def _of_points(inputs: Inputs, side: int) -> float:
     settings = inputs.labeling.model_copy(update={"points_per_side": side})
-    return _seconds_per_image(replace(inputs, labeling=settings), [_image(480)])
+    return _seconds_per_image(replace(inputs, labeling=settings), [_image(inputs)])
 
 
 def _of_categories(inputs: Inputs, number: int) -> float:
-    return _seconds_per_image(_guided(inputs, number, USUAL), [_image(480)])
+    return _seconds_per_image(_guided(inputs, number, USUAL, row=len(inputs.images) - 1), [_image(inputs)])
 
 
 def _of_quarters(inputs: Inputs, number: int) -> float:
-    images = [_image(480)] * number + [np.full((480, 480, 3), 128, dtype=np.uint8)] * (len(_QUARTERS) - number)
+    image = _image(inputs)
+    images = [image] * number + [np.full_like(image, 128)] * (len(_QUARTERS) - number)
     return _seconds_per_image(_guided(inputs, 1, _ITS_OWN), images)
 
 
-def _guided(inputs: Inputs, num_categories: int, thresh: float) -> Inputs:
-    """Looks for patches of the drawn scene: each of as many categories is one of them, drawn with replacement."""
+def _guided(inputs: Inputs, num_categories: int, thresh: float, row: int = 0) -> Inputs:
+    """Looks for patches of an image: each of as many categories is one of them, drawn with replacement."""
     labeler = BatchLabeler(inputs.segmenter, inputs.encoder, inputs.prototypes, inputs.labeling, inputs.batches)
-    (encoded,) = labeler.encode([labeler.to_frame(_image(480))])
+    (encoded,) = labeler.encode([labeler.to_frame(_image(inputs, row))])
     patches = torch.nn.functional.normalize(encoded.features_PC, dim=1).cpu().numpy()
     rows = np.random.default_rng(num_categories).integers(0, len(patches), num_categories)
     prototypes = Prototypes(
@@ -93,16 +101,16 @@ def _guided(inputs: Inputs, num_categories: int, thresh: float) -> Inputs:
 
 
 def _of_size(inputs: Inputs, side: int) -> float:
-    return _seconds_per_image(inputs, [_image(side)])
+    return _seconds_per_image(inputs, [_tiled(_image(inputs), side)])
 
 
 def _of_images(inputs: Inputs, number: int) -> float:
-    return _seconds_per_image(inputs, [_image(480)] * number)
+    return _seconds_per_image(inputs, [_image(inputs)] * number)
 
 
 def _of_references(inputs: Inputs, number: int) -> float:
     """Seconds for each reference, encoded together."""
-    (image,) = demo_images(1)
+    image = _image(inputs)
     height, width = image.shape[:2]
     crop = crop_reference(
         image,
@@ -133,8 +141,11 @@ def _timed(device: torch.device, work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def _image(side: int) -> Pixels:
-    """A drawn scene, repeated or cut to a square of that side."""
-    (scene,) = demo_images(1)
-    repeats = -(-side // min(scene.shape[:2]))
-    return np.tile(scene, (repeats, repeats, 1))[:side, :side]
+def _image(inputs: Inputs, row: int = 0) -> Pixels:
+    return read_image(inputs.folder, inputs.images, row, max_pixels=inputs.labeling.max_image_pixels)
+
+
+def _tiled(image_HW3: Pixels, side: int) -> Pixels:
+    """The image, repeated or cut to a square of that side."""
+    repeats = -(-side // min(image_HW3.shape[:2]))
+    return np.tile(image_HW3, (repeats, repeats, 1))[:side, :side]
