@@ -287,8 +287,7 @@ def test_a_second_signal_ends_a_run_at_once_and_leaves_it_whole(
 ) -> None:
     config = on_disk.scene.write_config(tmp_path / "run.yaml", store=on_disk.store)
     with _running(config, server.environment, pause=30) as process:
-        _wait_for(process, on_disk.store, "/plans/0000.json")
-        time.sleep(2)
+        _wait_until(process, _begun(config).exists)
         process.send_signal(signal.SIGINT)
         time.sleep(1)
         assert process.poll() is None, "the image at hand takes longer"
