@@ -6,6 +6,8 @@ Not here: YAML files, which say more than that (`tasks/datasets/class_names.py`)
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from refseg_core.datasets.values.numbers import to_int
+
 CLASS_FILES = ("classes.txt", "labels.txt", "obj.names")
 """The names of such files, in the order in which they are tried."""
 
@@ -73,7 +75,7 @@ def read_color_map(document: bytes) -> ColorMap:
 
 def _color(text: str, place: str) -> int:
     try:
-        red, green, blue = (int(part) for part in text.split(","))
+        red, green, blue = (to_int(part) for part in text.split(","))
     except ValueError as error:
         raise ValueError(f"{place} has no color: expected 'name:red,green,blue::'") from error
     if not all(0 <= part <= _MOST for part in (red, green, blue)):

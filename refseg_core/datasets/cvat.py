@@ -15,7 +15,8 @@ import numpy as np
 from refseg_core.datasets.builder import MAX_MASK_PIXELS, NO_GROUP, DatasetBuilder, LabeledShape, Shape, ellipse
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.datasets.image_files.folder import ImageFolder
-from refseg_core.datasets.safe_xml import FLAG_IN_WORDS, XmlError, is_true, parse_xml
+from refseg_core.datasets.values.numbers import to_float, to_int
+from refseg_core.datasets.values.safe_xml import FLAG_IN_WORDS, XmlError, is_true, parse_xml
 from refseg_core.errors import DatasetError
 from refseg_core.masks.rle import rle_of_part
 
@@ -29,8 +30,6 @@ _WITHOUT_AREA = {"skeleton", "points", "polyline", "tag", "cuboid"}  # types of 
 _NO_GROUP = ("", "0", "-1")
 _AREAS = ("box", "polygon", "ellipse", "mask")
 _TRIANGLE = 3
-_OF_NUMBERS = {"points", "rle", "rotation", "left", "top", "width", "height"}
-_OF_NUMBERS |= {"xtl", "ytl", "xbr", "ybr", "cx", "cy", "rx", "ry"}
 
 
 def read_cvat(document: bytes, *, source: str, folder: ImageFolder | None = None) -> Dataset:
@@ -77,7 +76,7 @@ def _text(label: Element, name: str) -> str:
 def _add_image(builder: DatasetBuilder, number: int, entry: Element) -> None:
     name = entry.get("name")
     try:
-        height, width = int(entry.get("height", "")), int(entry.get("width", ""))
+        height, width = to_int(entry.get("height", "")), to_int(entry.get("width", ""))
     except ValueError:
         height, width = 0, 0
     if not name or not height or not width:
@@ -109,15 +108,13 @@ def _shapes(builder: DatasetBuilder, name: str, image: Element, height: int, wid
 
 def _shape(entry: Element, height: int, width: int) -> Shape:
     """Returns what an element says. Raises ValueError or OverflowError where it is damaged."""
-    if any("_" in value for name, value in entry.attrib.items() if name in _OF_NUMBERS):  # Python reads 1_0 as 10
-        raise ValueError(entry.attrib)
     if entry.tag == "polygon":
         pairs = (point.split(",") for point in entry.get("points", "").split(";"))
-        points = [float(axis) for x, y in pairs for axis in (x, y)]
+        points = [to_float(axis) for x, y in pairs for axis in (x, y)]
         return Shape(polygons=(_all_finite(points, 2 * _TRIANGLE),))
     if entry.tag == "mask":
         return _mask(entry, height, width)
-    rotation = float(entry.get("rotation", "0"))
+    rotation = to_float(entry.get("rotation", "0"))
     if entry.tag == "ellipse":
         x, y, x_radius, y_radius = _numbers(entry, "cx", "cy", "rx", "ry")
         if min(x_radius, y_radius) < 0:
@@ -143,8 +140,8 @@ def _turned(points: list[tuple[float, float]], x: float, y: float, degrees: floa
 
 def _mask(entry: Element, height: int, width: int) -> Shape:
     """Run lengths of a part of the image, row by row, beginning with background."""
-    left, top, part_width, part_height = (int(entry.get(key, "")) for key in ("left", "top", "width", "height"))
-    lengths = [int(length) for length in entry.get("rle", "").split(",")]
+    left, top, part_width, part_height = (to_int(entry.get(key, "")) for key in ("left", "top", "width", "height"))
+    lengths = [to_int(length) for length in entry.get("rle", "").split(",")]
     num_pixels = part_width * part_height
     if min(part_width, part_height) < 1 or num_pixels > MAX_MASK_PIXELS:
         raise ValueError(num_pixels)
@@ -155,7 +152,7 @@ def _mask(entry: Element, height: int, width: int) -> Shape:
 
 
 def _numbers(entry: Element, *names: str) -> list[float]:
-    return _all_finite([float(entry.get(name, "")) for name in names], len(names))
+    return _all_finite([to_float(entry.get(name, "")) for name in names], len(names))
 
 
 def _all_finite(values: list[float], at_least: int) -> list[float]:

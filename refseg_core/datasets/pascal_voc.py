@@ -11,7 +11,8 @@ from xml.etree.ElementTree import Element
 from refseg_core.datasets.builder import DatasetBuilder, NamedFile, Shape
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.datasets.image_files.lookup import ImageNames
-from refseg_core.datasets.safe_xml import FLAG_IN_WORDS, XmlError, is_true, parse_xml
+from refseg_core.datasets.values.numbers import to_float, to_int
+from refseg_core.datasets.values.safe_xml import FLAG_IN_WORDS, XmlError, is_true, parse_xml
 from refseg_core.errors import counted
 
 _NOT_XML = "a file is not XML that can be read: export it again"
@@ -52,7 +53,7 @@ def _size(builder: DatasetBuilder, name: str, root: Element) -> tuple[int, int]:
     """(height, width); 0 where the file does not say."""
     given = [_text(root, "size/height") or "0", _text(root, "size/width") or "0"]
     try:
-        height, width = (int(side.replace("_", "?")) for side in given)  # Python reads 1_0 as 10
+        height, width = map(to_int, given)
     except ValueError:
         builder.problems.add(_BAD_SIZE, f"{name} with [height, width] {given}")
         return 0, 0
@@ -92,7 +93,7 @@ def _polygon(entry: Element) -> list[float] | None:
 
 def _numbers(entry: Element, names: Sequence[str]) -> list[float] | None:
     try:
-        return [float((_text(entry, name) or "").replace("_", "?")) for name in names]
+        return [to_float(_text(entry, name) or "") for name in names]
     except ValueError:
         return None
 

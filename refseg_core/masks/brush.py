@@ -19,6 +19,8 @@ _OPAQUE = 128  # of 255: what is at least so opaque is in the mask
 
 def mask_of_brush(packed: Sequence[int], height: int, width: int) -> Rle:
     """Returns the mask of a brush. Raises ValueError where it is cut off, or not of an image of that size."""
+    if not all(type(byte) is int for byte in packed):  # NumPy takes 2.7 for 2, and the text 1_0 for 10
+        raise ValueError("a brush is no list of bytes")
     bits = _Bits(np.unpackbits(np.array(packed, dtype=np.uint8)))
     number, word = bits.number(32), bits.number(5) + 1
     sizes = [bits.number(4) + 1 for _ in range(4)]

@@ -21,6 +21,7 @@ from refseg_core.datasets.class_names import (
     read_color_map,
 )
 from refseg_core.datasets.oddities import Oddity, OddityCounter
+from refseg_core.datasets.values.numbers import to_int
 from refseg_core.errors import DatasetError, StoreError
 from tasks.storage.folder import Folder
 from tasks.storage.uris import redact
@@ -165,8 +166,10 @@ def _keypoints(shape: Any) -> tuple[int, int] | None:
     """Returns `kpt_shape`: how many keypoints there are, and of how many numbers each."""
     if shape is None:
         return None
-    are_numbers = isinstance(shape, list) and all(str(number).isdecimal() for number in shape)
-    numbers = [int(number) for number in shape] if are_numbers else []
+    try:
+        numbers = [to_int(str(number)) for number in shape] if isinstance(shape, list) else []
+    except ValueError:
+        numbers = []
     if len(numbers) != 2 or numbers[0] < 1 or numbers[1] not in (2, 3):  # noqa: PLR2004
         raise ValueError(f"expected 'kpt_shape', the number of keypoints and 2 or 3, got {shape}")
     return numbers[0], numbers[1]

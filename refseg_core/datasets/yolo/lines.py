@@ -11,6 +11,8 @@ Not here: files, and what a class is called.
 import math
 from collections.abc import Mapping, Sequence
 
+from refseg_core.datasets.values.numbers import to_float
+
 BAD_LINE = (
     "a line is neither 'class x_center y_center width height' nor 'class x1 y1 x2 y2 x3 y3 ...', all of them numbers: "
     "correct it; a confidence or a track's number may follow boxes where all lines of the file have 6 or 7 numbers"
@@ -49,10 +51,8 @@ class LineError(ValueError):
 
 def read_numbers(line: str) -> list[float]:
     """Returns the numbers of a line. Raises LineError."""
-    if "_" in line:  # Python reads .3_5 as .35
-        raise LineError(BAD_LINE)
     try:
-        values = [float(value) for value in line.split()]
+        values = [to_float(value) for value in line.split()]
     except ValueError as error:
         raise LineError(BAD_LINE) from error
     if not all(map(math.isfinite, values)):

@@ -20,7 +20,7 @@ from refseg_core.datasets.labelme import read_labelme
 from refseg_core.datasets.mask_images import read_masks
 from refseg_core.datasets.oddities import Oddity
 from refseg_core.datasets.pascal_voc import read_voc
-from refseg_core.datasets.safe_xml import XmlError, parse_xml
+from refseg_core.datasets.values.safe_xml import XmlError, parse_xml
 from refseg_core.datasets.yolo.reader import read_yolo as read_yolo_files
 from refseg_core.errors import DatasetError, ImageError, Problems
 from refseg_core.images import decode_values, image_header
@@ -112,6 +112,7 @@ class TestVoc:
         ("file", "kind", "offender"),
         [
             (voc(an_object(box=(1, 1, "x", 5))), "has no numbers xmin", "a.xml#1 with ['1', '1', 'x', '5']"),
+            (voc(an_object(box=(1, 1, "1_0", 5))), "has no numbers xmin", "'1_0'"),
             (voc("<object><name>boat</name></object>"), "has no numbers xmin", "a.xml#1"),
             (voc(an_object(box=(9, 1, 1, 5))), "xmax under xmin", "a.xml#1"),
             (voc(an_object(box=("nan", 1, 1, 5))), "not four finite numbers", "a.xml#1"),
@@ -119,6 +120,7 @@ class TestVoc:
             (voc(an_object(name=" ")), "has no label", "a.xml#1"),
             (voc(an_object(more="<polygon><x1>1</x1><y1>1</y1></polygon>")), "<polygon> has no numbers", "a.xml#1"),
             (voc(an_object(more=f"<polygon>{SEVEN}</polygon>")), "<polygon> has no numbers", "a.xml#1 with 7 numbers"),
+            (voc(size="<size><width>\u0661\u0660</width></size>"), "<size> has no whole numbers", "a.xml"),
             (voc(size="<size><width>wide</width></size>"), "<size> has no whole numbers", "['0', 'wide']"),
             (NamedFile("a.xml", b"<annotation>"), "is not XML", "a.xml: no element found"),
             (NamedFile("a.xml", b""), "is not XML", "a.xml"),
@@ -184,6 +186,12 @@ class TestYolo:
         annotations = read_yolo("\ufeff\n1 0.5 0.5 0.25 0.5\r\n\n").annotations
         assert annotations.annotation_id.tolist() == ["a.txt#2"]
         assert annotations.box_xywh.tolist() == [[48, 16, 32, 32]]
+
+    def test_two_files_of_one_image_are_refused(self) -> None:
+        named = [NamedFile("labels/a.txt", BOX.encode()), NamedFile("annotations/a.txt", b"")]
+        files = Files(named, {"a.jpg": (64, 128)})
+        message = problems_of(lambda: read_yolo_files(files, IMAGES, source="x", classes=["bar", "box"]))
+        assert "a.jpg in labels/a.txt and annotations/a.txt" in message
 
     def test_images_without_a_file_are_there(self) -> None:
         assert read_yolo("").images.image_id.tolist() == ["a.jpg", "b.jpg"]
@@ -260,6 +268,7 @@ class TestYolo:
             ("0 .1 .1 .2 .2 .3 .3 .4", "is neither 'class"),
             ("boat 0.5 0.5 0.5 0.5", "is neither 'class"),
             ("0 .3_5 .5 .5 .5", "is neither 'class"),
+            ("0 .\u0665 .5 .5 .5", "is neither 'class"),
             ("0 nan 0.5 0.5 0.5", "is neither 'class"),
             ("0 inf 0.5 0.5 0.5", "is neither 'class"),
             ("0 .5 .5 .2 .2 .9 1\n0 .5 .5 .2 .2", "is a box with a confidence and a track's number, or a triangle"),

@@ -61,7 +61,63 @@ def test_what_marks_no_area_is_left_out_and_what_is_damaged_is_named(tmp_path: P
     assert len(_read(tmp_path, _result("keypointlabels", x=1, y=1)).annotations) == 0
     for damaged in (
         _result("brushlabels", rle=[1, 2]),
+        _result("brushlabels", rle=["1_0", 2]),
         _result("rectanglelabels", x=0, y=0, width=9, height=9, rotation=30),
+        _result("rectanglelabels", x="1_0", y=0, width=9, height=9),
+        _result("rectanglelabels", x=True, y=0, width=9, height=9),
+        _result("rectanglelabels", x=0, y=0, width=9, height=9) | {"value": ["boat"]},
+        _result("polygonlabels", points=[[0, "\u0661"], [9, 0], [9, 9]]),
+        _result("polygonlabels", points=[[0, 0], [9, 0], [9, 9]], polygonlabels="boat"),
     ):
         with pytest.raises(DatasetError, match="not the values that its type needs"):
             _read(tmp_path, damaged)
+
+
+def _task(number: int, *results: dict[str, Any], image: str = "/a.png", **more: Any) -> dict[str, Any]:
+    return {"id": number, "data": {"image": image}, "annotations": [{"result": list(results)}]} | more
+
+
+def _message(folder: Path, *tasks: dict[str, Any]) -> str:
+    file = folder / "export.json"
+    file.write_text(json.dumps(tasks))
+    with pytest.raises(DatasetError) as caught:
+        read_label_studio(str(file))
+    return str(caught.value)
+
+
+def test_two_tasks_of_one_image_are_named(tmp_path: Path) -> None:
+    assert "a.png in task 7 and task 9" in _message(tmp_path, _task(7), _task(9))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"data": "a.png"},
+        {"data": {}},
+        {"annotations": 3},
+        {"annotations": [{"result": [3]}]},
+        {"data": {"image": "http://["}},
+    ],
+)
+def test_a_task_that_is_none_is_named(damage: dict[str, Any], tmp_path: Path) -> None:
+    assert "with an object 'data' that holds the image's address" in _message(tmp_path, _task(7) | damage)
+    assert "task 7" in _message(tmp_path, _task(7) | damage)
+
+
+def test_sizes_that_are_none_or_contradict_each_other_are_named(tmp_path: Path) -> None:
+    box = _result("rectanglelabels", x=0, y=0, width=50, height=50)
+    other = "task 7 with 20 x 40 and 40 x 40"
+    assert other in _message(tmp_path, _task(7, box, box | {"original_height": 40}))
+    assert "task 7 with '1_0' x 40" in _message(tmp_path, _task(7, box | {"original_height": "1_0"}))
+
+
+def test_the_address_of_the_image_is_the_one_that_ends_like_an_image(tmp_path: Path) -> None:
+    data = {"source": "camera 3", "picture": "s3://bucket/b/a.PNG"}
+    assert _read(tmp_path, data=data).images.file_name.tolist() == ["a.PNG"]
+
+
+def test_of_several_labels_the_first_is_taken_and_it_is_told(tmp_path: Path) -> None:
+    box = _result("rectanglelabels", x=0, y=0, width=50, height=50, rectanglelabels=["boat", "ship"])
+    dataset = _read(tmp_path, box)
+    assert dataset.categories.name.tolist() == ["boat"]
+    assert [oddity.examples for oddity in dataset.oddities] == [("a b.png#1: ['boat', 'ship']",)]

@@ -290,6 +290,7 @@ def test_the_background_has_the_color_that_labelmap_txt_gives_it(tmp_path: Path)
         ("cat:0,0,0::", r"line 2 \('cat:0,0,0::'\) has the color of 'background'"),
         ("cat:254,256,0::", r"line 2 \('cat:254,256,0::'\) has a color that there is not"),
         ("cat:-1,0,0::", r"line 2 .* expected three numbers from 0 to 255"),
+        ("cat:1_0,2,3::", r"line 2 \('cat:1_0,2,3::'\) has no color"),
         ("cat:1,2::", r"line 2 \('cat:1,2::'\) has no color"),
         ("# more\ncat:255,0,0::\ncat:0,255,0::", r"line 4 \('cat:0,255,0::'\) names 'cat' again"),
     ],

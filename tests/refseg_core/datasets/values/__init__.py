@@ -1,0 +1,1 @@
+"""Tests of `refseg_core/datasets/values/`."""
