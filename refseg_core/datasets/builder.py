@@ -108,15 +108,20 @@ class DatasetBuilder:
         """Adds an image, before its instances; returns whether its size can be used.
 
         Sizes are in pixels, 0 where unknown. One that no image can have is a problem, and nothing is to be made by it.
-        `place`: where it is annotated, which is a single one.
+        `place`: where it is annotated, where that is known already; see `is_only_place`.
         """
-        first = self._place_of.setdefault(file_name, place)
-        if first != place:
-            self.problems.add(_SEVERAL_PLACES, f"{file_name} in {first} and {place}")
+        if place and not self.is_only_place(file_name, place):
             return False
         self._images.add({"id": file_name, "file_name": file_name, "height": height or None, "width": width or None})
         row = self._images.row_of.get(file_name)
         return row is not None and self._images.sizes[row] == (height, width)
+
+    def is_only_place(self, file_name: str, place: str) -> bool:
+        """Returns whether an image is annotated nowhere but in this place; a second one is a problem."""
+        first = self._place_of.setdefault(file_name, place)
+        if first != place:
+            self.problems.add(_SEVERAL_PLACES, f"{file_name} in {first} and {place}")
+        return first == place
 
     def add_instance(
         self, annotation_id: str, image: str, label: str | None, shape: Shape, *, is_crowd: bool = False

@@ -48,7 +48,7 @@ def read_yolo(
     reader = _LineReader(builder, classes, keypoints)
     for file in files:
         image = images.find(file.name, builder.problems, note=builder.read_as)
-        if image is not None:
+        if image is not None and builder.is_only_place(image, file.name):
             reader.add(file, image, sizes[image])
     reader.finish()
     return builder.dataset()
