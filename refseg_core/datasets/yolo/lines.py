@@ -1,7 +1,8 @@
 """What the numbers of YOLO's lines mean, which no line says itself: a box, a polygon, or a box and more.
 
     class x_center y_center width height                      a box
-    class x_center y_center width height [confidence] [track] a box, in a file whose lines are all of 6 or 7 numbers
+    class x_center y_center width height [confidence] [track] a box, in a file whose lines are all of 6 or 7 numbers;
+                                                              trackers write the two in either order
     class x_center y_center width height keypoints ...        a box, where data.yaml has kpt_shape
     class x1 y1 x2 y2 x3 y3 ...                               a polygon; with four points also an oriented box
 
@@ -30,8 +31,8 @@ SCORED_BOXES = (
     "numbers: the boxes are read"
 )
 MIXED_LINES = (
-    "a line of 7 numbers that end with a whole one, in a file of boxes too, is a box with a confidence and a track's "
-    "number, or a triangle: have all lines of the file with or without the two"
+    "a line of 7 numbers whose last or last but one is whole, in a file of boxes too, is a box with a confidence and a "
+    "track's number, or a triangle: have all lines of the file with or without the two"
 )
 LOOK_LIKE_POSES = (
     "lines that look like boxes with keypoints within them, and not like polygons: add kpt_shape, the number of "
@@ -61,20 +62,24 @@ def read_numbers(line: str) -> list[float]:
 
 
 def are_scored_boxes(lines: Sequence[str]) -> bool:
-    """Returns whether the lines of a file are boxes with a confidence, a track's number, or both.
+    """Returns whether the lines of a file are boxes with a confidence, a track's number, or both, in either order.
 
-    Seven numbers can be a triangle as well: unlike a track's number, its last coordinate is not whole in every line.
+    Seven numbers can be a triangle as well: unlike tracks' numbers, neither coordinate of its last corner is whole in
+    every line. A track's number comes before only what can be a confidence.
     """
     try:
         values = [read_numbers(line) for line in lines]
     except LineError:
         return False
-    is_whole = all(own[-1].is_integer() for own in values if len(own) == _SCORED[1])
-    return bool(values) and is_whole and all(len(own) in _SCORED for own in values)
+    both = [own[_BOX:] for own in values if len(own) == _SCORED[1]]
+    is_track_last = all(last.is_integer() for _, last in both)
+    is_track_first = all(first.is_integer() and 0 <= last <= 1 for first, last in both)
+    return bool(values) and (is_track_last or is_track_first) and all(len(own) in _SCORED for own in values)
 
 
 def find_mixed(lines: Mapping[int, str]) -> int | None:
-    """Returns the first line of 7 numbers, the last of them whole, if there are boxes too: what it is is not known.
+    """Returns the first line of 7 numbers that may end with a track's number, or with that and a confidence, if there
+    are boxes too: what it is is not known.
 
     Lines whose numbers are not as they should be are told one by one.
     """
@@ -82,7 +87,8 @@ def find_mixed(lines: Mapping[int, str]) -> int | None:
         values = {number: read_numbers(line) for number, line in lines.items()}
     except LineError:
         return None
-    mixed = [number for number, own in values.items() if len(own) == _SCORED[1] and own[-1].is_integer()]
+    both = {number: own[_BOX:] for number, own in values.items() if len(own) == _SCORED[1]}
+    mixed = [number for number, own in both.items() if any(value.is_integer() for value in own)]
     return mixed[0] if mixed and any(len(own) in (_BOX, _SCORED[0]) for own in values.values()) else None
 
 

@@ -201,7 +201,7 @@ class TestYolo:
         assert annotations.box_xywh.tolist() == [[32, 16, 32, 32]]
         assert mask_areas(list(annotations.mask_rle)) == [32 * 32]
 
-    @pytest.mark.parametrize("more", ["0.9", "7", "0.9 1", "0.25 12", "1 0"])
+    @pytest.mark.parametrize("more", ["0.9", "7", "0.9 1", "0.25 12", "1 0", "1 0.9", "12 0.25", "0 1"])
     def test_a_confidence_and_the_number_of_a_track_follow_boxes(self, more: str) -> None:
         dataset = read_yolo(f"{BOX} {more}\n0 0.25 0.5 0.5 0.25 {more}")
         assert dataset.annotations.box_xywh.tolist() == [[48, 16, 32, 32], [0, 24, 64, 16]]
@@ -211,8 +211,9 @@ class TestYolo:
         assert (oddity.count, oddity.examples) == (1, ("a.txt",))
 
     def test_of_a_tracker_some_lines_lack_the_number(self) -> None:
-        annotations = read_yolo(f"{BOX} 0.9 3\n{BOX} 0.8").annotations
-        assert annotations.box_xywh.tolist() == [[48, 16, 32, 32]] * 2
+        for scored in (f"{BOX} 0.9 3\n{BOX} 0.8", f"{BOX} 3 0.9\n{BOX} 4 1\n{BOX} 0.8"):
+            boxes = read_yolo(scored).annotations.box_xywh.tolist()
+            assert boxes == [[48, 16, 32, 32]] * len(boxes)
 
     def test_triangles_stay_triangles(self) -> None:
         dataset = read_yolo("0 0.25 0.25 0.5 0.25 0.5 0.75\n0 0 0 1 0 1 1")
@@ -272,6 +273,8 @@ class TestYolo:
             ("0 nan 0.5 0.5 0.5", "is neither 'class"),
             ("0 inf 0.5 0.5 0.5", "is neither 'class"),
             ("0 .5 .5 .2 .2 .9 1\n0 .5 .5 .2 .2", "is a box with a confidence and a track's number, or a triangle"),
+            ("0 .5 .5 .2 .2 1 .9\n0 .5 .5 .2 .2", "is a box with a confidence and a track's number, or a triangle"),
+            ("0 .5 .5 .2 .2 3 .9\n0 .5 .5 .2 .2 .9 3", "are not fractions"),
             ("2 0.5 0.5 0.5 0.5", "is not the number, from 0, of a name"),
             ("-1 0.5 0.5 0.5 0.5", "is not the number, from 0, of a name"),
             ("0.5 0.5 0.5 0.5 0.5", "is not the number, from 0, of a name"),
