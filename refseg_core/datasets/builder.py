@@ -8,15 +8,18 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+import numpy as np
+
 from refseg_core.datasets.coco.annotations import AnnotationColumns
 from refseg_core.datasets.coco.columns import CategoryColumns, ImageColumns
 from refseg_core.datasets.coco.segmentations import SegmentationError, read_segmentation
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.datasets.image_files.folder import ImageFolder
 from refseg_core.datasets.image_files.names import OTHERWISE
+from refseg_core.datasets.image_files.turned import TURNED, fitting_only_turned, upright_sizes
 from refseg_core.datasets.oddities import OddityCounter
 from refseg_core.errors import Problems
-from refseg_core.masks.rle import Rle, union_of
+from refseg_core.masks.rle import Masks, Rle, rle_of_part, union_of
 
 MAX_MASK_PIXELS = 100_000_000  # of a part of an image
 _ELLIPSE_CORNERS = 64
@@ -25,6 +28,7 @@ _SEVERAL_PLACES = "an image is annotated in more than one place: expected one; m
 NO_GROUP = "shapes whose group_id is empty or -1: of no group, each an instance of its own"
 """What it is called where it is told."""
 
+_MASK_NEEDS_SIZE = "a mask of a part of an image whose size is unknown: save the file again"
 _UNKNOWN_LABEL = "an annotation's label is not in the list of categories: correct it or add the name"
 
 Polygon = Sequence[float]
@@ -52,12 +56,20 @@ class AnnotationFolder(Protocol):
         """Returns (height, width) of images by name, from the image files; (0, 0) where one cannot be read."""
 
 
+class MaskPart(NamedTuple):
+    """A mask of a part of an image: its pixels, bool [H, W], and the row and column of the first."""
+
+    pixels: Masks
+    top: int
+    left: int
+
+
 class Shape(NamedTuple):
     """What marks an instance, or a part of it: any of a box (x, y, width, height), polygons and masks."""
 
     box: tuple[float, float, float, float] | None = None
     polygons: tuple[Polygon, ...] = ()
-    masks: tuple[Rle, ...] = ()
+    masks: tuple[Rle | MaskPart, ...] = ()
 
 
 class LabeledShape(NamedTuple):
@@ -67,13 +79,15 @@ class LabeledShape(NamedTuple):
     label: str | None
     group: str | None
     shape: Shape
+    is_crowd: bool = False
 
 
 class DatasetBuilder:
     """A dataset that grows by images and their instances.
 
     `source` names the input in messages. `classes`: the names of all categories, whose ids then count up from
-    `first_id`; None for the labels that occur, sorted, with ids from 1.
+    `first_id`; None for the labels that occur, sorted, with ids from 1. `folder`: where the images lie, if that is
+    known; it is asked about images whose shapes fit only if height and width are swapped.
     """
 
     def __init__(
@@ -92,6 +106,8 @@ class DatasetBuilder:
         self._first_id = first_id
         self._classes = classes
         self._seen: dict[str, int] = {} if classes is None else {name: row for row, name in enumerate(classes)}
+        self._folder = folder
+        self._reframed: dict[str, str] = {}
         self._images = ImageColumns(self.problems, folder=folder)
         self._annotations = AnnotationColumns(self.problems, self._images)
 
@@ -150,8 +166,22 @@ class DatasetBuilder:
         for shape in shapes:
             key = shape.place if shape.group is None else (shape.label, shape.group)
             instances.setdefault(key, []).append(shape)
-        for parts in instances.values():
-            self.add_instance(parts[0].place, image, parts[0].label, _joined([part.shape for part in parts]))
+        joined = [(parts[0], _joined([part.shape for part in parts])) for parts in instances.values()]
+        self._turn_to_fit(image, [whole for _, whole in joined])
+        for first, whole in joined:
+            self.add_instance(first.place, image, first.label, whole, is_crowd=first.is_crowd)
+
+    def _turn_to_fit(self, image: str, shapes: Sequence[Shape]) -> None:
+        """Takes an image's size as people see it where its shapes fit only that, though the stored one is declared."""
+        row = self._images.row_of[image]
+        size = self._images.sizes[row]
+        reaches = np.array([(0, 0, *_reach(shape)) for shape in shapes], dtype=np.float64).reshape(-1, 4)
+        if self._folder is None or not fitting_only_turned(np.array([size]), np.zeros(len(shapes), int), reaches).size:
+            return
+        for turned in upright_sizes(self._folder, {image: size}).values():
+            self._images.sizes[row] = turned
+            self._reframed[image] = f"{turned[0]} x {turned[1]}"
+            self.oddities.add(TURNED, image)
 
     def dataset(self) -> Dataset:
         """Returns what was added. Raises DatasetError naming all problems."""
@@ -172,15 +202,16 @@ class DatasetBuilder:
             categories.table(),
             oddities=(*self.oddities.found(), *self._annotations.oddities.found()),
             readings=tuple(sorted(self._readings | self._annotations.readings)),
+            reframed=self._reframed,
         )
 
     def _segmentation(self, image: str, shape: Shape) -> object:
         """Polygons as they are; masks, and whatever is joined with them, as run lengths. Raises SegmentationError."""
         if not shape.masks:
             return [list(polygon) for polygon in shape.polygons]
-        parts = list(shape.masks)
         row = self._images.row_of.get(image)
-        size = parts[0].size if row is None else self._images.sizes[row]
+        size = (0, 0) if row is None else self._images.sizes[row]
+        parts = [_placed(mask, size) for mask in shape.masks]
         outlined = read_segmentation([list(polygon) for polygon in shape.polygons], size)
         return union_of(parts if outlined is None else [*parts, outlined]).to_coco()
 
@@ -202,6 +233,24 @@ def _joined(parts: Sequence[Shape]) -> Shape:
         polygons=tuple(polygon for part in parts for polygon in part.polygons),
         masks=tuple(mask for part in parts for mask in part.masks),
     )
+
+
+def _placed(mask: Rle | MaskPart, size: tuple[int, int]) -> Rle:
+    """Returns a mask on an image of that (height, width). Raises SegmentationError."""
+    if isinstance(mask, Rle):
+        return mask
+    if not all(size):
+        raise SegmentationError(_MASK_NEEDS_SIZE)
+    return rle_of_part(mask.pixels, top=mask.top, left=mask.left, height=size[0], width=size[1])
+
+
+def _reach(shape: Shape) -> tuple[float, float]:
+    """Returns the furthest (x, y) of a shape's box and polygons, and of what its masks hold of an image."""
+    corners = [] if shape.box is None else [(shape.box[0] + shape.box[2], shape.box[1] + shape.box[3])]
+    corners += [(max(polygon[::2]), max(polygon[1::2])) for polygon in shape.polygons]
+    parts = [mask for mask in shape.masks if isinstance(mask, MaskPart)]
+    corners += [(part.left + part.pixels.shape[1], part.top + part.pixels.shape[0]) for part in parts]
+    return max((x for x, _ in corners), default=0), max((y for _, y in corners), default=0)
 
 
 def _box(shape: Shape) -> tuple[float, float, float, float] | None:

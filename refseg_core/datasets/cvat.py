@@ -12,13 +12,20 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from refseg_core.datasets.builder import MAX_MASK_PIXELS, NO_GROUP, DatasetBuilder, LabeledShape, Shape, ellipse
+from refseg_core.datasets.builder import (
+    MAX_MASK_PIXELS,
+    NO_GROUP,
+    DatasetBuilder,
+    LabeledShape,
+    MaskPart,
+    Shape,
+    ellipse,
+)
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.datasets.image_files.folder import ImageFolder
 from refseg_core.datasets.values.numbers import to_float, to_int
 from refseg_core.datasets.values.safe_xml import FLAG_IN_WORDS, XmlError, is_true, parse_xml
 from refseg_core.errors import DatasetError
-from refseg_core.masks.rle import rle_of_part
 
 _BAD_IMAGE = "an <image> has no name, or no whole numbers width and height: export the task again"
 _BAD_SHAPE = (
@@ -82,10 +89,10 @@ def _add_image(builder: DatasetBuilder, number: int, entry: Element) -> None:
     if not name or not height or not width:
         builder.problems.add(_BAD_IMAGE, f"image number {number} with {dict(entry.attrib)}")
     elif builder.add_image(name, height, width, f"image number {number}"):
-        builder.add_shapes(name, _shapes(builder, name, entry, height, width))
+        builder.add_shapes(name, _shapes(builder, name, entry))
 
 
-def _shapes(builder: DatasetBuilder, name: str, image: Element, height: int, width: int) -> Iterator[LabeledShape]:
+def _shapes(builder: DatasetBuilder, name: str, image: Element) -> Iterator[LabeledShape]:
     for position, entry in enumerate(image, start=1):
         place = f"{name}#{position}"
         if entry.tag not in _AREAS:
@@ -96,7 +103,7 @@ def _shapes(builder: DatasetBuilder, name: str, image: Element, height: int, wid
         else:
             group = entry.get("group_id", "0")
             try:
-                shape = _shape(entry, height, width)
+                shape = _shape(entry)
             except (ValueError, OverflowError):
                 builder.problems.add(_BAD_SHAPE, f"{place} ({entry.tag})")
                 continue
@@ -106,14 +113,14 @@ def _shapes(builder: DatasetBuilder, name: str, image: Element, height: int, wid
             yield LabeledShape(place, label, None if group in _NO_GROUP else group, shape)
 
 
-def _shape(entry: Element, height: int, width: int) -> Shape:
+def _shape(entry: Element) -> Shape:
     """Returns what an element says. Raises ValueError or OverflowError where it is damaged."""
     if entry.tag == "polygon":
         pairs = (point.split(",") for point in entry.get("points", "").split(";"))
         points = [to_float(axis) for x, y in pairs for axis in (x, y)]
         return Shape(polygons=(_all_finite(points, 2 * _TRIANGLE),))
     if entry.tag == "mask":
-        return _mask(entry, height, width)
+        return _mask(entry)
     rotation = to_float(entry.get("rotation", "0"))
     if entry.tag == "ellipse":
         x, y, x_radius, y_radius = _numbers(entry, "cx", "cy", "rx", "ry")
@@ -138,7 +145,7 @@ def _turned(points: list[tuple[float, float]], x: float, y: float, degrees: floa
     return _all_finite([axis for point in turned for axis in point], len(points))
 
 
-def _mask(entry: Element, height: int, width: int) -> Shape:
+def _mask(entry: Element) -> Shape:
     """Run lengths of a part of the image, row by row, beginning with background."""
     left, top, part_width, part_height = (to_int(entry.get(key, "")) for key in ("left", "top", "width", "height"))
     lengths = [to_int(length) for length in entry.get("rle", "").split(",")]
@@ -148,7 +155,7 @@ def _mask(entry: Element, height: int, width: int) -> Shape:
     if min(lengths) < 0 or sum(lengths) != num_pixels:
         raise ValueError(lengths)
     pixels = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(part_height, part_width)
-    return Shape(masks=(rle_of_part(pixels, top=top, left=left, height=height, width=width),))
+    return Shape(masks=(MaskPart(pixels, top=top, left=left),))
 
 
 def _numbers(entry: Element, *names: str) -> list[float]:

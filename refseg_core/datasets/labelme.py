@@ -19,16 +19,17 @@ from refseg_core.datasets.builder import (
     NO_GROUP,
     DatasetBuilder,
     LabeledShape,
+    MaskPart,
     NamedFile,
     Shape,
     ellipse,
 )
 from refseg_core.datasets.coco.json_values import is_finite, whole_number
 from refseg_core.datasets.dataset import Dataset
+from refseg_core.datasets.image_files.folder import ImageFolder
 from refseg_core.datasets.image_files.lookup import ImageNames
 from refseg_core.errors import ImageError
 from refseg_core.images import decode_values
-from refseg_core.masks.rle import rle_of_part
 
 _NOT_JSON = "a file is not json that can be read: save it again"
 _NOT_LABELME = "a file is no labelme annotation: expected an object with a list of shapes"
@@ -36,7 +37,7 @@ _BAD_SHAPE = (
     "a shape has not the points that its shape_type needs, each [x, y] of finite numbers (polygon: 3 or more, "
     "rectangle: 2 or 4, circle and mask: 2, oriented_rectangle, rotation and quadrilateral: 4): correct or remove it"
 )
-_BAD_MASK = "a shape's mask is no PNG in base64, or its image's size is unknown: save the file again"
+_BAD_MASK = "a shape's mask is no PNG in base64: save the file again"
 _BAD_MASK_SIZE = "a shape's points span another size than its mask has: save the file again"
 _MASK_SLACK = 1.5  # px, around between the last pixel included and not
 _NUM_POINTS = {"rectangle": 2, "circle": 2, "mask": 2, "oriented_rectangle": 4}
@@ -52,14 +53,19 @@ class _ShapeError(ValueError):
 
 
 def read_labelme(
-    files: Iterable[NamedFile], images: ImageNames, *, source: str, classes: Sequence[str] | None = None
+    files: Iterable[NamedFile],
+    images: ImageNames,
+    *,
+    source: str,
+    classes: Sequence[str] | None = None,
+    folder: ImageFolder | None = None,
 ) -> Dataset:
     """Returns the dataset of a folder of labelme files; its images are those that have a file.
 
-    `classes`: all names in the order of their ids, from 1; None: those that occur, sorted. Raises DatasetError with
-    everything that is wrong.
+    `classes`: all names in the order of their ids, from 1; None: those that occur, sorted. `folder`: where the
+    images lie, if that is known. Raises DatasetError with everything that is wrong.
     """
-    builder = DatasetBuilder(source, classes)
+    builder = DatasetBuilder(source, classes, folder=folder)
     for file in files:
         try:
             content = json.loads(file.data)
@@ -76,11 +82,11 @@ def read_labelme(
             continue
         height, width = (whole_number(content.get(key)) or 0 for key in ("imageHeight", "imageWidth"))
         if builder.add_image(image, height, width, file.name):
-            builder.add_shapes(image, _shapes(builder, file.name, content["shapes"], height, width))
+            builder.add_shapes(image, _shapes(builder, file.name, content["shapes"]))
     return builder.dataset()
 
 
-def _shapes(builder: DatasetBuilder, name: str, shapes: list[Any], height: int, width: int) -> Iterator[LabeledShape]:
+def _shapes(builder: DatasetBuilder, name: str, shapes: list[Any]) -> Iterator[LabeledShape]:
     for number, given in enumerate(shapes, start=1):
         place, entry = f"{name}#{number}", given if isinstance(given, dict) else {}
         kind = entry.get("shape_type", "polygon")
@@ -88,7 +94,7 @@ def _shapes(builder: DatasetBuilder, name: str, shapes: list[Any], height: int, 
             builder.leave_out(str(kind), place)
             continue
         try:
-            shape = _shape(entry, kind, height, width)
+            shape = _shape(entry, kind)
         except _ShapeError as error:
             builder.problems.add(str(error), f"{place} ({kind})")
             continue
@@ -100,7 +106,7 @@ def _shapes(builder: DatasetBuilder, name: str, shapes: list[Any], height: int, 
         )
 
 
-def _shape(entry: dict[str, Any], kind: Any, height: int, width: int) -> Shape:
+def _shape(entry: dict[str, Any], kind: Any) -> Shape:
     points = _points(entry.get("points"))
     expected = _NUM_POINTS.get(kind) if isinstance(kind, str) else None
     if kind in _OF_FOUR_POINTS and len(points) == 4:  # noqa: PLR2004
@@ -119,9 +125,7 @@ def _shape(entry: dict[str, Any], kind: Any, height: int, width: int) -> Shape:
         spans = (abs(y2 - y1) + 0.5, abs(x2 - x1) + 0.5)
         if any(abs(span - side) > _MASK_SLACK for span, side in zip(spans, part.shape, strict=True)):
             raise _ShapeError(_BAD_MASK_SIZE)
-        if not height or not width:
-            raise _ShapeError(_BAD_MASK)
-        return Shape(masks=(rle_of_part(part, top=round(top), left=round(left), height=height, width=width),))
+        return Shape(masks=(MaskPart(part, top=round(top), left=round(left)),))
     return Shape(box=(left, top, max(x1, x2) - left, max(y1, y2) - top))
 
 

@@ -5,11 +5,12 @@ crowd: neither found nor missed in the evaluation, as in VOC's own, and never a 
 may excuse several detections, and by the part of them that lies within it). Roboflow's <polygon> becomes the mask.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from xml.etree.ElementTree import Element
 
-from refseg_core.datasets.builder import DatasetBuilder, NamedFile, Shape
+from refseg_core.datasets.builder import DatasetBuilder, LabeledShape, NamedFile, Shape
 from refseg_core.datasets.dataset import Dataset
+from refseg_core.datasets.image_files.folder import ImageFolder
 from refseg_core.datasets.image_files.lookup import ImageNames
 from refseg_core.datasets.values.numbers import to_float, to_int
 from refseg_core.datasets.values.safe_xml import FLAG_IN_WORDS, XmlError, is_true, parse_xml
@@ -26,14 +27,20 @@ _TRIANGLE = 3
 
 
 def read_voc(
-    files: Iterable[NamedFile], images: ImageNames, *, source: str, classes: Sequence[str] | None = None
+    files: Iterable[NamedFile],
+    images: ImageNames,
+    *,
+    source: str,
+    classes: Sequence[str] | None = None,
+    folder: ImageFolder | None = None,
 ) -> Dataset:
     """Returns the dataset of a folder of VOC files; its images are those that have a file.
 
     `classes`: all names in the order of their ids, from 1; None: those that occur, sorted (which numbers VOC's own
-    twenty as VOC does). Raises DatasetError with everything that is wrong.
+    twenty as VOC does). `folder`: where the images lie, if that is known. Raises DatasetError with everything that
+    is wrong.
     """
-    builder = DatasetBuilder(source, classes)
+    builder = DatasetBuilder(source, classes, folder=folder)
     for file in files:
         try:
             root = parse_xml(file.data)
@@ -45,7 +52,7 @@ def read_voc(
             continue
         image = images.find(file.name, builder.problems, _text(root, "filename"), builder.read_as, builder.oddities.add)
         if image is not None and builder.add_image(image, *_size(builder, file.name, root), file.name):
-            _add_objects(builder, file.name, image, root)
+            builder.add_shapes(image, _objects(builder, file.name, root))
     return builder.dataset()
 
 
@@ -60,7 +67,7 @@ def _size(builder: DatasetBuilder, name: str, root: Element) -> tuple[int, int]:
     return height, width
 
 
-def _add_objects(builder: DatasetBuilder, name: str, image: str, root: Element) -> None:
+def _objects(builder: DatasetBuilder, name: str, root: Element) -> Iterator[LabeledShape]:
     for number, entry in enumerate(root.findall("object"), start=1):
         place = f"{name}#{number}"
         box = _numbers(entry, [f"bndbox/{corner}" for corner in _CORNERS])
@@ -78,7 +85,7 @@ def _add_objects(builder: DatasetBuilder, name: str, image: str, root: Element) 
             difficult = _text(entry, "difficult")
             if is_true(difficult) and difficult != "1":
                 builder.read_as(FLAG_IN_WORDS, f"{place}: difficult is {difficult}")
-            builder.add_instance(place, image, _text(entry, "name"), shape, is_crowd=is_true(difficult))
+            yield LabeledShape(place, _text(entry, "name"), None, shape, is_crowd=is_true(difficult))
 
 
 def _polygon(entry: Element) -> list[float] | None:

@@ -212,7 +212,7 @@ class _Files:
 def _of_files(files: _Files, kind: AnnotationFormat, source: DatasetSource) -> AnnotatedDataset:
     files.check_sizes()
     images, classes = _image_names(files.images, source, kind), find_class_names(files.folder, kind.name)
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"folder": files.images} if kind.name in ("voc", "labelme") else {}
     if classes is not None and kind.name in ("yolo", "masks"):
         options = {"keypoints": classes.keypoints} if kind.name == "yolo" else {"colors": classes.colors}
     names = classes and classes.names

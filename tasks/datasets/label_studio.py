@@ -26,6 +26,7 @@ from tasks.storage.uris import redact
 FORMAT = "label-studio"
 _KINDS = ("brushlabels", "polygonlabels", "rectanglelabels", "ellipselabels")
 _PERCENT = 100
+_TRIANGLE = 3
 _BAD_TASK = (
     "a task is not as Label Studio exports it, with an object 'data' that holds the image's address, and lists of "
     "annotations and of their results: export the project as JSON again"
@@ -132,6 +133,8 @@ def _shape(kind: str, value: Mapping[str, Any], height: int, width: int) -> Shap
     scale = (width / _PERCENT, height / _PERCENT)
     if kind == "polygonlabels":
         points = [(number_of(x) * scale[0], number_of(y) * scale[1]) for x, y in value["points"]]
+        if len(points) < _TRIANGLE:
+            raise ValueError(points)
         return Shape(polygons=([axis for point in points for axis in point],))
     if value.get("rotation"):
         raise ValueError("turned shapes are not read")

@@ -163,8 +163,8 @@ class AnnotationColumns(Columns):
         for row in np.flatnonzero(is_wrong).tolist():
             self.problems.add(kind, f"annotation {self.ids[row]} with {found(row)}")
 
-    def fitting_only_turned(self) -> list[str]:
-        """Returns the file names of images whose annotations fit only if height and width are swapped.
+    def fitting_only_turned(self) -> dict[str, tuple[int, int]]:
+        """Returns the declared (height, width), by file name, of images that fit only if the two are swapped.
 
         Where there is no box, polygons tell; and run lengths, whose size is that of the picture that was annotated.
         """
@@ -174,7 +174,7 @@ class AnnotationColumns(Columns):
             np.reshape(self.reaches, (-1, 2)), ((0, 0), (2, 0))
         )
         rows = fitting_only_turned(sizes, np.array(self.image_rows, dtype=np.int64), boxes)
-        return [self.images.file_names[row] for row in rows.tolist()]
+        return {self.images.file_names[row]: self.images.sizes[row] for row in rows.tolist()}
 
     def _boxes(self) -> npt.NDArray[np.float64]:
         return np.array(self.boxes, dtype=np.float64).reshape(-1, 4)

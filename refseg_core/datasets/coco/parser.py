@@ -18,7 +18,7 @@ from refseg_core.datasets.coco.mask_source import BorrowedMasks, MaskFile
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.datasets.image_files.folder import ImageFolder
 from refseg_core.datasets.image_files.names import OTHERWISE
-from refseg_core.datasets.image_files.turned import TURNED
+from refseg_core.datasets.image_files.turned import TURNED, upright_sizes
 from refseg_core.errors import DatasetError, Problems
 
 _NOT_A_DATASET = "the file is not a COCO dataset: expected an object with the lists images, annotations and categories"
@@ -49,7 +49,7 @@ def parse_coco(
     Anything else raises one DatasetError with every kind of problem, its count and the first few offenders.
     """
     columns = _DatasetColumns(document, source, {}, folder)
-    turned = {} if folder is None else folder.upright_sizes(columns.annotations.fitting_only_turned())
+    turned = {} if folder is None else upright_sizes(folder, columns.annotations.fitting_only_turned())
     if turned:
         columns = _DatasetColumns(document, source, turned, folder)
     return columns.dataset(masks_from)

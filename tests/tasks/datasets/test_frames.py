@@ -1,8 +1,9 @@
 """In which frame annotations were drawn: by what their tools show people, by declared sizes, and by what fits."""
 
+import base64
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tasks.specs import DatasetSource
 from tasks.storage.folder import Folder
 from tasks.store.store import Store
 from tests.support.annotation_files import HEIGHT, IMAGES, INSTANCES, WIDTH, WRITERS, coco_document
+from tests.support.samples import png
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -47,8 +49,10 @@ def png_with_exif(pixels: Pixels, orientation: int) -> bytes:
     return buffer.getvalue()
 
 
-def write_images(folder: Path, orientation: int, height: int = HEIGHT, width: int = WIDTH) -> None:
-    for name in IMAGES:
+def write_images(
+    folder: Path, orientation: int, height: int = HEIGHT, width: int = WIDTH, names: Sequence[str] = IMAGES
+) -> None:
+    for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(png_with_exif(numbered(height, width), orientation))
 
@@ -188,9 +192,12 @@ def test_segmentations_without_a_box_tell_the_frame_too(segmentation: Any, bbox:
     assert any("fit only the picture turned upright" in what for what in oddities(dataset))
 
 
-def test_what_fits_only_upright_but_has_no_orientation_is_refused_as_before(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("orientation", "scale"), [(1, 1), (6, 2)])
+def test_what_fits_only_upright_but_is_not_turned_or_of_another_size_is_refused(
+    orientation: int, scale: int, tmp_path: Path
+) -> None:
     source = declared_as_stored(True, tmp_path)
-    write_images(tmp_path / "images", 1)
+    write_images(tmp_path / "images", orientation, scale * HEIGHT, scale * WIDTH)
     with pytest.raises(Exception, match="wholly outside its image"):
         read_annotations(source, None)
 
@@ -221,6 +228,73 @@ def test_voc_boxes_that_fit_only_upright_are_read_upright(tmp_path: Path) -> Non
     dataset = read_annotations(source_of(tmp_path), None).dataset
     assert (dataset.images.height.tolist(), dataset.images.width.tolist()) == ([WIDTH], [HEIGHT])
     assert dataset.annotations.box_xywh.tolist() == [[4, 40, 40, 80]]
+
+
+LYING = [[4, 70], [44, 70], [44, 120], [4, 120]]  # wholly below a picture of 64 rows
+STANDING = [[4, 40], [44, 40], [44, 120], [4, 120]]  # partly
+
+
+def write_file(form: str, folder: Path, kind: str, points: list[list[int]]) -> Any:
+    """A file that declares the stored size of a.png, and the polygon, box or mask of these points."""
+    (left, top), (right, bottom) = points[0], points[2]
+    folder.mkdir(parents=True, exist_ok=True)
+    size = f'width="{WIDTH}" height="{HEIGHT}"'
+    pixels = np.full((bottom - top, right - left), 255, dtype=np.uint8)
+    if form == "voc":
+        corners = f"<xmin>{left + 1}</xmin><ymin>{top + 1}</ymin><xmax>{right}</xmax><ymax>{bottom}</ymax>"
+        axes = "".join(f"<x{n}>{x}</x{n}><y{n}>{y}</y{n}>" for n, (x, y) in enumerate(points, 1))
+        more = f"<polygon>{axes}</polygon>" if kind == "polygon" else ""
+        sizes = f"<size><width>{WIDTH}</width><height>{HEIGHT}</height></size>"
+        one = f"<object><name>box</name><bndbox>{corners}</bndbox>{more}</object>"
+        (folder / "a.xml").write_text(f"<annotation>{sizes}{one}</annotation>")
+    elif form == "cvat":
+        drawn = {
+            "polygon": f'<polygon label="box" points="{";".join(f"{x},{y}" for x, y in points)}"/>',
+            "box": f'<box label="box" xtl="{left}" ytl="{top}" xbr="{right}" ybr="{bottom}"/>',
+            "mask": f'<mask label="box" rle="0,{pixels.size}" left="{left}" top="{top}" width="{right - left}" '
+            f'height="{bottom - top}"/>',
+        }[kind]
+        image = f'<annotations><image id="0" name="a.png" {size}>{drawn}</image></annotations>'
+        (folder / "annotations.xml").write_text(image)
+    else:
+        corners = points if kind == "polygon" else [points[0], points[2]]
+        encoded = base64.b64encode(png(pixels)).decode()
+        shape = {"label": "box", "points": corners, "shape_type": kind.replace("box", "rectangle"), "mask": encoded}
+        document = {"shapes": [shape], "imageHeight": HEIGHT, "imageWidth": WIDTH}
+        (folder / "a.json").write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize("points", [LYING, STANDING])
+@pytest.mark.parametrize(
+    ("form", "kind"),
+    [(form, kind) for form in ("voc", "labelme", "cvat") for kind in ("polygon", "box", "mask")
+     if (form, kind) != ("voc", "mask")],
+)  # fmt: skip
+def test_what_fits_only_upright_is_read_upright_in_every_format(
+    form: str, kind: str, points: list[list[int]], tmp_path: Path
+) -> None:
+    write_images(tmp_path / "images", 6, names=["a.png"])
+    write_file(form, tmp_path / "annotations", kind, points)
+    source = source_of(tmp_path)
+    dataset = read_annotations(source, None).dataset
+    top, bottom = points[0][1], points[2][1]
+    assert (dataset.images.height.tolist(), dataset.images.width.tolist()) == ([WIDTH], [HEIGHT])
+    assert dataset.annotations.box_xywh.tolist() == [[4, top, 40, bottom - top]]
+    if kind != "box":
+        assert decode_mask(dataset.annotations.mask_rle[0])[top:bottom, 4:44].sum() == 40 * (bottom - top)
+    assert first_pixels(source, dataset.images).shape == (WIDTH, HEIGHT, 3)
+    ((what, count),) = oddities(dataset).items()
+    assert "fit only the picture turned upright" in what and count == 1
+
+
+@pytest.mark.parametrize("form", ["voc", "labelme", "cvat"])
+def test_what_would_fit_turned_but_has_no_orientation_or_another_size_is_not_turned(form: str, tmp_path: Path) -> None:
+    write_file(form, tmp_path / "annotations", "polygon", STANDING)
+    for orientation, scale in ((1, 1), (6, 2)):
+        write_images(tmp_path / "images", orientation, scale * HEIGHT, scale * WIDTH, ["a.png"])
+        dataset = read_annotations(source_of(tmp_path), None).dataset
+        assert (dataset.images.height.tolist(), dataset.images.width.tolist()) == ([HEIGHT], [WIDTH])
+        assert dataset.annotations.area.tolist() == [40 * 24]
 
 
 @pytest.mark.parametrize("off", [(1, 0), (0, -1), (2, 2), (-2, 1)])

@@ -66,6 +66,7 @@ def test_what_marks_no_area_is_left_out_and_what_is_damaged_is_named(tmp_path: P
         _result("rectanglelabels", x="1_0", y=0, width=9, height=9),
         _result("rectanglelabels", x=True, y=0, width=9, height=9),
         _result("rectanglelabels", x=0, y=0, width=9, height=9) | {"value": ["boat"]},
+        _result("polygonlabels", points=[[0, 1], [9, 0]]),
         _result("polygonlabels", points=[[0, "\u0661"], [9, 0], [9, 9]]),
         _result("polygonlabels", points=[[0, 0], [9, 0], [9, 9]], polygonlabels="boat"),
     ):
