@@ -340,13 +340,19 @@ class ImageProposals(Table):
     mask_bits: Array = column(pa.binary(), "the masks, packed")
     num_edge_logits: Array = column(_NUMBERS, "how many logits near its edge each mask has")
     is_half: Array = column(pa.bool_(), "whether logits are of half precision, as where all masks of a point are kept")
-    edge_logits: Array = column(pa.binary(), "the logits near edges, mask by mask and row by row")
+    edge_logits: Array = column(pa.binary(), "the logits near edges, mask by mask, as edge_layout says")
     look_key: Array = column(_NUMBERS, "masks whose crops were encoded")
     look_inside: Array = column(VECTOR_TYPE, "the mean features inside of the masks, unit length or zeros")
     look_outside: Array = column(VECTOR_TYPE, "the mean features around the masks, unit length or zeros")
     look_has_mask: Array = column(pa.list_(pa.bool_()), "whether the mask covers anything in its crop")
     refined_key: Array = column(_NUMBERS, "masks that were decoded again from their boxes")
     refined_bits: Array = column(pa.binary(), "the masks that came of it, packed, of the image's size")
+    edge_layout: Array = column(
+        pa.int8(),
+        "0: the logits within two cells of an edge, or more where the image is small, row by row; 1: those within one "
+        "where no side of the image is smaller than the masks', column by column, first the first byte of all",
+        default=0,
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 _SIDE = 16  # of a tile, px
 _BYTES = _SIDE // 8  # of a tile's column
-_TILES_AT_ONCE = 4_096  # of a strip; far fewer than 2^24 pixels, so that what they share is exact in float32
+_TILES_AT_ONCE = 4_096  # of a strip; far fewer than 2^24 pixels, so that halves of what they share are exact in float32
 
 _Bytes = npt.NDArray[np.uint8]
 _Words = npt.NDArray[np.uint64]
@@ -58,8 +58,9 @@ def _shared_in_tiles(tiles_NTP: _Bytes, whole_TP: _Bytes) -> _Floats:
     count_NT, most_T = _counts(tiles_NTP), _counts(whole_TP)
     is_whole_NT = count_NT == most_T
     whole_NT = is_whole_NT.astype(np.float32)
-    of_whole_NN = count_NT @ whole_NT.T
-    shared_NN = np.asarray(of_whole_NN + of_whole_NN.T - (whole_NT * most_T) @ whole_NT.T, dtype=np.float64)
+    # Where both are whole, the sum below counts the tile twice: so each brings half of it. Halves are exact, too.
+    of_whole_NN = (count_NT - whole_NT * (most_T / 2)) @ whole_NT.T
+    shared_NN = np.asarray(of_whole_NN + of_whole_NN.T, dtype=np.float64)
     return shared_NN + _shared_where_both_are_cut(tiles_NTP.view(np.uint64), (count_NT > 0) & ~is_whole_NT)
 
 

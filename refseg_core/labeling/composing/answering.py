@@ -160,13 +160,13 @@ def _kept_masks(
     """Returns masks in the form that is kept, on the CPU."""
     masks_NGG = logits_NGG > 0
     packed = PackedMasks.of(masks_NGG)
-    edge_E, num_edge_N = edge_values(logits_NGG, reach)
+    edge = edge_values(logits_NGG, reach)
     return KeptMasks(
         key_N,
         predicted_iou_N.cpu(),
         descriptor_NC.cpu(),
         mask_boxes(masks_NGG).cpu(),
         PackedMasks(packed.columns_NWB.cpu(), packed.height),
-        edge_E.cpu(),
-        num_edge_N.cpu(),
+        edge.value_E.cpu(),
+        edge.num_N.cpu(),
     )
