@@ -1,0 +1,32 @@
+"""A signal that comes before a command is at work ends `refseg` in one line."""
+
+import signal
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+_ROOT = Path(__file__).parents[3]
+_PROGRAM = """
+import signal, sys
+
+class Signals:
+    def find_spec(self, name, *_):
+        if name == "flows.cli.main":
+            signal.raise_signal(int(sys.argv[1]))
+
+sys.meta_path.insert(0, Signals())
+from {module} import {function}
+{function}()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_commands_are_imported_ends_the_program_in_a_line(number: signal.Signals) -> None:
+    module, function = tomllib.loads((_ROOT / "pyproject.toml").read_text())["project"]["scripts"]["refseg"].split(":")
+    program = _PROGRAM.format(module=module, function=function)
+    command = [sys.executable, "-c", program, str(int(number))]
+    done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (128 + number, "\nStopped: no command was at work.\n")
