@@ -5,7 +5,7 @@ The session has settings for a quiet terminal, and a server for the duration of 
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -69,10 +69,11 @@ def prefect_session() -> Iterator[None]:
     from flows.execution.temporary_server import start_temporary_server
     from flows.terminal import messages, progress_bars, without_tracebacks
 
+    server = None
     if "PREFECT_API_URL" not in os.environ and PREFECT_API_URL.value() is None:
         messages.print("Starting a temporary Prefect server (set PREFECT_API_URL to use your own).", style="dim")
-        start_temporary_server()
-    with progress_bars(), without_tracebacks():
+        server = start_temporary_server()
+    with progress_bars(), without_tracebacks(), server.explaining_its_end() if server else nullcontext():
         yield
 
 

@@ -6,49 +6,100 @@ command reports how its run ended; and where the command is killed, it stays. As
 
 import asyncio
 import os
+import re
 import select
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import IO, NamedTuple
 
 from flows.errors import RunFailedError
+from refseg_core.errors import RefsegError, redact_text
 
 _SECONDS_TO_START = 300.0  # of one that is alive; what ended is noticed at once
-_SETTINGS = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+_LOG_END = 16_384  # bytes in which the last line is looked for
+_ERROR = re.compile(r"[\w.]+(Error|Exception)\b")
+_SETTINGS = {
+    "PREFECT_UI_ENABLED": "0",
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT__SERVER_FINAL": "1",
+    "PREFECT_LOGGING_SERVER_LEVEL": "ERROR",  # into the log that only a failure is explained by
+}
 
 
-def start_temporary_server() -> None:
+class TemporaryServer(NamedTuple):
+    """The process of a server, and the file that it writes its errors to."""
+
+    process: subprocess.Popen[bytes]
+    log: IO[bytes]
+
+    @property
+    def said(self) -> str:
+        """What it said last, as part of a sentence: the last error, else the last line; "" where it said nothing."""
+        end = os.pread(self.log.fileno(), _LOG_END, max(0, os.fstat(self.log.fileno()).st_size - _LOG_END))
+        lines = [line.strip() for line in end.decode(errors="replace").splitlines() if line.strip()]
+        said = [line for line in lines if _ERROR.match(line)] or lines  # errors come before "startup failed"
+        return f"; the last of its log: {redact_text(said[-1])}" if said else ""
+
+    @contextmanager
+    def explaining_its_end(self) -> Iterator[None]:
+        """Raises RunFailedError where the block fails with an error that is not ours, and the server has ended."""
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error, RefsegError | RunFailedError) or self.process.poll() is None:
+                raise
+            raise RunFailedError(
+                f"The temporary Prefect server ended with exit code {self.process.returncode}{self.said}. Finished "
+                "work is kept, and the same command resumes; PREFECT_API_URL sets another server."
+            ) from error
+
+
+def start_temporary_server() -> TemporaryServer | None:
     """Starts a server for all flows of this process, unless there is one. Raises RunFailedError if that fails."""
     from prefect.server.api.server import SubprocessASGIServer
 
     server = SubprocessASGIServer()  # the one that Prefect uses where no server is set
     if server.running:
-        return
+        return None
     its_end, _ = os.pipe()  # the other end stays open for as long as this process lives
+    log = tempfile.TemporaryFile()  # noqa: SIM115 for as long as this process lives
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.execution.temporary_server"],
         stdin=its_end,
         stdout=subprocess.PIPE,
+        stderr=log,
         env={**os.environ, **_SETTINGS},
         start_new_session=True,
     )
     os.close(its_end)
-    assert process.stdout is not None
-    with process.stdout as said:
-        is_ready, _, _ = select.select([said], [], [], _SECONDS_TO_START)
-        port = said.readline() if is_ready else b""
-    if not port:
-        process.kill()
-        waited = f"within {_SECONDS_TO_START:.0f} seconds" if not is_ready else "and ended"
-        raise RunFailedError(
-            f"The temporary Prefect server did not start {waited}. Try again, as a busy machine may need longer; "
-            "PREFECT_API_URL sets another one."
-        )
-    server.port, server.server_process, server.running = int(port), process, True
+    started = TemporaryServer(process, log)
+    server.port, server.server_process, server.running = _port_of(started), process, True
+    return started
+
+
+def _port_of(server: TemporaryServer) -> int:
+    """Waits until the server answers."""
+    assert server.process.stdout is not None
+    with server.process.stdout as ports:
+        is_ready, _, _ = select.select([ports], [], [], _SECONDS_TO_START)
+        port = ports.readline() if is_ready else b""
+    if port:
+        return int(port)
+    server.process.kill()
+    server.process.wait()
+    with server.log:
+        said = server.said
+    waited = f"within {_SECONDS_TO_START:.0f} seconds" if not is_ready else "and ended"
+    raise RunFailedError(
+        f"The temporary Prefect server did not start {waited}{said}. Try again, as a busy machine may need "
+        "longer; PREFECT_API_URL sets another one."
+    )
 
 
 def _serve() -> None:
@@ -72,7 +123,9 @@ def _serve() -> None:
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()  # nothing is ever written, so that it returns when the other end is gone
+    # Nothing is ever written, so that this returns when the other end is gone. A file object's lock would be held until
+    # then, and a server that does not start would end with a complaint of Python's about it.
+    os.read(sys.stdin.fileno(), 1)
     os._exit(0)  # what it knows is in its database
 
 

@@ -90,6 +90,7 @@ def test_what_is_no_such_table_is_a_store_error(data: bytes) -> None:
         table_from_parquet(table_to_parquet(_labeled(["a"])), Detections)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 5), max_size=8))
 def test_some_rows_are_those_of_the_whole_table(rows: list[int]) -> None:
     detections, _ = labels_of(images_table(*"abcdef"))
