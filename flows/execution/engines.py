@@ -1,6 +1,7 @@
 """Where shards are labeled: in this process, by workers of the Prefect server, or on a Dask cluster."""
 
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -11,6 +12,7 @@ from prefect.client.orchestration import get_client
 
 from flows.config.run_config import ExecutionConfig, RunConfig
 from flows.errors import BankFailedError
+from flows.execution import stopping
 from flows.execution.gpu_workers import GpuPool
 from flows.execution.label_shards import label_shards
 from flows.execution.names import BUILD_BANK
@@ -19,7 +21,7 @@ from flows.execution.scheduler import Scheduler
 from flows.execution.stopping import handled_by_this_process, once_stopping
 from refseg_core.errors import ConfigurationError
 from tasks.models.loading import num_gpus
-from tasks.runtime.cancellation import request_stop_of, stopping_with_this
+from tasks.runtime.cancellation import request_stop_of, save_finished_of, stopping_with_this
 from tasks.specs import LabelJob
 from tasks.storage.retry import reason
 from tasks.store.label_store import StoredLabels
@@ -80,13 +82,20 @@ def _dask_cluster(address: str | None) -> Iterator[str]:
 
 
 def _tell_to_stop(address: str, run: str, left: Event) -> None:
-    """Tells the cluster's workers again and again, since some may join; others that cannot be told are not ours."""
+    """Tells the cluster's workers again and again, since some may join; others that cannot be told are not ours.
+
+    Where their images take long, what else is finished is saved in the meantime.
+    """
     from distributed import Client
 
+    began, is_saved = time.monotonic(), False
     try:
         with Client(address, set_as_default=False) as client:  # type: ignore[no-untyped-call]
             while not left.wait(_LOOK_SECONDS):
                 client.run(request_stop_of, run, on_error="ignore")
+                if not is_saved and time.monotonic() - began > stopping.IMAGE_SECONDS:
+                    client.run(save_finished_of, run, on_error="ignore")  # what cannot be saved yet is after its image
+                    is_saved = True
     except OSError as error:
         log.warning("The Dask cluster cannot be told to stop: %s", reason(error))
 

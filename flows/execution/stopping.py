@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SAME_SECONDS = 0.5  # in which a signal that comes again is the same one, sent to a process and to its group
-_IMAGE_SECONDS = 10.0  # that the images at hand have, before what is finished is saved without them
+IMAGE_SECONDS = 10.0  # that the images at hand have, before what is finished is saved without them
 _LOOK_SECONDS = 0.1
 
 Handler = Callable[[int, FrameType | None], None]
@@ -162,7 +162,7 @@ def _saving_when_stopped() -> Iterator[None]:
     def save(left: threading.Event) -> None:
         again = "" if _session is None else " Press Ctrl-C again to end at once."
         log.warning("Stopping: the images at hand are finished, and all that are finished are saved.%s", again)
-        if not left.wait(_IMAGE_SECONDS):
+        if not left.wait(IMAGE_SECONDS):
             _save()
 
     with once_stopping(save, "stopping"):

@@ -1,5 +1,6 @@
 """Stops work between two images. Signals reach only the main thread of a process, and work is done in others too."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,7 +15,7 @@ class _Work:
 
     is_stopping = False
     stopped_runs: set[str] = set()  # noqa: RUF012
-    saves: list[Callable[[], None]] = []  # noqa: RUF012
+    saves: list[tuple[str | None, Callable[[], None]]] = []  # noqa: RUF012 each with the run that it is for
 
 
 _run: ContextVar[str | None] = ContextVar("run", default=None)
@@ -59,14 +60,21 @@ def stopping_with_this() -> Iterator[None]:
 @contextmanager
 def saved_by(save: Callable[[], None]) -> Iterator[None]:
     """Within the block `save` saves what this thread has finished, if another has no time to wait for the rest."""
-    _Work.saves.append(save)
+    entry = (_run.get(), save)
+    _Work.saves.append(entry)
     try:
         yield
     finally:
-        _Work.saves.remove(save)
+        _Work.saves.remove(entry)
 
 
-def save_finished() -> None:
-    """Saves what every thread has finished, while they work on."""
-    for save in list(_Work.saves):
-        save()
+def save_finished(run: str | None = None) -> None:
+    """Saves what every thread has finished, while they work on, for a run of another process; None: of this one."""
+    for its_run, save in list(_Work.saves):
+        if its_run == run:
+            save()
+
+
+async def save_finished_of(run: str) -> None:
+    """Does so in a thread, since what calls this may have to answer others in the meantime, as Dask's workers have."""
+    await asyncio.to_thread(save_finished, run)

@@ -6,16 +6,20 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread, current_thread
 
 import psutil
 import pytest
+from distributed import LocalCluster
 
 from flows import pipeline
 from flows.config.loading import load_config
 from flows.config.run_config import RunConfig
 from flows.demo import write_demo
+from flows.execution import stopping
+from flows.execution.engines import _tell_to_stop
 from flows.execution.stopping import stopped_by_signals, stopped_outcome
+from tasks.runtime.cancellation import saved_by, working_for
 from tests.support.label_rows import assert_exact, read_label_rows
 from tests.support.projects.without_prefect import call_without_prefect
 from tests.support.servers.prefect_harness import prefect_harness
@@ -56,6 +60,26 @@ def _interrupt_at_first(pictures: Path) -> None:
         if "spawn_main" in " ".join(process.cmdline()):
             process.send_signal(signal.SIGINT)
     os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_what_is_finished_is_saved_beside_an_image_that_takes_long_after_a_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stopping, "IMAGE_SECONDS", 0.0)
+    saved, left = list[str](), Event()
+
+    def save_ours() -> None:
+        saved.append(current_thread().name)
+        left.set()
+
+    with (
+        LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster,  # type: ignore[no-untyped-call]
+        saved_by(lambda: saved.append("of another run")),
+        working_for("ours"),
+        saved_by(save_ours),
+    ):
+        _tell_to_stop(cluster.scheduler_address, "ours", left)
+    assert [name.startswith("asyncio") for name in saved] == [True], "the worker's own thread answers the scheduler"
 
 
 @pytest.mark.usefixtures("prefect")

@@ -156,7 +156,7 @@ def test_ctrl_c_does_not_reach_processes_that_this_one_sees_to() -> None:
 def test_where_the_images_at_hand_take_long_what_is_finished_is_saved(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(stopping, "_IMAGE_SECONDS", 0.01)
+    monkeypatch.setattr(stopping, "IMAGE_SECONDS", 0.01)
     monkeypatch.setattr(stopping, "_LOOK_SECONDS", 0.01)
     saved: list[bool] = []
 
