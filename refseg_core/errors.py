@@ -86,7 +86,8 @@ class Problems:
         lines = []
         for kind, count in list(self.counts.items())[:_KINDS_SHOWN]:
             rest = f" and {count - _OFFENDERS_SHOWN} more" if count > _OFFENDERS_SHOWN else ""
-            lines.append(f"- {count} x {kind}. Found: {', '.join(self.offenders[kind])}{rest}")
+            end = "" if kind.endswith("?") else "."
+            lines.append(f"- {count} x {kind}{end} Found: {', '.join(self.offenders[kind])}{rest}")
         if len(self.counts) > _KINDS_SHOWN:
             lines.append(f"- and {len(self.counts) - _KINDS_SHOWN} more kinds of problems")
         total = self.counts.total()

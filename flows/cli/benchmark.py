@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
-import yaml
 
+from flows.cli.config_options import parse_changes
 from flows.run import prefect_session, set_prefect_defaults
 from refseg_core.errors import ConfigurationError, brief
 from tasks.storage.uris import scheme
@@ -58,7 +58,7 @@ def benchmark(
         axis: tuple(int(part) if part.lstrip("-").isdigit() else part for part in values.split(","))
         for axis, values in map(_pair, only)
     }
-    given = {key: yaml.safe_load(value) for key, value in map(_pair, changes)}
+    given = parse_changes(map(_pair, changes))
     store = (out if scheme(out) else str(Path(out).absolute())).rstrip("/") + f"/{name}"
     set_prefect_defaults()
     from flows.benchmarks.run import plan_benchmark, run_plan

@@ -3,7 +3,7 @@
 Not here: the keys (`flows/config/run_config.py`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
@@ -33,6 +33,15 @@ def load_with_flags(config_file: str, flags: dict[str, str | None]) -> RunConfig
         key.name: _parse_flag(key, value) for key in keys() if (value := flags[key.name.replace(".", "__")]) is not None
     }
     return load_config(config_file, given)
+
+
+def parse_changes(changes: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """Returns the values of keys that were given by name, as their flags would read them.
+
+    A name that is no key keeps its text; loading the configuration names it. Raises ConfigurationError.
+    """
+    known = {key.name: key for key in keys()}
+    return {name: _parse_flag(known[name], value) if name in known else value for name, value in changes}
 
 
 def _parse_flag(key: Key, value: str) -> Any:

@@ -23,10 +23,12 @@ def test_every_kind_has_its_count_and_its_first_offenders() -> None:
     problems = Problems()
     problems.add_all("a number is wrong: correct it", [str(number) for number in range(7)])
     problems.add("a name is missing: add it", "image 3")
+    problems.add("a map is colored. Is it a picture?", "a.png")
     assert _message(problems).splitlines() == [
-        "boats.json cannot be used; 8 problems:",
+        "boats.json cannot be used; 9 problems:",
         "- 7 x a number is wrong: correct it. Found: 0, 1, 2, 3, 4 and 2 more",
         "- 1 x a name is missing: add it. Found: image 3",
+        "- 1 x a map is colored. Is it a picture? Found: a.png",
     ]
 
 

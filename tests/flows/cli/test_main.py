@@ -14,6 +14,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from flows.cli import main as cli
+from flows.cli.config_options import parse_changes
 from flows.cli.main import main
 from flows.config.loading import load_config
 from flows.config.run_config import RunConfig, keys
@@ -211,6 +212,17 @@ def test_flags_are_read_as_what_their_keys_hold(flag: str, value: str, expected:
     for part in flag.split("."):
         config = getattr(config, part)
     assert config == expected
+
+
+def test_changes_are_read_as_flags_are() -> None:
+    given = {"targets.image_ids": "007,off,1_000", "targets.images": "2026-01-01", "labeling.points_per_side": "16"}
+    assert parse_changes([*given.items(), ("no.key", "off"), ("evaluation.exclude_references", "off")]) == {
+        "targets.image_ids": ["007", "off", "1_000"],
+        "targets.images": "2026-01-01",
+        "labeling.points_per_side": 16,
+        "no.key": "off",
+        "evaluation.exclude_references": False,
+    }
 
 
 def test_flags_win_over_the_file_and_may_be_many(configured: Any) -> None:
