@@ -1,7 +1,7 @@
 """The images that references lie in: read, and identified by their content."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import cached_property, partial
 
 import numpy as np
@@ -21,6 +21,7 @@ IN_STORE = "store:"
 
 _MAX_PIXELS = 400_000_000
 _AT_ONCE, _SHOWN = 16, 8
+_PER_PAGE = 1_000  # files that an object store lists at once
 
 
 class ReferenceFolder(Folder):
@@ -38,10 +39,23 @@ class ReferenceFolder(Folder):
 
 
 def missing_images(folder: Folder, names: Iterable[str]) -> list[str]:
-    """Returns those of the named images that are not in the folder, each once; looks at several at once."""
+    """Returns those of the named images that are not in the folder, each once.
+
+    A listing tells of most, as far as it takes no longer than the requests that it saves, several of which go at once;
+    the others are looked for one by one.
+    """
     wanted = list(dict.fromkeys(names))
-    are_there = prefetch(partial(_is_there, folder), wanted, _AT_ONCE)
-    return [name for name, is_there in zip(wanted, are_there, strict=True) if not is_there]
+    listed_names = _listed(folder, wanted)
+    others = [name for name in wanted if name not in listed_names]
+    are_there = prefetch(partial(_is_there, folder), others, _AT_ONCE)
+    return [name for name, is_there in zip(others, are_there, strict=True) if not is_there]
+
+
+def _listed(folder: Folder, names: Collection[str]) -> set[str]:
+    try:
+        return folder.find_listed(names, len(names) * _PER_PAGE // _AT_ONCE) if folder.can_be_listed else set()
+    except (StoreError, OSError):  # who may read a folder often may not list it
+        return set()
 
 
 def _is_there(folder: Folder, name: str) -> bool:

@@ -6,7 +6,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from refseg_core.errors import StoreError, redact_text
-from tasks.storage.uris import check_address, redact, scheme
+from tasks.storage.uris import check_address, holds_user, redact, scheme
 
 # Listings are never cached: another process may have added objects since.
 _OPTIONS: dict[str, dict[str, Any]] = {"s3": {"use_listings_cache": False, "default_fill_cache": False}}
@@ -18,6 +18,8 @@ def resolve(uri: str) -> tuple[Any, str]:
     try:
         uri.encode()
         check_address(uri)
+        if kind_of(uri) == "s3" and holds_user(uri):  # which would be taken for a part of the bucket's name
+            raise ValueError("it holds a user or password, which S3 takes from the environment alone")
         filesystem, path = fsspec.core.url_to_fs(uri, **_options(kind_of(uri)))
         if isinstance(filesystem, LocalFileSystem) and (reason := _misread(uri)):
             raise ValueError(reason)

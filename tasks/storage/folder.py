@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext, suppress
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from threading import Lock
 
@@ -109,6 +110,21 @@ class Folder:
         if not found:
             self.check_readable()
         return sorted(found)
+
+    def find_listed(self, names: Iterable[str], most: int) -> set[str]:
+        """Returns those of the names that files have, by a listing that ends with the last of them or after some files.
+
+        `most`: how many files it shows at most. Raises StoreError where the folder is absent or may not be listed.
+        """
+        missing, found = set(names), set[str]()
+        with explained(self.uri):
+            for file in islice(self._walk(), most if missing else 0):
+                if file.name in missing and file.size >= 0:  # a link that leads nowhere has no size
+                    missing.remove(file.name)
+                    found.add(file.name)
+                if not missing:
+                    break
+        return found
 
     def list_folders(self) -> list[str]:
         """Returns the names of the folders directly below, sorted; empty where there is nothing yet."""

@@ -51,11 +51,12 @@ def _redact_by_hand(uri: str) -> str:
 
 def holds_credentials(uri: str) -> bool:
     """Returns whether the URI carries a user, a password, or the signature or token of a signed URL."""
-    return any(_has_user(part) or _is_signed(part) for part in _CHAINED.split(uri))
+    return holds_user(uri) or any(_is_signed(part) for part in _CHAINED.split(uri))
 
 
-def _has_user(uri: str) -> bool:
-    return "@" in uri.partition("//")[2].partition("/")[0]
+def holds_user(uri: str) -> bool:
+    """Returns whether the URI carries a user or a password."""
+    return any("@" in part.partition("//")[2].partition("/")[0] for part in _CHAINED.split(uri))
 
 
 def _is_signed(uri: str) -> bool:

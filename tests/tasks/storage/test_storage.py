@@ -605,6 +605,12 @@ def test_an_unknown_scheme_is_a_store_error_that_shows_a_right_one(uri: str) -> 
             use(uri)
 
 
+def test_a_password_in_an_address_of_s3_is_named_and_not_taken_for_the_bucket() -> None:
+    with pytest.raises(StoreError, match=r"^s3://bucket/a: cannot be opened: it holds a user or password") as caught:
+        Folder("s3://KEY:hunter2@bucket/a")
+    assert "hunter2" not in str(caught.value)
+
+
 # --- secrets ---------------------------------------------------------------------------------------------------------
 
 
