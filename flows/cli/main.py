@@ -28,8 +28,9 @@ from flows.config.template import template
 from flows.errors import RunFailedError
 from flows.execution.stopping import stopped_by_signals, stopped_outcome, stopping_signal, when_stopped
 from flows.run import checked_session, execute, set_prefect_defaults
-from refseg_core.errors import RefsegError
+from refseg_core.errors import RefsegError, redact_text
 from tasks.storage.retry import explain, is_transient_error, place_of, reason
+from tasks.storage.uris import redact
 
 if TYPE_CHECKING:
     from tasks.store.thresholds import FilterOptions
@@ -49,6 +50,11 @@ class _Commands(click.Group):
         with stopped_by_signals():
             try:
                 return self._invoke_until_stopped(context)
+            except click.UsageError as error:
+                message = error.format_message()  # it repeats what was typed, which may be an address with a password
+                if (shown := redact_text(message)) == message:
+                    raise
+                raise click.UsageError(shown, error.ctx) from None
             except RefsegError as error:
                 click.secho(f"Error: {error}", fg="red", err=True)
                 context.exit(_USER_ERROR)
@@ -95,6 +101,8 @@ def init(file: str, force: bool) -> None:
     from tasks.storage.objects import write_uri
 
     path = Path(file)
+    if "://" in file:
+        raise click.UsageError(f"{redact(file)} is an address; give a local file.")
     if path.exists() and not force:
         raise click.UsageError(f"{file} exists already; choose another name or pass --force.")
     if not path.parent.is_dir():

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from flows.config.run_config import PATHS, RunConfig, all_of, check_config, keys
 from refseg_core.errors import ConfigurationError, brief, redact_text
 from refseg_core.settings.problems import problems_of
+from tasks.storage.uris import redact
 from tasks.storage.yaml_documents import load_yaml, why_unread
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(//|:)")  # a scheme, or chained ones
@@ -21,6 +22,8 @@ def load_config(path: str, overrides: Mapping[str, Any] | None = None) -> RunCon
 
     Raises ConfigurationError naming every wrong key and value at once.
     """
+    if _URI.match(path):
+        raise ConfigurationError(f"{redact(path)}: is an address, and a configuration is a local file. Copy it here.")
     file = Path(path)
     try:
         content = load_yaml(file.read_text(encoding="utf-8"))

@@ -10,7 +10,7 @@ from flows.oddities import find_missing, print_oddities
 from flows.terminal import messages, results, text_table
 from refseg_core.analysis.dataset_summary import Overview, overview
 from refseg_core.analysis.label_statistics import PromptShare
-from refseg_core.errors import StoreError, counted
+from refseg_core.errors import StoreError, counted, shortened
 from refseg_core.evaluation.diagnostics import Review
 from refseg_core.evaluation.report import (
     category_table,
@@ -216,7 +216,7 @@ def pull_with_bar(name: str, folder: str | None) -> None:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=messages) as bars:
-        bar = bars.add_task(name, total=None)
+        bar = bars.add_task(shortened(name), total=None)
         path = pull_weights(
             name, folder=folder, progress=lambda done, total: bars.update(bar, completed=done, total=total)
         )

@@ -214,6 +214,24 @@ def test_flags_are_read_as_what_their_keys_hold(flag: str, value: str, expected:
     assert config == expected
 
 
+@pytest.mark.parametrize("secret", ["s3://KEY:hunter2@bucket/p", "https://host/x?X-Amz-Signature=hunter2"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("init", "{}"),
+        ("index", "{}"),
+        ("status", ".", "{}"),
+        ("export", ".", "--format", "{}"),
+        ("{}",),
+        ("index", "--{}"),
+    ],
+)
+def test_no_secret_of_an_address_that_was_typed_is_shown(command: tuple[str, ...], secret: str) -> None:
+    output = _failed(_invoke(*(part.format(secret) for part in command)))
+    assert "hunter2" not in output
+    assert secret.partition("://")[0] in output
+
+
 def test_changes_are_read_as_flags_are() -> None:
     given = {"targets.image_ids": "007,off,1_000", "targets.images": "2026-01-01", "labeling.points_per_side": "16"}
     assert parse_changes([*given.items(), ("no.key", "off"), ("evaluation.exclude_references", "off")]) == {
