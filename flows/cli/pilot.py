@@ -15,17 +15,25 @@ from tasks.storage.uris import redact
 if TYPE_CHECKING:
     from tasks.store.thresholds import FilterOptions
 
-_CANDIDATES_PER_IMAGE = 4
-
 
 @click.command()
-@click.option("--images", "number", default=50, show_default=True, type=click.IntRange(1), help="Images to label.")
+@click.option(
+    "--images",
+    "number",
+    type=click.IntRange(1),
+    help="Images to label. By default those of the last pilot, whatever their number; 50 in the first one.",
+)
 @click.option(
     "--candidates",
     type=click.IntRange(1),
-    help="Images to choose them from, drawn by seed; each costs a pass of the encoder. By default four for each.",
+    help="Images to choose them from, drawn by seed; each costs a pass of the encoder. By default as in the last "
+    "pilot of as many images, else four for each.",
 )
-@click.option("--seed", default=33, show_default=True, type=click.IntRange(0), help="Seed of candidates and choice.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    help="Seed of candidates and choice. By default the last pilot's; 33 in the first.",
+)
 @click.option("--new", "is_new", is_flag=True, help="Choose the images again. Else those of the last pilot are taken.")
 @click.option("--out", default="pilot", show_default=True, help="Folder or prefix for pilot.html.")
 @filter_options("those that `refseg thresholds` saved, else 0.5")
@@ -33,9 +41,9 @@ _CANDIDATES_PER_IMAGE = 4
 def pilot(
     *,
     config_file: str,
-    number: int,
+    number: int | None,
     candidates: int | None,
-    seed: int,
+    seed: int | None,
     is_new: bool,
     out: str,
     kept: "FilterOptions",
@@ -44,11 +52,13 @@ def pilot(
     """Label some images that tell most about the references, and show them on one page.
 
     The images are chosen once: spread over groups that look alike, and over those that probably show each category and
-    those that probably do not. While references and settings change they stay the same. Labels of a pilot are kept
-    apart from those of a run, which takes them over.
+    those that probably do not. While references and settings change they stay the same, also without --images; another
+    number, other --candidates or another --seed choose others. Labels of a pilot are kept apart from those of a run,
+    which takes them over.
     """
     config = load_with_flags(config_file, flags)
     with checked_session(config):
+        from flows.terminal import messages
         from flows.trials.pilot import run_pilot
         from tasks.models.pilot_images import PilotWish
         from tasks.outputs.pilot_page import write_pilot_page
@@ -56,12 +66,12 @@ def pilot(
         from tasks.store.store import Store
         from tasks.store.thresholds import shown_thresholds
 
-        wish = PilotWish(number, candidates or _CANDIDATES_PER_IMAGE * number, seed, is_new)
-        made = run_pilot(config, wish)
+        made = run_pilot(config, PilotWish(number, candidates, seed, is_new), messages.print)
         store, plan = Store(config.store), made.result.plan
         run = StoredLabels(store, plan.key)
         shown = kept.filter(run, shown_thresholds(run))
-        page = write_pilot_page(store, plan.key, out, chosen=made.chosen, dataset=plan.dataset, kept=shown)
+        page = write_pilot_page(store, plan.key, out, chosen=made.chosen.images, dataset=plan.dataset, kept=shown)
     from flows.reports.run_report import report_pilot
 
-    report_pilot(config.store, config_file, plan, made.result.metrics, redact(page))
+    again = f"refseg pilot {config_file} --images {made.chosen.number}"
+    report_pilot(config.store, config_file, plan, made.result.metrics, redact(page), again=again)

@@ -54,8 +54,10 @@ def report_run(store_uri: str, plan: LabelPlan, metrics: Artifact | None) -> Non
     results.print(f"  refseg export {store} --format coco --out labels.json")
 
 
-def report_pilot(store_uri: str, config_file: str, plan: LabelPlan, metrics: Artifact | None, page: str) -> None:
-    """Prints the results of a pilot, and what can be done next."""
+def report_pilot(
+    store_uri: str, config_file: str, plan: LabelPlan, metrics: Artifact | None, page: str, *, again: str
+) -> None:
+    """Prints the results of a pilot, and what can be done next; `again`: the command that takes the same images."""
     report_labels(store_uri, plan)
     if metrics is not None:
         report_metrics(store_uri, metrics)
@@ -63,7 +65,7 @@ def report_pilot(store_uri: str, config_file: str, plan: LabelPlan, metrics: Art
     results.print("Next:")
     results.print(f"  refseg bank {config_file} --drop ID            # leave a reference out, or --add one")
     results.print(f"  refseg thresholds {redact(store_uri)} --labels {plan.key}")
-    results.print(f"  refseg pilot {config_file}                     # the same images with what was changed")
+    results.print(f"  {again}         # the same images with what was changed")
     results.print(f"  refseg run {config_file}                       # all images")
 
 

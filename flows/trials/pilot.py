@@ -4,6 +4,7 @@ Its labels are noted as those of a pilot, so that they are never taken for the r
 takes them over.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from flows import pipeline
@@ -12,25 +13,26 @@ from flows.pipeline import RunResult
 from refseg_core.settings.labeling_paths import LABELING_PATHS
 from refseg_core.tables import PilotImages
 from tasks.index_dataset import index_dataset
-from tasks.models.pilot_images import PilotWish, pilot_images
-from tasks.store.store import Artifact, Store
+from tasks.models.pilot_images import PilotChoice, PilotWish, pilot_images
+from tasks.store.store import Store
 
 
 @dataclass(frozen=True)
 class Pilot:
     """The images that were chosen, and what was made of them."""
 
-    chosen: Artifact
+    chosen: PilotChoice
     result: RunResult
 
 
-def run_pilot(config: RunConfig, wish: PilotWish) -> Pilot:
-    """Chooses images unless an earlier pilot did, and labels those that are not labeled yet."""
+def run_pilot(config: RunConfig, wish: PilotWish, tell: Callable[[str], None]) -> Pilot:
+    """Chooses images unless an earlier pilot did, tells which, and labels those that are not labeled yet."""
     store = Store(config.store)
     prototypes = pipeline.make_bank(config)
     targets = index_dataset.fn(store, config.targets.source, conventions=config.conventions)
     chosen = pilot_images(store, wish, dataset=targets, prototypes=prototypes, spec=config.label_spec)
-    image_ids = tuple(sorted(store.load(chosen, PilotImages).image_id.tolist()))
+    tell(chosen.describe())
+    image_ids = tuple(sorted(store.load(chosen.images, PilotImages).image_id.tolist()))
     return Pilot(chosen, pipeline.run_pipeline(pilot_config(config, image_ids)))
 
 

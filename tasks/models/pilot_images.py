@@ -30,31 +30,83 @@ from tasks.storage.uris import redact
 from tasks.store.steps import CHOOSE_PILOT
 from tasks.store.store import Artifact, Recipe, Store
 
+_NUMBER, _CANDIDATES_PER_IMAGE, _SEED = 50, 4, 33  # of the first pilot, where nothing else is said
+
 
 @dataclass(frozen=True)
 class PilotWish:
     """How many images are wanted, from how many candidates, which are drawn by seed, and whether always others.
 
-    `is_new`: choose again, although the store has images of an earlier pilot, which other references chose.
+    None: as the last pilot had it. `is_new`: choose again, although the store has images of an earlier pilot, which
+    other references chose.
     """
 
-    number: int
-    num_candidates: int
-    seed: int
+    number: int | None = None
+    num_candidates: int | None = None
+    seed: int | None = None
     is_new: bool = False
+
+    def fits(self, settings: Mapping[str, Any]) -> bool:
+        """Returns whether images that were chosen by these settings are wanted."""
+        return all(value in (None, settings[name]) for name, value in self._given().items())
+
+    def complete(self, last: Mapping[str, Any]) -> dict[str, int]:
+        """Returns the settings of a new choice; `last`: those of the last pilot, empty where there was none."""
+        number = self.number or last.get("number", _NUMBER)
+        usual = last["num_candidates"] if last.get("number") == number else _CANDIDATES_PER_IMAGE * number
+        usually = {"number": number, "num_candidates": usual, "seed": last.get("seed", _SEED)}
+        return {name: usually[name] if value is None else value for name, value in self._given().items()}
+
+    def _given(self) -> dict[str, int | None]:
+        return {"number": self.number, "num_candidates": self.num_candidates, "seed": self.seed}
+
+
+@dataclass(frozen=True)
+class PilotChoice:
+    """The images of a pilot, and where they are from.
+
+    `created`: when an earlier pilot chose them; None where this one did. `num_gone`: how many of those that an earlier
+    one chose are not in the dataset anymore, so that this one chose.
+    """
+
+    images: Artifact
+    settings: Mapping[str, Any]
+    created: str | None = None
+    num_gone: int = 0
+
+    @property
+    def number(self) -> int:
+        """How many images were wanted."""
+        return int(self.settings["number"])
+
+    def describe(self) -> str:
+        """Returns a sentence: which images these are, and how others are chosen."""
+        images = counted(self.images.num_rows["pilot_images"], "image")
+        how = f"from {counted(self.settings['num_candidates'], 'candidate')} by seed {self.settings['seed']}"
+        if self.created is not None:
+            return (
+                f"Pilot: the same {images} as before, chosen {how} on {self.created[:10]}; --new chooses again, and "
+                "--images another number."
+            )
+        gone = f"; {self.num_gone} of those chosen before are not in the dataset anymore" if self.num_gone else ""
+        return f"Pilot: {images}, chosen now {how}{gone}."
 
 
 def pilot_images(
     store: Store, wish: PilotWish, *, dataset: Artifact, prototypes: Artifact, spec: LabelSpec
-) -> Artifact:
-    """Returns the images of the last pilot of this dataset and wish, else chooses some."""
-    settings = {
-        **{"number": wish.number, "num_candidates": wish.num_candidates, "seed": wish.seed},
+) -> PilotChoice:
+    """Returns the images of the last pilot of this dataset that fits the wish, else chooses some."""
+    of_targets = {
         "images": redact(spec.images),
         "image_size": model_spec(spec.segmenter.model).architecture.image_size,
     }
     images = store.load(dataset, Images)
-    found = None if wish.is_new else _last(store, settings, images)
+    last = _last(store, wish, of_targets)
+    earlier = None if last is None or not wish.fits(last.settings) else last
+    num_gone = 0 if earlier is None else _num_gone(store, earlier.images, images)
+    if earlier is not None and not num_gone and not wish.is_new:
+        return earlier
+    settings = {**wish.complete({} if last is None else last.settings), **of_targets}
     recipe = Recipe(
         *CHOOSE_PILOT,
         version=combined(
@@ -67,22 +119,27 @@ def pilot_images(
         inputs={"dataset": dataset.name, "prototypes": prototypes.name},
         weights={"encoder": weights_sha256(spec.encoder.model, spec.encoder.weights)},
     )
-    return found or store.make(recipe, lambda: [_choose(images, store.load(prototypes, Prototypes), spec, wish)])
+    chosen = store.make(recipe, lambda: [_choose(images, store.load(prototypes, Prototypes), spec, settings)])
+    return PilotChoice(chosen, settings, num_gone=num_gone)
 
 
-def _last(store: Store, settings: Mapping[str, Any], images: Images) -> Artifact | None:
-    """Returns the images chosen last by these settings, if all of them are still in the dataset."""
-    known = set(images.image_id)
-    for manifest in reversed(store.manifests(CHOOSE_PILOT.folder)):
-        if manifest["settings"] == settings:
-            chosen = store.named(f"{CHOOSE_PILOT.folder}/{manifest['key']}")
-            return chosen if known.issuperset(store.load(chosen, PilotImages).image_id) else None
-    return None
+def _last(store: Store, wish: PilotWish, of_targets: Mapping[str, Any]) -> PilotChoice | None:
+    """Returns what was chosen last among these targets, of what fits the wish if anything does."""
+    found = [one for one in store.manifests(CHOOSE_PILOT.folder) if of_targets.items() <= one["settings"].items()]
+    if not found:
+        return None
+    last = ([one for one in found if wish.fits(one["settings"])] or found)[-1]
+    return PilotChoice(store.named(f"{CHOOSE_PILOT.folder}/{last['key']}"), last["settings"], str(last["created"]))
 
 
-def _choose(images: Images, prototypes: Prototypes, spec: LabelSpec, wish: PilotWish) -> PilotImages:
-    generator = np.random.default_rng(wish.seed)
-    drawn = np.sort(generator.permutation(len(images))[: max(wish.number, wish.num_candidates)])
+def _num_gone(store: Store, chosen: Artifact, images: Images) -> int:
+    return len(set(store.load(chosen, PilotImages).image_id) - set(images.image_id))
+
+
+def _choose(images: Images, prototypes: Prototypes, spec: LabelSpec, settings: Mapping[str, Any]) -> PilotImages:
+    number, seed = settings["number"], settings["seed"]
+    generator = np.random.default_rng(seed)
+    drawn = np.sort(generator.permutation(len(images))[: max(number, settings["num_candidates"])])
     described = dict(_describe(images[drawn], prototypes, spec))
     if not described:
         raise DatasetError(
@@ -90,9 +147,7 @@ def _choose(images: Images, prototypes: Prototypes, spec: LabelSpec, wish: Pilot
         )
     candidates = images[drawn[np.array(list(described), dtype=np.int64)]]
     similarity_NK = np.stack([one.similarity_K for one in described.values()])
-    chosen = choose_images(
-        np.stack([one.feature_C for one in described.values()]), similarity_NK, wish.number, wish.seed
-    )
+    chosen = choose_images(np.stack([one.feature_C for one in described.values()]), similarity_NK, number, seed)
     return PilotImages(
         image_id=candidates.image_id[chosen.row_n],
         cluster=chosen.cluster_n,

@@ -10,6 +10,7 @@ import pytest
 from flows.trials.pilot import pilot_config
 from refseg_core.tables import PilotImages
 from tasks.models import pilot_images as module
+from tasks.models.pilot_images import PilotWish
 from tasks.store.garbage import find_garbage
 from tasks.store.kept_proposals import kept_status
 from tasks.store.label_store import StoredLabels, newest_labels
@@ -31,7 +32,12 @@ def plain(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project
 
 
 def _pilot(project: Project, *flags: str) -> str:
-    return done(refseg("pilot", project.folder / "run.yaml", *_FLAGS, "--out", project.folder / "pilot", *flags))
+    return _again(project, *_FLAGS, *flags)
+
+
+def _again(project: Project, *flags: str) -> str:
+    """A pilot whose images are said by nothing but the flags."""
+    return done(refseg("pilot", project.folder / "run.yaml", "--out", project.folder / "pilot", *flags))
 
 
 def _chosen(project: Project) -> list[PilotImages]:
@@ -49,12 +55,15 @@ def test_the_images_stay_while_references_change_until_new_ones_are_wanted(
     plain: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain.write_config(references__sampling__num_shots=2)
-    _pilot(plain)
+    said = _pilot(plain)
+    assert "Pilot: 3 images, chosen now from 4 candidates by seed 5." in said
+    assert f"refseg pilot {plain.folder / 'run.yaml'} --images 3 " in said
     ((chosen),) = _chosen(plain)
     assert len(chosen) == 3
     with monkeypatch.context() as patch:
         forbid(patch, module, "load_encoder")
-        _pilot(plain, "--references.sampling.num_shots", "1")
+        said = _again(plain, "--references.sampling.num_shots", "1")
+        assert "Pilot: the same 3 images as before, chosen from 4 candidates by seed 5 on 20" in said
         assert len(_chosen(plain)) == 1
     first, second = _all_labels(plain)
     assert first.key != second.key
@@ -156,3 +165,13 @@ def test_a_pilot_keeps_proposals_unless_told_otherwise_and_a_run_only_when_told(
 def test_a_pilot_of_a_path_that_cannot_keep_proposals_keeps_none(project: Project, path: str) -> None:
     config = project.config_with({"labeling.path": path})
     assert pilot_config(config, ("1",)).labeling.keep_proposals is None
+
+
+def test_what_is_not_said_of_a_choice_is_as_in_the_last_pilot() -> None:
+    last = {"number": 8, "num_candidates": 100, "seed": 5}
+    assert PilotWish().complete({}) == {"number": 50, "num_candidates": 200, "seed": 33}
+    assert PilotWish().complete(last) == PilotWish(number=8).complete(last) == last
+    assert PilotWish(number=3).complete(last) == {"number": 3, "num_candidates": 12, "seed": 5}
+    assert PilotWish(num_candidates=9, seed=0).complete(last) == {"number": 8, "num_candidates": 9, "seed": 0}
+    assert [PilotWish(*wish).fits(last) for wish in ((), (8,), (None, 100), (8, 100, 5))] == [True] * 4
+    assert [PilotWish(*wish).fits(last) for wish in ((9,), (None, 99), (8, 100, 0))] == [False] * 3
