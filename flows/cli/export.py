@@ -135,6 +135,7 @@ def _counts(labels: "ExportedLabels") -> str:
         (images.unlabeled, "image that is not labeled", "images that are not labeled"),
         (written.left_out, "instance", None),
         (written.removed, "instance that a review removed", "instances that a review removed"),
+        (written.repeated, "instance that is there twice", "instances that are there twice"),
     ]
     if any(number for number, *_ in left_out):
         parts.append("left out " + ", ".join(counted(*one) for one in left_out if one[0]))

@@ -6,7 +6,7 @@ Not here: which annotation is which instance (`refseg_core/analysis/corrections.
 
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -135,7 +135,8 @@ class _Compared:
         )
         below = [one for one in found if one.label is not None and not is_exported[one.label]]
         self.num_below = sum(one.verdict != "reject" for one in below)
-        self.corrections = [one for one in found if one.verdict != "reject" or one not in below]
+        told = [one for one in found if one.verdict != "reject" or one not in below]
+        self.corrections = list(_unrepeated(told, annotations))
 
     @property
     def image_id(self) -> str:
@@ -177,6 +178,17 @@ class _Compared:
     def line(self, one: Correction) -> str:
         """Returns what became of an instance, in words."""
         return f"{self._image.image_id} {self._identity(one) or 'new'}: {VERDICTS[one.verdict].help}"
+
+
+def _unrepeated(found: Iterable[Correction], annotations: Annotations) -> Iterator[Correction]:
+    """Yields corrections without additions of what another annotation says, too: an export may have held it twice."""
+    columns = (annotations.category_id.tolist(), annotations.mask_rle, map(tuple, annotations.box_xyxy.tolist()))
+    shapes, known = list(zip(*columns, strict=True)), set()
+    for one in found:
+        shape = None if one.annotation is None else shapes[one.annotation]
+        if one.verdict != "add" or shape not in known:
+            yield one
+        known.add(shape)
 
 
 def _labels(session: ReviewSession, number: int) -> Iterator[str]:

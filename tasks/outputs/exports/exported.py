@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refseg_core.analysis.decisions import instance_ids
+from refseg_core.analysis.decisions import instance_ids, unrepeated
 from refseg_core.analysis.label_filter import LabelFilter
 from refseg_core.datasets.category_mapping import exported_ids
 from refseg_core.datasets.coco.writer import export_ids
@@ -109,7 +109,8 @@ class ImageCounts(NamedTuple):
 class Written:
     """What went into an export so far: images with and without instances, instances, and the IoU of polygons.
 
-    `left_out`: instances that the filter does not keep. `removed`: those that people rejected or merged.
+    `left_out`: instances that the filter does not keep. `removed`: those that people rejected or merged. `repeated`:
+    those that are there a second time, with the same mask and category.
     """
 
     with_instances: int = 0
@@ -117,6 +118,7 @@ class Written:
     instances: int = 0
     left_out: int = 0
     removed: int = 0
+    repeated: int = 0
     polygons: int = 0
     iou_sum: float = 0.0
     iou_min: float = 1.0
@@ -270,9 +272,10 @@ class ExportedLabels:
         file_name_of = dict(zip(self.images.image_id, self.images.file_name, strict=True))
         report(ProgressStep.EXPORT, total=len(self.images))
         num_before = 0
-        for (found, labeled), num_removed in read_reviewed_and_removed(self.run, self.images):
-            numbers = np.arange(num_before + 1, num_before + len(found) + 1)
-            num_before += len(found)
+        for (read, labeled), num_removed in read_reviewed_and_removed(self.run, self.images):
+            once = unrepeated(read)
+            found, numbers = read[once], num_before + 1 + once
+            num_before += len(read)
             is_kept = exported_rows(self.options.kept, found, self._own_categories)
             table = self._exported(found[is_kept], numbers[is_kept], file_name_of)
             num_with = len(set(table.image_id))
@@ -281,6 +284,7 @@ class ExportedLabels:
             self.written.instances += len(table)
             self.written.left_out += len(found) - len(table)
             self.written.removed += num_removed
+            self.written.repeated += len(read) - len(found)
             yield table, labeled.image_id
             report(ProgressStep.EXPORT, advanced=len(labeled))
 
@@ -360,6 +364,8 @@ def summary_of(labels: ExportedLabels) -> dict[str, Any]:
         "images": labels.counts._asdict() | {"with_instances": written.with_instances, "empty": written.empty},
         "instances": {"written": written.instances, "left_out": written.left_out, "removed": written.removed},
     }
+    if written.repeated:
+        counted["instances"]["repeated"] = written.repeated
     if written.iou_mean is not None:
         counted["iou_of_polygons"] = {"mean": round(written.iou_mean, 4), "lowest": round(written.iou_min, 4)}
     return counted

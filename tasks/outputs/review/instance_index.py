@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from refseg_core.analysis.decisions import instance_ids
+from refseg_core.analysis.decisions import instance_ids, unrepeated
 from refseg_core.analysis.label_filter import ScoreThresholds
 from refseg_core.analysis.review_queue import Instances, reference_sides, same_place
 from refseg_core.errors import StoreError
@@ -39,7 +39,7 @@ class LabeledImage:
 
 
 class InstanceIndex:
-    """The instances of labels: what is known of them, and where their masks are."""
+    """The instances of labels, each once: what is known of them, and where their masks are."""
 
     def __init__(self, run: StoredLabels, thresholds: ScoreThresholds) -> None:
         self.run = run
@@ -95,8 +95,8 @@ class InstanceIndex:
     def _add(self, shard: Shard, wanted: Wanted, detections: Detections, labeled: LabeledImages) -> None:
         dataset_rows = wanted.rows_of(labeled)
         rows_of: defaultdict[str, list[int]] = defaultdict(list)
-        for row, image_id in enumerate(detections.image_id):
-            rows_of[image_id].append(row)
+        for row in unrepeated(detections).tolist():
+            rows_of[detections.image_id[row]].append(row)
         taken: list[int] = []
         images: list[int] = []
         for number in np.flatnonzero((dataset_rows >= 0) & (labeled.status != "unreadable")).tolist():

@@ -8,8 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from flows.review.importing import find_corrections
+from flows.review.session import Decision, ReviewSession
+from refseg_core.analysis.label_filter import LabelFilter, ScoreThresholds
 from refseg_core.masks.rle import Rle, decode_mask, rle_boxes
 from refseg_core.settings import LabelingSettings
+from tasks.datasets.annotation_files import read_annotations
+from tasks.outputs.exports.origin import ExportedFilter
+from tasks.specs import DatasetSource
 from tasks.store.reviews import StoredReview, read_reviewed
 from tests.support.commands import done, refseg, refused
 from tests.support.projects.project import CATEGORIES
@@ -97,6 +103,32 @@ def test_an_export_that_comes_back_as_it_was_decides_nothing_unless_the_rest_is_
 
 
 @pytest.mark.slow  # with the others here
+def test_labels_that_are_there_twice_are_one_also_where_an_export_held_both(
+    reviewable: Reviewable, tmp_path: Path
+) -> None:
+    once, twice = _export(reviewable, tmp_path), reviewable.twice()
+    session = ReviewSession(twice.index(), StoredReview.open(twice.run))
+    file, content = once
+    annotations = content["annotations"]
+    content["annotations"] = [*annotations, {**annotations[2], "id": 997}, {**annotations[3], "id": 998}]
+    assert _compared(session, file, content) == {"accept": 20}
+    x, y, width, height = map(int, annotations[1]["bbox"])
+    moved = {**annotations[1], "segmentation": rectangle(x, y, width, height - 12).to_coco()}
+    content["annotations"] = [moved, *annotations[2:]]
+    assert _compared(session, file, content) == {"accept": 18, "mask": 1, "reject": 1}
+    session.decide(Decision("0" * 32, "Anna", "reject", session.index.instances.identity[0]))
+    assert sum(_labels(twice, 0).values()) == 2 * len(session.index) - 2
+
+
+def _compared(session: ReviewSession, file: Path, content: dict[str, Any]) -> Counter[str]:
+    """What became of labels, of an export with a threshold of 0.5."""
+    file.write_text(json.dumps(content))
+    source = DatasetSource(images=str(file.parent), annotations=str(file))
+    kept = ExportedFilter(LabelFilter(ScoreThresholds(0.5)), is_known=True)
+    found = find_corrections(session, read_annotations(source, None).dataset, "Anna", kept, accepts_rest=False)
+    return found.counts
+
+
 def test_images_that_do_not_come_back_stay_as_they_are(reviewable: Reviewable, tmp_path: Path) -> None:
     file, content = _export(reviewable, tmp_path)
     before, first = _labels(reviewable), content["images"][0]["id"]

@@ -14,6 +14,7 @@ from refseg_core.analysis.decisions import (
     instance_ids,
     of_aspect,
     standing,
+    unrepeated,
 )
 from refseg_core.masks.rle import Rle, encode_masks
 from refseg_core.tables import Categories, Decisions, Detections
@@ -49,6 +50,15 @@ def test_what_is_accepted_is_certain_and_comes_first() -> None:
 @pytest.mark.parametrize("verdict", ["reject", "part", "merge"])
 def test_what_is_rejected_is_gone_in_its_image_only(verdict: str) -> None:
     assert _after(decision(verdict, _ONE)) == _REST
+
+
+def test_of_a_label_that_is_there_twice_the_best_counts_and_a_decision_speaks_of_both() -> None:
+    twice = Detections.concatenate([detections(("a.png", 1, 0.2, _ONE), ("a.png", 2, 0.9, _ONE)), _FOUND])
+    assert unrepeated(twice).tolist() == [1, 2, 3, 4]
+    rejected = _after(decision("reject", _ONE), found=twice)
+    assert rejected == sorted([*_REST, ("a.png", 2, 0.9, _ONE)], key=rejected.index)
+    assert _after(decision("accept", _ONE), found=twice).count(("a.png", 1, 1.0, _ONE)) == 1
+    assert DecidedInstances(decision("reject", _ONE)).num_removed(twice, _IMAGES) == 2
 
 
 def test_what_people_removed_is_counted_and_what_they_corrected_is_not() -> None:

@@ -46,6 +46,16 @@ class Reviewable:
         """The same labels in a copy of the store."""
         return Reviewable(steps, StoredLabels(steps.store, self.run.key))
 
+    def twice(self) -> "Reviewable":
+        """The same labels by another key, which hold each instance a second time, with half its score."""
+        settings = self.steps.config.labeling.model_copy(update={"points_per_side": 2})
+        plan = self.steps.plan(self.steps.prototypes(), labeling=settings)
+        twice = StoredLabels(self.steps.store, plan.key)
+        for shard in plan.pending:
+            found, labeled = self.run.read_shard(shard) or (Detections.empty(), LabeledImages.empty())
+            twice.commit(shard, Detections.concatenate([found, found.replace(score=found.score / 2)]), labeled)
+        return Reviewable(self.steps, twice)
+
     def index(self, thresh: float = 0.5) -> InstanceIndex:
         """The instances of the labels."""
         return InstanceIndex(self.run, ScoreThresholds(thresh))

@@ -72,6 +72,14 @@ def test_the_filter_decides_what_is_written_and_leaves_ids_as_they_are(tmp_path:
     assert (labels.written.with_instances, labels.written.empty) == (2, 2)
 
 
+def test_a_label_that_is_there_twice_is_written_once_with_its_best_score(tmp_path: Path) -> None:
+    ring = INSTANCES["a.png"][1]
+    project = ExportProject(tmp_path, instances={"a.png": [ring, ring._replace(score=0.7), ring._replace(score=0.2)]})
+    labels = export_labels(project.run, str(tmp_path / "coco.json"), form="coco")
+    assert [round(row["score"], 3) for row in json.loads((tmp_path / "coco.json").read_text())["annotations"]] == [0.7]
+    assert (labels.written.instances, labels.written.left_out, labels.written.repeated) == (1, 0, 2)
+
+
 def test_provenance_lies_beside_the_export(tmp_path: Path) -> None:
     project = ExportProject(tmp_path, unreadable=["z.png"])
     kept = LabelFilter(ScoreThresholds(0.1, {"boat": 0.8}))

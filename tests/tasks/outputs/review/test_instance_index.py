@@ -26,6 +26,16 @@ def test_every_instance_is_there_once_with_what_is_known_of_it(reviewable: Revie
     assert len(index.detections(range(3, 3))) == 0
 
 
+@pytest.mark.slow
+def test_an_instance_that_labels_hold_twice_is_there_once_with_its_best_score(reviewable: Reviewable) -> None:
+    twice, once = reviewable.twice(), reviewable.index()
+    assert sum(len(found) for found, _ in twice.run.read(twice.images())) == 2 * len(once)
+    index = twice.index()
+    assert index.instances.identity == once.instances.identity
+    assert index.instances.score.tolist() == once.instances.score.tolist()
+    assert all(index.detection(row).equals(once.detection(row)) for row in range(len(once)))
+
+
 def test_thresholds_and_sizes_of_references_are_those_of_the_category(reviewable: Reviewable) -> None:
     instances = reviewable.index(0.4).instances
     assert set(instances.thresh) == {0.4}
