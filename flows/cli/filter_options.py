@@ -39,7 +39,8 @@ def filter_options(default: str, *aliases: str) -> Callable[[Callable[..., None]
             "thresholds",
             metavar="auto|FILE|SCORES",
             help="Keep instances of at least this score: auto (as `refseg thresholds` saved them), a json or YAML file "
-            f"of names and scores, 0.4 for all, or car=0.39,window=0.26. By default {default}.",
+            f"of names and scores, 0.4 for all, or car=0.39,window=0.26. Categories without a score: 0.5 by auto, "
+            f"else as without the option. By default {default}.",
         ),
         click.option("--categories", metavar="NAMES", help="Keep only these categories, as boat,bird."),
         click.option("--min-area", metavar="AREA", help="Keep masks of at least 100 pixels, or 0.5% of the image."),

@@ -60,7 +60,7 @@ def serve(*, place: str, key: str | None, port: int, browser: bool, kept: Any) -
     from flows.review.opening import open_review
     from flows.terminal import progress_bars, results
     from tasks.store.store import Store
-    from tasks.store.thresholds import shown_thresholds
+    from tasks.store.thresholds import shown_thresholds, threshold_note
 
     config = _load(place)
     run = choose_labels(Store(place if config is None else config.store), key)
@@ -68,6 +68,8 @@ def serve(*, place: str, key: str | None, port: int, browser: bool, kept: Any) -
     models = None if config is None else config.models
     with progress_bars():
         opened = open_review(run, thresholds, port=port, models=models)
+    if kept.thresholds is None and (note := threshold_note(run)):
+        results.print(note)
     results.print(f"Review of the labels {run.key}: {opened.link}")
     results.print("Everything is saved at once. Ctrl-C ends the server.")
     if browser:

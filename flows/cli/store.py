@@ -58,7 +58,7 @@ def show(store_uri: str, out: str, key: str | None, kept: "FilterOptions", limit
     from tasks.outputs.show_labels import show_labels, show_references
     from tasks.store.label_store import holds_labels
     from tasks.store.store import Store
-    from tasks.store.thresholds import shown_thresholds
+    from tasks.store.thresholds import shown_thresholds, unused_thresholds
 
     store = Store(store_uri)
     if key is None and not holds_labels(store):
@@ -73,6 +73,8 @@ def show(store_uri: str, out: str, key: str | None, kept: "FilterOptions", limit
     with progress_bars():
         number = show_labels(store_uri, run.key, out, kept=chosen, limit=limit)
     click.echo(f"Wrote {counted(number, 'picture')} to {redact(out)}; predictions: {chosen.describe()}")
+    if kept.thresholds is None and (note := unused_thresholds(run)):
+        click.echo(note)
     _echo_negatives(store, run.prototypes())
 
 

@@ -35,7 +35,7 @@ from tasks.store.label_store import StoredLabels, newest_labels, open_labels, po
 from tasks.store.shard_plans import LabelPlan
 from tasks.store.steps import EVALUATE
 from tasks.store.store import Artifact, Store
-from tasks.store.thresholds import outdated_thresholds
+from tasks.store.thresholds import threshold_note
 
 _FAILURES_SHOWN = 10
 _CATEGORIES_SHOWN = 100  # LVIS has 1203
@@ -46,12 +46,12 @@ def report_run(store_uri: str, plan: LabelPlan, metrics: Artifact | None) -> Non
     report_labels(store_uri, plan)
     if metrics is not None:
         report_metrics(store_uri, metrics)
-    store = redact(store_uri)
+    labels = StoredLabels(Store(store_uri), plan.key).as_argument()
     results.print("Next:")
-    results.print(f"  refseg show {store} --out pictures      # look at the labels")
-    results.print(f"  refseg review {store}                   # check the doubtful ones in a browser")
-    results.print(f"  refseg thresholds {store}               # a score threshold for each category")
-    results.print(f"  refseg export {store} --format coco --out labels.json")
+    results.print(f"  refseg show {labels} --out pictures      # look at the labels")
+    results.print(f"  refseg review {labels}                   # check the doubtful ones in a browser")
+    results.print(f"  refseg thresholds {labels}               # a score threshold for each category")
+    results.print(f"  refseg export {labels} --format coco --out labels.json")
 
 
 def report_pilot(
@@ -120,8 +120,8 @@ def report_labels(store_uri: str, plan: LabelPlan) -> None:
         number = plan.gone.num_rows["gone_labels"]
         are = "is of an image that was" if number == 1 else "are of images that were"
         results.print(f"{counted(number, 'label')} {are} removed or changed: {shown}/{plan.gone.name}")
-    if outdated := outdated_thresholds(run):
-        results.print(outdated)
+    if note := threshold_note(run):
+        results.print(note)
     results.print(f"Read them:  pandas.read_parquet('{shown}/labels/{plan.key}/detections')")
 
 
@@ -137,9 +137,9 @@ def report_evaluation(store_uri: str, metrics: Artifact, *, by_saved: bool) -> N
     """Prints an evaluation of its own; `by_saved`: at the thresholds that were saved, if there are any."""
     store = Store(store_uri)
     labels = (store.manifest(metrics.name) or {})["inputs"]["labels"]
-    outdated = outdated_thresholds(open_labels(store, labels.rpartition("/")[2])) if by_saved else None
-    if outdated:
-        results.print(outdated)
+    note = threshold_note(open_labels(store, labels.rpartition("/")[2])) if by_saved else None
+    if note:
+        results.print(note)
     report_metrics(store_uri, metrics)
 
 

@@ -29,7 +29,7 @@ def report_thresholds(run: StoredLabels, artifact: Artifact, out: Path, wanted_p
     results.print(_of_images(run, proposed))
     if len(rows) > _CATEGORIES_SHOWN:
         results.print(f"and {len(rows) - _CATEGORIES_SHOWN} more in the table below")
-    for sentence in _advice(proposed, wanted_precision):
+    for sentence in _advice(run, proposed, wanted_precision):
         results.print(sentence)
     out.mkdir(parents=True, exist_ok=True)
     draw_thresholds(proposed, run.store.load(artifact, ThresholdCurves), out / "thresholds.png")
@@ -39,7 +39,7 @@ def report_thresholds(run: StoredLabels, artifact: Artifact, out: Path, wanted_p
     results.print(f"To edit:    {out / 'thresholds.yaml'}  (used with --thresholds {out / 'thresholds.yaml'})")
     results.print(f"Saved:      {store}/{artifact.name}/category_thresholds.parquet, which --thresholds auto reads")
     results.print("Next:")
-    results.print(f"  refseg show {store} --thresholds auto --out pictures")
+    results.print(f"  refseg show {run.as_argument()} --thresholds auto --out pictures")
 
 
 def _of_images(run: StoredLabels, proposed: CategoryThresholds) -> str:
@@ -72,18 +72,22 @@ def _rows(proposed: CategoryThresholds) -> Iterator[tuple[str, ...]]:
         )
 
 
-def _advice(proposed: CategoryThresholds, wanted_precision: float | None) -> Iterator[str]:
+def _advice(run: StoredLabels, proposed: CategoryThresholds, wanted_precision: float | None) -> Iterator[str]:
     """Yields what needs attention: categories that nothing speaks of, that little does, or that miss the precision."""
     rows = range(len(proposed))
     nothing = [str(proposed.category_name[row]) for row in rows if proposed.score_thresh[row] is None]
     if nothing:
         yield (
             f"Nothing says a threshold for {listed(nothing)}: {SCORE_THRESH:g} is used. Decide on some labels in "
-            "`refseg review`, or annotate some of the images (targets.annotations), and propose thresholds again."
+            f"`refseg review {run.as_argument()}`, or annotate some of the images (targets.annotations), and propose "
+            "thresholds again."
         )
     guessed = [str(proposed.category_name[row]) for row in rows if proposed.evidence[row] == "references"]
     if guessed:
-        yield f"Only guessed, by how like the references are to one another: {listed(guessed)}. `refseg review` helps."
+        yield (
+            f"Only guessed, by how like the references are to one another: {listed(guessed)}. "
+            f"`refseg review {run.as_argument()}` helps."
+        )
     few = [
         f"{proposed.category_name[row]} ({proposed.num_instances[row]})"
         for row in rows

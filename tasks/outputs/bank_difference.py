@@ -190,7 +190,7 @@ def _alike(recipe: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 def _thresholds(ours: StoredLabels, theirs: StoredLabels) -> ScoreThresholds:
     """Returns the thresholds by which both are shown: those saved for the second, else for the first, else 0.5."""
-    saved = (saved_thresholds(run, SCORE_THRESH) for run in (theirs, ours))
+    saved = (saved_thresholds(run) for run in (theirs, ours))
     return next(filter(None, saved), ScoreThresholds(SCORE_THRESH))
 
 

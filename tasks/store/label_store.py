@@ -89,6 +89,11 @@ class StoredLabels:
             raise StoreError(f"{redact(self.store.uri)}: has no labels {brief(self.key)}; it has {known or 'none'}.")
         return recipe
 
+    def as_argument(self) -> str:
+        """Returns how commands are told these labels: the store, and their key where it would mean others without."""
+        is_newest = newest_labels(self.store)[0].key == self.key
+        return redact(self.store.uri) + ("" if is_newest else f" --labels {self.key}")
+
     def prototypes(self) -> Artifact:
         """Returns the prototypes that the labels are made with. Raises StoreError where the run does not exist."""
         return self.store.named(self.recipe_or_error()["inputs"]["prototypes"])

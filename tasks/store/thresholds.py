@@ -6,7 +6,7 @@ Not here: proposing thresholds (`tasks/outputs/propose_thresholds.py`), and keep
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -70,18 +70,54 @@ def evaluated_filter(run: "StoredLabels", options: FilterOptions | None) -> Labe
 
 def shown_thresholds(run: "StoredLabels") -> ScoreThresholds:
     """Returns the thresholds by which labels are shown: those that were saved for them, else 0.5."""
-    return saved_thresholds(run, SCORE_THRESH) or ScoreThresholds(SCORE_THRESH)
+    made = _all_proposals(run)
+    own = _last_of(run, made)
+    if own is not None:
+        return _thresholds_of(run, own)
+    other = _other_labels(run, made)
+    source = f"as no thresholds were saved for these labels, only for the labels {other}" if other else ""
+    return ScoreThresholds(SCORE_THRESH, source=source)
 
 
-def saved_thresholds(run: "StoredLabels", others: float) -> ScoreThresholds | None:
-    """Returns the thresholds that were saved last for labels, or None; `others`: of categories without a proposal."""
+def saved_thresholds(run: "StoredLabels") -> ScoreThresholds | None:
+    """Returns the thresholds that were saved last for labels, or None; 0.5 for categories that nothing said one for."""
     artifact = last_proposal(run)
-    if artifact is None:
-        return None
+    return None if artifact is None else _thresholds_of(run, artifact)
+
+
+def _thresholds_of(run: "StoredLabels", artifact: Artifact) -> ScoreThresholds:
     table = run.store.load(artifact, CategoryThresholds)
     proposals = zip(table.category_name, table.score_thresh, strict=True)
     by_name = {str(name): float(thresh) for name, thresh in proposals if thresh is not None}
-    return ScoreThresholds(others, by_name, f"saved in {artifact.name}{_of_a_part(run, artifact, table)}")
+    return ScoreThresholds(SCORE_THRESH, by_name, f"saved in {artifact.name}{_of_a_part(run, artifact, table)}")
+
+
+def threshold_note(run: "StoredLabels") -> str | None:
+    """Returns what there is to know of saved thresholds before labels are used: see the two below; else None."""
+    return outdated_thresholds(run) or unused_thresholds(run)
+
+
+def unused_thresholds(run: "StoredLabels") -> str | None:
+    """Returns a sentence where the store has thresholds for other labels, and none for these; else None."""
+    made = _all_proposals(run)
+    other = _other_labels(run, made)
+    if other is None or _last_of(run, made) is not None:
+        return None
+    return (
+        f"Thresholds: those saved for the labels {other}, which other references or settings made, are not used. "
+        f"`refseg thresholds {run.as_argument()}` proposes some for these; --thresholds FILE takes those of a file."
+    )
+
+
+def _all_proposals(run: "StoredLabels") -> list[dict[str, Any]]:
+    """Returns the manifests of all thresholds of the store, oldest first."""
+    return run.store.manifests(PROPOSE_THRESHOLDS.folder)
+
+
+def _other_labels(run: "StoredLabels", made: list[dict[str, Any]]) -> str | None:
+    """Returns the key of the other labels that thresholds were saved for last, None where there are none."""
+    made_for = [str(one["inputs"].get("labels")) for one in made]
+    return next((root.rpartition("/")[2] for root in reversed(made_for) if root != run.root), None)
 
 
 def outdated_thresholds(run: "StoredLabels") -> str | None:
@@ -92,7 +128,7 @@ def outdated_thresholds(run: "StoredLabels") -> str | None:
     then, now = _num_then(run.store.load(artifact, CategoryThresholds)), counted(num_labeled(run), "image")
     return (
         f"Thresholds: those saved in {artifact.name} are in use, proposed when {then or 'fewer'} of the {now} were "
-        f"labeled. `refseg thresholds {redact(run.store.uri)} --labels {run.key}` proposes them from all."
+        f"labeled. `refseg thresholds {run.as_argument()}` proposes them from all."
     )
 
 
@@ -125,25 +161,31 @@ def num_labeled(run: "StoredLabels") -> int:
 
 def last_proposal(run: "StoredLabels") -> Artifact | None:
     """Returns the thresholds that were saved last for labels, or None where there are none."""
-    made = [one for one in run.store.manifests(PROPOSE_THRESHOLDS.folder) if one["inputs"].get("labels") == run.root]
-    if not made:
+    return _last_of(run, _all_proposals(run))
+
+
+def _last_of(run: "StoredLabels", made: list[dict[str, Any]]) -> Artifact | None:
+    own = [one for one in made if one["inputs"].get("labels") == run.root]
+    if not own:
         return None
-    last = max(made, key=lambda one: (one["settings"]["number"], one["key"]))
+    last = max(own, key=lambda one: (one["settings"]["number"], one["key"]))
     return run.store.named(f"{PROPOSE_THRESHOLDS.folder}/{last['key']}")
 
 
 def read_thresholds(run: "StoredLabels", text: str, others: float) -> ScoreThresholds:
     """Returns the thresholds of a text: 'auto', a json or YAML file of names and scores, a score, or names with scores.
 
-    `others`: the threshold of categories for which the text gives none. Raises ConfigurationError.
+    `others`: the threshold of categories that scores or a file do not name; saved ones have their own. Raises
+    ConfigurationError.
     """
     if text == AUTO:
-        saved = saved_thresholds(run, others)
+        saved = saved_thresholds(run)
         if saved is None:
-            store = redact(run.store.uri)
+            other = _other_labels(run, _all_proposals(run))
             raise ConfigurationError(
-                f"--thresholds auto: {store} has no thresholds for the labels {run.key} yet. Propose some with "
-                f"`refseg thresholds {store}`, or give scores, as 0.4 or car=0.39,window=0.26."
+                f"--thresholds auto: {redact(run.store.uri)} has no thresholds for the labels {run.key} yet"
+                f"{f', only for the labels {other}' if other else ''}. Propose some with "
+                f"`refseg thresholds {run.as_argument()}`, or give scores, as 0.4 or car=0.39,window=0.26."
             )
         return saved
     return _read_file(text, others) if text.endswith(_FILE_SUFFIXES) else parse_thresholds(text, others)

@@ -89,11 +89,12 @@ def _lineage(summary: LabelSummary) -> str:
 
 def _next(summary: LabelSummary) -> str:
     store = summary.store.replace("```", "")
+    labels = f"{store} --labels {summary.key}"  # the page stays when other labels are the newest
     detections = f"{store}/labels/{summary.key}/detections"
     return (
-        f"### Review it\n\n```\nrefseg review {store}\n```\n\nopens the [review page](http://127.0.0.1:{REVIEW_PORT}/) "
-        "on the machine where you type it, and answers there until Ctrl-C.\n\n"
+        f"### Review it\n\n```\nrefseg review {labels}\n```\n\nopens the [review page]"
+        f"(http://127.0.0.1:{REVIEW_PORT}/) on the machine where you type it, and answers there until Ctrl-C.\n\n"
         "### Read it\n\n```python\nimport pandas as pd\n\ndetections = pd.read_parquet(\n    "
-        f"{detections!r}\n)\n```\n\n```\nrefseg show {store} --out pictures\nrefseg export {store} --format coco "
+        f"{detections!r}\n)\n```\n\n```\nrefseg show {labels} --out pictures\nrefseg export {labels} --format coco "
         f"--out labels.json\nrefseg status {store}\n```"
     )

@@ -180,8 +180,11 @@ class TestSummary:
         for lineage in ("labels/4567", "dataset/89ab", "prototypes/0123", "a" * 12, "s3://bucket/images"):
             assert f"`{lineage}`" in text
         assert "read_parquet(\n    's3://bucket/boats/labels/4567/detections'\n)" in text
-        assert "refseg review s3://bucket/boats" in text and "[review page](http://127.0.0.1:8100/)" in text
-        assert "refseg export s3://bucket/boats --format coco" in text
+        assert (
+            "refseg review s3://bucket/boats --labels 4567\n" in text
+            and "[review page](http://127.0.0.1:8100/)" in text
+        )
+        assert "refseg export s3://bucket/boats --labels 4567 --format coco" in text
         assert "[shards](../artifact/1)" in text
 
     def test_says_how_much_was_prompted_where_not_everything_was(self) -> None:

@@ -15,7 +15,15 @@ from tasks.store.label_store import StoredLabels
 from tasks.store.shard_plans import LabelPlan
 from tasks.store.steps import PROPOSE_THRESHOLDS
 from tasks.store.store import Artifact, Recipe
-from tasks.store.thresholds import FilterOptions, last_proposal, read_thresholds, saved_thresholds, shards_hash
+from tasks.store.thresholds import (
+    FilterOptions,
+    last_proposal,
+    read_thresholds,
+    saved_thresholds,
+    shards_hash,
+    shown_thresholds,
+    unused_thresholds,
+)
 from tests.support.projects.steps import Steps
 
 pytest_plugins = ["tests.support.projects.tiny_project"]
@@ -51,13 +59,33 @@ def _save(run: StoredLabels, number: int, **thresholds: float | None) -> Artifac
 
 
 def test_the_thresholds_that_were_saved_last_for_the_labels_count(run: StoredLabels) -> None:
-    assert saved_thresholds(run, 0.5) is None
+    assert saved_thresholds(run) is None
     _save(run, 1, box=0.2)
     last = _save(run, 2, box=0.3, bar=None)
     _save(StoredLabels(run.store, "other"), 3, box=0.4)
     assert last_proposal(run) == last
     expected = ScoreThresholds(0.5, {"box": 0.3}, f"saved in {last.name}")
-    assert saved_thresholds(run, 0.5) == read_thresholds(run, "auto", 0.5) == expected
+    assert saved_thresholds(run) == shown_thresholds(run) == expected
+    assert read_thresholds(run, "auto", 0.0) == expected, "where no label is left out without thresholds, too"
+    assert unused_thresholds(run) is None
+
+
+def test_thresholds_of_other_labels_are_not_used_and_that_is_told(run: StoredLabels) -> None:
+    assert unused_thresholds(run) is None
+    assert shown_thresholds(run).source == ""
+    _save(run, 1, box=0.2)
+    later = StoredLabels(run.store, "later")
+    only = f"only for the labels {run.key}"
+    assert (
+        shown_thresholds(later).describe()
+        == f"a score of at least 0.5, as no thresholds were saved for these labels, {only}"
+    )
+    note = unused_thresholds(later)
+    assert note is not None
+    assert f"saved for the labels {run.key}" in note
+    assert f"`refseg thresholds {run.store.uri} --labels later` proposes some" in note
+    with pytest.raises(ConfigurationError, match=rf"{only}\. Propose some with `refseg thresholds \S+ --labels later`"):
+        read_thresholds(later, "auto", 0.5)
 
 
 def test_saved_thresholds_stay_as_long_as_their_labels(run: StoredLabels) -> None:
