@@ -16,10 +16,11 @@ from refseg_core.datasets.dataset import Dataset
 from refseg_core.datasets.oddities import EXAMPLES, Oddity
 from refseg_core.errors import RefsegError
 from refseg_core.settings.choices import ANNOTATION_FORMATS
-from refseg_core.tables import Categories, Images, References
+from refseg_core.tables import Categories, Images
 from tasks.datasets.indexed import load_dataset
-from tasks.datasets.reference_images import ReferenceFolder, missing_images
-from tasks.datasets.shared_images import describe, same_images
+from tasks.datasets.reference_edits import edit_references
+from tasks.datasets.reference_images import missing_images
+from tasks.datasets.shared_images import describe, image_ids_with
 from tasks.outputs.dataset_overview import FOLDER
 from tasks.sample_references import sample_references
 from tasks.storage.folder import Folder
@@ -112,21 +113,23 @@ def report_leakage(config: RunConfig, show: Show, references: Artifact, targets:
     Nor where there is no ground truth, or no references can be sampled, which a run says itself.
     """
     store = Store(config.store)
-    sampled = _sampled(config, store, references)
-    if config.targets.annotations is None or sampled is None:
+    chosen = _chosen(config, store, references)
+    if config.targets.annotations is None or chosen is None:
         return
-    names, images = store.load(sampled, References).file_name, store.load(targets, Images)
-    folder = ReferenceFolder(config.references.images, store)
-    shared = same_images(folder, names, Folder(config.targets.images), images)
-    if shared:
+    images = store.load(targets, Images)
+    if shared := image_ids_with(store, *chosen, targets, images):
         show(describe(shared, len(images), are_excluded=config.evaluation.exclude_references))
 
 
-def _sampled(config: RunConfig, store: Store, dataset: Artifact) -> Artifact | None:
-    """Returns the references of a run, None where its settings and annotations do not give any."""
+def _chosen(config: RunConfig, store: Store, dataset: Artifact) -> tuple[Artifact, Artifact] | None:
+    """Returns the dataset and the references of a run, with those that were added and without those dropped.
+
+    None where its settings and annotations do not give any.
+    """
     chosen, ids = config.references.sampling, config.references.named_ids
     try:
-        return sample_references.fn(store, dataset, chosen, ids, conventions=config.conventions)
+        sampled = sample_references.fn(store, dataset, chosen, ids, conventions=config.conventions)
+        return edit_references(store, config.references.source, dataset, sampled)
     except RefsegError:
         return None
 

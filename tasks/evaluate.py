@@ -1,6 +1,7 @@
 """Step 6: compares labels with ground truth, by the protocol that the settings choose."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,13 +11,13 @@ from refseg_core.analysis.label_filter import LabelFilter, ScoreThresholds
 from refseg_core.datasets.dataset import Dataset, select_images
 from refseg_core.errors import DatasetError, StoreError, counted
 from refseg_core.evaluation import protocols
-from refseg_core.evaluation.semantic import require_masks
-from refseg_core.settings import Conventions, EvaluationSettings, ProtocolName
+from refseg_core.settings import Conventions, EvaluationSettings
 from refseg_core.settings.choices import PROTOCOLS
 from refseg_core.table_schema import Table
-from refseg_core.tables import Annotations, Detections, Images
-from tasks.datasets.indexed import ground_truth, is_federated
-from tasks.datasets.shared_images import describe, shared_image_ids
+from refseg_core.tables import Detections, Images
+from tasks.datasets.indexed import ground_truth
+from tasks.datasets.protocol_choice import chosen_protocol
+from tasks.datasets.shared_images import added_image_ids, describe, shared_image_ids
 from tasks.runtime.retried_task import retried_task
 from tasks.storage.uris import redact
 from tasks.store.label_choice import other_labels
@@ -47,6 +48,12 @@ def evaluate(
     """
     decided = decisions_hash(StoredLabels(store, labels_key))
     decisive = _decisive(dataset, settings, conventions, is_novel=is_novel)
+    images = store.load(dataset, Images)
+    shared = shared_image_ids(store, prototypes, dataset, images)
+    if shared:
+        log.warning(describe(shared, len(images), are_excluded=settings.exclude_references))
+    if settings.exclude_references and (added := added_image_ids(store, prototypes, dataset, images)):
+        decisive["excluded_added"] = added  # earlier code evaluated these images
     recipe = Recipe(
         *EVALUATE,
         version=protocols.VERSION,
@@ -60,13 +67,15 @@ def evaluate(
     )
 
     def tables() -> list[Table]:
-        truth = _truth(store, dataset, prototypes, settings, kept)
+        truth = _truth(store, dataset, prototypes, kept)
+        if settings.exclude_references:
+            truth = _without(shared, truth)
         detections = _detections(store, labels_key, truth.images)
         if kept is None:
             return protocols.review(
                 truth, detections, settings=settings, conventions=conventions, is_novel=is_novel
             ).tables
-        is_of_pixels = PROTOCOLS[_protocol(dataset, settings, conventions)].of_pixels
+        is_of_pixels = PROTOCOLS[chosen_protocol(dataset, settings, conventions)].of_pixels
         cut = kept if is_of_pixels else replace(kept, thresholds=ScoreThresholds())
         return protocols.review(
             truth,
@@ -80,18 +89,16 @@ def evaluate(
     return store.make(recipe, tables)
 
 
-def _truth(
-    store: Store, dataset: Artifact, prototypes: Artifact, settings: EvaluationSettings, kept: LabelFilter | None
-) -> Dataset:
-    """Returns the ground truth that counts: without images of references, where these are left out."""
+def _truth(store: Store, dataset: Artifact, prototypes: Artifact, kept: LabelFilter | None) -> Dataset:
+    """Returns the ground truth of the categories that count."""
     truth = ground_truth(store, dataset, prototypes)
     if kept is not None and kept.categories is not None:
         truth = replace(truth, categories=truth.categories[np.isin(truth.categories.name, kept.categories)])
-    shared = shared_image_ids(store, prototypes, dataset, truth.images)
-    if shared:
-        log.warning(describe(shared, len(truth.images), are_excluded=settings.exclude_references))
-    if not settings.exclude_references:
-        return truth
+    return truth
+
+
+def _without(shared: Sequence[str], truth: Dataset) -> Dataset:
+    """Returns the ground truth without the images that references lie in. Raises DatasetError where none is left."""
     if len(shared) == len(truth.images):
         raise DatasetError(
             f"evaluation.exclude_references: references lie in all of {counted(len(shared), 'image')}, so that none "
@@ -100,21 +107,11 @@ def _truth(
     return select_images(truth, set(truth.images.image_id) - set(shared))
 
 
-def check_protocol(store: Store, dataset: Artifact, settings: EvaluationSettings, conventions: Conventions) -> None:
-    """Raises DatasetError where the dataset does not hold what the protocol compares."""
-    if PROTOCOLS[_protocol(dataset, settings, conventions)].of_pixels:
-        require_masks(store.load(dataset, Annotations))
-
-
-def _protocol(dataset: Artifact, settings: EvaluationSettings, conventions: Conventions) -> ProtocolName:
-    return protocols.choose_protocol(settings.protocol, conventions, is_federated=is_federated(dataset))
-
-
 def _decisive(
     dataset: Artifact, settings: EvaluationSettings, conventions: Conventions, *, is_novel: bool
 ) -> dict[str, Any]:
     """Returns what of the settings decides the numbers."""
-    protocol = _protocol(dataset, settings, conventions)
+    protocol = chosen_protocol(dataset, settings, conventions)
     excluded = {"exclude_references": True} if settings.exclude_references else {}
     if PROTOCOLS[protocol].of_pixels:
         return {"protocol": protocol, "score_thresh": settings.semantic_score_thresh, **excluded}

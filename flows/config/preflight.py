@@ -12,7 +12,7 @@ from refseg_core.models.acceleration import pick_device
 from refseg_core.tables import Categories
 from tasks.datasets.image_files import ImageFiles
 from tasks.datasets.indexed import check_boxes
-from tasks.evaluate import check_protocol
+from tasks.datasets.protocol_choice import check_protocol
 from tasks.index_dataset import index_dataset
 from tasks.models.loading import check_memory
 from tasks.models.weights import locate_weights

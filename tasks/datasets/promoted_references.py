@@ -23,6 +23,7 @@ from tasks.datasets.reference_edits import AddedReference, EditedReferences, Ref
 from tasks.specs import DatasetSource
 from tasks.storage.folder import Folder
 from tasks.store.label_store import FOLDER, StoredLabels
+from tasks.store.lineage import decision_of
 from tasks.store.reviews import StoredReview
 from tasks.store.steps import REVIEW
 from tasks.store.store import Artifact, NotMadeError, Store
@@ -61,7 +62,7 @@ def add_promoted(store: Store, source: DatasetSource, dataset: Artifact) -> list
     current = edits.current()
     names = {*store.load(dataset, Categories).name, *(one.category for one in current.added if not _decision(one))}
     wanted = {one.id: one for one in _promoted(store) if one.decision.category_name[0] in names}
-    known = {name.rpartition(_MARK)[2] for _, name in edits.original_names() if _MARK in name}
+    known = {decision_of(name) for _, name in edits.original_names()}
     gone = [one.id for one in current.added if _decision(one) and _decision(one) not in wanted]
     new = [one for decision_id, one in wanted.items() if decision_id not in known]
     if (new or gone) and store.find_only:
@@ -81,8 +82,7 @@ def _negatives(edits: EditedReferences, promoted: Mapping[str, _Promoted]) -> li
 
 def _decision(added: AddedReference) -> str | None:
     """Returns the decision that made an instance a reference; None for other references."""
-    _, mark, decision_id = added.original_name.rpartition(_MARK)
-    return decision_id if mark else None
+    return decision_of(added.original_name)
 
 
 def _promoted(store: Store) -> Iterator[_Promoted]:

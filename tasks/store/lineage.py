@@ -12,7 +12,7 @@ from tasks.storage.uris import redact
 from tasks.store.steps import ARTIFACT_FOLDERS
 from tasks.store.store import Artifact, Store, table_name
 
-_PROMOTED = re.compile(r" #[0-9a-f]{32}$")  # as `tasks/datasets/promoted_references.py` marks it
+_PROMOTED = re.compile(r" #([0-9a-f-]{8,64})$")  # as `tasks/datasets/promoted_references.py` marks it
 
 
 def reference_dataset(store: Store, prototypes: Artifact) -> Artifact:
@@ -33,15 +33,26 @@ def referenced_categories(store: Store, prototypes: Artifact) -> Categories:
     return categories[np.isin(categories.category_id, references.category_id)]
 
 
+def added_references(store: Store, dataset: Artifact) -> list[dict[str, Any]]:
+    """Returns the references that were added to a dataset, each with its file's name in it and its original name."""
+    added: list[dict[str, Any]] = (store.manifest(dataset.name) or {"settings": {}})["settings"].get("added", [])
+    return added
+
+
 def shown_names(store: Store, dataset: Artifact) -> dict[str, str]:
     """Returns what people call the pictures that were added to a dataset of references, by their file names in it."""
-    added = (store.manifest(dataset.name) or {"settings": {}})["settings"].get("added", [])
-    return {one["file_name"]: without_decision(one["original_name"]) for one in added}
+    return {one["file_name"]: without_decision(one["original_name"]) for one in added_references(store, dataset)}
 
 
 def without_decision(original_name: str) -> str:
     """Returns the name of an added picture without the decision that made an instance of it a reference."""
     return _PROMOTED.sub("", original_name)
+
+
+def decision_of(original_name: str) -> str | None:
+    """Returns the decision that made an instance of an added picture a reference; None for other references."""
+    found = _PROMOTED.search(original_name)
+    return found and found[1]
 
 
 def negatives_of(store: Store, prototypes: Artifact) -> NegativePrototypes:

@@ -1,16 +1,20 @@
 """What people use as references or negatives in a review is one of the next bank, until they take it back."""
 
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from flows.oddities import report_leakage
 from flows.pipeline import make_prototypes
 from flows.review.session import Decision, ReviewSession
-from refseg_core.tables import Categories, NegativePrototypes, Prototypes, References
+from refseg_core.settings import EvaluationSettings
+from refseg_core.tables import Categories, Metrics, NegativePrototypes, Prototypes, References
 from tasks.datasets.promoted_references import add_promoted
 from tasks.datasets.reference_edits import ReferenceEdits, edit_references
+from tasks.datasets.shared_images import added_image_ids, shared_image_ids
 from tasks.store.lineage import reference_dataset, references_of
 from tasks.store.reviews import StoredReview
 from tasks.store.store import Artifact, NotMadeError, Store
@@ -67,6 +71,33 @@ def test_the_next_bank_is_made_of_it(reviewable: Reviewable, session: ReviewSess
     numbers = [len(store.load(references_of(store, prototypes), References)) for prototypes in (before, after)]
     assert numbers[1] == numbers[0] + 1
     assert make_prototypes(config, Store(config.store, find_only=True)) == after
+
+
+@pytest.mark.slow  # with the others here
+def test_the_image_of_a_promoted_instance_is_named_and_left_out_of_an_evaluation(
+    reviewable: Reviewable, session: ReviewSession
+) -> None:
+    config, store, images = reviewable.steps.config, reviewable.steps.store, reviewable.images()
+    before, dataset = make_prototypes(config, store), reviewable.run.requested()
+    _decide(session, "reference", 0)
+    after = make_prototypes(config, store)
+    assert dataset is not None
+    assert [shared_image_ids(store, one, dataset, images) for one in (before, after)] == [[], [images.image_id[0]]]
+    told: list[str] = []
+    report_leakage(config, told.append, reviewable.steps.dataset(), dataset)
+    assert f"1 of 5 targets are images of references, too ({images.image_id[0]})" in told[0]
+    counts = []
+    for prototypes, are_excluded in ((before, True), (after, False), (after, True)):
+        plan = replace(reviewable.steps.plan(before), dataset=dataset, key=reviewable.run.key)
+        settings = EvaluationSettings(exclude_references=are_excluded)
+        metrics = reviewable.steps.evaluate(prototypes, plan, settings=settings)
+        counts.append(int(store.load(metrics, Metrics).num_instances.max()))
+    assert counts == [10, 10, 8]
+    for picture in (Path(store.uri) / "added_references").iterdir():
+        picture.unlink()  # as where the picture was saved anew, upright
+    assert added_image_ids(store, after, dataset, images) == [images.image_id[0]]
+    changed = images.replace(version=np.full(len(images), "changed", dtype=object))
+    assert added_image_ids(store, after, dataset, changed) == []
 
 
 def _vectors(store: Store, prototypes: Artifact) -> tuple[Prototypes, NegativePrototypes]:

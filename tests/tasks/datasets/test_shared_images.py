@@ -3,12 +3,14 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from refseg_core.errors import DatasetError, counted
 from refseg_core.settings import EvaluationSettings
 from refseg_core.tables import Images, Metrics, References
-from tasks.datasets.shared_images import same_images, shared_image_ids
+from tasks.datasets.reference_edits import AddedReference, ReferenceEdits, edit_references
+from tasks.datasets.shared_images import image_ids_with, same_images, shared_image_ids
 from tasks.storage.folder import Folder
 from tasks.store.lineage import references_of
 from tasks.store.store import Artifact
@@ -56,6 +58,27 @@ def test_shared_images_are_left_out_of_the_evaluation_where_that_is_wanted(steps
     all_images = steps.evaluate(prototypes, plan)
     others = steps.evaluate(prototypes, plan, settings=EvaluationSettings(exclude_references=True))
     assert [int(steps.store.load(one, Metrics).num_instances.max()) for one in (all_images, others)] == [10, 8]
+
+
+def test_a_picture_that_was_added_is_a_target_where_a_file_of_its_name_or_size_is_the_same(steps: Steps) -> None:
+    source, targets = steps.config.references.source, Path(steps.config.targets.images)
+    edits, dataset = ReferenceEdits(steps.store, source), steps.dataset()
+    images = steps.store.load(steps.dataset(steps.config.targets.source), Images)
+    unlisted = images.replace(size=np.full(len(images), -1))
+    for name, data in (
+        ("t0.png", (targets / "t0.png").read_bytes()),
+        ("t1.png", b"another"),
+        ("copy.png", (targets / "t2.png").read_bytes()),
+    ):
+        edits.add(_added(edits.put_picture(name, data), name))
+    chosen = edit_references(steps.store, source, dataset, steps.references())
+    for known, expected in ((images, ["t0.png", "t2.png"]), (unlisted, ["t0.png"])):
+        shared = image_ids_with(steps.store, *chosen, steps.dataset(steps.config.targets.source), known)
+        assert [images.file_name[images.image_id == one][0] for one in shared] == expected
+
+
+def _added(file_name: str, original_name: str) -> AddedReference:
+    return AddedReference("", "box", file_name, original_name, 96, 128, (10, 10, 30, 30), None, "box", None)
 
 
 def test_an_evaluation_of_reference_images_only_is_refused(steps: Steps) -> None:
