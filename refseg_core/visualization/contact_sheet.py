@@ -10,11 +10,12 @@ import numpy as np
 from PIL import Image
 
 from refseg_core.visualization.drawing import Picture, resized
-from refseg_core.visualization.text import write
+from refseg_core.visualization.text import readable, text_width, write
 
 _PAPER, _INK, _FAINT = (255, 255, 255), (25, 25, 25), (105, 105, 105)
 _MOST_SHEET_PIXELS, _LONGEST_SHEET_SIDE, _SMALLEST_TILE = 16_000_000, 16_000, 96
 _SHEET_ASPECT = 4 / 3
+_WIDEST_HEADING = 4  # tiles
 
 
 def contact_sheet(
@@ -39,8 +40,10 @@ def contact_sheet(
     aspect = float(np.median([tile.shape[0] / tile.shape[1] for tile in tiles]))
     grid = _fitting_grid(len(tiles), min(max(aspect, 0.4), 2.5), columns, tile_side, titles is not None)
     head, foot = (grid.text * 2 if heading else 0), (grid.text * 2 if grid.num < len(tiles) else 0)
-    sheet = Image.new("RGB", (grid.width, head + grid.height + foot), _PAPER)
-    line = (grid.gap, grid.width - 2 * grid.gap)
+    heading_width = min(text_width(readable(heading), grid.text + 2) + 2 * grid.gap, _WIDEST_HEADING * tile_side)
+    width = max(grid.width, heading_width)  # few tiles are narrower than what is said of them
+    sheet = Image.new("RGB", (width, head + grid.height + foot), _PAPER)
+    line = (grid.gap, width - 2 * grid.gap)
     write(sheet, heading, (line[0], grid.gap, line[1]), size=grid.text + 2, color=_INK)
     for index in range(grid.num):
         row, column = divmod(index, grid.columns)

@@ -45,18 +45,18 @@ def reference_panel(
     *,
     category_name: str,
     color_index: int,
-    shot: int,
+    annotation_id: str,
     mask_source: str,
     mask_score: float | None = None,
     side: int = 224,
 ) -> Picture:
-    """One reference in its surroundings, and below it its category, its shot and where its mask is from.
+    """One reference in its surroundings, and below it its category, its annotation's id and where its mask is from.
 
     `mask`: None while there is none. `mask_source`: 'dataset', 'segmenter' or 'none'. `mask_score`: the segmenter's
     predicted IoU. The rest as for `instance_panel`.
     """
-    source = "no mask yet" if mask_source == "none" else f"mask from the {mask_source}"
-    details = f"shot {shot}, {source}" + ("" if mask_score is None else f" {mask_score:.2f}")
+    source = "no mask yet" if mask_source == "none" else f"mask: {mask_source}"
+    details = f"{annotation_id}, {source}" + ("" if mask_score is None else f" {mask_score:.2f}")
     return instance_panel(
         image, box_xyxy, mask, name=category_name, details=details, color_index=color_index, side=side
     )

@@ -1,8 +1,8 @@
 """Draws the references and the labels of an image."""
 
 import hashlib
-from copy import copy
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,12 +33,6 @@ class Palette:
         self.name_of = {category_id: str(names[category_id]) for category_id in ids}  # in the order of the prototypes
         negatives = negatives_of(store, prototypes).category_id.tolist()
         self._color = {category_id: index for index, category_id in enumerate([*ids, *negatives])}
-
-    def only(self, category_id: int) -> "Palette":
-        """Returns the palette of one category, with its name and color here."""
-        one = copy(self)
-        one.name_of = {category_id: self.name_of[category_id]}
-        return one
 
     def knows(self, category_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Returns whether there are prototypes of the categories [N]."""
@@ -104,9 +98,17 @@ def fitting_masks(image: Picture, annotations: Annotations) -> list[Rle | None]:
     return [rle if rle is not None and rle.size == image.shape[:2] else None for rle in annotations.mask_rle]
 
 
-def reference_panels(
+class DrawnReference(NamedTuple):
+    """A reference's picture, uint8 RGB [H, W, 3], its category, and the id by which `refseg bank --drop` knows it."""
+
+    panel: Picture
+    category_id: int
+    annotation_id: str
+
+
+def draw_references(
     store: Store, prototypes: Artifact, palette: Palette, *, most: int | None = None, side: int = 224
-) -> list[Picture]:
+) -> list[DrawnReference]:
     """Returns the references with their masks, those whose images can be read; of more than `most` the first shots."""
     dataset = reference_dataset(store, prototypes)
     manifest = store.manifest(dataset.name) or {}
@@ -116,7 +118,7 @@ def reference_panels(
     shown = references[np.sort(np.argsort(references.shot, kind="stable")[:most])]
     images = store.load(dataset, Images)
     read = (_read(folder, images, str(image_id)) for image_id in shown.image_id)
-    return [_reference_panel(image, shown, row, palette, side) for row, image in enumerate(read) if image is not None]
+    return [_drawn(image, shown, row, palette, side) for row, image in enumerate(read) if image is not None]
 
 
 def _read(folder: Folder, images: Images, image_id: str) -> Picture | None:
@@ -128,16 +130,17 @@ def _read(folder: Folder, images: Images, image_id: str) -> Picture | None:
         return None
 
 
-def _reference_panel(image: Picture, references: References, row: int, palette: Palette, side: int) -> Picture:
-    category = references.category_id[row : row + 1]
-    return reference_panel(
+def _drawn(image: Picture, references: References, row: int, palette: Palette, side: int) -> DrawnReference:
+    category, annotation_id = references.category_id[row : row + 1], str(references.annotation_id[row])
+    panel = reference_panel(
         image,
         references.box_xyxy[row],
         references.mask_rle[row],
         category_name=palette.names(category)[0],
         color_index=palette.colors(category)[0],
-        shot=int(references.shot[row]),
+        annotation_id=annotation_id,
         mask_source=str(references.mask_source[row]),
         mask_score=references.mask_score[row],
         side=side,
     )
+    return DrawnReference(panel, int(category[0]), annotation_id)

@@ -19,7 +19,7 @@ from refseg_core.tables import Categories, Detections, Images, PilotImages
 from refseg_core.visualization import Picture, instance_panel, to_small_jpeg
 from tasks.datasets.image_reader import read_images
 from tasks.datasets.indexed import ground_truth
-from tasks.outputs.pictures import MAX_PIXELS, Palette, draw_detections, reference_panels
+from tasks.outputs.pictures import MAX_PIXELS, DrawnReference, Palette, draw_detections, draw_references
 from tasks.runtime.progress import ProgressStep, report
 from tasks.storage.folder import Folder
 from tasks.store.label_store import StoredLabels
@@ -37,13 +37,14 @@ table { border-collapse: collapse; } th, td { padding: .2em .9em .2em 0; text-al
 th:first-child, td:first-child { text-align: left; }
 .row { display: flex; flex-wrap: wrap; gap: 8px; align-items: flex-start; }
 figure { margin: 0; } figcaption { font-size: 12px; color: #555; max-width: 420px; }
+.threshold { width: 3px; align-self: stretch; background: #222; }
 figure.below { opacity: .45; } figure.right img { outline: 3px solid #2a8f4a; }
 figure.wrong img { outline: 3px solid #c0392b; } .images img { width: 410px; height: auto; }
 """.strip()
 
 
 @dataclass(frozen=True)
-class _Instance:
+class ShownInstance:
     """An instance for the page: its picture, and what is said of it."""
 
     score: float
@@ -51,6 +52,39 @@ class _Instance:
     is_right: bool | None
     file_name: str
     panel: Picture
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The instances of a category that are shown, by falling score, of how many, how many of all are kept, from where.
+
+    `thresh`: the threshold of the category.
+    """
+
+    shown: Sequence[ShownInstance]
+    num: int
+    num_kept: int
+    thresh: float
+
+    @property
+    def num_above(self) -> int:
+        """How many of those shown reach the threshold."""
+        return sum(bool(one.score >= np.float32(self.thresh)) for one in self.shown)
+
+    def describe(self) -> str:
+        """Returns a sentence: which instances are shown, and which of them are kept."""
+        num_shown = len(self.shown)
+        if not num_shown:
+            return "Instances by falling score: none."
+        which = f"all {num_shown}" if num_shown == self.num else f"{num_shown} of {self.num:,}, spread over the scores"
+        kept = sum(one.is_kept for one in self.shown)
+        of_all = "" if num_shown == self.num else f", {self.num_kept:,} of all"
+        end = num_shown == self.num_above
+        line = " All reach" if end else " The line is at" if self.num_above else " None reaches"
+        return (
+            f"Instances by falling score: {which}. {kept} of these are kept{of_all}.{line} the threshold, "
+            f"{self.thresh:g}."
+        )
 
 
 def write_pilot_page(
@@ -100,15 +134,14 @@ class _Page:
         shown = self._shown()
         pictures, panels = self._draw(palette, is_kept, {row for rows in shown.values() for row in rows})
         instances = {row: self._instance(row, panel, bool(is_kept[row])) for row, panel in panels.items()}
-        references = dict[str, list[Picture]]()
-        for name in palette.name_of.values():
-            references[name] = []
-        for category_id, panel in self._references(palette):
-            references[palette.name_of[category_id]].append(panel)
+        references = draw_references(self.store, self.run.prototypes(), palette, side=_PANEL_SIDE)
         body = [*self._head(is_kept)]
         for category_id, name in palette.name_of.items():
+            own = [one for one in references if one.category_id == category_id]
             listed = [instances[row] for row in shown[category_id] if row in instances]
-            body += _category_section(name, references[name], listed)
+            is_kept_of_own = is_kept[self.detections.category_id == category_id]
+            ranking = Ranking(listed, len(is_kept_of_own), int(is_kept_of_own.sum()), self.kept.thresholds.of(name))
+            body += category_section(name, own, ranking)
         body += self._image_section(pictures)
         return _document("\n".join(body))
 
@@ -148,10 +181,12 @@ class _Page:
             pixels, one.box_xyxy[0], one.mask_rle[0], name=name, details=details, color_index=color, side=_PANEL_SIDE
         )
 
-    def _instance(self, row: int, panel: Picture, is_kept: bool) -> _Instance:
+    def _instance(self, row: int, panel: Picture, is_kept: bool) -> ShownInstance:
         one = self.detections[row : row + 1]
         (place,) = np.flatnonzero(self.images.image_id == one.image_id[0]).tolist()
-        return _Instance(float(one.score[0]), is_kept, self._is_right(one), str(self.images.file_name[place]), panel)
+        return ShownInstance(
+            float(one.score[0]), is_kept, self._is_right(one), str(self.images.file_name[place]), panel
+        )
 
     def _is_right(self, one: Detections) -> bool | None:
         """Returns whether an instance lies on one of the ground truth, of its category; None where nothing says it."""
@@ -161,13 +196,6 @@ class _Page:
         is_same = (truth.image_id == one.image_id[0]) & (truth.category_id == one.category_id[0]) & truth.has_mask
         masks: Sequence[Rle] = list(truth.mask_rle[is_same])
         return bool(masks) and bool((mask_ious([one.mask_rle[0]], masks) > _RIGHT_IOU).any())
-
-    def _references(self, palette: Palette) -> Iterator[tuple[int, Picture]]:
-        """Yields the references' pictures with their categories."""
-        for category_id in palette.name_of:
-            only = palette.only(category_id)
-            for panel in reference_panels(self.store, self.run.prototypes(), only, side=_PANEL_SIDE):
-                yield category_id, panel
 
     def _head(self, is_kept: "np.typing.NDArray[np.bool_]") -> Iterator[str]:
         yield f"<h1>Pilot of {counted(len(self.images), 'image')}</h1>"
@@ -205,11 +233,15 @@ def _truth(store: Store, dataset: Artifact, prototypes: Artifact) -> Dataset | N
         return None
 
 
-def _category_section(name: str, references: Sequence[Picture], instances: Sequence[_Instance]) -> Iterator[str]:
-    yield f'<h2>{escape(name)}</h2><p>References</p><div class="row">'
-    yield from (_figure(panel, "", most_bytes=_PANEL_BYTES) for panel in references)
-    yield f'</div><p>Instances by falling score{"" if instances else ": none"}</p><div class="row">'
-    for one in instances:
+def category_section(name: str, references: Sequence[DrawnReference], ranking: Ranking) -> Iterator[str]:
+    """Yields the part of a category: its references, and its instances with a line where the threshold lies."""
+    yield f"<h2>{escape(name)}</h2><p>References, each with the id for <code>refseg bank --drop</code></p>"
+    yield '<div class="row">'
+    yield from (_figure(one.panel, one.annotation_id, most_bytes=_PANEL_BYTES) for one in references)
+    yield f'</div><p>{ranking.describe()}</p><div class="row">'
+    for place, one in enumerate(ranking.shown):
+        if 0 < place == ranking.num_above:
+            yield '<div class="threshold"></div>'
         verdict = {None: "", True: " right", False: " wrong"}[one.is_right]
         kind = f"{'' if one.is_kept else 'below'}{verdict}"
         yield _figure(one.panel, one.file_name, kind, most_bytes=_PANEL_BYTES)

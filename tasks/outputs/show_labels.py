@@ -19,8 +19,8 @@ from tasks.outputs.pictures import (
     check_apart,
     draw_detections,
     draw_ground_truth,
+    draw_references,
     picture_name,
-    reference_panels,
 )
 from tasks.outputs.reference_sheets import draw_sheets
 from tasks.runtime.progress import ProgressStep, report
@@ -37,7 +37,7 @@ SHEETS = "reference-sheets"
 def show_references(store: Store, prototypes: Artifact, out_uri: str) -> int:
     """Writes `references.jpg` and a sheet of each category's references; returns the number of these."""
     out = Folder(out_uri)
-    panels = reference_panels(store, prototypes, Palette(store, prototypes))
+    panels = [one.panel for one in draw_references(store, prototypes, Palette(store, prototypes))]
     out.replace("references.jpg", to_jpeg(contact_sheet(panels, heading=counted(len(panels), "reference"))))
     return draw_sheets(store, prototypes, Folder(out.join(SHEETS)))
 

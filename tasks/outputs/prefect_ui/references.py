@@ -2,7 +2,7 @@
 
 from refseg_core.errors import counted, listed
 from refseg_core.tables import References
-from tasks.outputs.pictures import Palette, reference_panels
+from tasks.outputs.pictures import Palette, draw_references
 from tasks.outputs.prefect_ui.keys import artifact_name
 from tasks.outputs.prefect_ui.markdown import code, escaped
 from tasks.outputs.prefect_ui.publishing import PANEL_SIDE, publish_sheet, publishing_task
@@ -23,7 +23,8 @@ def publish_bank(store_uri: str, prototypes: Artifact) -> None:
     references = store.load(references_of(store, prototypes), References)
     num_references = int(palette.knows(references.category_id).sum())
     negatives = describe_negatives(store, prototypes)
-    panels = reference_panels(store, prototypes, palette, most=_MOST_REFERENCES, side=PANEL_SIDE)
+    drawn = draw_references(store, prototypes, palette, most=_MOST_REFERENCES, side=PANEL_SIDE)
+    panels = [one.panel for one in drawn]
     publish_sheet(
         f"{artifact_name(store_uri)}-references",
         panels,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flows.trials.pilot import pilot_config
-from refseg_core.tables import PilotImages
+from refseg_core.tables import PilotImages, References
 from tasks.models import pilot_images as module
 from tasks.models.pilot_images import PilotWish
 from tasks.store.garbage import find_garbage
@@ -108,6 +108,15 @@ def test_the_page_shows_references_instances_by_score_and_every_image_with_its_r
     (chosen,) = _chosen(plain)
     for image_id in chosen.image_id:
         assert re.search(rf"t{int(image_id) - 1}\.png: (un)?likely to show (box|bar) \(-?\d\.\d\d\)", text)
+    rankings = re.findall(
+        r"score: (?:all )?(\d+)(?: of \d+, spread over the scores)?\. \d+ of these are kept.* 0\.4\.", text
+    )
+    assert len(rankings) == 2
+    store = Store(plain.config.store)
+    for annotation_id in store.load(
+        store.named(f"references/{store.manifests('references')[-1]['key']}"), References
+    ).annotation_id:
+        assert f"<figcaption>{annotation_id}</figcaption>" in page, "which `refseg bank --drop` takes"
     assert 'class="wrong"' in page or 'class="right"' in page or "below" in page
 
 

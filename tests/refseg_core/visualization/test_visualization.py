@@ -394,7 +394,13 @@ class TestSideBySide:
 class TestReferencePanel:
     @staticmethod
     def panel(image: Picture, box: Any, mask: Any, **changes: Any) -> Picture:
-        described = {"category_name": "boat", "color_index": 3, "shot": 0, "mask_source": "dataset", **changes}
+        described = {
+            "category_name": "boat",
+            "color_index": 3,
+            "annotation_id": "17",
+            "mask_source": "dataset",
+            **changes,
+        }
         rle = mask if mask is None or isinstance(mask, Rle) else encode_masks(mask[None])[0]
         return visualization.reference_panel(image, box, rle, **described)
 
@@ -429,7 +435,7 @@ class TestReferencePanel:
         panels = [
             self.panel(image, box, mask),
             self.panel(image, box, mask, category_name="Bär"),
-            self.panel(image, box, mask, shot=1),
+            self.panel(image, box, mask, annotation_id="18"),
             self.panel(image, box, mask, mask_source="segmenter", mask_score=0.91),
             self.panel(image, box, mask, mask_source="segmenter", mask_score=0.42),
         ]
@@ -474,6 +480,12 @@ class TestContactSheet:
         for level, shape in ((60, (250, 50)), (90, (20, 30))):
             rows, columns = np.nonzero((sheet == level).all(axis=2))
             assert [np.ptp(rows) + 1, np.ptp(columns) + 1] == list(shape)
+
+    def test_has_room_for_its_heading_whatever_the_number_of_tiles(self) -> None:
+        heading = "glass (negative): 1 reference, each as the encoder sees it"
+        sheet = contact_sheet([np.zeros((96, 96, 3), dtype=np.uint8)], heading=heading)
+        assert sheet.shape[1] > text_width(heading, 15)
+        assert contact_sheet([noise(96, 96)], heading=heading * 9).shape[1] <= 4 * 256
 
     def test_without_tiles_says_so(self) -> None:
         assert (contact_sheet([], heading="references") < 128).any()
