@@ -100,6 +100,10 @@ def _limits(settings: LabelingSettings, category_ids: Sequence[int]) -> AreaLimi
     return None if area.is_off else AreaLimits.of(area.min, area.max, [str(each) for each in category_ids])
 
 
+def _finish(settings: LabelingSettings, limits: AreaLimits | None) -> Finish:
+    return Finish(settings.min_island, settings.min_hole, limits, is_refined=settings.parts.max_refined_masks > 0)
+
+
 class BatchLabeler:
     """Finds and segments every instance of the prototypes' categories in images."""
 
@@ -137,6 +141,7 @@ class BatchLabeler:
         is_compiled = batches.compiled and self._path.has_previews and can_compile(segmenter.device)
         self._encode: Callable[[Tensor], Tensor] = compiled(encoder, wanted=is_compiled)
         self._limits = _limits(self.settings, self.category_id_K.tolist())
+        self._finish = _finish(self.settings, self._limits)
         self._stage = stage
         self._prompting = Prompting(
             segmenter,
@@ -290,7 +295,7 @@ class BatchLabeler:
             *counts,
             guide,
             self.category_id_K,
-            Finish(self.settings.min_island, self.settings.min_hole, self._limits),
+            self._finish,
         )
 
     def _look_again(self, frame: ImageFrame, masks_nGG: Tensor, similarity_nK: Tensor) -> Tensor:

@@ -567,10 +567,11 @@ def test_an_image_costs_no_more_crops_and_boxes_than_allowed(
     labeler = BatchLabeler(tiny_segmenter(), tiny_encoder(), prototypes, ACCURATE.model_copy(update=allowed))
     counts = _Counts(labeler, monkeypatch)
     images = [labeler.to_frame(_image(90, 120)), labeler.to_frame(_image(41, 17))]
-    labels = [found.labels("7") for found in labeler.find(images)]
+    found = labeler.find(images)
+    labels = [each.labels("7") for each in found]
     assert min(len(each.detections) for each in labels) > 5
     assert counts.crops == sum(min(looks, each.num_proposals) for each in labels)
-    assert counts.boxes == sum(min(refined, len(each.detections)) for each in labels)
+    assert counts.boxes == sum(min(refined, len(each.score_n)) for each in found)
 
 
 def test_an_image_without_a_prompt_costs_no_crop_and_no_box(

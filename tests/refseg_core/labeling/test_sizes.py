@@ -10,10 +10,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from refseg_core.errors import ConfigurationError
+from refseg_core.labeling import image_labels
 from refseg_core.labeling.batch_labeler import BatchLabeler
 from refseg_core.labeling.composing.choosing import match_and_merge
+from refseg_core.labeling.guidance import Guide
 from refseg_core.labeling.image_labels import Finish, FoundInstances, ImageLabels
 from refseg_core.labeling.merging import Merged
+from refseg_core.labeling.proposal_source import PromptCounts
+from refseg_core.masks.bitmasks import PackedMasks
 from refseg_core.masks.cleanup import clean_masks
 from refseg_core.masks.rle import mask_areas, rle_boxes
 from refseg_core.settings import LabelingSettings
@@ -92,9 +96,11 @@ def test_small_islands_and_holes_go_and_boxes_follow(parts: dict[str, str]) -> N
 
 @pytest.mark.parametrize("parts", _METHODS)
 def test_off_changes_nothing(parts: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = _labeled(**parts)
+    for name in ("clean_masks", "mask_areas"):
+        monkeypatch.setattr(image_labels, name, lambda *_, **__: pytest.fail("it is off"))
     off = _labeled(area={"margin": 9}, min_island=1, min_hole=0, **parts)
-    monkeypatch.setattr(FoundInstances, "_finished", lambda _, detections: detections)
-    assert off.detections.equals(_labeled(**parts).detections)
+    assert off.detections.equals(usual.detections)
     assert not Finish(1, 1).is_cleaning
 
 
@@ -103,3 +109,22 @@ def test_undecided_limits_are_refused_before_models_work() -> None:
         _labeled(area={"min": "auto"})
     with pytest.raises(ConfigurationError, match="'boat': no such category"):
         _labeled(area={"min": "boat=3"})
+
+
+@pytest.mark.parametrize(("finish", "rows"), [(Finish(), [0, 1, 2, 3]), (Finish(is_refined=True), [0, 1, 3])])
+def test_masks_that_became_the_same_are_one_label_of_a_category(finish: Finish, rows: list[int]) -> None:
+    masks = torch.zeros((4, 8, 9), dtype=torch.bool)
+    masks[:3, 2:5, 3:6] = True
+    masks[3, :2] = True
+    found = FoundInstances(
+        PackedMasks.of(masks),
+        torch.tensor([0.9, 0.8, 0.7, 0.6]),
+        np.array([4, 9, 4, 4]),
+        torch.tensor([0.9, 0.9, 0.8, 0.8]),
+        num_proposals=4,
+        prompts=PromptCounts(4, 4, 0, 4),
+        guide=Guide(torch.arange(4), torch.zeros(2), torch.arange(0)),
+        known_id_K=np.array([4, 9]),
+        finish=finish,
+    )
+    assert found.labels("a").detections.score.tolist() == pytest.approx([[0.9, 0.8, 0.7, 0.6][row] for row in rows])
