@@ -70,7 +70,9 @@ def bank() -> None:
     help="Add a reference from a picture of its own, marked by the --box, --mask or --points behind it. It is kept in "
     "the store, for every later run with these references. The category may be new.",
 )
-@click.option("--box", multiple=True, metavar="X1,Y1,X2,Y2", help="The box around the instance, in pixels.")
+@click.option(
+    "--box", multiple=True, metavar="X1,Y1,X2,Y2", help="The box around the instance, in the picture's pixels."
+)
 @click.option("--mask", multiple=True, metavar="FILE", help="An image of the picture's size, black outside.")
 @click.option("--points", multiple=True, metavar="X,Y;...", help="Points on the instance, which SAM2 segments.")
 @click.option("--drop", multiple=True, metavar="ID", help="Leave a reference out from now on, added or sampled.")

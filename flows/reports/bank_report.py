@@ -7,11 +7,11 @@ import numpy as np
 
 from flows.terminal import progress_bars, results, text_table
 from refseg_core.errors import ConfigurationError, counted, in_natural_order, listed
-from refseg_core.references.validation import mask_doubts
+from refseg_core.references.validation import given_mask_doubts, mask_doubts
 from refseg_core.tables import References
 from tasks.datasets.reference_edits import AddedReference, EditedReferences
 from tasks.outputs.bank_difference import BankDifference, CategoryDifference
-from tasks.outputs.reference_sheets import describe_negatives, draw_sheets
+from tasks.outputs.reference_sheets import describe_negatives, draw_sheets, twins_of
 from tasks.storage.folder import Folder
 from tasks.storage.uris import redact
 from tasks.store.lineage import references_of
@@ -46,15 +46,18 @@ def report_bank(
 
 
 def _show_added(store: Store, prototypes: Artifact, added: Sequence[AddedReference], out: Path) -> None:
-    """Prints what is doubtful about the masks of added references, and draws them among those of their categories."""
+    """Prints what is doubtful about added references, and draws them among those of their categories."""
     references = store.load(references_of(store, prototypes), References)
     own = references[np.isin(references.annotation_id.astype(str), [one.id for one in added])]
+    twins = twins_of(store, prototypes)
     for annotation_id, source, mask, score in zip(
         own.annotation_id, own.mask_source, own.mask_rle, own.mask_score, strict=True
     ):
-        if source == "segmenter":
-            for doubt in mask_doubts(mask, None if score is None else float(score)):
-                results.print(f"  {annotation_id} is doubtful: {doubt}")
+        made = mask_doubts(mask, None if score is None else float(score))
+        for doubt in made if source == "segmenter" else given_mask_doubts(mask):
+            results.print(f"  {annotation_id} is doubtful: {doubt}")
+        if annotation_id in twins:
+            results.print(f"  {annotation_id} is {twins[annotation_id]}")
     try:
         with progress_bars():
             draw_sheets(store, prototypes, Folder(str(out)), only=set(own.category_id.tolist()))

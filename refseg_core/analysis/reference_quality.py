@@ -4,7 +4,8 @@ A reference is compared with the mean of the other references of its category (l
 compared with prototypes. Not here: reading the bank and drawing sheets (`tasks/outputs/reference_sheets.py`).
 """
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -76,7 +77,7 @@ def assess_references(references: References, bank: MemoryBank, categories: Cate
     keys = list(zip(references.category_id.tolist(), references.shot.tolist(), strict=True))
     annotation_of = dict(zip(keys, references.annotation_id, strict=True))
     compared = leave_one_out(bank, np.array([annotation_of[key] for key in row_of], dtype=object))
-    ids, usual = np.unique(bank.category_id), _usual(bank, compared.own)
+    ids, usual, same = np.unique(bank.category_id), _usual(bank, compared.own), told_twins(references, name_of)
     rows = [
         _Row(
             name=name_of[key[0]],
@@ -84,11 +85,11 @@ def assess_references(references: References, bank: MemoryBank, categories: Cate
             own=_known(compared.own, row),
             nearest=_known(compared.nearest, row),
             other_id=int(ids[compared.other[row]]) if _known(compared.nearest, row) is not None else None,
-            doubts=doubts,
+            doubts=(*doubts, *filter(None, [same.get(place)])),
             least_usual=usual.get(key[0]),
             names=name_of,
         )
-        for key, doubts in zip(keys, _doubts(references), strict=True)
+        for place, (key, doubts) in enumerate(zip(keys, _doubts(references), strict=True))
     ]
     return _table(references, rows)
 
@@ -96,7 +97,7 @@ def assess_references(references: References, bank: MemoryBank, categories: Cate
 class _Row(NamedTuple):
     """What is known of a reference; `least_usual` is the similarity below which it is unlike its category.
 
-    `doubts`: why its mask, which the segmenter made, may not be what was meant.
+    `doubts`: why its mask, which the segmenter made, may not be what was meant, and which other is the same instance.
     """
 
     name: str
@@ -132,6 +133,30 @@ class _Row(NamedTuple):
         elif self.is_outlier:
             yield f"unlike the other examples of {self.name}: {self.own:.2f}"
         yield from self.doubts
+
+
+def told_twins(references: References, names: Mapping[int, str]) -> dict[int, str]:
+    """Returns, by their rows, what to tell of references that are the same instance of an image as another.
+
+    `names`: of the categories, by id. Copies that sampling made of one annotation are meant.
+    """
+    rows_of: dict[Hashable, list[int]] = defaultdict(list)
+    marks = zip(references.file_name, references.box_xyxy.tolist(), references.mask_rle, strict=True)
+    for row, (name, box, mask) in enumerate(marks):
+        rows_of[name, *box, mask].append(row)
+    ids, told = references.annotation_id, dict[int, str]()
+    for rows in rows_of.values():
+        for row in rows:
+            if others := [other for other in rows if ids[other] != ids[row]]:
+                told[row] = _told_twin(references, row, others[0], names)
+    return told
+
+
+def _told_twin(references: References, row: int, other: int, names: Mapping[int, str]) -> str:
+    is_same = references.category_id[row] == references.category_id[other]
+    means = "it counts twice" if is_same else "one instance is of one category"
+    of = "" if is_same else f" of {names[int(references.category_id[other])]}"
+    return f"the same instance as {references.annotation_id[other]}{of}: {means}, so drop one of the two"
 
 
 def _doubts(references: References) -> Iterator[tuple[str, ...]]:

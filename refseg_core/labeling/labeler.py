@@ -28,7 +28,7 @@ from refseg_core.references.memory_bank import (
 )
 from refseg_core.references.prototypes import postprocess_memory_bank
 from refseg_core.references.segmentation import segment_boxes, segment_points
-from refseg_core.references.validation import check_mask
+from refseg_core.references.validation import check_mask, fitted_box
 from refseg_core.settings import BatchSettings, LabelingSettings, ReferenceSettings
 from refseg_core.settings.problems import problems_of
 from refseg_core.tables import MemoryBank
@@ -104,7 +104,8 @@ class Labeler:
 
         One of: `mask` [H, W], where not zero; `box` (x1, y1, x2, y2); `points`, one or more (x, y) on the instance.
         From the latter two the segmenter makes a mask. All in pixels of the image. A category may have any number of
-        references. Raises UnusableReferenceError where they cover nothing of the image.
+        references. Raises UnusableReferenceError where they cover nothing of the image, or a box ends more than 2 px
+        outside.
         """
         if not isinstance(category, str) or not category.strip():
             raise ConfigurationError(f"A category is named by a word, got {brief(category)}.")
@@ -136,7 +137,7 @@ class Labeler:
         if sum(given is not None for given in (mask, box, points)) != 1:
             raise ConfigurationError("A reference needs one of mask=, box= and points=.")
         if box is not None:
-            box_xyxy = _numbers(box, (4,), "box", "(x1, y1, x2, y2)")
+            box_xyxy = fitted_box(_numbers(box, (4,), "box", "(x1, y1, x2, y2)"), *pixels.shape[:2])
             masks, _ = segment_boxes(self._segmenter, pixels, box_xyxy[None])
             return masks[0], box_xyxy
         if points is not None:

@@ -19,6 +19,7 @@ Bools = npt.NDArray[np.bool_]
 MIN_SIDE = 32  # px
 MIN_MARGIN = 10  # px
 _LEAST_PREDICTED_IOU = 0.7
+FITTED = 2  # px that a box may end outside of its image: tools draw to the edge, and round
 _MOST_OF_IMAGE = 0.9  # more is mostly the background, or the whole picture
 VALID = f"not a crowd, sides of {MIN_SIDE} px, {MIN_MARGIN} px from the borders"
 
@@ -70,6 +71,21 @@ def problem_of_box(box_xyxy: Numbers, height: int, width: int) -> str | None:
     return None
 
 
+def fitted_box(box_xyxy: Numbers, height: int, width: int) -> npt.NDArray[np.float64]:
+    """Returns a box that somebody marked in an image cut to it; what it loses is at most 2 px a side; frame: pixels.
+
+    Raises UnusableReferenceError for one that ends further outside, and as `check_box` does.
+    """
+    check_box(box_xyxy, height, width)
+    size = np.array([width, height, width, height], dtype=np.float64)
+    if (box_xyxy < -FITTED).any() or (box_xyxy > size + FITTED).any():
+        raise UnusableReferenceError(
+            f"The box {box_xyxy.tolist()} ends outside of the image, which is {width} wide and {height} high. Give "
+            "(x1, y1, x2, y2) in pixels of this image: is it of another size, or x, y, width, height?"
+        )
+    return np.clip(box_xyxy.astype(np.float64), 0, size)
+
+
 def check_points(points_K2: Numbers, height: int, width: int) -> None:
     """Raises UnusableReferenceError where there is no point, or one that does not lie in the image."""
     if len(points_K2) and ((points_K2 >= 0) & (points_K2 < (width, height))).all():
@@ -96,10 +112,21 @@ def mask_doubts(mask: Rle, predicted_iou: float | None) -> Iterator[str]:
     `predicted_iou`: the segmenter's own estimate of its quality; None where it made none.
     """
     left, top, right, bottom = rle_boxes([mask])[0].tolist()
-    share = int(mask_areas([mask])[0]) / (mask.size[0] * mask.size[1])
+    share = _share_of_image(mask)
     if predicted_iou is not None and predicted_iou < _LEAST_PREDICTED_IOU:
         yield f"the segmenter is unsure of its mask ({predicted_iou:.2f}): give a mask"
     if share > _MOST_OF_IMAGE:
         yield f"its mask covers {share:.0%} of the picture: mark the instance with a box, or give a mask"
     if min(right - left, bottom - top) < MIN_SIDE:
         yield f"its mask is {right - left:.0f} x {bottom - top:.0f} px: give a larger example, or look at its mask"
+
+
+def given_mask_doubts(mask: Rle) -> Iterator[str]:
+    """Yields why a mask that somebody gave may not be what was meant."""
+    share = _share_of_image(mask)
+    if share > _MOST_OF_IMAGE:
+        yield f"its mask covers {share:.0%} of the picture: is all but the instance black in the mask's file?"
+
+
+def _share_of_image(mask: Rle) -> float:
+    return int(mask_areas([mask])[0]) / (mask.size[0] * mask.size[1])

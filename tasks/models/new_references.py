@@ -5,7 +5,7 @@ Not here: keeping it in the store (`tasks/datasets/reference_edits.py`), and seg
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -14,7 +14,7 @@ from refseg_core.errors import DatasetError, ImageError, UnusableReferenceError
 from refseg_core.images import Pixels, decode_image
 from refseg_core.masks.rle import Masks, Rle, boxes_of_masks, encode_masks
 from refseg_core.references.segmentation import segment_points
-from refseg_core.references.validation import check_box, check_mask, check_points
+from refseg_core.references.validation import check_mask, check_points, fitted_box
 from tasks.datasets.reference_edits import AddedReference, ReferenceEdits
 from tasks.models.loading import load_segmenter
 from tasks.specs import Models
@@ -78,14 +78,16 @@ def add_reference(edits: ReferenceEdits, read: ReadReference, models: Models) ->
 def read_reference(new: NewReference) -> ReadReference:
     """Reads a reference to add and checks what marks it, which needs no model.
 
-    Raises DatasetError where a file cannot be read, or the mark covers nothing of the picture.
+    A box that ends at most 2 px outside is cut to the picture. Raises DatasetError where a file cannot be read, or the
+    mark covers nothing of the picture, or ends further outside.
     """
     data = read_uri(new.picture)
     pixels = _decoded(data, new.picture)
     size = pixels.shape[:2]
     with _naming(new.picture):
         if new.box_xyxy is not None:
-            check_box(np.array(new.box_xyxy), *size)
+            box_xyxy = fitted_box(np.array(new.box_xyxy, dtype=np.float64), *size)
+            new = replace(new, box_xyxy=tuple(box_xyxy.tolist()))
         if new.points is not None:
             check_points(np.array(new.points, dtype=np.float64), *size)
         if new.mask is None:

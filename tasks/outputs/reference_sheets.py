@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 import numpy as np
 
 from refseg_core.analysis import reference_quality
-from refseg_core.analysis.reference_quality import assess_references
+from refseg_core.analysis.reference_quality import assess_references, told_twins
 from refseg_core.errors import ImageError, RefsegError, StoreError, counted, listed
 from refseg_core.masks.rle import Rle, decode_mask, encode_masks
 from refseg_core.references.memory_bank import Crop, crop_reference
@@ -46,9 +46,18 @@ def assess(store: Store, prototypes: Artifact) -> Artifact:
     recipe = Recipe(
         *ASSESS_REFERENCES,
         version=reference_quality.VERSION,
+        settings={"twins": "told"} if twins_of(store, prototypes) else {},  # all others keep the keys they have
         inputs={"references": references.name, "memory_bank": bank.name, "prototypes": prototypes.name},
     )
     return store.make(recipe, lambda: [quality_of(store, prototypes)])
+
+
+def twins_of(store: Store, prototypes: Artifact) -> dict[str, str]:
+    """Returns what to tell of references, by annotation id, that are the same instance of an image as another."""
+    categories = referenced_categories(store, prototypes)
+    names = dict(zip(categories.category_id.tolist(), map(str, categories.name), strict=True))
+    references = store.load(references_of(store, prototypes), References)
+    return {str(references.annotation_id[row]): what for row, what in told_twins(references, names).items()}
 
 
 def quality_of(store: Store, prototypes: Artifact) -> ReferenceQuality:

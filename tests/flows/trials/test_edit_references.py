@@ -132,8 +132,10 @@ def test_marks_belong_to_the_reference_before_them(plain: Project) -> None:
     picture = plain.folder / "boat7.png"
     flags = ["--add", f"bar={picture}", "--mask", plain.folder / "mask.png"]
     flags += ["--add", f"box={picture}", "--box", _BOX, "--add", f"dot={picture}", "--points", "30,30;40,40"]
+    flags += ["--add", f"boat={picture}", "--box", _BOX]
     said = _bank(plain, *flags)
-    assert "With 3 added references: added-0 (bar, boat7.png); added-1 (box, boat7.png); added-2 (dot" in said
+    assert "With 4 added references: added-0 (bar, boat7.png); added-1 (box, boat7.png); added-2 (dot" in said
+    assert "added-3 is the same instance as added-1 of box: one instance is of one category" in said
     bar, box, dot = (_references(plain)[2:][row : row + 1] for row in range(3))
     np.testing.assert_array_equal(decode_mask(bar.mask_rle[0]), inside > 0)
     assert bar.box_xyxy.tolist() == [[68, 20, 104, 80]]
@@ -185,6 +187,10 @@ def test_what_cannot_be_done_is_refused_and_changes_nothing(
         (["--add", "boat=nowhere.png", "--box", _BOX], "nowhere.png: not found"),
         (["--add", "boat=boat7.png", "--box", "500,14,600,54"], "boat7.png: The box .* misses the image"),
         (["--add", "boat=boat7.png", "--box", "40,40,10,10"], "boat7.png: The box .* has no area"),
+        (
+            ["--add", "boat=boat7.png", "--box", "12,14,131,54"],
+            r"boat7.png: The box .* ends outside of the image, which is 128 wide and 96 high",
+        ),
         (["--add", "boat=boat7.png", "--points", "500,1"], "boat7.png: "),
         (["--add", "boat=boat7.png", "--mask", "run.yaml"], "run.yaml: cannot be read: not an image"),
     ],

@@ -106,6 +106,21 @@ def test_a_reference_that_the_bank_left_out_is_told() -> None:
     assert "left out of the bank" in quality.advice[1]
 
 
+def test_one_instance_under_two_annotations_is_told_and_copies_of_one_annotation_are_not() -> None:
+    bank = _bank({4: [[1, 0], [1, 0], [1, 0], [1, 1]], 9: [[1, 0]]})
+    references = _references(bank)
+    ids = np.array(["a0", "a0", "a2", "a3", "a4"], dtype=object)
+    same = references.replace(file_name=np.array(["f", "f", "f", "g", "f"], dtype=object), annotation_id=ids)
+    advice = _quality(bank, same).advice
+    assert "the same instance as a2: it counts twice" in advice[0]
+    assert "the same instance as a0: it counts twice" in advice[2]
+    assert "the same instance" not in advice[3]
+    assert "the same instance as a0 of window: one instance is of one category" in advice[4]
+    assert not any("the same instance" in one for one in _quality(bank).advice)
+    copies = references.replace(file_name=same.file_name, annotation_id=np.array([*["a0"] * 3, "a3", "a0"]))
+    assert not any("the same instance" in one for one in _quality(bank, copies).advice)
+
+
 @settings(max_examples=30, deadline=None)
 @given(order=st.permutations(range(6)))
 def test_the_order_of_references_does_not_matter(order: list[int]) -> None:
