@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flows.review.state import UNDO, Before, ReviewState
-from refseg_core.analysis.decisions import VERDICTS, instance_id
+from refseg_core.analysis.decisions import NEGATIVE, VERDICTS, instance_id
 from refseg_core.errors import ConfigurationError, brief
 from refseg_core.masks.rle import Rle, union_of
 from refseg_core.tables import Decisions
@@ -90,7 +90,21 @@ class ReviewSession(ReviewState):
         if decision.verdict == "merge":
             own["merged_into"] = decision.into
             yield self._grown(decision)
+            yield from self._following(str(decision.into), "mask")
         yield own
+        yield from self._following(decision.instance, decision.verdict)
+
+    def _following(self, identity: str, verdict: str) -> Iterator[dict[str, Any]]:
+        """Yields what a decision says besides: a negative is no label, and what is right no negative."""
+        label, bank = (self.decision_on(identity, aspect) for aspect in ("label", "bank"))
+        if verdict == NEGATIVE and (label is None or VERDICTS[label.verdict[0]].is_positive):
+            yield self._row(identity, "reject")
+        if bank is None or bank.verdict[0] != NEGATIVE:
+            return
+        if verdict in ("accept", "mask"):
+            yield self._row(identity, "unused")
+        if verdict == "reference" and label is not None and label.verdict[0] == "reject":
+            yield self._row(identity, "undecided")
 
     def _row(self, identity: str, verdict: str) -> dict[str, Any]:
         """Returns the columns of a decision. What was corrected before stays so, whatever is then said of it."""

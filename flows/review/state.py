@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from refseg_core.analysis.audit import Precision
-from refseg_core.analysis.decisions import VERDICTS, Aspect, fitting, in_categories, speaks_of
+from refseg_core.analysis.decisions import NEGATIVE, VERDICTS, Aspect, as_rejections, fitting, in_categories, speaks_of
 from refseg_core.analysis.review_queue import Ranking, rank
 from refseg_core.errors import ConfigurationError, brief
 from refseg_core.masks.rle import Rle
@@ -79,8 +79,15 @@ class ReviewState:
     def decision_on(self, identity: str, aspect: Aspect) -> Decisions | None:
         """Returns what counts for an instance, a table of one row; None where nothing does."""
         with self._lock:
-            row = self._state.get((identity, aspect))
-            return row if row is not None and VERDICTS[row.verdict[0]].stands else None
+            row, bank = self._standing((identity, aspect)), self._standing((identity, "bank"))
+        is_negative = aspect == "label" and bank is not None and bank.verdict[0] == NEGATIVE
+        if bank is not None and is_negative and (row is None or _order(bank) > _order(row)):
+            return as_rejections(bank)
+        return row
+
+    def _standing(self, key: Key) -> Decisions | None:
+        row = self._state.get(key)
+        return row if row is not None and VERDICTS[row.verdict[0]].stands else None
 
     def decided_by(self, identity: str) -> str | None:
         """Returns who decided what counts for an instance's label; of what an undo brought back, who decided it."""
@@ -165,8 +172,12 @@ class ReviewState:
         if before is not None and _order(before) > _order(row):
             return []
         self._note_action(row, key, before)
+        identity, label = key[0], self.decision_on(key[0], "label")
         self._state[key] = row
-        return self._mark(key, row)
+        now = self.decision_on(identity, "label")
+        if key[1] == "bank" and _verdict(now) == _verdict(label):
+            return [identity]
+        return self._mark(identity, row if now is None else now, stands=now is not None)
 
     def _count(self, row: Decisions) -> None:
         """Counts what each person did; several rows at once are one thing, and taking it back is none."""
@@ -189,12 +200,8 @@ class ReviewState:
         actions[-1].before.append(Before(key, before, self._done_by.get(key)))
         self._done_by[key] = done
 
-    def _mark(self, key: Key, row: Decisions) -> list[str]:
+    def _mark(self, identity: str, row: Decisions, *, stands: bool) -> list[str]:
         """Marks the instances of these labels that a decision speaks of; returns their identities."""
-        identity, aspect = key
-        if aspect == "bank":
-            return [identity]
-        stands = VERDICTS[row.verdict[0]].stands
         if row.is_audit[0]:
             self._note_audit(identity, row, stands=stands)
         if (number := self.index.row_of.get(identity)) is not None:
@@ -215,6 +222,10 @@ class ReviewState:
         if stands and row.score[0] is not None:
             found = int(row.found_category_id[0]), float(row.score[0])
             self._audited[identity] = (*found, row.verdict[0] == "accept")
+
+
+def _verdict(row: Decisions | None) -> str | None:
+    return None if row is None else str(row.verdict[0])
 
 
 def _order(row: Decisions) -> tuple[str, str]:

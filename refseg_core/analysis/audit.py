@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from refseg_core.analysis.decisions import of_aspect, standing
+from refseg_core.analysis.decisions import label_decisions
 from refseg_core.table_schema import Array
 from refseg_core.tables import Decisions
 
@@ -80,7 +80,7 @@ class ReviewedScores:
 
 def reviewed_scores(decisions: Decisions) -> ReviewedScores:
     """Returns the instances that were found and decided on, by the decisions that count."""
-    labels = of_aspect(standing(decisions), "label")
+    labels = label_decisions(decisions)
     found = labels[np.array([score is not None for score in labels.score], dtype=bool)]
     return ReviewedScores(
         category_id=found.found_category_id.astype(np.int64),

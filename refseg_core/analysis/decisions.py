@@ -21,6 +21,7 @@ from refseg_core.tables import Categories, Decisions, Detections, LabeledImages
 CERTAIN = 1.0  # the score of what a person decided on: it passes every threshold
 SAME_OBJECT = 0.5  # IoU from which on masks of one category are of one object, as evaluation has it
 SAME_MASK = 0.8  # IoU from which on masks are the same but for some pixels
+NEGATIVE = "negative"
 _ID_LENGTH = 16
 
 Aspect = Literal["label", "bank"]
@@ -45,7 +46,7 @@ VERDICTS: Mapping[str, Verdict] = {
     "merge": Verdict("label", False, "belongs to an object that another mask stands for"),
     "undecided": Verdict("label", False, "nothing is decided any more", stands=False),
     "reference": Verdict("bank", True, "an example of its category for the next bank"),
-    "negative": Verdict("bank", False, "an example of what its category is not, for the next bank"),
+    NEGATIVE: Verdict("bank", False, "an example of what its category is not, for the next bank"),
     "unused": Verdict("bank", False, "no example any more", stands=False),
 }
 
@@ -100,6 +101,25 @@ def of_aspect(decisions: Decisions, aspect: Aspect) -> Decisions:
     return decisions[np.array([VERDICTS[verdict].aspect == aspect for verdict in decisions.verdict], dtype=bool)]
 
 
+def label_decisions(decisions: Decisions) -> Decisions:
+    """Returns the decisions that count for labels, by time: those on them, and negatives, each of which is a rejection.
+
+    A negative is no instance of its category, so that it rejects what was shown, unless the label was decided on later.
+    """
+    counting = standing(decisions)
+    is_of_label = [one == NEGATIVE or VERDICTS[one].aspect == "label" for one in counting.verdict]
+    labels = counting[np.array(is_of_label, dtype=bool)]
+    last = {key: row for row, key in enumerate(zip(labels.image_id, labels.instance_id, strict=True))}
+    return as_rejections(labels[np.array(sorted(last.values()), dtype=np.int64)])
+
+
+def as_rejections(decisions: Decisions) -> Decisions:
+    """Returns decisions with rejections in the place of negatives."""
+    return decisions.replace(
+        verdict=np.where(decisions.verdict == NEGATIVE, "reject", decisions.verdict).astype(object)
+    )
+
+
 def in_categories(decisions: Decisions, categories: Categories) -> Decisions:
     """Returns the decisions by the ids of these categories, found by name; without those of other categories."""
     id_of = dict(zip(categories.name, categories.category_id.tolist(), strict=True))
@@ -114,7 +134,7 @@ class DecidedInstances:
     """The standing decisions on labels, to be applied to the labels of any of their images."""
 
     def __init__(self, decisions: Decisions) -> None:
-        self._decisions = of_aspect(standing(decisions), "label")
+        self._decisions = label_decisions(decisions)
         self._rows = _rows_by_image(self._decisions)
 
     def __len__(self) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 
 from refseg_core.analysis import operating_points, reference_quality
 from refseg_core.analysis.audit import ReviewedScores, reviewed_scores, wilson_interval
-from refseg_core.analysis.decisions import of_aspect, standing, unrepeated
+from refseg_core.analysis.decisions import label_decisions, unrepeated
 from refseg_core.analysis.operating_points import Evidence, Proposal, propose
 from refseg_core.analysis.reference_quality import guess_threshold
 from refseg_core.datasets.dataset import Dataset, select_images
@@ -163,7 +163,7 @@ def _reviewed(run: StoredLabels, categories: Categories) -> dict[int, _Known]:
 
 def _missed(decisions: Decisions) -> dict[int, int]:
     """Returns how many instances of each category had no label, or one of another category."""
-    labels = of_aspect(standing(decisions), "label")
+    labels = label_decisions(decisions)
     is_missed = np.isin(labels.verdict, ["add", "category"])
     ids, counts = np.unique(labels.category_id[is_missed], return_counts=True)
     return dict(zip(ids.tolist(), counts.tolist(), strict=True))

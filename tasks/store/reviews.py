@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from refseg_core.analysis.decisions import DecidedInstances, in_categories, of_aspect, standing
+from refseg_core.analysis.decisions import DecidedInstances, in_categories, label_decisions
 from refseg_core.errors import StoreError
 from refseg_core.tables import Decisions, Detections, Images, LabeledImages
 from tasks.storage.uris import redact
@@ -166,7 +166,7 @@ def decisions_hash(run: StoredLabels) -> str | None:
 
     None where nothing is decided on, so that such keys are as they were before there were reviews.
     """
-    labels = of_aspect(standing(decisions_on(run)), "label")
+    labels = label_decisions(decisions_on(run))
     return _hash("".join(sorted(labels.decision_id)).encode()) if len(labels) else None
 
 

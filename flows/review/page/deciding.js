@@ -1,6 +1,6 @@
 // Deciding on instances, and drawing those that were missed.
 
-import { $, BANK, details, review, reviewer } from "/review.js";
+import { $, BANK, VERDICTS, details, review, reviewer } from "/review.js";
 import { ask, send } from "/server.js";
 import { detailsOf, lookAt, move, refreshImage, wanted } from "/queue.js";
 import { leaveMode, notice, setMode, show, showProgress, stage } from "/view.js";
@@ -14,7 +14,8 @@ export function decide(verdict, given = {}, { isStaying = false } = {}) {
   if (!review.current) return;
   const card = review.cards[review.at];
   const state = { ...card.state, by: reviewer() };
-  if (!state.verdict && !(verdict in BANK)) showProgress(review.numAll, Math.max(0, review.numOpen - 1));
+  if (!state.verdict && verdict !== "reference") showProgress(review.numAll, Math.max(0, review.numOpen - 1));
+  if (verdict === "negative" && VERDICTS[state.verdict]?.[2] !== "no") Object.assign(state, { verdict: "reject", category: card.category });
   if (verdict in BANK) state.bank = verdict;
   else Object.assign(state, { verdict, category: given.category ?? (verdict === "accept" ? card.state?.category ?? card.category : card.category) });
   card.state = review.current.state = state;

@@ -2,6 +2,7 @@
 
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -116,6 +117,40 @@ def test_an_instance_may_be_rejected_and_yet_be_an_example_of_what_its_category_
     assert session.verdicts() == {"reject": 1, "negative": 1}
     session.undo("Anna")
     assert (session.decision_on(identity, "bank"), session.verdicts()) == (None, {"reject": 1})
+
+
+def test_an_example_of_what_its_category_is_not_is_rejected_and_what_is_right_is_no_such_example(
+    reviewable: Reviewable,
+) -> None:
+    session = _session(reviewable)
+    assert _decide(session, "accept", 0) != []
+    _decide(session, "negative", 0)
+    _decide(session, "negative", 1)
+    assert _scores(reviewable) == _ALL[2:]
+    assert (session.verdicts(), session.is_decided.sum()) == ({"negative": 2, "reject": 2}, 2)
+    _decide(session, "accept", 1)
+    assert session.verdicts() == {"reject": 1, "negative": 1, "accept": 1}
+    session.undo("Anna")
+    session.undo("Anna")
+    assert (session.verdicts(), session.is_decided.sum()) == ({"reject": 1, "negative": 1}, 1)
+    _decide(session, "reference", 0)
+    assert (session.verdicts(), session.is_decided.sum()) == ({"reference": 1}, 0)
+    session.undo("Anna")
+    session.undo("Anna")
+    assert (_scores(reviewable)[0], session.verdicts()) == (1.0, {"accept": 1})
+
+
+def test_a_negative_of_an_earlier_store_is_rejected_too_until_it_is_taken_back(reviewable: Reviewable) -> None:
+    session = _session(reviewable)
+    _decide(session, "negative", 0)
+    stored = StoredReview.open(reviewable.run)
+    rows, folder = stored.read(), Path(reviewable.steps.store.uri) / stored.root / "decisions"
+    (folder / stored.part_names()[0]).unlink()
+    stored.append(rows[rows.verdict == "negative"])  # all that earlier code kept
+    later = _session(reviewable)
+    assert (np.flatnonzero(later.is_decided).tolist(), _scores(reviewable)) == ([0], _ALL[1:])
+    later.undo("Anna")
+    assert (later.is_decided.sum(), _scores(reviewable)) == (0, _ALL)
 
 
 def test_undo_takes_back_what_the_person_did_last_and_nothing_that_others_did_since(session: ReviewSession) -> None:

@@ -12,6 +12,7 @@ from refseg_core.analysis.decisions import (
     DecidedInstances,
     in_categories,
     instance_ids,
+    label_decisions,
     of_aspect,
     standing,
     unrepeated,
@@ -104,6 +105,18 @@ def test_use_in_the_bank_and_the_label_are_decided_apart() -> None:
     assert _after(decisions) == _REST
     undone = Decisions.concatenate([decisions, decision("unused", _ONE)])
     assert standing(undone).verdict.tolist() == ["reject"]
+
+
+def test_a_negative_is_rejected_unless_its_label_was_decided_on_since() -> None:
+    accepted, negative, renamed = (
+        decision("accept", _ONE),
+        decision("negative", _ONE),
+        decision("category", _ONE, category_id=2),
+    )
+    assert _after(accepted, negative) == _REST
+    assert _after(negative, decision("unused", _ONE)) == _after()
+    assert _after(negative, renamed) == [("a.png", 2, 1.0, _ONE), *_REST]
+    assert label_decisions(Decisions.concatenate([accepted, negative])).verdict.tolist() == ["reject"]
 
 
 def test_an_image_that_has_changed_or_has_another_size_is_not_decided_on() -> None:
