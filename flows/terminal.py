@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -26,17 +27,26 @@ from rich.text import Text
 
 from flows.errors import RunFailedError
 from flows.execution.stopping import stopping_signal
-from refseg_core.errors import RefsegError
+from refseg_core.errors import RefsegError, printable
 from tasks.outputs.prefect_ui.throughput import duration
 from tasks.runtime import progress
 from tasks.runtime.cancellation import StoppedError
 from tasks.storage.retry import is_transient_error
 
+
+class _SafeConsole(Console):
+    """Shows what may steer a terminal escaped, since names come from users."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Returns a text as it is shown."""
+        return super().render_str(printable(text, kept="\n\t"), **options)
+
+
 # Names come from users, so that rich's markup in them is shown literally.
-results = Console(
+results = _SafeConsole(
     highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160
 )
-messages = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+messages = _SafeConsole(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 SECONDS_BETWEEN_LINES = 30.0
 _ENDED_BY_SIGNAL = "Crash detected! Execution was aborted by"  # said by Prefect once for each flow

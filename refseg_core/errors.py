@@ -52,6 +52,7 @@ _KINDS_SHOWN = 12
 _OFFENDER_LENGTH = 80
 _USER = re.compile(r"//[^/\s'\"]*@")
 _QUERY = re.compile(r"(://[^\s'\"?#]*)[?#][^\s'\"]*")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _BRIEF = reprlib.Repr()
 _BRIEF.maxstring = _BRIEF.maxother = 200
 
@@ -139,8 +140,17 @@ def brief(value: object) -> str:
 
 def shortened(text: str, most: int = _OFFENDER_LENGTH) -> str:
     """Returns the text printable, shortened and without secrets of addresses, for a message."""
-    printable = redact_text(text).encode("utf-8", "backslashreplace").decode("utf-8")
-    return printable if len(printable) <= most else printable[: most - 3] + "..."
+    shown = printable(redact_text(text))
+    return shown if len(shown) <= most else shown[: most - 3] + "..."
+
+
+def printable(text: str, *, kept: str = "") -> str:
+    """Returns the text with control characters, which may steer a terminal, and halves of characters escaped.
+
+    `kept`: control characters that stay as they are.
+    """
+    escaped = _CONTROL.sub(lambda found: found[0] if found[0] in kept else repr(found[0])[1:-1], text)
+    return escaped.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def redact_text(text: str) -> str:

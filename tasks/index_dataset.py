@@ -18,7 +18,7 @@ from refseg_core.datasets.coco.columns import FEDERATED_VERSION, may_be_federate
 from refseg_core.datasets.coco.mask_source import MaskFile
 from refseg_core.datasets.dataset import NOTHING, VERSION, Dataset, dataset_of_files, first_images, select_images
 from refseg_core.datasets.oddities import EXAMPLES, Oddity
-from refseg_core.errors import DatasetError, ImageError, StoreError, counted, listed
+from refseg_core.errors import DatasetError, ImageError, StoreError, counted, listed, printable
 from refseg_core.images import IMAGE_SUFFIXES, WHITE
 from refseg_core.settings import Conventions
 from refseg_core.table_schema import Table
@@ -61,7 +61,7 @@ def index_dataset(store: Store, source: DatasetSource, *, conventions: Conventio
     if len(dataset.images) == 0:
         raise DatasetError(
             f"{redact(source.annotations or source.images)}: no images. Expected files ending in "
-            f"{', '.join(sorted(IMAGE_SUFFIXES))}, or annotations that list some."
+            f"{', '.join(sorted(IMAGE_SUFFIXES))}, or annotations that list some.{_told(dataset.oddities)}"
         )
     labels = dataset.federated_labels
     recipe = _recipe(source, read, conventions, federated=labels is not None)
@@ -77,6 +77,11 @@ def index_dataset(store: Store, source: DatasetSource, *, conventions: Conventio
         ]
 
     return store.make(recipe, tables)
+
+
+def _told(oddities: Iterable[Oddity]) -> str:
+    """Returns a sentence, after a space, for each oddity with its examples."""
+    return "".join(f" {oddity}. Found: {listed(oddity.examples)}." for oddity in oddities)
 
 
 def _dark_images(images: Images, folder: Folder) -> list[Oddity]:
@@ -188,7 +193,10 @@ def _from_listing(source: DatasetSource, images: ImageFiles) -> AnnotatedDataset
         [file.name for file in files], [file.size for file in files], [file.version for file in files]
     )
     dataset = replace(dataset, oddities=images.oddities())
-    return AnnotatedDataset(_selected(dataset, source), None, {"content": _content(files)})
+    inputs = {"content": _content(files)}
+    if images.unusable:  # so that they are told when they appear
+        inputs["unusable"] = hashlib.sha256("\n".join(map(printable, images.unusable)).encode()).hexdigest()
+    return AnnotatedDataset(_selected(dataset, source), None, inputs)
 
 
 def _selected(dataset: Dataset, source: DatasetSource) -> Dataset:

@@ -28,7 +28,7 @@ from flows.config.template import template
 from flows.errors import RunFailedError
 from flows.execution.stopping import stopped_by_signals, stopped_outcome, stopping_signal, when_stopped
 from flows.run import checked_session, execute, set_prefect_defaults
-from refseg_core.errors import RefsegError, redact_text
+from refseg_core.errors import RefsegError, printable, redact_text
 from tasks.storage.retry import explain, is_transient_error, place_of, reason
 from tasks.storage.uris import redact
 
@@ -37,6 +37,14 @@ if TYPE_CHECKING:
 
 _USER_ERROR, _FAILURE = 2, 1
 _KEPT = "This may be temporary; finished work is kept, and the same command resumes."
+
+
+def _on_terminal(text: str) -> str:
+    return printable(text, kept="\n\t")
+
+
+def _show_error(what: str) -> None:
+    click.secho(_on_terminal(f"Error: {what}"), fg="red", err=True)
 
 
 class _Commands(click.Group):
@@ -52,24 +60,24 @@ class _Commands(click.Group):
                 return self._invoke_until_stopped(context)
             except click.UsageError as error:
                 message = error.format_message()  # it repeats what was typed, which may be an address with a password
-                if (shown := redact_text(message)) == message:
+                if (shown := _on_terminal(redact_text(message))) == message:
                     raise
                 raise click.UsageError(shown, error.ctx) from None
             except RefsegError as error:
-                click.secho(f"Error: {error}", fg="red", err=True)
+                _show_error(str(error))
                 context.exit(_USER_ERROR)
             except RunFailedError as error:
-                click.secho(f"Error: {error}", fg="red", err=True)
+                _show_error(str(error))
                 context.exit(_FAILURE)
             except Exception as error:
                 if isinstance(error, OSError) and (known := explain(error, place_of(error))) is not error:
-                    click.secho(f"Error: {known}", fg="red", err=True)
+                    _show_error(str(known))
                     context.exit(_USER_ERROR)
                 if not is_transient_error(error) or isinstance(
                     error, BrokenPipeError
                 ):  # the reader of the output has closed it
                     raise
-                click.secho(f"Error: {reason(error)}. {_KEPT}", fg="red", err=True)
+                _show_error(f"{reason(error)}. {_KEPT}")
                 context.exit(_FAILURE)
 
     def _invoke_until_stopped(self, context: click.Context) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from posixpath import splitext
 
 from refseg_core.datasets.class_names import CLASS_FILES, COLOR_FILE
-from refseg_core.datasets.image_files.names import is_hidden
+from refseg_core.datasets.image_files.names import UNUSABLE, check_file_name, is_hidden
 from refseg_core.datasets.oddities import Oddity, OddityCounter
 from refseg_core.images import IMAGE_SUFFIXES
 from refseg_core.settings.choices import ANNOTATION_FORMATS
@@ -39,6 +39,8 @@ def files_left_out(names: Iterable[str], suffix: str) -> tuple[Oddity, ...]:
         if is_hidden(name):
             if _is_in_hidden_folder(name) and annotation_files([name], suffix):
                 found.add(_IN_HIDDEN, name)
+        elif annotation_files([name], suffix) and (reason := check_file_name(name)):
+            found.add(UNUSABLE, f"{name} {reason}")
         elif suffix in IMAGE_SUFFIXES and ending in IMAGE_SUFFIXES and ending != suffix:
             found.add(_OTHER_IMAGES, name)
     return found.found()

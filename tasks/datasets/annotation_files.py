@@ -28,7 +28,7 @@ from refseg_core.datasets.format_detection import (
     formats_of_files,
 )
 from refseg_core.datasets.image_files.lookup import ImageNames
-from refseg_core.datasets.image_files.names import is_hidden
+from refseg_core.datasets.image_files.names import check_file_name, is_hidden
 from refseg_core.errors import DatasetError, StoreError, counted
 from refseg_core.images import IMAGE_SUFFIXES
 from refseg_core.settings.choices import ANNOTATION_FORMATS, AnnotationFormat
@@ -89,7 +89,7 @@ def read_annotations(
 
 def _of_folder(folder: Folder, source: DatasetSource, masks: MaskFile | None, images: ImageFiles) -> AnnotatedDataset:
     listed = folder.list_files()
-    files = {file.name: file for file in listed if not is_hidden(file.name)}
+    files = {file.name: file for file in listed if not is_hidden(file.name) and check_file_name(file.name) is None}
     kind = ANNOTATION_FORMATS[_chosen(source) or _detect(folder, list(files))]
     names = annotation_files(files, kind.suffix)
     if not names:

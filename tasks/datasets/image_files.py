@@ -8,8 +8,8 @@ from collections.abc import Hashable, Iterable, Sequence
 from functools import cached_property, partial
 from posixpath import splitext
 
-from refseg_core.datasets.image_files.names import ListedNames, is_hidden
-from refseg_core.datasets.oddities import EXAMPLES, Oddity
+from refseg_core.datasets.image_files.names import UNUSABLE, ListedNames, check_file_name, is_hidden
+from refseg_core.datasets.oddities import EXAMPLES, Oddity, OddityCounter
 from refseg_core.errors import ImageError, StoreError
 from refseg_core.images import (
     HEIF_SUFFIXES,
@@ -56,8 +56,20 @@ class ImageFiles:
 
     @cached_property
     def listed(self) -> list[FileInfo]:
-        """Every file at any depth, by name, without what file managers and archives leave behind."""
+        """Every file at any depth, by name, without what file managers and archives leave behind.
+
+        Nor those that have no name that means the same everywhere.
+        """
+        return [file for file in self._found if check_file_name(file.name) is None]
+
+    @cached_property
+    def _found(self) -> list[FileInfo]:
         return [file for file in self.folder.list_files() if not is_hidden(file.name)]
+
+    @property
+    def unusable(self) -> list[str]:
+        """The files that are not listed since their names cannot be used, by name."""
+        return [file.name for file in self._found if check_file_name(file.name) is not None]
 
     @cached_property
     def images(self) -> list[FileInfo]:
@@ -68,16 +80,25 @@ class ImageFiles:
         return [file for file in self.listed if _suffix(file.name) in IMAGE_SUFFIXES or file.name in by_content]
 
     def oddities(self, known_suffixes: Iterable[str] = ()) -> tuple[Oddity, ...]:
-        """Returns what is left out of the images: all other files, but for those with the suffixes of annotations."""
+        """Returns what is left out of the images: all other files, but for those with the suffixes of annotations.
+
+        Images whose names cannot be used are told whatever their suffix.
+        """
         images = {file.name for file in self.images}
         others = [file.name for file in self.listed if file.name not in images]
-        others = [name for name in others if not name.lower().endswith(tuple(known_suffixes))]
+        known = tuple(known_suffixes)
+        others = [name for name in others if not name.lower().endswith(known)]
         heif = [name for name in others if _suffix(name) in HEIF_SUFFIXES]
         rest = [name for name in others if _suffix(name) not in HEIF_SUFFIXES]
         what = f"files in no format of images that is read ({_suffixes(rest)}): left out"
         needs = "HEIC files, which are read after `pip install 'refseg[heif]'`: left out"
         found = [(needs, heif), (what, rest)]
-        return tuple(Oddity(what, len(names), tuple(names[:EXAMPLES])) for what, names in found if names)
+        counter = OddityCounter()
+        for name in self.unusable:
+            if _suffix(name) in IMAGE_SUFFIXES or not name.lower().endswith(known):
+                counter.add(UNUSABLE, f"{name} {check_file_name(name)}")
+        left_out = (Oddity(what, len(names), tuple(names[:EXAMPLES])) for what, names in found if names)
+        return (*left_out, *counter.found())
 
     @cached_property
     def _names(self) -> ListedNames:

@@ -159,3 +159,12 @@ def test_before_the_first_report_a_line_says_that_work_is_going_on() -> None:
     with progress_lines(show, seconds=0.01):
         assert seen.wait(60)
     assert re.fullmatch(r"working for \d+ s", shown[0])
+
+
+def test_what_would_steer_a_terminal_is_shown_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.StringIO()
+    monkeypatch.setattr(terminal.results, "file", file)
+    terminal.results.print("a\x1b[2Jb\nc\udcff")
+    terminal.results.print(terminal.text_table(["name"], [["d\x9b1m"]]))
+    assert "a\\x1b[2Jb\nc\\udcff\n" in file.getvalue()
+    assert "d\\x9b1m" in file.getvalue()

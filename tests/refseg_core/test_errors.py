@@ -3,7 +3,17 @@
 import pytest
 
 from refseg_core.datasets.oddities import OddityCounter
-from refseg_core.errors import DatasetError, Problems, brief, counted, in_natural_order, listed, shortened, singular
+from refseg_core.errors import (
+    DatasetError,
+    Problems,
+    brief,
+    counted,
+    in_natural_order,
+    listed,
+    printable,
+    shortened,
+    singular,
+)
 
 
 def _message(problems: Problems) -> str:
@@ -49,6 +59,8 @@ def test_many_kinds_and_long_offenders_are_cut() -> None:
 
 def test_what_cannot_be_printed_is_escaped() -> None:
     assert shortened("a\ud800") == "a\\ud800"
+    assert shortened("a\tb\n\x1b[2J\x9bc\u2028é") == "a\\tb\\n\\x1b[2J\\x9bc\\u2028é"
+    assert printable("a\tb\n\x1b[2J", kept="\n\t") == "a\tb\n\\x1b[2J"
 
 
 @pytest.mark.parametrize("length", [1, 50])

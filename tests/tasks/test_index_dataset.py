@@ -1,12 +1,14 @@
 """Datasets are indexed: from annotations or a listing, once for the same content, with no secret kept."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from refseg_core.errors import DatasetError, StoreError
 from refseg_core.tables import Annotations, Categories, FederatedLabels, Images
+from tasks.datasets.indexed import load_dataset
 from tasks.index_dataset import index_dataset
 from tasks.specs import DatasetSource
 from tests.support.projects.project import read_coco, write_coco
@@ -52,6 +54,27 @@ def test_files_that_are_no_images_are_not_listed(steps: Steps) -> None:
     dataset = steps.dataset(DatasetSource(images=str(folder)))
     names = steps.store.load(dataset, Images).file_name.tolist()
     assert names == ["deep/T0.PNG", "t1.png", "t2.png", "t3.png", "t4.png"]
+
+
+def test_images_whose_names_cannot_be_used_are_left_out_and_told(steps: Steps) -> None:
+    folder = Path(steps.config.targets.images)
+    whole = steps.dataset(DatasetSource(images=str(folder)))
+    picture = (folder / "t0.png").read_bytes()
+    for name in (b"bad\xff.png", b"a\tb.png", b"a\nb.png", b"c\\d.png"):
+        Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(picture)
+    dataset = steps.dataset(DatasetSource(images=str(folder)))
+    assert steps.store.load(dataset, Images).equals(steps.store.load(whole, Images))
+    oddities = load_dataset(steps.store, dataset).oddities
+    assert [str(oddity) for oddity in oddities] == ["4 files whose names cannot be used: left out; rename them"]
+    assert oddities[0].examples == (
+        "a\\tb.png has control characters",
+        "a\\nb.png has control characters",
+        "bad\\udcff.png is not valid Unicode",
+    )
+    for file in folder.glob("t*.png"):
+        file.unlink()
+    with pytest.raises(DatasetError, match=r"no images.* 4 files whose names cannot be used.*a\\tb.png"):
+        steps.dataset(DatasetSource(images=str(folder)))
 
 
 def test_the_same_content_is_the_same_dataset_and_another_is_another(steps: Steps) -> None:

@@ -12,6 +12,9 @@ from posixpath import basename, normpath, splitext
 
 BAD_FILE_NAME = "an image's file_name is not a path below the image folder: expected such as 'folder/name.jpg'"
 
+UNUSABLE = "files whose names cannot be used: left out; rename them"
+"""What files are called that `check_file_name` refuses, where they are told."""
+
 OTHERWISE = "images whose names are written otherwise than those of their files: those files are taken"
 """What it is called where it is told."""
 

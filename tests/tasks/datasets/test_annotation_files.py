@@ -288,6 +288,20 @@ class TestImages:
         assert "Found: z.txt" in str(caught.value)
         assert "Found: a.txt with a.jpg, a.png" in str(caught.value)
 
+    def test_files_whose_names_cannot_be_used_are_left_out_and_told(self, tmp_path: Path) -> None:
+        source = written(tmp_path, "yolo", "boxes")
+        whole = read(source)
+        for place, suffix in ((tmp_path / "annotations" / "labels", "txt"), (tmp_path / "images", "png")):
+            for name in ("a\tb", "a\udcff"):
+                (place / f"{name}.{suffix}").write_bytes((place / f"a.{suffix}").read_bytes())
+        dataset = read(source)
+        assert_same(dataset, whole)
+        told = [oddity for oddity in dataset.oddities if "names cannot be used" in oddity.what]
+        assert [oddity.examples for oddity in told] == [
+            (f"a\\tb.{suffix} has control characters", f"a\\udcff.{suffix} is not valid Unicode")
+            for suffix in ("txt", "png")
+        ]
+
     def test_sizes_that_no_file_tells_are_those_of_the_annotated_images(self, tmp_path: Path) -> None:
         source = written(tmp_path, "voc", "boxes")
         for file in (tmp_path / "annotations").rglob("*.xml"):
