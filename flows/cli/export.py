@@ -7,7 +7,7 @@ import click
 from flows.cli.filter_options import FiniteRange, filter_options
 from flows.cli.store import choose_labels
 from flows.execution.stopping import when_stopped
-from refseg_core.errors import brief, counted
+from refseg_core.errors import brief, counted, shortened
 from refseg_core.settings import Conventions
 from tasks.outputs.exports.formats import EXPORT_FORMATS, ImageMode
 from tasks.storage.uris import redact
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tasks.store.thresholds import FilterOptions
 
 _MOST_NAMES = 8
+_MOST_IMAGES = 2
 
 
 class _Shares(click.ParamType[tuple[float, ...]]):
@@ -116,7 +117,11 @@ def export(*, store_uri: str, form: str, out: str, key: str | None, kept: "Filte
 
 
 def _tell_renumbered(labels: "ExportedLabels") -> None:
-    """Says which categories have other ids than in the store."""
+    """Says which categories and images have other ids than in the store."""
+    if numbered := labels.numbered_images():
+        shown = [f"{image_id} is {shortened(name)}" for image_id, name in numbered[:_MOST_IMAGES]]
+        more = f" and {len(numbered) - len(shown):,} more" if len(numbered) > len(shown) else ""
+        click.echo(f"Image ids of the export: {', '.join(shown)}{more}; see {labels.form.names_images_in}.", err=True)
     if labels.has_categories and (renumbered := labels.renumbered()):
         shown = [f"{old} {name} -> {new}" for name, (old, new) in list(renumbered.items())[:_MOST_NAMES]]
         more = f" and {len(renumbered) - len(shown)} more" if len(renumbered) > len(shown) else ""

@@ -95,7 +95,7 @@ def draw_sheets(store: Store, prototypes: Artifact, out: Folder, only: Collectio
             [panels.draw(int(row), quality) for row in rows],
             titles=[str(quality.advice[row]).partition(":")[0] or " " for row in rows],  # the numbers are in the tile
             heading=f"{quality.category_name[rows[0]]}{NEGATIVE if category_id in negative_ids else ''}: "
-            f"{counted(len(rows), 'reference')}, each as the encoder sees it",
+            f"{counted(len(rows), 'reference')}, {'each ' if len(rows) > 1 else ''}as the encoder sees it",
             tile_side=_PANEL_SIDE,
         )
         out.replace(f"{_file_name(str(quality.category_name[rows[0]]), category_id)}.jpg", to_jpeg(sheet))

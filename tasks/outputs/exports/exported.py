@@ -218,6 +218,13 @@ class ExportedLabels:
         name_of = dict(zip(categories.category_id.tolist(), categories.name, strict=True))
         return {name_of[new]: (old, new) for old, new in ids.items() if old != new}
 
+    def numbered_images(self) -> list[tuple[int | str, str]]:
+        """Returns the id and file name of each image whose id differs from the store's, where the format has ids."""
+        if not self.form.names_images_in:
+            return []
+        named = zip(self.images.image_id.tolist(), self.images.file_name.tolist(), strict=True)
+        return [(self.export_id[one], str(name)) for one, name in named if str(self.export_id[one]) != one]
+
     def polygons(self, mask: Rle, *, with_holes: bool) -> Polygons:
         """Returns a mask's polygons, and counts their likeness to it."""
         found = polygons_of(mask, tolerance=self.options.simplify, with_holes=with_holes)

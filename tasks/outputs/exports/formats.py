@@ -13,6 +13,9 @@ Shape = Literal["masks", "polygons", "boxes"]
 ImageMode = Literal["auto", "link", "copy", "none"]
 
 SPLIT_NAMES = ("train", "val", "test")
+PROVENANCE_IMAGES = "image_ids"
+"""The key of a provenance that lists ids of images with their file names."""
+IN_PROVENANCE = f"{PROVENANCE_IMAGES} of the provenance"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +24,8 @@ class ExportFormat(Choice):
 
     `is_folder`: whether it is a folder of files, and not one. `holds_images`: whether images lie among them.
     `has_splits`: whether it parts images into training, validation and test. `keeps_target_ids`: whether category ids
-    are always those of the targets' own file, also 0, because the two are read together.
+    are always those of the targets' own file, also 0, because the two are read together. `names_images_in`: where a
+    format that has ids of images says which image each is; '' for other formats.
     """
 
     shapes: tuple[Shape, ...] = ("masks",)
@@ -29,6 +33,7 @@ class ExportFormat(Choice):
     holds_images: bool = False
     has_splits: bool = False
     keeps_target_ids: bool = False
+    names_images_in: str = ""
 
 
 EXPORT_FORMATS = Choices(
@@ -38,12 +43,14 @@ EXPORT_FORMATS = Choices(
         help="a list of results, as COCO's evaluation takes it",
         implementation="tasks.outputs.exports.coco:write_results",
         keeps_target_ids=True,
+        names_images_in=IN_PROVENANCE,
     ),
     ExportFormat(
         name="coco",
         help="a whole COCO dataset: images, categories and annotations",
         implementation="tasks.outputs.exports.coco:write_dataset",
         shapes=("masks", "polygons"),
+        names_images_in="the file's images",
     ),
     ExportFormat(
         name="parquet",
@@ -94,6 +101,7 @@ EXPORT_FORMATS = Choices(
         help="one LVIS json file, with the categories that are absent from each image",
         implementation="tasks.outputs.exports.lvis:write_lvis",
         shapes=("polygons", "masks"),
+        names_images_in="the file's images",
     ),
     ExportFormat(
         name="hf",
@@ -103,6 +111,7 @@ EXPORT_FORMATS = Choices(
         is_folder=True,
         holds_images=True,
         has_splits=True,
+        names_images_in="the metadata of each split",
     ),
     ExportFormat(
         name="masks",

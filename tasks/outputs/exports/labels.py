@@ -8,7 +8,7 @@ from refseg_core.errors import redact_text
 from refseg_core.settings.areas import OTHERS
 from tasks.outputs.export_places import check_place, provenance_uri, recorded_files
 from tasks.outputs.exports.exported import ExportedLabels, ExportOptions, summary_of
-from tasks.outputs.exports.formats import EXPORT_FORMATS, ExportFormat
+from tasks.outputs.exports.formats import EXPORT_FORMATS, IN_PROVENANCE, PROVENANCE_IMAGES, ExportFormat
 from tasks.outputs.exports.writing import write_folder
 from tasks.storage.leftovers import remove_leftovers
 from tasks.storage.objects import write_uri
@@ -104,6 +104,8 @@ def provenance_of(labels: ExportedLabels) -> dict[str, Any]:
     }
     if labels.has_categories:
         content["categories"] = _categories(labels)
+    if labels.form.names_images_in == IN_PROVENANCE and (numbered := labels.numbered_images()):
+        content[PROVENANCE_IMAGES] = [{"id": image_id, "file_name": name} for image_id, name in numbered]
     return content
 
 

@@ -42,6 +42,18 @@ def test_other_category_ids_than_the_stores_are_told(tmp_path: Path) -> None:
     assert [one["id"] for one in json.loads((tmp_path / "out").read_text())["categories"]] == [0, 1]
 
 
+def test_numbers_that_stand_for_file_names_are_told_and_results_have_them_in_their_provenance(tmp_path: Path) -> None:
+    project = ExportProject(tmp_path)
+    done = _export(project)
+    assert "Image ids of the export: 1 is a.png, 2 is b.png and 2 more; see image_ids of the provenance." in done.output
+    names = {one["id"]: one["file_name"] for one in json.loads((tmp_path / "out.provenance").read_text())["image_ids"]}
+    assert names == {1: "a.png", 2: "b.png", 3: "d.png", 4: "folder/c.png"}
+    assert {one["image_id"] for one in json.loads((tmp_path / "out").read_text())} == {1, 2, 3}
+    assert "see the file's images." in _export(project, "--format", "coco").output
+    assert "image_ids" not in json.loads((tmp_path / "out.provenance").read_text()), "whose file has the names itself"
+    assert "Image ids" not in _export(project, "--format", "parquet").output
+
+
 def test_the_filters_options_choose_what_is_written(tmp_path: Path) -> None:
     project = ExportProject(tmp_path)
     done = _export(project, "--format", "coco", "--thresholds", "boat=0.8", "--categories", "boat")
