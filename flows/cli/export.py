@@ -111,6 +111,8 @@ def export(*, store_uri: str, form: str, out: str, key: str | None, kept: "Filte
     with progress_bars():
         labels = export_labels(run, out, form=form, kept=chosen, **options)
     _tell_renumbered(labels)
+    if labels.form.unsplit and not labels.options.split:
+        click.echo(f"No --split: {labels.form.unsplit}", err=True)
     if kept.is_given:
         click.echo(f"Kept: {chosen.describe()}", err=True)
     click.echo(f"Wrote {redact(out)}: {_counts(labels)}")
@@ -128,6 +130,14 @@ def _tell_renumbered(labels: "ExportedLabels") -> None:
         click.echo(f"Category ids of the export: {', '.join(shown)}{more}; --keep-ids keeps the store's.", err=True)
 
 
+def _at_thresholds(labels: "ExportedLabels") -> str:
+    """Returns how many of the instances reach the usual thresholds, and how to have only these."""
+    usual, number = labels.usual.thresholds, labels.written.reaching
+    if usual.by_name:
+        return f"of every score: {number:,} reach the saved thresholds, which --thresholds auto keeps"
+    return f"of every score: {number:,} reach {usual.others:g}, which --thresholds {usual.others:g} keeps"
+
+
 def _counts(labels: "ExportedLabels") -> str:
     """Returns what was written and what was left out, in one line."""
     written, images = labels.written, labels.counts
@@ -135,6 +145,8 @@ def _counts(labels: "ExportedLabels") -> str:
         f"{counted(written.instances, 'instance')} in {counted(written.with_instances, 'image')}, "
         f"{counted(written.empty, 'image')} without any",
     ]
+    if labels.options.kept.thresholds.is_zero and written.instances:
+        parts.append(_at_thresholds(labels))
     left_out = [
         (images.unreadable, "unreadable image", None),
         (images.unlabeled, "image that is not labeled", "images that are not labeled"),

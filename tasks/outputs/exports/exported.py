@@ -30,6 +30,7 @@ from tasks.store.label_store import StoredLabels
 from tasks.store.lineage import labeled_categories
 from tasks.store.reviews import read_reviewed_and_removed
 from tasks.store.shard_plans import Wanted
+from tasks.store.thresholds import shown_thresholds
 
 _MOST_SPLITS = 3
 _POLYGON_ISLAND = 16  # px; in polygons, fewer are specks that nobody wants to edit
@@ -110,7 +111,8 @@ class Written:
     """What went into an export so far: images with and without instances, instances, and the IoU of polygons.
 
     `left_out`: instances that the filter does not keep. `removed`: those that people rejected or merged. `repeated`:
-    those that are there a second time, with the same mask and category.
+    those that are there a second time, with the same mask and category. `reaching`: of those written, how many reach
+    the thresholds by which pictures show them.
     """
 
     with_instances: int = 0
@@ -119,6 +121,7 @@ class Written:
     left_out: int = 0
     removed: int = 0
     repeated: int = 0
+    reaching: int = 0
     polygons: int = 0
     iou_sum: float = 0.0
     iou_min: float = 1.0
@@ -175,6 +178,11 @@ class ExportedLabels:
         is_labeled = state == _LABELED
         self.images = everything[is_labeled].replace(height=sizes_N2[is_labeled, 0], width=sizes_N2[is_labeled, 1])
         _check_names(self.images)
+
+    @cached_property
+    def usual(self) -> LabelFilter:
+        """What pictures show: labels that reach the thresholds that were saved for them, else 0.5."""
+        return LabelFilter(shown_thresholds(self.run))
 
     @property
     def shape(self) -> Shape:
@@ -292,6 +300,7 @@ class ExportedLabels:
             self.written.left_out += len(found) - len(table)
             self.written.removed += num_removed
             self.written.repeated += len(read) - len(found)
+            self.written.reaching += int(self.usual.keep(found[is_kept], self._own_categories).sum())
             yield table, labeled.image_id
             report(ProgressStep.EXPORT, advanced=len(labeled))
 

@@ -26,6 +26,7 @@ class ExportFormat(Choice):
     `has_splits`: whether it parts images into training, validation and test. `keeps_target_ids`: whether category ids
     are always those of the targets' own file, also 0, because the two are read together. `names_images_in`: where a
     format that has ids of images says which image each is; '' for other formats.
+    `unsplit`: what is to be known of an export without shares, '' where nothing is.
     """
 
     shapes: tuple[Shape, ...] = ("masks",)
@@ -34,6 +35,7 @@ class ExportFormat(Choice):
     has_splits: bool = False
     keeps_target_ids: bool = False
     names_images_in: str = ""
+    unsplit: str = ""
 
 
 EXPORT_FORMATS = Choices(
@@ -65,6 +67,8 @@ EXPORT_FORMATS = Choices(
         is_folder=True,
         holds_images=True,
         has_splits=True,
+        unsplit="data.yaml names the images of training for validation, too (val: images/train), so that a trainer's "
+        "numbers are those of what it learned from; --split 0.8,0.2 sets some apart.",
     ),
     ExportFormat(
         name="voc",

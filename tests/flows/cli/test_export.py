@@ -19,6 +19,7 @@ def test_the_last_line_counts_what_was_written_and_left_out(tmp_path: Path) -> N
     project = ExportProject(tmp_path, unreadable=["z.png"], unlabeled=["x.png", "y.png"])
     done = _export(project, "--format", "yolo", "--partial", "--min-score", "0.5")
     assert done.exit_code == 0, done.output
+    assert "No --split: data.yaml names the images of training for validation, too" in done.output
     last = done.output.splitlines()[-1]
     assert last.startswith(
         f"Wrote {tmp_path / 'out'}: 3 instances in 3 images, 1 image without any; "
@@ -42,16 +43,18 @@ def test_other_category_ids_than_the_stores_are_told(tmp_path: Path) -> None:
     assert [one["id"] for one in json.loads((tmp_path / "out").read_text())["categories"]] == [0, 1]
 
 
-def test_numbers_that_stand_for_file_names_are_told_and_results_have_them_in_their_provenance(tmp_path: Path) -> None:
+def test_numbers_that_stand_for_file_names_are_told_and_so_is_how_many_labels_are_worth_keeping(tmp_path: Path) -> None:
     project = ExportProject(tmp_path)
-    done = _export(project)
-    assert "Image ids of the export: 1 is a.png, 2 is b.png and 2 more; see image_ids of the provenance." in done.output
+    output = _export(project).output
+    assert "Image ids of the export: 1 is a.png, 2 is b.png and 2 more; see image_ids of the provenance." in output
     names = {one["id"]: one["file_name"] for one in json.loads((tmp_path / "out.provenance").read_text())["image_ids"]}
     assert names == {1: "a.png", 2: "b.png", 3: "d.png", 4: "folder/c.png"}
     assert {one["image_id"] for one in json.loads((tmp_path / "out").read_text())} == {1, 2, 3}
-    assert "see the file's images." in _export(project, "--format", "coco").output
+    assert "1 image without any; of every score: 3 reach 0.5, which --thresholds 0.5 keeps" in output
+    output = _export(project, "--format", "coco", "--thresholds", "0.1").output
+    assert "see the file's images." in output
     assert "image_ids" not in json.loads((tmp_path / "out.provenance").read_text()), "whose file has the names itself"
-    assert "Image ids" not in _export(project, "--format", "parquet").output
+    assert "of every score" not in output
 
 
 def test_the_filters_options_choose_what_is_written(tmp_path: Path) -> None:
