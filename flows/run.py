@@ -11,9 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from flows.config.run_config import RunConfig
-from flows.service.api import answers, check_login
+from flows.service.api import check_answers, check_login
 from refseg_core.errors import ConfigurationError
-from tasks.storage.uris import redact
 
 PREFECT_SETTINGS = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
@@ -41,12 +40,11 @@ def set_prefect_defaults() -> None:
 def check_prefect() -> None:
     """Raises ConfigurationError where Prefect's server does not answer or let in, or its folder cannot be written."""
     url = os.environ.get("PREFECT_API_URL", "").rstrip("/")
-    if url and not answers(f"{url}/health"):
-        raise ConfigurationError(
-            f"PREFECT_API_URL: no Prefect server answers at {redact(url)}. Start it or correct the address; without "
-            "PREFECT_API_URL each command starts a temporary server."
-        )
     if url:
+        check_answers(
+            url,
+            "Start it or correct the address; without PREFECT_API_URL each command starts a temporary server.",
+        )
         check_login(url)
     home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
     try:

@@ -17,6 +17,7 @@ import pytest
 from flows.local_stack.options import StackOptions, own_variables, parts_of, prepare
 from flows.local_stack.state_folder import ServiceFolder
 from flows.run import check_prefect
+from flows.service import api
 from flows.service.api import LOGIN_VARIABLE, require_api
 from refseg_core.errors import ConfigurationError
 
@@ -200,3 +201,35 @@ def test_commands_with_another_login_do_not_repeat_it(guarded: str, monkeypatch:
     with pytest.raises(ConfigurationError, match="does not fit") as error:
         require_api()
     assert "me:wrong" not in str(error.value)
+
+
+class _Slow(BaseHTTPRequestHandler):
+    """Hangs up on the first request, and answers the next ones."""
+
+    num_asked = 0
+
+    def do_GET(self) -> None:
+        type(self).num_asked += 1
+        if self.num_asked == 1:
+            self.close_connection = True
+            return
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+def test_a_server_that_is_busy_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(api, "_PAUSE", 0.001)
+    monkeypatch.setattr(_Slow, "num_asked", 0)
+    with HTTPServer(("127.0.0.1", 0), _Slow) as server:
+        thread = Thread(target=server.serve_forever, args=(0.005,))
+        thread.start()
+        api.check_answers(f"http://127.0.0.1:{server.server_port}/api", "Start it.")
+        server.shutdown()
+        thread.join()
+    assert _Slow.num_asked == 2
+    assert "takes long to answer; waiting up to 30 s" in caplog.text
