@@ -7,10 +7,11 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from typing import Any
 
-from flows.review.state import UNDO, Before, ReviewState
-from refseg_core.analysis.decisions import NEGATIVE, VERDICTS, instance_id
+from flows.review.state import Done, Key, ReviewState, done_by
+from refseg_core.analysis.decisions import NEGATIVE, UNDO, VERDICTS, instance_id
 from refseg_core.errors import ConfigurationError, brief
 from refseg_core.masks.rle import Rle, union_of
 from refseg_core.tables import Decisions
@@ -47,6 +48,7 @@ class ReviewSession(ReviewState):
         The same one twice counts once. Raises ConfigurationError where one does not say what it has to; none counts.
         """
         with self._lock:
+            self.refresh()
             new = [decision for decision in decisions if decision.decision_id not in self._known]
             rows = [{**row, "decision_id": one.decision_id} for one in new for row in self._rows(one)]
             return self._append(new[0].reviewer, rows, source) if rows else []
@@ -57,22 +59,28 @@ class ReviewSession(ReviewState):
         `decision_id`: of the taking back, which sent twice counts once.
         """
         with self._lock:
-            actions = self._actions[_clean(reviewer)]
-            while actions and decision_id not in self._known:
-                last = actions[-1]
-                rows = [self._undoing(one) for one in last.before if self._done_by[one.key] == last.done]
-                if rows:
+            self.refresh()
+            if decision_id in self._known:
+                return []
+            for when in sorted(self._done[_clean(reviewer)], reverse=True):
+                done = _clean(reviewer), when
+                if rows := [row for key in self._done[done[0]][when] for row in self._undoings(key, done)]:
                     rows[0]["decision_id"] = decision_id or rows[0]["decision_id"]
                     return self._append(reviewer, rows, UNDO)
-                actions.pop()
             return []
 
-    def _undoing(self, before: Before) -> dict[str, Any]:
-        now = {"decision_id": uuid.uuid4().hex}
-        if before.row is not None:
-            return _columns(before.row) | now
-        verdict = "undecided" if before.key[1] == "label" else "unused"
-        return _columns(self._state[before.key]) | now | {"verdict": verdict}
+    def _undoings(self, key: Key, done: Done) -> Iterator[dict[str, Any]]:
+        """Yields what takes back each row that was made so, as far as nothing else counts for the instance since.
+
+        They hold what comes back, for versions that do not find it themselves.
+        """
+        kept = self._kept[key]
+        own = list(takewhile(lambda row: done_by(row) == done, reversed(kept)))
+        nothing = {"verdict": "undecided" if key[1] == "label" else "unused"}
+        for row in own:
+            before = kept[: len(kept) - len(own)]
+            back = _columns(before[-1]) if before else _columns(row) | nothing
+            yield back | {"decision_id": uuid.uuid4().hex}
 
     def _rows(self, decision: Decision) -> Iterator[dict[str, Any]]:
         if decision.verdict not in VERDICTS:

@@ -1,19 +1,30 @@
 """What is decided in a review: what counts for each instance, by whom, and what counted before.
 
-Here: taking decisions into account, those of this process and of others. Not here: deciding (`session.py`).
+Here: taking decisions into account, those of this process and of others, whichever comes first. Not here: deciding
+(`session.py`).
 """
 
+from bisect import insort
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from threading import RLock
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from refseg_core.analysis.audit import Precision
-from refseg_core.analysis.decisions import NEGATIVE, VERDICTS, Aspect, as_rejections, fitting, in_categories, speaks_of
+from refseg_core.analysis.decisions import (
+    NEGATIVE,
+    UNDO,
+    VERDICTS,
+    Aspect,
+    as_rejections,
+    counting,
+    fitting,
+    in_categories,
+    speaks_of,
+)
 from refseg_core.analysis.review_queue import Ranking, rank
 from refseg_core.errors import ConfigurationError, brief
 from refseg_core.masks.rle import Rle
@@ -21,27 +32,9 @@ from refseg_core.tables import Decisions
 from tasks.outputs.review.instance_index import InstanceIndex
 from tasks.store.reviews import StoredReview
 
-UNDO = "undo"  # the source of rows that take something back
-
 Key = tuple[str, Aspect]
 Done = tuple[str, str]
 """What one person did at once: who, and when."""
-
-
-class Before(NamedTuple):
-    """What counted for an instance before something was done, and what that was of; None where nothing did."""
-
-    key: Key
-    row: Decisions | None
-    done: Done | None
-
-
-@dataclass
-class _Action:
-    """What one person did at once, and what it changed."""
-
-    done: Done
-    before: list[Before] = field(default_factory=list)
 
 
 class ReviewState:
@@ -55,14 +48,12 @@ class ReviewState:
         self.by_reviewer: Counter[str] = Counter()
         self._review = review
         self._names = dict(zip(index.categories.category_id.tolist(), map(str, index.categories.name), strict=True))
-        self._state: dict[Key, Decisions] = {}
+        self._rows_on: defaultdict[Key, list[Decisions]] = defaultdict(list)  # by time
+        self._kept: dict[Key, list[Decisions]] = {}  # of these what is not taken back; the last one counts
         self._known: set[str] = set()
-        self._done: set[Done] = set()
-        self._done_by: dict[Key, Done | None] = {}
-        self._actions: defaultdict[str, list[_Action]] = defaultdict(list)
+        self._done: defaultdict[str, dict[str, set[Key]]] = defaultdict(dict)  # who, when, and on what
         self._changes: list[str] = []
         self._audited: dict[str, tuple[int, float, bool]] = {}
-        self._undone: dict[Done, _Action] = {}
         self._last_time = datetime.min.replace(tzinfo=UTC)
         self._lock = RLock()
         self._take_others(review.read())
@@ -86,21 +77,19 @@ class ReviewState:
         return row
 
     def _standing(self, key: Key) -> Decisions | None:
-        row = self._state.get(key)
+        row = self._last(key)
         return row if row is not None and VERDICTS[row.verdict[0]].stands else None
 
     def decided_by(self, identity: str) -> str | None:
         """Returns who decided what counts for an instance's label; of what an undo brought back, who decided it."""
-        with self._lock:
-            row, done = self.decision_on(identity, "label"), self._done_by.get((identity, "label"))
-        if row is None:
-            return None
-        return str(row.reviewer[0]) if done is None else done[0]
+        row = self.decision_on(identity, "label")
+        return None if row is None else str(row.reviewer[0])
 
     def verdicts(self) -> Counter[str]:
         """Returns how many instances have each verdict."""
         with self._lock:
-            return Counter(str(row.verdict[0]) for row in self._state.values() if VERDICTS[row.verdict[0]].stands)
+            last = [str(rows[-1].verdict[0]) for rows in self._kept.values() if rows]
+            return Counter(verdict for verdict in last if VERDICTS[verdict].stands)
 
     def precision(self, category_id: int, thresh: float) -> Precision:
         """Returns the precision of a category at and above a score, by the audit so far."""
@@ -122,12 +111,12 @@ class ReviewState:
         if row is not None:
             return self._shown_in_labels(row)
         with self._lock:
-            added = self._state.get((identity, "label"))
-        if added is None:
+            rows = self._rows_on.get((identity, "label"))
+        if not rows:
             raise ConfigurationError(f"There is no instance {brief(identity)} in the labels {self.index.run.key}.")
         columns = ("image_id", "image_version", "mask_rle", "found_category_id", "found_category_name", "score")
         names = (*columns, "predicted_iou", "category_id")
-        return {name: getattr(added, name)[0] for name in names} | {"instance_id": identity, "is_audit": False}
+        return {name: getattr(rows[-1], name)[0] for name in names} | {"instance_id": identity, "is_audit": False}
 
     def _shown_in_labels(self, row: int) -> Mapping[str, Any]:
         detection, image = self.index.detection(row), self.index.images[self.index.image_at(row)]
@@ -167,38 +156,34 @@ class ReviewState:
         self._known.add(row.decision_id[0])
         self._count(row)
         self._last_time = max(self._last_time, _parsed(row.decided_at[0]))
-        key: Key = (str(row.instance_id[0]), VERDICTS[row.verdict[0]].aspect)
-        before = self._state.get(key)
-        if before is not None and _order(before) > _order(row):
-            return []
-        self._note_action(row, key, before)
-        identity, label = key[0], self.decision_on(key[0], "label")
-        self._state[key] = row
-        now = self.decision_on(identity, "label")
-        if key[1] == "bank" and _verdict(now) == _verdict(label):
-            return [identity]
-        return self._mark(identity, row if now is None else now, stands=now is not None)
+        key = _key(row)
+        before, label = self._last(key), self.decision_on(key[0], "label")
+        insort(self._rows_on[key], row, key=_order)
+        rows = self._rows_on[key]
+        self._kept[key] = [rows[one.row] for one in counting([(one.reviewer[0], one.source[0]) for one in rows])]
+        return [] if self._last(key) is before else self._mark_changed(key, row, label)
+
+    def _last(self, key: Key) -> Decisions | None:
+        """Returns the last row that is not taken back, a table of one row."""
+        rows = self._kept.get(key)
+        return rows[-1] if rows else None
+
+    def _mark_changed(self, key: Key, row: Decisions, before: Decisions | None) -> list[str]:
+        """Marks what a row changes; `before`: what counted for the label. Returns the identities of the instances."""
+        now = self.decision_on(key[0], "label")
+        if key[1] == "bank" and _verdict(now) == _verdict(before):
+            return [key[0]]
+        return self._mark(key[0], row if now is None else now, stands=now is not None)
 
     def _count(self, row: Decisions) -> None:
         """Counts what each person did; several rows at once are one thing, and taking it back is none."""
-        done = (str(row.reviewer[0]), str(row.decided_at[0]))
-        if row.source[0] != UNDO and done not in self._done:
-            self._done.add(done)
-            self.by_reviewer[done[0]] += 1
-
-    def _note_action(self, row: Decisions, key: Key, before: Decisions | None) -> None:
-        done = (str(row.reviewer[0]), str(row.decided_at[0]))
-        actions = self._actions[done[0]]
+        reviewer, when = done_by(row)
         if row.source[0] == UNDO:
-            if done not in self._undone and actions:  # one row of several
-                self._undone[done] = actions.pop()
-            changed = self._undone[done].before if done in self._undone else []
-            self._done_by[key] = next((one.done for one in changed if one.key == key), None)
             return
-        if not actions or actions[-1].done != done:
-            actions.append(_Action(done))
-        actions[-1].before.append(Before(key, before, self._done_by.get(key)))
-        self._done_by[key] = done
+        if when not in self._done[reviewer]:
+            self._done[reviewer][when] = set()
+            self.by_reviewer[reviewer] += 1
+        self._done[reviewer][when].add(_key(row))
 
     def _mark(self, identity: str, row: Decisions, *, stands: bool) -> list[str]:
         """Marks the instances of these labels that a decision speaks of; returns their identities."""
@@ -226,6 +211,15 @@ class ReviewState:
 
 def _verdict(row: Decisions | None) -> str | None:
     return None if row is None else str(row.verdict[0])
+
+
+def done_by(row: Decisions) -> Done:
+    """Returns who made a row, and when."""
+    return str(row.reviewer[0]), str(row.decided_at[0])
+
+
+def _key(row: Decisions) -> Key:
+    return str(row.instance_id[0]), VERDICTS[row.verdict[0]].aspect
 
 
 def _order(row: Decisions) -> tuple[str, str]:

@@ -9,7 +9,7 @@ Not here: storing and reading decisions (`tasks/store/reviews.py`).
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from refseg_core.masks.rle import Rle, mask_ious, rle_boxes
 from refseg_core.table_schema import Array
 from refseg_core.tables import Categories, Decisions, Detections, LabeledImages
 
+UNDO = "undo"  # the source of rows that take something back
 CERTAIN = 1.0  # the score of what a person decided on: it passes every threshold
 SAME_OBJECT = 0.5  # IoU from which on masks of one category are of one object, as evaluation has it
 SAME_MASK = 0.8  # IoU from which on masks are the same but for some pixels
@@ -86,14 +87,50 @@ def standing(decisions: Decisions) -> Decisions:
     """Returns the decisions that count: the last on each instance's label and on its use in the bank, no undone ones.
 
     By time, and by id where times are equal; rows that are there twice count once. The result is in that order. Those
-    whose mask is of another image's size count for nothing.
+    whose mask is of another image's size count for nothing. What an undo brings back has the id of the undo, as
+    another decision than the one that was there before.
     """
     decisions = decisions[fitting(decisions)]
+    decisions = decisions[np.unique(decisions.decision_id.astype(str), return_index=True)[1]]
     ordered = decisions[np.lexsort((decisions.decision_id.astype(str), decisions.decided_at.astype(str)))]
+    last = sorted(one for one in _last_of_each(ordered) if VERDICTS[ordered.verdict[one.row]].stands)
+    rows, since = (_int_array([one[place] for one in last]) for place in range(2))
+    return ordered[rows].replace(decision_id=ordered.decision_id[since])
+
+
+def _last_of_each(ordered: Decisions) -> Iterator["Counting"]:
+    """Yields the row that counts for each instance's label, and for its use in the bank, if one does."""
+    rows_of: defaultdict[tuple[str, str, Aspect], list[int]] = defaultdict(list)
     aspects = [VERDICTS[verdict].aspect for verdict in ordered.verdict]
-    last = {key: row for row, key in enumerate(zip(ordered.image_id, ordered.instance_id, aspects, strict=True))}
-    rows = sorted(row for row in last.values() if VERDICTS[ordered.verdict[row]].stands)
-    return ordered[np.array(rows, dtype=np.int64)]
+    for row, key in enumerate(zip(ordered.image_id, ordered.instance_id, aspects, strict=True)):
+        rows_of[key].append(row)
+    for rows in rows_of.values():
+        for last in counting([(ordered.reviewer[row], ordered.source[row]) for row in rows])[-1:]:
+            yield Counting(rows[last.row], rows[last.since])
+
+
+class Counting(NamedTuple):
+    """A row that is not taken back, and the one since which it counts: itself, or the undo that brought it back."""
+
+    row: int
+    since: int
+
+
+def counting(made_by: Sequence[tuple[str, str]]) -> list[Counting]:
+    """Returns which of the rows on an instance, by time, are not taken back. `made_by`: reviewer and source of each.
+
+    The last of them counts. An undo takes back the last row of its own reviewer, whatever the one who wrote it knew of
+    the others' rows; what it holds itself is what was known.
+    """
+    kept: list[Counting] = []
+    for number, (reviewer, source) in enumerate(made_by):
+        if source != UNDO:
+            kept.append(Counting(number, number))
+        elif own := [one for one in kept if made_by[one.row][0] == reviewer]:
+            is_last = own[-1] == kept[-1]
+            kept.remove(own[-1])
+            kept[-1:] = [one._replace(since=number) if is_last else one for one in kept[-1:]]
+    return kept
 
 
 def of_aspect(decisions: Decisions, aspect: Aspect) -> Decisions:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from flows.review.session import Decision, ReviewSession
+from refseg_core.analysis.decisions import standing
 from refseg_core.errors import ConfigurationError
 from refseg_core.masks.rle import union_of
 from tasks.store.reviews import StoredReview, read_reviewed
@@ -176,6 +177,30 @@ def test_what_an_undo_brings_back_stands_under_the_name_of_who_decided_it(review
         assert (one.verdicts(), one.decided_by(identity)) == ({"accept": 1}, "Anna")
     session.undo("Anna")
     assert session.decided_by(identity) is None
+
+
+_REJECT, _CATEGORY = {"verdict": "reject", "by": "Bob"}, {"verdict": "category", "category": 3, "by": "Anna"}
+
+
+@pytest.mark.parametrize("first", [_REJECT, _CATEGORY])
+@pytest.mark.parametrize("is_heard", [True, False], ids=["read before", "written blindly"])
+def test_undo_in_one_session_leaves_what_was_decided_in_another_before_or_since(
+    reviewable: Reviewable, first: dict[str, Any], is_heard: bool
+) -> None:
+    sessions = {"Bob": _session(reviewable), "Anna": _session(reviewable)}
+    with pytest.MonkeyPatch.context() as patch:
+        if not is_heard:
+            patch.setattr(ReviewSession, "refresh", lambda _: None)
+        for one in (first, _CATEGORY if first is _REJECT else _REJECT):
+            _decide(sessions[one["by"]], row=1, **one)
+        sessions["Bob"].undo("Bob")
+    identity = sessions["Bob"].index.instances.identity[1]
+    for session in (*sessions.values(), _session(reviewable)):
+        session.refresh()
+        assert (session.verdicts(), session.decided_by(identity)) == ({"category": 1}, "Anna")
+    decided = standing(StoredReview.open(reviewable.run).read())
+    assert (decided.verdict.tolist(), decided.reviewer.tolist()) == (["category"], ["Anna"])
+    assert sessions["Anna"].undo("Anna") == [identity]
 
 
 def test_undo_goes_on_in_a_session_begun_later(reviewable: Reviewable) -> None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refseg_core.analysis.decisions import (
+    UNDO,
     VERDICTS,
     DecidedInstances,
     in_categories,
@@ -97,6 +98,17 @@ def test_the_last_decision_counts_whatever_the_order_of_rows_and_how_often_they_
 
 def test_what_is_undone_is_as_it_was() -> None:
     assert _after(decision("reject", _ONE), decision("undecided", _ONE)) == [("a.png", 1, 0.6, _ONE), *_REST]
+
+
+def test_an_undo_takes_back_its_own_reviewers_row_and_what_it_brings_back_counts_since_then() -> None:
+    by_bob = {"reviewer": "Bob"}
+    first, last = decision("accept", _ONE), decision("reject", _ONE, **by_bob)
+    undo = decision("undecided", _ONE, source=UNDO, **by_bob)
+    brought_back = standing(Decisions.concatenate([undo, first, last, undo]))
+    assert brought_back.equals(first.replace(decision_id=undo.decision_id))
+    last, first = decision("reject", _ONE, **by_bob), decision("accept", _ONE)
+    undo = decision("undecided", _ONE, source=UNDO, **by_bob)
+    assert standing(Decisions.concatenate([last, first, undo])).equals(first)
 
 
 def test_use_in_the_bank_and_the_label_are_decided_apart() -> None:
