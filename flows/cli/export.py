@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from flows.cli.filter_options import FiniteRange, filter_options
+from flows.cli.filter_options import FiniteRange, OneOfEach, filter_options
 from flows.cli.store import choose_labels
 from flows.execution.stopping import when_stopped
 from refseg_core.errors import brief, counted, shortened
@@ -37,7 +37,7 @@ class _Shares(click.ParamType[tuple[float, ...]]):
         return shares
 
 
-@click.command()
+@click.command(cls=OneOfEach)
 @click.argument("store_uri", metavar="STORE")
 @click.option(
     "--format",

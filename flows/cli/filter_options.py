@@ -1,5 +1,7 @@
 """The options of commands that say which labels are kept: --thresholds, --categories, --min-area and --max-area.
 
+Also what checks single options.
+
 Not here: what they mean (`tasks/store/thresholds.py` and `refseg_core/analysis/label_filter.py`).
 """
 
@@ -22,6 +24,20 @@ class FiniteRange(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{brief(value)} is not a finite number.", param, ctx)
         return number
+
+
+class OneOfEach(click.Command):
+    """A command that refuses two different flags for one value, of which Click takes the last."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Reads the arguments. Raises UsageError for flags that contradict one another."""
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        given: dict[str | None, click.Parameter] = {}
+        for parameter in order:
+            first = given.setdefault(parameter.name, parameter)
+            if first is not parameter:
+                raise click.UsageError(f"{first.opts[0]} and {parameter.opts[0]} contradict each other; give one.", ctx)
+        return super().parse_args(ctx, args)
 
 
 _NAMES = ("thresholds", "categories", "min_area", "max_area")

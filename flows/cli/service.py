@@ -21,6 +21,7 @@ from refseg_core.errors import counted
 if TYPE_CHECKING:
     from flows.local_stack.lifecycle import Stack
 
+_PORT = click.IntRange(1, 65535)
 _folder_option = click.option(
     "--folder",
     envvar=FOLDER_VARIABLE,
@@ -40,8 +41,8 @@ def service() -> None:
 
 @service.command()
 @_folder_option
-@click.option("--port", default=4200, show_default=True, help="Port of the Prefect server and its UI.")
-@click.option("--s3-port", default=8333, show_default=True, help="Port of the S3 server.")
+@click.option("--port", type=_PORT, default=4200, show_default=True, help="Port of the Prefect server and its UI.")
+@click.option("--s3-port", type=_PORT, default=8333, show_default=True, help="Port of the S3 server.")
 @click.option("--no-s3", is_flag=True, help="Start no S3 server; stores are folders, or buckets elsewhere.")
 @click.option(
     "--gpu-workers",

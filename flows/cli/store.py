@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flows.cli.filter_options import filter_options
+from flows.cli.filter_options import FiniteRange, filter_options
 from flows.execution.stopping import when_stopped
 from refseg_core.errors import counted
 from tasks.storage.uris import redact
@@ -45,7 +45,7 @@ def choose_labels(store: "Store", key: str | None) -> "StoredLabels":
 @click.option("--out", required=True, help="Folder or prefix to write the pictures to.")
 @click.option("--labels", "key", metavar="KEY", help="Labels to use; by default the newest of a run.")
 @filter_options("those that `refseg thresholds` saved, else 0.5", "--score")
-@click.option("--limit", type=int, help="Draw at most so many images.")
+@click.option("--limit", type=click.IntRange(1), help="Draw at most so many images.")
 def show(store_uri: str, out: str, key: str | None, kept: "FilterOptions", limit: int | None) -> None:
     """Draw the references, and ground truth next to predictions for every labeled image.
 
@@ -137,6 +137,7 @@ def verify(store_uri: str) -> None:
 @click.option("--proposals", is_flag=True, help="Also what labeling.keep_proposals has kept.")
 @click.option(
     "--min-age",
+    type=FiniteRange(0),
     default=24.0,
     show_default=True,
     metavar="HOURS",

@@ -126,9 +126,8 @@ class AreaSettings(Settings):
 
     @model_validator(mode="after")
     def _check_order(self) -> Self:
-        if wrong := areas.contradictions(self.min, self.max):
-            whose = ["all others" if name == areas.OTHERS else repr(name) for name in wrong]
-            raise ValueError(f"min is more than max for {', '.join(whose)}; got min {self.min}, max {self.max}")
+        if (reason := areas.why_none_fits(self.min, self.max)) is not None:
+            raise ValueError(reason)
         return self
 
     @property

@@ -128,7 +128,20 @@ def as_bound(given: Any) -> str | None:
         raise ValueError(str(error)) from error
 
 
-def contradictions(least: str | None, most: str | None) -> list[str]:
+def why_none_fits(least: str | None, most: str | None) -> str | None:
+    """Returns why no mask of some categories can be within two bounds; None where all may have some."""
+    if wrong := _contradictions(least, most):
+        return f"min is more than max for {_whose(wrong)}; got min {least}, max {most}"
+    high = {} if most is None else parse_bound(most)
+    empty = [name for name, area in high.items() if area != AUTO and parse_area(area).amount == 0]
+    return f"max is 0 for {_whose(empty)}, and every mask has more; leave it out for any area" if empty else None
+
+
+def _whose(names: Sequence[str]) -> str:
+    return ", ".join("all others" if name == OTHERS else repr(name) for name in names)
+
+
+def _contradictions(least: str | None, most: str | None) -> list[str]:
     """Returns the categories, or `OTHERS`, whose least area is more than their most, both in one unit."""
     low, high = ({} if bound is None else parse_bound(bound) for bound in (least, most))
     pairs = [(name, low.get(name, low.get(OTHERS)), high.get(name, high.get(OTHERS))) for name in {**low, **high}]

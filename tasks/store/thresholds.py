@@ -17,7 +17,7 @@ from refseg_core.analysis.label_filter import (
     thresholds_from,
 )
 from refseg_core.errors import ConfigurationError, counted, shortened
-from refseg_core.settings.areas import parse_area
+from refseg_core.settings.areas import parse_area, why_none_fits
 from refseg_core.tables import CategoryThresholds
 from tasks.storage.objects import read_uri
 from tasks.storage.uris import redact
@@ -57,6 +57,8 @@ class FilterOptions:
             None if self.min_area is None else parse_area(self.min_area),
             None if self.max_area is None else parse_area(self.max_area),
         )
+        if (reason := why_none_fits(self.min_area, self.max_area)) is not None:
+            raise ConfigurationError(f"--min-area and --max-area: {reason}.")
         chosen.check(labeled_categories(run.store, run.prototypes()))
         return chosen
 

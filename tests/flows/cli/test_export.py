@@ -82,6 +82,8 @@ def test_shapes_are_chosen_by_flags(shape: str, tmp_path: Path) -> None:
         (["--split", "0.8,0.1"], "add up to 1"),
         (["--format", "coco", "--boxes"], "The format coco writes instances as masks or polygons, not as boxes"),
         (["--simplify", "-1"], "--simplify"),
+        (["--boxes", "--masks"], "--boxes and --masks contradict each other; give one."),
+        (["--min-area", "50%", "--max-area", "1%"], "--min-area and --max-area: min is more than max"),
         (["--categories", "dog"], "'dog': no such category"),
     ],
 )

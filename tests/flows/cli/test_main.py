@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,19 @@ def test_help_is_quick_because_heavy_modules_are_imported_by_the_commands_that_n
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.stderr == ""
     assert "Find and segment every instance" in done.stdout
+
+
+def test_every_number_that_an_option_takes_has_a_least() -> None:
+    def options(command: click.Command, path: str = "") -> Iterator[str]:
+        for option in command.params:
+            is_number = isinstance(option.type, click.types.IntParamType | click.types.FloatParamType)
+            if is_number and getattr(option.type, "min", None) is None:
+                yield f"{path} {option.opts[0]}"
+        for name, inner in getattr(command, "commands", {}).items():
+            yield from options(inner, f"{path} {name}")
+
+    assert list(options(main)) == []
+    assert "-5 is not in the range x>=1" in _failed(_invoke("show", "store", "--out", "x", "--limit", "-5"))
 
 
 def test_the_version_is_shown() -> None:
