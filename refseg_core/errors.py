@@ -23,6 +23,10 @@ class ConfigurationError(RefsegError):
     """A key, value or combination in a run configuration is wrong."""
 
 
+class ConflictError(ConfigurationError):
+    """What is asked for contradicts what is there by the same id."""
+
+
 class DatasetError(RefsegError):
     """Annotations or an image listing are wrong, or lack something that the configuration names."""
 

@@ -24,7 +24,7 @@ from flows.review.queue import QueueFilter, ReviewQueue, Sorting
 from flows.review.segmenting import Segmenting
 from flows.review.session import Decision, ReviewSession
 from flows.review.views import ReviewViews
-from refseg_core.errors import ConfigurationError, RefsegError, brief
+from refseg_core.errors import ConfigurationError, ConflictError, RefsegError, brief
 from refseg_core.masks.outlines import svg_path
 from refseg_core.masks.rle import rle_boxes
 from tasks.outputs.review.pictures import ReviewPictures
@@ -38,7 +38,7 @@ _REFRESH_SECONDS = 2.0  # between looks at what other processes decide
 _MOST_CARDS = 100
 _IMAGE_SECONDS = 3600  # that a browser keeps a picture
 _FARTHEST = 1e6  # pixels from an image's corner that a box or a click may be
-_USER_ERROR, _MISFIT = 400, 422
+_USER_ERROR, _CONFLICT, _MISFIT = 400, 409, 422
 _MOST_PLACES = 2**31 - 1  # in the queue
 
 _Pixels = Annotated[float, Field(ge=-_FARTHEST, le=_FARTHEST, allow_inf_nan=False)]
@@ -154,7 +154,7 @@ def _answering_with(file: Path) -> Callable[[], FileResponse]:
 
 async def _explain(_: Request, error: Exception) -> Response:
     """Answers with the message of an error that a person can do something about."""
-    return JSONResponse({"error": str(error)}, _USER_ERROR)
+    return JSONResponse({"error": str(error)}, _CONFLICT if isinstance(error, ConflictError) else _USER_ERROR)
 
 
 async def _explain_request(_: Request, error: Exception) -> Response:

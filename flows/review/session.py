@@ -12,12 +12,19 @@ from typing import Any
 
 from flows.review.state import Done, Key, ReviewState, done_by
 from refseg_core.analysis.decisions import NEGATIVE, UNDO, VERDICTS, instance_id
-from refseg_core.errors import ConfigurationError, brief
+from refseg_core.errors import ConfigurationError, ConflictError, brief
 from refseg_core.masks.rle import Rle, union_of
 from refseg_core.tables import Decisions
 
 SOURCE = "review"
 _LONGEST_NAME = 80
+# What the first row of a decision may say by what was decided before: of what was drawn or given another mask.
+_STORED_AS = {
+    "accept": ("accept", "mask", "add"),
+    "category": ("category", "add"),
+    "mask": ("mask", "add"),
+    "merge": ("mask", "add"),
+}
 
 
 @dataclass(frozen=True)
@@ -45,22 +52,24 @@ class ReviewSession(ReviewState):
     def decide(self, *decisions: Decision, source: str = SOURCE) -> list[str]:
         """Appends decisions of one person to the store, as one thing done; returns the instances that they change.
 
-        The same one twice counts once. Raises ConfigurationError where one does not say what it has to; none counts.
+        The same one twice counts once. Raises ConfigurationError where one does not say what it has to, and
+        ConflictError where another is known by its id; none counts.
         """
         with self._lock:
             self.refresh()
-            new = [decision for decision in decisions if decision.decision_id not in self._known]
+            new = [decision for decision in decisions if not self._is_known(decision)]
             rows = [{**row, "decision_id": one.decision_id} for one in new for row in self._rows(one)]
             return self._append(new[0].reviewer, rows, source) if rows else []
 
     def undo(self, reviewer: str, decision_id: str | None = None) -> list[str]:
         """Takes a person's last action back, as far as nobody decided otherwise since; returns what changes.
 
-        `decision_id`: of the taking back, which sent twice counts once.
+        `decision_id`: of the taking back, which sent twice counts once. Raises ConflictError where it is another's.
         """
         with self._lock:
             self.refresh()
             if decision_id in self._known:
+                _check_same(self._known[decision_id], reviewer, is_same=self._known[decision_id].source[0] == UNDO)
                 return []
             for when in sorted(self._done[_clean(reviewer)], reverse=True):
                 done = _clean(reviewer), when
@@ -68,6 +77,12 @@ class ReviewSession(ReviewState):
                     rows[0]["decision_id"] = decision_id or rows[0]["decision_id"]
                     return self._append(reviewer, rows, UNDO)
             return []
+
+    def _is_known(self, decision: Decision) -> bool:
+        known = self._known.get(decision.decision_id)
+        if known is not None:
+            _check_same(known, decision.reviewer, is_same=_says(known, decision))
+        return known is not None
 
     def _undoings(self, key: Key, done: Done) -> Iterator[dict[str, Any]]:
         """Yields what takes back each row that was made so, as far as nothing else counts for the instance since.
@@ -184,6 +199,28 @@ class ReviewSession(ReviewState):
         decisions = Decisions.concatenate([Decisions.row(**row) for row in named])
         self._review.append(decisions)
         return self._take(decisions)
+
+
+def _check_same(known: Decisions, reviewer: str, *, is_same: bool) -> None:
+    if not is_same or known.reviewer[0] != _clean(reviewer):
+        raise ConflictError(
+            f"There is another decision with the id {known.decision_id[0]}: {brief(known.verdict[0])} of "
+            f"{brief(known.reviewer[0])} on the instance {known.instance_id[0]}. Nothing was saved: send each decision "
+            "with a new random id, and only the same one again with its own."
+        )
+
+
+def _says(row: Decisions, decision: Decision) -> bool:
+    """Returns whether a row is the first one of a decision, whatever counted before it was made."""
+    verdicts = _STORED_AS.get(decision.verdict, (decision.verdict,))
+    instance = decision.into if decision.verdict == "merge" else decision.instance
+    return (
+        row.source[0] != UNDO
+        and row.verdict[0] in verdicts
+        and instance in (None, row.instance_id[0])
+        and decision.category in (None, row.category_id[0])
+        and (decision.mask is None or decision.mask[0] in (row.mask_rle[0], row.new_mask_rle[0]))
+    )
 
 
 def _check_size(mask: Rle, size: tuple[int, int]) -> None:

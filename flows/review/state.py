@@ -50,7 +50,7 @@ class ReviewState:
         self._names = dict(zip(index.categories.category_id.tolist(), map(str, index.categories.name), strict=True))
         self._rows_on: defaultdict[Key, list[Decisions]] = defaultdict(list)  # by time
         self._kept: dict[Key, list[Decisions]] = {}  # of these what is not taken back; the last one counts
-        self._known: set[str] = set()
+        self._known: dict[str, Decisions] = {}
         self._done: defaultdict[str, dict[str, set[Key]]] = defaultdict(dict)  # who, when, and on what
         self._changes: list[str] = []
         self._audited: dict[str, tuple[int, float, bool]] = {}
@@ -153,7 +153,7 @@ class ReviewState:
     def _take_row(self, row: Decisions) -> list[str]:
         if row.decision_id[0] in self._known:
             return []
-        self._known.add(row.decision_id[0])
+        self._known[row.decision_id[0]] = row
         self._count(row)
         self._last_time = max(self._last_time, _parsed(row.decided_at[0]))
         key = _key(row)

@@ -363,6 +363,9 @@ def test_what_is_sent_is_checked(browser: httpx.Client, opened: OpenReview) -> N
     answer = browser.post("/api/decisions", json=good | {"mask": "0"})
     assert "draw it again" in answer.json()["error"]
     assert opened.session.version == 0
+    answers = [browser.post("/api/decisions", json=good | one) for one in ({}, {}, {"reviewer": "y"})]
+    assert [one.status_code for one in answers] == [200, 200, 409]
+    assert "another decision with the id" in answers[-1].json()["error"]
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])

@@ -2,6 +2,7 @@
 
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from flows.review.session import Decision, ReviewSession
 from refseg_core.analysis.decisions import standing
-from refseg_core.errors import ConfigurationError
+from refseg_core.errors import ConfigurationError, ConflictError
 from refseg_core.masks.rle import union_of
 from tasks.store.reviews import StoredReview, read_reviewed
 from tests.refseg_core.analysis.drawn_decisions import square
@@ -218,6 +219,27 @@ def test_a_decision_that_is_sent_twice_counts_once(session: ReviewSession) -> No
     assert session.decide(decision) != []
     assert session.decide(decision) == []
     assert session.by_reviewer == {"Anna": 1}
+
+
+def test_an_id_of_another_decision_is_refused_also_where_another_session_took_it(reviewable: Reviewable) -> None:
+    session, other = _session(reviewable), _session(reviewable)
+    first, second, *_ = session.index.instances.identity
+    category = Decision("0" * 32, "Anna", "category", first, category=3)
+    whole = Decision("1" * 32, "Anna", "merge", session.index.instances.identity[3], into=second)
+    for sent in (category, whole):
+        session.decide(sent)
+    session.undo("Anna", "2" * 32)
+    for one in (session, other):
+        assert (one.decide(category), one.decide(whole), one.undo("Anna", "2" * 32)) == ([], [], [])
+        for changed in ({"reviewer": "Bob"}, {"instance": second}, {"verdict": "reject"}, {"category": 8}):
+            with pytest.raises(ConflictError, match=f"another decision with the id {'0' * 32}: 'category' of 'Anna'"):
+                one.decide(replace(category, **changed))
+        with pytest.raises(ConflictError):
+            one.decide(replace(category, decision_id="2" * 32))
+        for reviewer, known in (("Bob", "2" * 32), ("Anna", "0" * 32)):
+            with pytest.raises(ConflictError):
+                one.undo(reviewer, known)
+        assert one.verdicts() == {"category": 1}
 
 
 def test_taking_back_that_is_sent_twice_counts_once(session: ReviewSession) -> None:
