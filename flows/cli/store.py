@@ -34,7 +34,8 @@ def choose_labels(store: "Store", key: str | None) -> "StoredLabels":
     if others or run.purpose() != "run":
         of_what = f"of a {run.purpose()}, since there are none of a run" if run.purpose() != "run" else "of a run"
         chosen = f"the newest {of_what}" + (f", of {others + 1} in all" if others else "")
-        click.echo(f"Labels {run.key}: {chosen}. --labels KEY takes others:", err=True)
+        choice = " --labels KEY takes others:" if others else ""
+        click.echo(f"Labels {run.key}: {chosen}.{choice}", err=True)
         for other in other_labels(store, run.key):
             click.echo(f"  {other}", err=True)
     return run

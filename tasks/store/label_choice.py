@@ -22,16 +22,24 @@ def other_labels(store: Store, key: str) -> list[str]:
 
 
 def _differences(other: Mapping[str, Any], own: Mapping[str, Any]) -> Iterator[str]:
-    settings, own_settings = other["settings"], own["settings"]
-    for name in sorted({*settings, *own_settings}):
-        if settings.get(name) != own_settings.get(name):
-            yield f"{name} {_shown(settings.get(name))} instead of {_shown(own_settings.get(name))}"
+    yield from _different_settings(other["settings"], own["settings"])
     for kind, title in (("inputs", "other"), ("weights", "other weights of the")):
         for name in sorted({*other[kind], *own[kind]}):
             if other[kind].get(name) != own[kind].get(name):
                 yield f"{title} {name}"
     if other["version"] != own["version"]:
         yield f"version {other['version']} of the computation instead of {own['version']}"
+
+
+def _different_settings(settings: Mapping[str, Any], own: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    """Yields what differs, nested keys by their path; values that are shown alike, as long ones are cut, have none."""
+    for name in sorted({*settings, *own}):
+        value, own_value = settings.get(name), own.get(name)
+        if isinstance(value, Mapping) and isinstance(own_value, Mapping):
+            yield from _different_settings(value, own_value, f"{path}{name}.")
+        elif value != own_value:
+            shown, own_shown = _shown(value), _shown(own_value)
+            yield f"another {path}{name}" if shown == own_shown else f"{path}{name} {shown} instead of {own_shown}"
 
 
 def _shown(value: Any) -> str:

@@ -31,6 +31,22 @@ def test_other_labels_are_named_with_what_differs(labels: LabelStore) -> None:
     assert "points_per_side 8 instead of 16" in back
 
 
+def test_nested_settings_are_named_by_their_path_and_long_ones_that_look_alike_without_values() -> None:
+    store = LabelStore().store
+    parts = {**{f"part_{number}": True for number in range(30)}, "z": {"deep": 1}}
+    first = LabelStore(store, settings={"parts": parts, "names": ["x" * 300, "a"]})
+    second = LabelStore(store, settings={"parts": parts | {"z": {"deep": 2}}, "names": ["x" * 300, "a", *"bcdefgh"]})
+    long = LabelStore(store, settings={"parts": parts, "names": [*["x"] * 9, "a"]})
+    longer = LabelStore(store, settings={"parts": parts, "names": [*["x"] * 9, "b"]})
+    for labels in (first, second, long, longer):
+        labels.night("a")
+    found = {line[:16]: line for line in other_labels(store, first.run.key)}
+    assert "parts.z.deep 2 instead of 1" in found[second.run.key[:16]]
+    assert "part_0" not in found[second.run.key[:16]]
+    found = {line[:16]: line for line in other_labels(store, long.run.key)}
+    assert "; another names)" in found[longer.run.key[:16]]
+
+
 def test_labels_of_other_prototypes_are_said_to_be(labels: LabelStore) -> None:
     other = LabelStore(labels.store, recipe_version=2)
     other.night("a")
@@ -65,4 +81,10 @@ def test_commands_that_take_the_newest_labels_name_the_others(
     monkeypatch.setattr("tasks.outputs.show_labels.show_labels", lambda *_, **__: 0)
     said = CliRunner().invoke(main, ["show", labels.store.uri, "--out", "memory://pictures"]).stderr
     assert all(key in said for key in keys)
-    assert "--labels KEY takes others" in said
+    assert "--labels KEY takes others:" in said
+    monkeypatch.setattr("tasks.store.label_store.StoredLabels.purpose", lambda _: "pilot")
+    alone = LabelStore()
+    alone.night("a")
+    said = CliRunner().invoke(main, ["show", alone.store.uri, "--out", "memory://pictures"]).stderr
+    assert "the newest of a pilot, since there are none of a run." in said
+    assert "--labels KEY" not in said
