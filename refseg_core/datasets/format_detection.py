@@ -18,7 +18,12 @@ from refseg_core.settings.choices import ANNOTATION_FORMATS
 _BEGINNING = 1 << 16  # bytes
 _IN_HIDDEN = "files of annotations in folders whose names begin with a dot: left out; rename the folders to use them"
 _OTHER_IMAGES = "pictures that are no PNG files among the masks: left out; save them as PNG where they are masks"
+_OTHER_FORMATS = (
+    "files that look like annotations of another format: not read, since a dataset has one format; convert them to it, "
+    "or add single references with `refseg bank CONFIG --add`"
+)
 _NOTEBOOKS = ".ipynb_checkpoints"
+_TEXT_SUFFIXES = {kind.suffix for kind in ANNOTATION_FORMATS.values()} - set(IMAGE_SUFFIXES)
 _SPLITS = "imagesets"  # a folder of PASCAL VOC with lists of images
 _IMAGE_LISTS = {"train.txt", "val.txt", "valid.txt", "test.txt", "requirements.txt", "license.txt"}
 
@@ -43,6 +48,8 @@ def files_left_out(names: Iterable[str], suffix: str) -> tuple[Oddity, ...]:
             found.add(UNUSABLE, f"{name} {reason}")
         elif suffix in IMAGE_SUFFIXES and ending in IMAGE_SUFFIXES and ending != suffix:
             found.add(_OTHER_IMAGES, name)
+        elif ending != suffix and ending in _TEXT_SUFFIXES and annotation_files([name], ending):
+            found.add(_OTHER_FORMATS, name)
     return found.found()
 
 

@@ -32,7 +32,10 @@ from refseg_core.errors import ImageError
 from refseg_core.images import decode_values
 
 _NOT_JSON = "a file is not json that can be read: save it again"
-_NOT_LABELME = "a file is no labelme annotation: expected an object with a list of shapes"
+_NOT_LABELME = (
+    "a file is no labelme annotation: expected an object with a list of shapes; "
+    "files of another format belong elsewhere"
+)
 _BAD_SHAPE = (
     "a shape has not the points that its shape_type needs, each [x, y] of finite numbers (polygon: 3 or more, "
     "rectangle: 2 or 4, circle and mask: 2, oriented_rectangle, rotation and quadrilateral: 4): correct or remove it"

@@ -48,6 +48,10 @@ _LOOKED_AT = 8  # files that may tell their format, where those before are damag
 _WRITTEN = (*{kind.suffix for kind in ANNOTATION_FORMATS.values()}, ".yaml", ".yml", ".names")  # by annotation tools
 _MAX_FILE_BYTES = 256 << 20
 _HEADER_BYTES = 1 << 16
+_ONE_FORMAT = (
+    "A dataset has one format: convert the files to one, or add those of the others as single references with `refseg "
+    "bank CONFIG --add`. "
+)
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,9 @@ def _of_folder(folder: Folder, source: DatasetSource, masks: MaskFile | None, im
             f"{redact(folder.uri)}: holds {len(names)} files ending in {kind.suffix}, such as {names[0]} and "
             f"{names[1]}; {kind.title} is one file. Name it as annotations."
         )
-    return _of_document(folder.join(names[0]), folder.read(names[0]), kind, masks, images)
+    read = _of_document(folder.join(names[0]), folder.read(names[0]), kind, masks, images)
+    left_out = files_left_out([file.name for file in listed], kind.suffix)
+    return replace(read, dataset=replace(read.dataset, oddities=(*read.dataset.oddities, *left_out)))
 
 
 def _chosen(source: DatasetSource) -> str | None:
@@ -120,8 +126,9 @@ def _detect(folder: Folder, names: Sequence[str]) -> str:
         what = f"files of several formats: {', '.join(files)}" if files else "no annotations"
         raise DatasetError(
             f"{redact(folder.uri)}: holds {what}. Expected "
-            f"{', '.join(kind.title for kind in ANNOTATION_FORMATS.values())}. Set references.format or "
-            f"targets.format to one of {', '.join(ANNOTATION_FORMATS)}."
+            f"{', '.join(kind.title for kind in ANNOTATION_FORMATS.values())}. {_ONE_FORMAT if files else ''}Set "
+            f"references.format or targets.format to one of {', '.join(ANNOTATION_FORMATS)}"
+            f"{', which leaves out the files of the others' if files else ''}."
         )
     ((suffix, kinds),) = found.items()
     files = annotation_files(names, suffix)

@@ -204,7 +204,11 @@ class TestTelling:
         ) as caught:
             read(source)
         assert "references.format or targets.format" in str(caught.value)
-        assert len(read(source_of(tmp_path, "labelme", format="labelme")).annotations) == len(INSTANCES)
+        assert "A dataset has one format: convert the files to one, or" in str(caught.value)
+        dataset = read(source_of(tmp_path, "labelme", format="labelme"))
+        assert len(dataset.annotations) == len(INSTANCES)
+        (told,) = [one for one in dataset.oddities if "annotations of another format: not read" in one.what]
+        assert told.examples == ("x.xml",)
 
     def test_a_folder_without_annotations_is_refused(self, tmp_path: Path) -> None:
         write_all_images(tmp_path / "images")
