@@ -63,10 +63,13 @@ class ReviewQueue:
             self._held[client] = (row, self._clock() + _HELD_SECONDS)
 
     def held_by_others(self, client: str) -> dict[int, str]:
-        """Returns the instances that others look at, by row, and who."""
+        """Returns the instances that other people look at, by row, and who; `client` is a name and what a page adds.
+
+        What the same person looks at elsewhere is theirs, too, as where they open the page again.
+        """
         now = self._clock()
         self._held = {one: held for one, held in self._held.items() if held[1] > now}
-        return {row: one for one, (row, _) in self._held.items() if one != client}
+        return {row: one for one, (row, _) in self._held.items() if _name(one) != _name(client)}
 
     def part(self, wanted: QueueFilter, *, start: int, limit: int, client: str) -> QueuePart:
         """Returns what fits from a place in the order on, at most so many."""
@@ -98,3 +101,7 @@ class ReviewQueue:
         names = index.dataset_images.file_name
         part = part.lower()
         return [number for number, image in enumerate(index.images) if part in str(names[image.row]).lower()]
+
+
+def _name(client: str) -> str:
+    return client.rsplit(" · ", 1)[0]

@@ -18,43 +18,71 @@ export function wanted() {
   return query;
 }
 
-async function more() {
+// From which place in the queue the next cards come, how often it was begun, and how many cards went to the end since.
+const fetched = { next: 0, round: 0, moved: 0, filter: 0, last: Promise.resolve() };
+
+/** Fetches what comes next, one call after the other. `isAgain`: at the end from the beginning, for what was skipped. */
+function more({ isAgain = false } = {}) {
+  fetched.last = fetched.last.catch(() => {}).then(() => addMore(isAgain));
+  return fetched.last;
+}
+
+async function addMore(isAgain) {
   if (sending.number && $("saved").className !== "lost") await sending.last; // so that the server knows what is decided
-  const known = new Set(review.cards.map((card) => card.id));
-  const start = review.cards.length ? Math.max(...review.cards.map((card) => card.place ?? -1)) + 1 : 0;
-  for (const from of start ? [start, 0] : [0]) { // from the beginning again, for what was skipped
-    const query = wanted();
-    query.set("start", from);
-    query.set("limit", AHEAD);
-    const { cards: found, num_all: all, num_open: open } = await ask(`/api/queue?${query}`);
-    showProgress(all, open);
-    const isAgain = from === 0 && start > 0;
-    const fresh = isAgain ? found : found.filter((card) => !known.has(card.id));
-    if (fresh.length) {
-      review.cards.push(...fresh.map((card) => ({ ...card, place: isAgain ? -1 : card.place })));
-      return true;
+  for (;;) {
+    let found = await cardsFrom(fetched.next);
+    if (!found.length && isAgain) {
+      found = await cardsFrom(0);
+      fetched.round += 1;
     }
+    if (!found.length) return false;
+    fetched.next = Math.max(...found.map((card) => card.place)) + 1;
+    if (found.map(add).some(Boolean)) return true;
   }
-  return false;
+}
+
+/** Returns the cards from a place on; none where another filter is wanted meanwhile. */
+async function cardsFrom(place) {
+  const { filter } = fetched;
+  const query = wanted();
+  query.set("start", place);
+  query.set("limit", AHEAD);
+  const { cards, num_all: all, num_open: open } = await ask(`/api/queue?${query}`);
+  if (filter !== fetched.filter) return [];
+  showProgress(all, open);
+  return cards;
+}
+
+/** Adds a card unless it is there in this round; one of an earlier round goes to the end, so that each is there once. */
+function add(card) {
+  const number = review.cards.findIndex((one) => one.id === card.id);
+  if (review.cards[number]?.round === fetched.round) return false;
+  if (number >= 0) {
+    review.cards.splice(number, 1);
+    if (number <= review.at) [review.at, fetched.moved] = [review.at - 1, fetched.moved + 1];
+  }
+  review.cards.push({ ...card, round: fetched.round });
+  return true;
 }
 
 export async function restart() {
   [review.cards, review.at, review.current, review.isAtEnd] = [[], -1, null, false];
+  [fetched.next, fetched.filter] = [0, fetched.filter + 1];
   leaveMode();
   await move(1);
 }
 
 export async function move(by) {
-  const to = review.at + by;
+  const [to, moved] = [review.at + by, fetched.moved];
   if (to < 0) return;
-  if (to >= review.cards.length && !(await more())) {
+  if (to >= review.cards.length && !(await more({ isAgain: true }))) {
     review.isAtEnd = true;
     review.current = null;
     review.at = review.cards.length;
     show();
     return;
   }
-  await look(Math.min(to, review.cards.length - 1));
+  await look(Math.max(0, Math.min(to - (fetched.moved - moved), review.cards.length - 1)));
 }
 
 export async function look(number) {
@@ -76,7 +104,7 @@ export async function lookAt(id) {
   const number = review.cards.findIndex((card) => card.id === id);
   if (number >= 0) return look(number);
   const found = await detailsOf(id);
-  review.cards.splice(review.at + 1, 0, { ...found, instances: undefined, place: review.cards[review.at]?.place ?? -1 });
+  review.cards.splice(review.at + 1, 0, { ...found, instances: undefined, round: fetched.round });
   return look(review.at + 1);
 }
 

@@ -25,6 +25,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 _PROGRAM = "from flows.cli.main import main; main(prog_name='refseg')"
 _SAVED = "document.getElementById('saved').textContent"
+_CARDS = "[...document.querySelectorAll('.card img')].map((image) => image.src)"
+_NOW = "document.querySelector('.card.now img')?.src"
 _CURRENT = "document.querySelector('.card.now')?.title"
 
 
@@ -165,6 +167,26 @@ def test_cards_filters_and_views_choose_what_is_looked_at(opened: OpenReview, pa
     page.wait_for("[...document.querySelectorAll('.card')].every((card) => card.title.startsWith('bar in '))")
     page.press("u")
     page.wait_for("document.getElementById('notice').textContent === 'There is nothing of yours to undo.'")
+    page.evaluate(
+        "(() => { const form = document.getElementById('filter'); form.elements.image.value = 't0.png';"
+        " form.elements.image.dispatchEvent(new Event('change', {bubbles: true})); })()"
+    )
+    page.wait_for(f"{_CARDS}.length === 3 && document.querySelectorAll('.card.now').length === 1")
+    shown = page.evaluate(_CARDS)
+    for _ in range(4):  # each once, also where the queue begins again for what was skipped
+        _press(page, "n")
+        assert sorted(page.evaluate(_CARDS)) == sorted(shown)
+    for left in (2, 1):
+        _press(page, "a")
+        _all_saved(page)
+        page.wait_for(f"document.getElementById('counts').textContent.endsWith('; {left} left here')")
+        assert sorted(page.evaluate(_CARDS)) == sorted(shown)
+    looked = page.evaluate(_NOW)
+    page.press("n")
+    page.wait_for(f"{_CARDS}.at(-1) === {looked!r} && {_NOW} === {looked!r}")
+    page.evaluate("location.reload()")
+    page.wait_for(f"!!document.querySelector('.card.now') && {_CARDS}.length > 3")
+    assert looked in page.evaluate(_CARDS), "what the same person looked at before is theirs"
 
 
 def _start(reviewable: Reviewable, port: int, folder: Path) -> tuple[subprocess.Popen[bytes], str]:

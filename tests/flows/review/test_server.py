@@ -213,6 +213,10 @@ def test_what_somebody_looks_at_is_not_offered_to_others_for_a_while(reviewable:
     assert offered("Bob") == first
     assert offered("Anna") != first
     assert queue.held_by_others("Anna") == {first: "Bob"}
+    queue.hold("Bob", None)
+    queue.hold("Bob · page 1", first)
+    assert offered("Anna · page 3") != first
+    assert offered("Bob · page 2") == first, "Bob opened the page again"
     now[0] = 30.0
     assert offered("Anna") == first
 
