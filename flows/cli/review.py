@@ -47,7 +47,9 @@ def review() -> None:
     show_default=True,
     help="Port on this machine; 0 takes a free one.",
 )
-@click.option("--browser/--no-browser", default=True, show_default=True, help="Open the page in a browser.")
+@click.option(
+    "--browser/--no-browser", default=True, show_default=True, help="Open the page in a browser, if there is one."
+)
 @filter_options("the saved thresholds, or 0.5")
 def serve(*, place: str, key: str | None, port: int, browser: bool, kept: Any) -> None:
     """Serve the page on this machine until Ctrl-C, and print its link.
@@ -57,6 +59,7 @@ def serve(*, place: str, key: str | None, port: int, browser: bool, kept: Any) -
     """
     when_stopped("every decision so far is kept")
     from flows.reports.review_report import report_review
+    from flows.review.browser import open_in_browser
     from flows.review.opening import open_review
     from flows.terminal import progress_bars, results
     from tasks.store.store import Store
@@ -72,8 +75,8 @@ def serve(*, place: str, key: str | None, port: int, browser: bool, kept: Any) -
         results.print(note)
     results.print(f"Review of the labels {run.key}: {opened.link}")
     results.print("Everything is saved at once. Ctrl-C ends the server.")
-    if browser:
-        click.launch(opened.link)
+    if browser and not open_in_browser(opened.link):
+        results.print("No browser was found here: open the link in one on this machine, or through a tunnel to it.")
     with suppress(KeyboardInterrupt):
         opened.serve()
     report_review(opened.session)

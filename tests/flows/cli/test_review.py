@@ -53,11 +53,12 @@ def test_ctrl_c_ends_a_review_quietly_with_what_was_decided(
 ) -> None:
     threads: list[Thread] = []
 
-    def launch(link: str) -> None:
+    def launch(link: str) -> bool:
         threads.append(Thread(target=_decide_and_interrupt, args=(link, verdict)))
         threads[0].start()
+        return True
 
-    monkeypatch.setattr("click.launch", launch)
+    monkeypatch.setattr("flows.review.browser.open_in_browser", launch)
     output = done(refseg("review", reviewable.steps.store.uri, "--port", "0"))
     threads[0].join()
     assert output.splitlines()[-1] == f"The server has ended. {message}"
