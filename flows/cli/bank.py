@@ -13,6 +13,7 @@ from flows.cli.config_options import config_flags, load_with_flags
 from flows.execution.stopping import when_stopped
 from flows.run import checked_session
 from refseg_core.errors import shortened
+from tasks.storage.uris import typed
 
 if TYPE_CHECKING:
     from tasks.models.new_references import NewReference, ReadReference
@@ -104,7 +105,7 @@ def build(
     values = {"add": add} | {name: given.pop(name) for name in _MARKS}
     wanted = list(_new_references(ctx.meta[_ORDER], values))
     if add or drop or restore:  # the same command would add again
-        when_stopped("changes made so far are kept", f"`refseg bank {config_file}` lists them and goes on")
+        when_stopped("changes made so far are kept", f"`refseg bank {typed(config_file)}` lists them and goes on")
     config = load_with_flags(config_file, given)
     new = _read(wanted)  # before a server is started
     with checked_session(config):

@@ -30,7 +30,7 @@ from flows.execution.stopping import stopped_by_signals, stopped_outcome, stoppi
 from flows.run import checked_session, execute, set_prefect_defaults
 from refseg_core.errors import RefsegError, printable, redact_text
 from tasks.storage.retry import explain, is_transient_error, place_of, reason
-from tasks.storage.uris import redact
+from tasks.storage.uris import redact, typed
 
 if TYPE_CHECKING:
     from tasks.store.thresholds import FilterOptions
@@ -116,7 +116,7 @@ def init(file: str, force: bool) -> None:
     if not path.parent.is_dir():
         raise click.UsageError(f"{path.parent} is no folder; create it first.")
     write_uri(str(path.absolute()), [template().encode()])
-    click.echo(f"Wrote {file}. Fill in the paths, then: refseg run {file}")
+    click.echo(f"Wrote {file}. Fill in the paths, then: refseg run {typed(file)}")
 
 
 @main.command()
@@ -256,7 +256,7 @@ def demo(data_only: str | None, out: str) -> None:
 
     file = write_demo(Path(data_only or out))
     if data_only is not None:
-        click.echo(f"Wrote the demo's data. Next: refseg run {file}")
+        click.echo(f"Wrote the demo's data. Next: refseg run {typed(file)}")
         return
     config = load_config(str(file))
     execute(config)

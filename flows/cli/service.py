@@ -17,6 +17,7 @@ from flows.execution.stopping import stopping_signal, when_stopped
 from flows.local_stack.state_folder import DEFAULT_FOLDER, FOLDER_VARIABLE, ServiceFolder
 from flows.service.api import LOGIN_VARIABLE
 from refseg_core.errors import counted
+from tasks.storage.uris import typed
 
 if TYPE_CHECKING:
     from flows.local_stack.lifecycle import Stack
@@ -96,7 +97,7 @@ def up(
 
 def _folder_flag(folder: str) -> str:
     """Returns what commands need to find the folder, after a space."""
-    return "" if folder == DEFAULT_FOLDER else f" --folder {folder}"
+    return "" if folder == DEFAULT_FOLDER else f" --folder {typed(folder)}"
 
 
 def _next_steps(place: ServiceFolder, stack: "Stack", flag: str) -> Iterator[str]:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from flows.config.run_config import PATHS, RunConfig, all_of, check_config, keys
 from refseg_core.errors import ConfigurationError, brief, redact_text
 from refseg_core.settings.problems import problems_of
-from tasks.storage.uris import redact
+from tasks.storage.uris import redact, typed
 from tasks.storage.yaml_documents import load_yaml, why_unread
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(//|:)")  # a scheme, or chained ones
@@ -29,7 +29,7 @@ def load_config(path: str, overrides: Mapping[str, Any] | None = None) -> RunCon
         content = load_yaml(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigurationError(
-            f"{path}: no such file. `refseg init {path}` writes one to fill in; `refseg demo` needs none."
+            f"{path}: no such file. `refseg init {typed(path)}` writes one to fill in; `refseg demo` needs none."
         ) from None
     except (OSError, ValueError, AttributeError, RecursionError, yaml.YAMLError) as error:
         # PyYAML raises ValueError and AttributeError for malformed dates and numbers.

@@ -29,7 +29,7 @@ from tasks.models.weights import list_weights
 from tasks.outputs.dataset_overview import draw_overview
 from tasks.outputs.opened_images import Opened
 from tasks.specs import DatasetSource
-from tasks.storage.uris import redact
+from tasks.storage.uris import redact, typed
 from tasks.store.evaluations import load_review, protocol_of
 from tasks.store.label_store import StoredLabels, newest_labels, open_labels, points_per_image
 from tasks.store.shard_plans import LabelPlan
@@ -63,10 +63,10 @@ def report_pilot(
         report_metrics(store_uri, metrics)
     results.print(f"Page:       {page}")
     results.print("Next:")
-    results.print(f"  refseg bank {config_file} --drop ID            # leave a reference out, or --add one")
-    results.print(f"  refseg thresholds {redact(store_uri)} --labels {plan.key}")
+    results.print(f"  refseg bank {typed(config_file)} --drop ID            # leave a reference out, or --add one")
+    results.print(f"  refseg thresholds {typed(store_uri)} --labels {plan.key}")
     results.print(f"  {again}         # the same images with what was changed")
-    results.print(f"  refseg run {config_file}                       # all images")
+    results.print(f"  refseg run {typed(config_file)}                       # all images")
 
 
 def report_stored(store_uri: str, key: str | None) -> None:

@@ -10,7 +10,7 @@ from flows.terminal import results, text_table
 from refseg_core.errors import counted, listed
 from refseg_core.settings.areas import OTHERS
 from refseg_core.tables import CategoryThresholds, ThresholdCurves
-from tasks.storage.uris import redact
+from tasks.storage.uris import redact, typed
 from tasks.store.label_store import StoredLabels
 from tasks.store.store import Artifact
 from tasks.store.thresholds import SCORE_THRESH
@@ -36,7 +36,7 @@ def report_thresholds(run: StoredLabels, artifact: Artifact, out: Path, wanted_p
     (out / "thresholds.yaml").write_text(yaml.safe_dump(_as_file(proposed), sort_keys=False, allow_unicode=True))
     store = redact(run.store.uri)
     results.print(f"Chart:      {out / 'thresholds.png'}")
-    results.print(f"To edit:    {out / 'thresholds.yaml'}  (used with --thresholds {out / 'thresholds.yaml'})")
+    results.print(f"To edit:    {out / 'thresholds.yaml'}  (used with --thresholds {typed(out / 'thresholds.yaml')})")
     results.print(f"Saved:      {store}/{artifact.name}/category_thresholds.parquet, which --thresholds auto reads")
     results.print("Next:")
     results.print(f"  refseg show {run.as_argument()} --thresholds auto --out pictures")

@@ -1,6 +1,7 @@
 """What an address (a path or URI) may show: never a password, nor the signature of a signed URL."""
 
 import re
+import shlex
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 _CHAINED = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.-]*://)")
@@ -11,6 +12,11 @@ _SECRET_NAMES = re.compile(r"signature|^sig$|token|secret|passw|credential|acces
 def redact(uri: str) -> str:
     """Returns the URI without user, password, query and fragment: fit for logs and manifests."""
     return "::".join(_redact_one(part) for part in _CHAINED.split(uri))
+
+
+def typed(uri: object) -> str:
+    """Returns an address as it is typed in a command that people are shown: quoted for the shell, without secrets."""
+    return shlex.quote(redact(str(uri)))
 
 
 def last_name(uri: str) -> str:

@@ -35,7 +35,7 @@ from refseg_core.settings import Purpose
 from refseg_core.table_schema import Array
 from refseg_core.tables import CategorySimilarities, Detections, Images, LabeledImages
 from tasks.storage.prefetch import prefetch
-from tasks.storage.uris import redact
+from tasks.storage.uris import redact, typed
 from tasks.store.manifests import REQUEST, SCHEMA_OF_PARTIAL_SHARDS, SHARD
 from tasks.store.parquet import notes_of_parquet, rows_of_parquet, table_from_parquet, table_to_parquet
 from tasks.store.shard_plans import Plans, Shard, Wanted
@@ -92,7 +92,7 @@ class StoredLabels:
     def as_argument(self) -> str:
         """Returns how commands are told these labels: the store, and their key where it would mean others without."""
         is_newest = newest_labels(self.store)[0].key == self.key
-        return redact(self.store.uri) + ("" if is_newest else f" --labels {self.key}")
+        return typed(self.store.uri) + ("" if is_newest else f" --labels {self.key}")
 
     def prototypes(self) -> Artifact:
         """Returns the prototypes that the labels are made with. Raises StoreError where the run does not exist."""

@@ -8,6 +8,7 @@ from refseg_core.analysis.label_statistics import LabelStatistics
 from refseg_core.errors import counted, listed
 from tasks.outputs.prefect_ui.markdown import code, escaped, two_columns
 from tasks.outputs.review import REVIEW_PORT
+from tasks.storage.uris import typed
 from tasks.store.label_store import points_per_image
 
 _NAMES_SHOWN = 12
@@ -89,12 +90,12 @@ def _lineage(summary: LabelSummary) -> str:
 
 def _next(summary: LabelSummary) -> str:
     store = summary.store.replace("```", "")
-    labels = f"{store} --labels {summary.key}"  # the page stays when other labels are the newest
+    labels = f"{typed(store)} --labels {summary.key}"  # the page stays when other labels are the newest
     detections = f"{store}/labels/{summary.key}/detections"
     return (
         f"### Review it\n\n```\nrefseg review {labels}\n```\n\nopens the [review page]"
         f"(http://127.0.0.1:{REVIEW_PORT}/) on the machine where you type it, and answers there until Ctrl-C.\n\n"
         "### Read it\n\n```python\nimport pandas as pd\n\ndetections = pd.read_parquet(\n    "
         f"{detections!r}\n)\n```\n\n```\nrefseg show {labels} --out pictures\nrefseg export {labels} --format coco "
-        f"--out labels.json\nrefseg status {store}\n```"
+        f"--out labels.json\nrefseg status {typed(store)}\n```"
     )

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -23,7 +24,7 @@ from tasks.storage.folder import Folder
 from tasks.storage.listing import FileInfo
 from tasks.storage.objects import open_uri, read_uri, uri_size, write_uri
 from tasks.storage.retry import ATTEMPTS_VARIABLE
-from tasks.storage.uris import redact
+from tasks.storage.uris import redact, typed
 from tests.support.servers.fault_proxy import Fault, FaultProxy, Request, Rule
 from tests.support.servers.object_stores import Moto, ObjectStore, forget_connections
 from tests.support.servers.seaweedfs import ADMIN, READER, STRANGER, Account
@@ -652,3 +653,9 @@ def test_the_store_in_memory_is_shared_between_folders_of_one_process() -> None:
     uri = f"memory://{uuid.uuid4().hex}"
     Folder(uri).create("a", b"1")
     assert Folder(uri).read("a") == b"1"
+
+
+@pytest.mark.parametrize("address", ["/tmp/odd ünï/日 #1/store", "s3://bucket/st ü", "it's", "runs/boats"])
+def test_a_command_with_an_address_can_be_pasted(address: str) -> None:
+    assert shlex.split(f"refseg show {typed(address)} --out x") == ["refseg", "show", address, "--out", "x"]
+    assert typed("s3://me:secret@bucket/runs/boats") == "s3://bucket/runs/boats"
