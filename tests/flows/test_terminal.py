@@ -161,10 +161,9 @@ def test_before_the_first_report_a_line_says_that_work_is_going_on() -> None:
     assert re.fullmatch(r"working for \d+ s", shown[0])
 
 
-def test_what_would_steer_a_terminal_is_shown_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
-    file = io.StringIO()
-    monkeypatch.setattr(terminal.results, "file", file)
-    terminal.results.print("a\x1b[2Jb\nc\udcff")
-    terminal.results.print(terminal.text_table(["name"], [["d\x9b1m"]]))
-    assert "a\\x1b[2Jb\nc\\udcff\n" in file.getvalue()
-    assert "d\\x9b1m" in file.getvalue()
+def test_what_would_steer_a_terminal_is_shown_escaped() -> None:
+    with terminal.results.capture() as captured:
+        terminal.results.print("a\x1b[2Jb\nc\udcff")
+        terminal.results.print(terminal.text_table(["name"], [["d\x9b1m"]]))
+    assert "a\\x1b[2Jb\nc\\udcff\n" in captured.get()
+    assert "d\\x9b1m" in captured.get()
