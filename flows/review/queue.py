@@ -16,13 +16,14 @@ _HELD_SECONDS = 20.0
 _REASON_ROWS = {reason.name: row for row, reason in enumerate(REASONS)} | {AUDIT.name: -1}
 
 Sorting = Literal["telling", "low", "high"]
+State = Literal["open", "decided", "all"]
 
 
 @dataclass(frozen=True)
 class QueueFilter:
     """Which instances are wanted. `categories`: ids, empty for all. `image`: part of a file's name.
 
-    `reason`: name of a reason, '' for any. `state`: 'open', 'decided' or 'all'. `is_near`: only those whose score
+    `reason`: name of a reason, '' for any. `is_near`: only those whose score
     reaches their threshold or nearly does. `sorting`: most telling first, or by score.
     """
 
@@ -31,7 +32,7 @@ class QueueFilter:
     max_score: float = 1.0
     image: str = ""
     reason: str = ""
-    state: str = "open"
+    state: State = "open"
     is_near: bool = True
     sorting: Sorting = "telling"
 
@@ -90,7 +91,7 @@ class ReviewQueue:
             fits &= instances.score >= instances.thresh - _REACH
         if wanted.categories:
             fits &= np.isin(instances.category, wanted.categories)
-        if wanted.reason in _REASON_ROWS:
+        if wanted.reason:
             fits &= self._session.ranking.reason == _REASON_ROWS[wanted.reason]
         if wanted.image:
             fits &= np.isin(instances.image, self._images_named(wanted.image))

@@ -14,16 +14,17 @@ import uvicorn
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp
 
 from flows.review.guard import Guard
 from flows.review.likeness import Likeness
-from flows.review.queue import QueueFilter, ReviewQueue, Sorting
+from flows.review.queue import QueueFilter, ReviewQueue, Sorting, State
 from flows.review.segmenting import Segmenting
 from flows.review.session import Decision, ReviewSession
 from flows.review.views import ReviewViews
+from refseg_core.analysis.review_queue import AUDIT, REASONS
 from refseg_core.errors import ConfigurationError, ConflictError, RefsegError, brief
 from refseg_core.masks.outlines import svg_path
 from refseg_core.masks.rle import rle_boxes
@@ -73,6 +74,13 @@ class _Heard(BaseModel):
     version: int = 0
 
 
+def _checked_reason(name: str) -> str:
+    names = [one.name for one in (*REASONS, AUDIT)]
+    if name not in ("", *names):
+        raise ValueError(f"expected one of {', '.join(names)}, or '' for any")
+    return name
+
+
 class _Wanted(BaseModel):
     """Which instances are wanted, as in `QueueFilter`, from which place on and how many, and who asks."""
 
@@ -80,8 +88,8 @@ class _Wanted(BaseModel):
     min_score: float = 0.0
     max_score: float = 1.0
     image: str = ""
-    reason: str = ""
-    state: str = "open"
+    reason: Annotated[str, AfterValidator(_checked_reason)] = ""
+    state: State = "open"
     near: bool = True
     sorting: Sorting = "telling"
     start: int = Field(0, ge=0, le=_MOST_PLACES)

@@ -244,5 +244,6 @@ def _unique(ids: Iterable[str]) -> list[str]:
 
 
 def _clean(name: str) -> str:
-    """Returns a person's name as it is stored: one line, not too long."""
-    return " ".join(name.split())[:_LONGEST_NAME] or "someone"
+    """Returns a person's name as it is stored: one line of what can be seen, not too long."""
+    seen = "".join(one for one in name if one.isprintable() or one.isspace())
+    return " ".join(seen.split())[:_LONGEST_NAME].rstrip() or "someone"

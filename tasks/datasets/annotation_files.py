@@ -8,7 +8,6 @@ import hashlib
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import PurePosixPath
 from posixpath import normpath
 from typing import Any
 
@@ -146,10 +145,10 @@ def _of_document(
 ) -> AnnotatedDataset:
     if not kind.is_one_file:
         raise DatasetError(f"{redact(uri)}: is one file, and {kind.title} are a folder of files. Name the folder.")
-    name = PurePosixPath(redact(uri)).name
+    source = redact(uri)
     options = {"masks_from": masks} if kind.name == "coco" else {}
-    dataset = kind.load()(document, source=name, folder=images, **options)
-    dataset = merge_repeated(_with_names(dataset, images), name)
+    dataset = kind.load()(document, source=source, folder=images, **options)
+    dataset = merge_repeated(_with_names(dataset, images), source)
     return AnnotatedDataset(_in_frames(dataset, kind, images), kind.name, document_hashes(document, masks))
 
 

@@ -392,6 +392,9 @@ def test_places_and_numbers_that_are_too_large_are_refused(browser: httpx.Client
     for wanted in ({"start": 10**30}, {"start": 2**63}, {"start": -1}, {"limit": 10**30}):
         answer = browser.get("/api/queue", params=wanted)
         assert (answer.status_code, answer.json()["error"].startswith("query.")) == (422, True), wanted
+    for field, known in (("state", "'open', 'decided' or 'all'"), ("reason", "expected one of threshold, ")):
+        answer = browser.get("/api/queue", params={field: "zz"})
+        assert (answer.status_code, known in answer.json()["error"]) == (422, True)
     assert browser.get("/api/queue", params={"category": 10**30}).json()["cards"] == []
     for path in ("/api/images", "/api/references", "/pictures/references"):
         assert browser.get(f"{path}/{10**30}").status_code in (200, 400), path

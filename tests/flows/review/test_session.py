@@ -214,6 +214,12 @@ def test_undo_goes_on_in_a_session_begun_later(reviewable: Reviewable) -> None:
     assert np.flatnonzero(later.is_decided).tolist() == [0]
 
 
+def test_a_name_holds_what_can_be_seen(session: ReviewSession) -> None:
+    _decide(session, "accept", 0, by=" A\x00nn\x1b[31ma\u202e \n Ö\x85 ")
+    assert session.by_reviewer == {"Ann[31ma Ö": 1}
+    assert session.undo("Ann[31ma\tÖ\x00") != []
+
+
 def test_a_decision_that_is_sent_twice_counts_once(session: ReviewSession) -> None:
     decision = Decision("0" * 32, "Anna", "accept", session.index.instances.identity[0])
     assert session.decide(decision) != []

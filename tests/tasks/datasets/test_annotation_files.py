@@ -397,3 +397,14 @@ def test_an_empty_cvat_file_is_cvat(tmp_path: Path) -> None:
     (tmp_path / "a.xml").write_text('<?xml version="1.0"?><annotations/>')
     source = DatasetSource(images=str(tmp_path), annotations=str(tmp_path / "a.xml"))
     assert read_annotations(source, None).kind == "cvat"
+
+
+@pytest.mark.parametrize("kind", ["coco", "cvat"])
+def test_what_is_no_annotation_file_is_named_with_its_place(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "null").write_text("")
+    source = DatasetSource.model_validate(
+        {"images": str(tmp_path), "annotations": str(tmp_path / "null"), "format": kind}
+    )
+    with pytest.raises(DatasetError) as error:
+        read_annotations(source, None)
+    assert str(error.value).startswith(f"{tmp_path}/null is not ")
