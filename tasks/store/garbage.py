@@ -6,8 +6,8 @@
                benchmarks, from which nothing is made, and the choices of pilots stay
     gone       a shard whose images were all removed or changed since; only on request
     labels     whole labels by key; only on request. What only they were made from is then unused
-    proposals  what is kept so that labeling again is quick; only on request. Of images that no labels of the same
-               models were requested for, it is unused
+    proposals  what is kept so that labeling again is quick; only on request, and where a part of it is lost, which only
+               costs time. Of images that no labels of the same models were requested for, it is unused
 
 Leftovers and unused artifacts younger than a day may belong to a run in progress, and stay. Manifests are removed
 before the parts that they name, and artifacts before those that they were made from, so that a reader in the meantime,
@@ -76,9 +76,12 @@ def find_garbage(
         if f"{FOLDER}/{key}" not in groups:  # also what a removal that was stopped left of them, without a recipe
             open_labels(store, key)
     needed, why = _needed(store, set(labels), drop_gone=gone, drop_proposals=proposals)
-    rest = [file for file in objects if file.name not in needed]
+    missing = _missing(store, needed - {file.name for file in objects})
+    useless = {_group(name) for name in missing if name.startswith(f"{KEEP_PROPOSALS.folder}/")}
+    why |= dict.fromkeys(useless, "proposals")
+    rest = [file for file in objects if file.name not in needed or _group(file.name) in useless]
     _check_shards(store, [file.name for file in rest if not (why.get(file.name) or why.get(_group(file.name)))])
-    _check_parts(store, needed - {file.name for file in objects})
+    _check_parts(store, [name for name in missing if _group(name) not in useless])
     youngest_of = _youngest(rest)
     limit = time.time() - min_age_hours * 3600
     garbage = [
@@ -131,14 +134,18 @@ def _check_shards(store: Store, leftovers: Collection[str]) -> None:
             )
 
 
-def _check_parts(store: Store, unlisted: Collection[str]) -> None:
+def _missing(store: Store, unlisted: Collection[str]) -> list[str]:
+    """Returns those that are not there; others were made after the listing."""
+    return [name for name in sorted(unlisted) if store.folder.read_if_there(name) is None]
+
+
+def _check_parts(store: Store, missing: Collection[str]) -> None:
     """Raises StoreError where a manifest names what is not there: the rest would look like leftovers."""
-    for name in sorted(unlisted):
-        if store.folder.read_if_there(name) is None:  # else it was made after the listing
-            raise StoreError(
-                f"{redact(store.folder.join(name))}: missing, though a manifest names it. Restore the object, or "
-                "remove that manifest to have it made again; nothing was removed."
-            )
+    for name in missing:
+        raise StoreError(
+            f"{redact(store.folder.join(name))}: missing, though a manifest names it. Restore the object, or "
+            "remove that manifest to have it made again; nothing was removed."
+        )
 
 
 def _youngest(files: Collection[FileInfo]) -> dict[str, float]:
