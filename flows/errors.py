@@ -24,7 +24,7 @@ class ShardsFailedError(RunFailedError):
         """Names some of the shards that failed, and the reason of the first."""
         return cls(
             f"{len(reason_of)} of {counted(num_shards, 'shard')} could not be labeled: "
-            f"{', '.join(list(reason_of)[:_NAMES_SHOWN])}. The first: {next(iter(reason_of.values()))}. "
+            f"{', '.join(list(reason_of)[:_NAMES_SHOWN])}. The first: {next(iter(reason_of.values())).rstrip('.')}. "
             "Finished shards are kept; the same command resumes.",
             reason_of,
         )

@@ -47,6 +47,10 @@ class StoreError(RefsegError):
     """The store cannot be used: unreachable, denied, damaged or incomplete."""
 
 
+class NoSpaceError(StoreError):
+    """The place of a store is full, or a quota of it is used up."""
+
+
 class NotFoundError(StoreError):
     """An object or folder is not there, though the place where it should be can be read."""
 

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 
-from refseg_core.errors import ConfigurationError, NotFoundError, StoreError, brief, redact_text
+from refseg_core.errors import ConfigurationError, NoSpaceError, NotFoundError, StoreError, brief, redact_text
 from tasks.storage.uris import redact
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,7 @@ _IMPOSSIBLE = {
     "ENAMETOOLONG": "the name is too long for the place, so no such object can be there. Shorten it.",
     "ELOOP": "is a link that leads back to itself. Correct the link.",
 }
+_FULL = ("ENOSPC", "EDQUOT")
 _UNUSABLE = {
     "ENOSPC": "no space left. Make room, or choose another place; what is done is kept.",
     "EFBIG": (
@@ -126,7 +127,7 @@ def explain(error: Exception, uri: str) -> Exception:
     if isinstance(error, FileExistsError):
         return StoreError(f"{shown}: a file stands where a folder is needed. Choose another place.")
     if code in _UNUSABLE:
-        return StoreError(f"{shown}: {_UNUSABLE[code]}")
+        return (NoSpaceError if code in _FULL else StoreError)(f"{shown}: {_UNUSABLE[code]}")
     return error
 
 

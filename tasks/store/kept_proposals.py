@@ -5,18 +5,20 @@
 
 Keyed by the models, the grid, the parts of the method that shape proposals, the image in its version, and a number: 0
 is what the first labeling of the image made, 1 what a later one had to add, and so on. What is found does not depend on
-what is kept, so a part that is lost to a kill or to a faster writer costs time only.
+what is kept, so a part that is lost to a kill, to a faster writer or to a full disk costs time only.
 """
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from refseg_core.errors import StoreError
+from refseg_core.errors import NoSpaceError, StoreError
 from refseg_core.labeling.kept.kept_image import KeptImage
 from refseg_core.labeling.kept.kept_table import from_row, to_row
 from refseg_core.tables import ImageProposals, Images
+from tasks.storage.uris import redact
 from tasks.store.steps import KEEP_PROPOSALS
 from tasks.store.store import Recipe, Store, size_of
 
@@ -29,6 +31,7 @@ class KeptProposals:
     def __init__(self, store: Store, *, version: int, settings: Mapping[str, Any], weights: Mapping[str, str]) -> None:
         """`version`: of what the models answer. `settings`: what shapes proposals, and the images' folder."""
         self._store, self._version, self._settings, self._weights = store, version, settings, weights
+        self._is_full = False
 
     def read(self, image: Images) -> tuple[KeptImage | None, int | None]:
         """Returns what is kept of an image, a table of one row, and the number of the part that may be added.
@@ -47,8 +50,17 @@ class KeptProposals:
         return kept, number
 
     def add(self, image: Images, added: KeptImage, number: int) -> None:
-        """Keeps what is new of an image as the part of that number, unless another writer put one there."""
-        self._store.save(self._recipe(image, number), [to_row(added)])
+        """Keeps what is new of an image as the part of that number, unless another writer put one there.
+
+        Where there is no space left, that is told once, and labels are made without.
+        """
+        if self._is_full:
+            return
+        try:
+            self._store.save(self._recipe(image, number), [to_row(added)])
+        except NoSpaceError:
+            self._is_full = True
+            _warn_of_full(redact(self._store.uri))
 
     def _part(self, image: Images, number: int) -> KeptImage | None:
         name = f"{KEEP_PROPOSALS.folder}/{self._recipe(image, number).key}"
@@ -62,6 +74,16 @@ class KeptProposals:
         (of_image,) = image.to_arrow().drop_columns(["has_integer_id", "size"]).to_pylist()
         settings = {**self._settings, "image": of_image, "part": number}
         return Recipe(*KEEP_PROPOSALS, version=self._version, settings=settings, weights=self._weights)
+
+
+@cache
+def _warn_of_full(uri: str) -> None:
+    """Warns once in a process, and not for each of its shards."""
+    log.warning(
+        "%s: no space left to keep proposals (labeling.keep_proposals). Labels are made all the same; make room, or "
+        "`refseg gc --proposals` removes what is kept.",
+        uri,
+    )
 
 
 @dataclass(frozen=True)

@@ -229,6 +229,13 @@ def test_a_passing_fault_is_retried(listed: RunConfig, monkeypatch: pytest.Monke
     assert "unreadable" not in set(labeled.status)
 
 
+def test_failed_shards_are_told_in_whole_sentences() -> None:
+    told = str(ShardsFailedError.of({"0000-00000": "store: no space left. What is done is kept."}, 3))
+    assert told.endswith(
+        "The first: store: no space left. What is done is kept. Finished shards are kept; the same command resumes."
+    )
+
+
 @pytest.mark.usefixtures("no_waiting")
 def test_a_shard_that_keeps_failing_stops_no_other_and_is_finished_later(
     listed: RunConfig, monkeypatch: pytest.MonkeyPatch, labeled_names: list[str]

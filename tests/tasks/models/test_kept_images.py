@@ -1,5 +1,6 @@
 """Images are labeled by what a store keeps of them, and the labels are those of a run from nothing."""
 
+import errno
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from refseg_core.settings import AreaSettings, LabelingSettings
 from refseg_core.tables import ImageProposals, Images
 from tasks.models import kept_images, loading
 from tasks.postprocess_memory_bank import postprocess_memory_bank
+from tasks.storage.folder import Folder
 from tasks.store.garbage import find_garbage, remove
 from tasks.store.kept_proposals import kept_status
 from tasks.store.shard_plans import LabelPlan
@@ -160,6 +162,22 @@ def test_a_damaged_part_costs_time_only(kept: _Kept, caplog: pytest.LogCaptureFi
     assert [problem.name for problem in verify_store(kept.store).problems] == [str(part.relative_to(kept.store.uri))]
 
 
+def test_without_space_to_keep_anything_images_are_labeled_all_the_same(
+    kept: _Kept, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    create = Folder._create
+
+    def with_no_space(folder: Folder, name: str, data: bytes) -> bool:
+        if name.startswith("proposals/"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return create(folder, name, data)
+
+    monkeypatch.setattr(Folder, "_create", with_no_space)
+    _, (found, images) = kept.labels_of(kept.prototypes_of(), _SETTINGS["exact"])
+    assert (len(found) > 0, len(images), kept_status(kept.store)) == (True, 5, [])
+    assert [one.getMessage().startswith(f"{kept.store.uri}: no space left to keep") for one in caplog.records] == [True]
+
+
 def test_grids_and_methods_keep_apart_what_paths_share(kept: _Kept) -> None:
     prototypes, exact = kept.prototypes_of(), _SETTINGS["exact"]
     kept.labels_of(prototypes, exact)
@@ -186,6 +204,13 @@ def test_what_is_kept_is_garbage_when_no_labels_of_its_images_are_wanted(kept: _
     assert {one.why for one in on_request} == {"proposals"}
     without_labels = find_garbage(kept.store, min_age_hours=0, labels=[plan.key])
     assert {one.name for one in without_labels if one.why == "unused"} >= set(_names(kept))
+    (lost, *_) = sorted(Path(kept.store.uri).glob("proposals/*/image_proposals.parquet"))
+    lost.unlink()
+    manifest = str((lost.parent / "manifest.json").relative_to(kept.store.uri))
+    garbage = find_garbage(kept.store)  # of any age: it is of no use
+    assert [(one.name, one.why) for one in garbage] == [(manifest, "proposals")]
+    remove(kept.store, garbage)
+    assert verify_store(kept.store).problems == []
 
 
 def test_what_is_kept_of_images_that_are_gone_is_garbage(kept: _Kept) -> None:
