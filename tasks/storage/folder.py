@@ -12,7 +12,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from refseg_core.errors import NotFoundError, StoreError
 from tasks.storage.filesystems import protocols, resolve
-from tasks.storage.listing import FileInfo, walk
+from tasks.storage.listing import FileInfo, names_in, walk
 from tasks.storage.local_files import create_local, replace_local
 from tasks.storage.objects import read, read_once, read_start
 from tasks.storage.prefetch import prefetch
@@ -110,6 +110,17 @@ class Folder:
         if not found:
             self.check_readable()
         return sorted(found)
+
+    def list_names(self, suffix: str) -> list[str]:
+        """Returns the names of the files directly in the folder that end so, sorted; quicker than `list_files`.
+
+        Raises StoreError where the folder is absent or may not be listed.
+        """
+        with explained(self.uri):
+            found = sorted(one for one in names_in(self._filesystem, self._path, self.uri) if one.endswith(suffix))
+        if not found:
+            self.check_readable()
+        return found
 
     def find_listed(self, names: Iterable[str], most: int) -> set[str]:
         """Returns those of the names that files have, by a listing that ends with the last of them or after some files.

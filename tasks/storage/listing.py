@@ -34,6 +34,15 @@ def walk(filesystem: Any, path: str, uri: str) -> Iterator[FileInfo]:
     return _walk_any(filesystem, path)
 
 
+def names_in(filesystem: Any, path: str, uri: str) -> Iterator[str]:
+    """Yields the names of the files directly in a folder, in no particular order; looks at none of them."""
+    if isinstance(filesystem, LocalFileSystem):
+        with os.scandir(path) as entries:
+            yield from (entry.name for entry in entries if not entry.is_dir())
+    else:
+        yield from (file.name for file in walk(filesystem, path, uri) if "/" not in file.name)
+
+
 def _walk_local(path: str) -> Iterator[FileInfo]:
     pending, seen = [(path, "")], set()
     while pending:

@@ -16,14 +16,16 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from refseg_core.analysis.decisions import DecidedInstances, in_categories, label_decisions
-from refseg_core.errors import StoreError
+from refseg_core.errors import NotFoundError, StoreError
 from refseg_core.tables import Decisions, Detections, Images, LabeledImages
+from tasks.storage.folder import Folder
 from tasks.storage.uris import redact
 from tasks.store.label_store import Labels, StoredLabels
 from tasks.store.lineage import labeled_categories
@@ -98,7 +100,9 @@ class StoredReview:
 
     def part_names(self) -> list[str]:
         """Returns the names of all parts, by time."""
-        return sorted(self.store.listed(f"{self.root}/decisions", ".parquet"))
+        with suppress(NotFoundError):
+            return Folder(self.store.folder.join(f"{self.root}/decisions")).list_names(".parquet")
+        return []
 
     def read_part(self, name: str) -> Decisions:
         """Returns a part. Raises StoreError where it is missing or damaged."""

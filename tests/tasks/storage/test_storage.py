@@ -189,7 +189,7 @@ def test_an_absent_object_is_none_or_an_error_that_names_it(folder: Folder) -> N
 
 
 def test_an_absent_folder_is_an_error_to_list_but_has_no_folders(folder: Folder) -> None:
-    for look in (folder.list_files, folder.check_readable):
+    for look in (folder.list_files, partial(folder.list_names, ""), folder.check_readable):
         with pytest.raises(StoreError, match="not found"):
             look()
     assert folder.list_folders() == []
@@ -220,10 +220,14 @@ def test_suffixes_select_files_in_any_case(folder: Folder) -> None:
     assert [file.name for file in folder.list_files((".jpg", ".jpeg"))] == ["a.jpg", "b.JPG", "c.Jpeg"]
 
 
-def test_a_folder_whose_name_begins_alike_is_another_folder(folder: Folder) -> None:
+def test_a_folder_whose_name_begins_alike_is_another_folder_and_one_below_too(folder: Folder) -> None:
     folder.create("images/a", b"")
     folder.create("images2/b", b"")
     assert [file.name for file in Folder(folder.join("images")).list_files()] == ["a"]
+    folder.create("images/b.txt", b"")
+    folder.create("images/of/c.txt", b"")
+    names = Folder(folder.join("images"))
+    assert (names.list_names(""), names.list_names(".txt"), names.list_names(".x")) == (["a", "b.txt"], ["b.txt"], [])
     assert folder.list_folders() == ["images", "images2"]
 
 
