@@ -21,6 +21,7 @@ from tasks.datasets.indexed import load_dataset
 from tasks.datasets.reference_edits import edit_references
 from tasks.datasets.reference_images import missing_images
 from tasks.datasets.shared_images import describe, image_ids_with
+from tasks.models.weights import unfit_weights
 from tasks.outputs.dataset_overview import FOLDER
 from tasks.sample_references import sample_references
 from tasks.storage.folder import Folder
@@ -148,3 +149,9 @@ def wanted_shots(config: RunConfig) -> int | None:
     """Returns how many references each category is to have; None where annotations are chosen otherwise."""
     references = config.references
     return references.sampling.num_shots if references.are_sampled else None
+
+
+def report_unfit_weights(config: RunConfig, show: Show) -> None:
+    """Shows which weights cannot be used, and why: datasets are indexed without them, and nothing else is made."""
+    for reason in unfit_weights(config.models):
+        show(f"Weights: {reason} `refseg bank` and `refseg run` are refused until then.")

@@ -135,9 +135,11 @@ def run(config_file: str, **flags: str | None) -> None:
 def index(config_file: str, every_image: bool, **flags: str | None) -> None:
     """Index references and targets, and show their counts, sizes, oddities and a picture.
 
-    Of the images to label, some 200 headers are opened; with --images all of them are read and decoded.
+    Of the images to label, some 200 headers are opened; with --images all of them are read and decoded. Weights that
+    are missing, have not the published size, or are of another model are told; a damaged published file shows when
+    `refseg bank` loads it.
     """
-    from flows.oddities import report_leakage, report_numbering, wanted_shots
+    from flows.oddities import report_leakage, report_numbering, report_unfit_weights, wanted_shots
     from flows.reports.run_report import report_dataset, report_opened
     from flows.terminal import progress_bars, results
     from refseg_core.tables import Images
@@ -160,6 +162,7 @@ def index(config_file: str, every_image: bool, **flags: str | None) -> None:
     report_opened(opened, len(images))
     report_numbering(config, results.print, *indexed)
     report_leakage(config, results.print, *indexed)
+    report_unfit_weights(config, results.print)
 
 
 @main.command()

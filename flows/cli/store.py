@@ -46,7 +46,7 @@ def choose_labels(store: "Store", key: str | None) -> "StoredLabels":
 @click.option("--out", required=True, help="Folder or prefix to write the pictures to.")
 @click.option("--labels", "key", metavar="KEY", help="Labels to use; by default the newest of a run.")
 @filter_options("those that `refseg thresholds` saved, else 0.5", "--score")
-@click.option("--limit", type=click.IntRange(1), help="Draw at most so many images.")
+@click.option("--limit", type=click.IntRange(1), help="Draw at most so many images; references are drawn all.")
 def show(store_uri: str, out: str, key: str | None, kept: "FilterOptions", limit: int | None) -> None:
     """Draw the references, and ground truth next to predictions for every labeled image.
 
@@ -72,8 +72,11 @@ def show(store_uri: str, out: str, key: str | None, kept: "FilterOptions", limit
     run = choose_labels(store, key)
     chosen = kept.filter(run, shown_thresholds(run))
     with progress_bars():
-        number = show_labels(store_uri, run.key, out, kept=chosen, limit=limit)
-    click.echo(f"Wrote {counted(number, 'picture')} to {redact(out)}; predictions: {chosen.describe()}")
+        shown = show_labels(store_uri, run.key, out, kept=chosen, limit=limit)
+    click.echo(
+        f"Wrote {counted(shown.images, 'picture')} of images to {redact(out)}/images, and references.jpg with "
+        f"{counted(shown.sheets, 'sheet')} of references, of all categories; predictions: {chosen.describe()}"
+    )
     if kept.thresholds is None and (note := unused_thresholds(run)):
         click.echo(note)
     _echo_negatives(store, run.prototypes())

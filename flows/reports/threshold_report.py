@@ -16,6 +16,7 @@ from tasks.store.store import Artifact
 from tasks.store.thresholds import SCORE_THRESH
 
 _CATEGORIES_SHOWN = 100
+_BY_INSTANCES = ("ground truth", "reviews")
 _FEW = 10  # instances; with fewer a threshold is hardly known
 _HEADER = ("category", "threshold", "95 %", "precision", "95 %", "recall", "F1", "instances", "labels", "said by")
 
@@ -66,10 +67,16 @@ def _rows(proposed: CategoryThresholds) -> Iterator[tuple[str, ...]]:
             _interval(precision_low, precision_high),
             _number(proposed.recall[row]),
             _number(proposed.f1[row]),
-            f"{proposed.num_instances[row]:,}",
-            f"{proposed.num_labels[row]:,}",
+            *_counts(proposed, row),
             str(proposed.evidence[row]),
         )
+
+
+def _counts(proposed: CategoryThresholds, row: int) -> tuple[str, str]:
+    """Returns how many instances and labels said a threshold; '-' where none did, as where references guess it."""
+    if proposed.evidence[row] not in _BY_INSTANCES:
+        return "-", "-"
+    return f"{proposed.num_instances[row]:,}", f"{proposed.num_labels[row]:,}"
 
 
 def _advice(run: StoredLabels, proposed: CategoryThresholds, wanted_precision: float | None) -> Iterator[str]:
@@ -91,7 +98,7 @@ def _advice(run: StoredLabels, proposed: CategoryThresholds, wanted_precision: f
     few = [
         f"{proposed.category_name[row]} ({proposed.num_instances[row]})"
         for row in rows
-        if proposed.evidence[row] in ("ground truth", "reviews") and proposed.num_instances[row] < _FEW
+        if proposed.evidence[row] in _BY_INSTANCES and proposed.num_instances[row] < _FEW
     ]
     if few:
         yield f"Hardly known, from fewer than {_FEW} instances: {listed(few)}. All categories count there, too."

@@ -18,7 +18,7 @@ from typing import BinaryIO, Literal
 
 from torch import Tensor
 
-from refseg_core.errors import StoreError, WeightsError
+from refseg_core.errors import StoreError, WeightsError, counted
 from refseg_core.models.checkpoints import read_state
 from refseg_core.models.registry import REGISTRY, ModelSpec, model_spec
 from tasks.datasets.demo_files import demo_weights
@@ -112,6 +112,34 @@ def locate_weights(model: str, source: str | None = None) -> str:
     if not source and spec.size is not None and size != spec.size:
         raise WeightsError(_not_the_published(spec, uri, _sizes(size, spec.size)))
     return uri
+
+
+def unfit_weights(models: Models) -> list[str]:
+    """Returns why weights cannot be used, for each model where that is so.
+
+    Published files are known by their size; local files of the user's own are read, and compared with the model by the
+    names and shapes of their tensors. No model is built.
+    """
+    found = []
+    for model in (models.segmenter, models.encoder):
+        try:
+            _check_fit(model.model, model.weights)
+        except WeightsError as error:
+            found.append(str(error))
+    return found
+
+
+def _check_fit(model: str, source: str | None) -> None:
+    uri, spec = locate_weights(model, source), model_spec(model)
+    if not source or not is_local(uri):
+        return
+    with _located(model, source), _opened(uri) as file:
+        state = read_state(file, name=f"{spec.kind}.weights: {redact(uri)}")
+    if not spec.code.fits(spec.architecture, state):
+        raise WeightsError(
+            f"{spec.kind}.weights: {redact(uri)} holds {counted(len(state), 'tensor')} of other names or shapes than "
+            f"{model!r} has. Correct {spec.kind}.weights, or {spec.kind}.model."
+        )
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -42,10 +43,17 @@ def show_references(store: Store, prototypes: Artifact, out_uri: str) -> int:
     return draw_sheets(store, prototypes, Folder(out.join(SHEETS)))
 
 
-def show_labels(store_uri: str, labels_key: str, out_uri: str, *, kept: LabelFilter, limit: int | None) -> int:
+class Shown(NamedTuple):
+    """How many pictures were written: of images, and sheets of references, without the picture of all of these."""
+
+    images: int
+    sheets: int
+
+
+def show_labels(store_uri: str, labels_key: str, out_uri: str, *, kept: LabelFilter, limit: int | None) -> Shown:
     """Writes the references, and per labeled image ground truth (where known) next to predictions.
 
-    Of the predictions those are drawn that are kept. Returns the number of pictures written.
+    Of the predictions those are drawn that are kept; references are those of all categories.
     """
     store, out = Store(store_uri), Folder(out_uri)
     run = StoredLabels(store, labels_key)
@@ -53,7 +61,7 @@ def show_labels(store_uri: str, labels_key: str, out_uri: str, *, kept: LabelFil
     check_apart(Folder(out.join("images")), recipe["settings"]["images"])
     prototypes = run.prototypes()
     palette = Palette(store, prototypes)
-    num_pictures = 1 + show_references(store, prototypes, out_uri)
+    num_sheets, num_images = show_references(store, prototypes, out_uri), 0
     categories = labeled_categories(store, prototypes)
     source = Folder(recipe["settings"]["images"])
     truth = _GroundTruth.of(run, prototypes, source)
@@ -70,8 +78,8 @@ def show_labels(store_uri: str, labels_key: str, out_uri: str, *, kept: LabelFil
                 titles = ("ground truth", f"predictions, {kept.thresholds.in_short}")
                 picture = side_by_side(drawn, picture, titles)
             out.replace(f"images/{picture_name(str(images.file_name[image.row]))}", to_jpeg(picture))
-            num_pictures += 1
-    return num_pictures
+            num_images += 1
+    return Shown(num_images, num_sheets)
 
 
 def _labels_by_shard(run: StoredLabels, limit: int | None) -> Iterator[tuple[Images, Detections]]:

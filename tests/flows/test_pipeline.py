@@ -401,7 +401,7 @@ def test_all_of_a_run_may_lie_in_a_bucket(
     refseg("export", store, "--out", f"{out}/results.json")
     refseg("export", project.config.store, "--out", tmp_path / "results.json")
     assert Folder(out).read("results.json") == (tmp_path / "results.json").read_bytes()
-    assert "Wrote 8 pictures" in refseg("show", store, "--out", f"{out}/pictures", "--score", "0")
+    assert "Wrote 5 pictures of images" in refseg("show", store, "--out", f"{out}/pictures", "--score", "0")
     assert len(Folder(f"{out}/pictures").list_files()) == 8
     assert "complete" in refseg("status", store)
     assert "no problems" in refseg("verify", store)

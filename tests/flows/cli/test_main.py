@@ -424,9 +424,14 @@ def test_index_opens_images_without_annotations_too_and_with_images_reads_all_wh
     config = project.write_config(targets__annotations=None)
     result = _invoke("index", config)
     assert "Opened:  5 of 5 target images, opened by their headers; --images reads all of them whole" in result.stdout
+    assert "Weights:" not in result.stdout
     (heading,) = [line for line in result.stdout.splitlines() if "header cannot be read" in line]
     assert heading == "Odd: images whose header cannot be read: a run leaves them out and names them (1)"
-    result = _invoke("index", config, "--images")
+    wrong = ("--segmenter.weights", project.config.models.encoder.weights, "--encoder.weights", "/nowhere/else.pt")
+    result = _invoke("index", config, "--images", *wrong)
+    assert result.exit_code == 0, "datasets are indexed without weights"
+    assert "of other names or shapes than 'sam2_demo' has. Correct segmenter.weights" in result.stdout
+    assert "Weights: encoder.weights: /nowhere/else.pt" in result.stdout
     assert "Opened:  5 of 5 target images, read whole" in result.stdout
     assert "Odd: 2 images that cannot be read: a run leaves them out and names them" in result.stdout
     assert "t1.png: the PNG file is truncated" in result.stdout

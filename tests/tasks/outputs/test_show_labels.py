@@ -32,7 +32,7 @@ def _shown(steps: Steps, out: Path) -> dict[str, bytes]:
     prototypes = steps.prototypes()
     plan = steps.plan(prototypes)
     steps.label(prototypes, plan)
-    assert show_labels(steps.store.uri, plan.key, str(out), kept=LabelFilter(), limit=None) == 8
+    assert show_labels(steps.store.uri, plan.key, str(out), kept=LabelFilter(), limit=None) == (5, 2)
     return {str(file.relative_to(out)): file.read_bytes() for file in sorted(out.rglob("*.jpg"))}
 
 
