@@ -16,7 +16,7 @@ import numpy as np
 from flows.review.segmenting import Segmenting
 from flows.review.session import Decision, ReviewSession
 from refseg_core.analysis.corrections import Correction, corrections
-from refseg_core.analysis.decisions import CERTAIN, VERDICTS
+from refseg_core.analysis.decisions import CERTAIN, VERDICTS, unrepeated
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.errors import DatasetError, RefsegError, UnusableReferenceError, listed
 from refseg_core.masks.rle import Rle, rle_boxes
@@ -96,12 +96,12 @@ def _decide(
         if one.verdict == "accept" and not accepts_rest:
             continue
         try:
-            decision = compared.decision(one, reviewer, segmenting)
+            decisions = compared.decisions(one, reviewer, segmenting)
         except RefsegError as error:
             found.undrawn.append(f"{compared.image_id}: {error}")
             continue
         found.num_drawn += compared.is_drawn(one)
-        found.decisions.append(decision)
+        found.decisions += decisions
         found.lines.append(compared.line(one))
 
 
@@ -120,8 +120,7 @@ class _Compared:
         self._image = session.index.images[number]
         of_boxes = set() if annotations.has_mask.all() else {size} - {(0, 0)}
         self._check_sizes({mask.size for mask in annotations.mask_rle[annotations.has_mask]} | of_boxes)
-        self._identities = list(_labels(session, number))
-        labels = _detections(session, self._image.image_id, self._identities)
+        self._identities, labels = self._labels_once(session)
         is_exported = exported_rows(kept.filter, labels, session.index.categories)
         if kept.is_known:
             self._identities = [one for one, is_in in zip(self._identities, is_exported, strict=True) if is_in]
@@ -137,6 +136,18 @@ class _Compared:
         self.num_below = sum(one.verdict != "reject" for one in below)
         told = [one for one in found if one.verdict != "reject" or one not in below]
         self.corrections = list(_unrepeated(told, annotations))
+
+    def _labels_once(self, session: ReviewSession) -> tuple[list[str], Detections]:
+        """Returns the image's labels, each once, as an export holds them; notes which instances each stands for."""
+        identities = list(_labels(session, self._number))
+        labels = _detections(session, self._image.image_id, identities)
+        shapes = list(zip(labels.category_id.tolist(), labels.mask_rle, strict=True))
+        once = unrepeated(labels)
+        self._repeated = {
+            identities[row]: [identities[other] for other, shape in enumerate(shapes) if shape == shapes[row]]
+            for row in once.tolist()
+        }
+        return [identities[row] for row in once.tolist()], labels[once]
 
     @property
     def image_id(self) -> str:
@@ -155,8 +166,18 @@ class _Compared:
         """Whether an instance has another mask, and only a box of it came back."""
         return one.verdict in ("mask", "add") and self._annotations.mask_rle[one.annotation] is None
 
-    def decision(self, one: Correction, reviewer: str, segmenting: Segmenting | None) -> Decision:
-        """Returns the decision that makes an instance what came back.
+    def decisions(self, one: Correction, reviewer: str, segmenting: Segmenting | None) -> list[Decision]:
+        """Returns the decisions that make an instance what came back, and that nothing stands in its old place.
+
+        Raises RefsegError where a mask has to be made of a box, and cannot be.
+        """
+        own = self._decision(one, reviewer, segmenting)
+        repeated = [] if one.verdict in ("accept", "add") else self._repeated[str(own.instance)]
+        others = [identity for identity in repeated if identity != own.instance]
+        return [own, *(Decision(uuid.uuid4().hex, reviewer, "reject", identity) for identity in others)]
+
+    def _decision(self, one: Correction, reviewer: str, segmenting: Segmenting | None) -> Decision:
+        """Returns the decision on the instance itself.
 
         Raises RefsegError where a mask has to be made of a box, and cannot be.
         """

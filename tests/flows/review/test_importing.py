@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flows.review.importing import find_corrections
+from flows.review.importing import ImportedCorrections, find_corrections
 from flows.review.session import Decision, ReviewSession
 from refseg_core.analysis.label_filter import LabelFilter, ScoreThresholds
 from refseg_core.masks.rle import Rle, decode_mask, rle_boxes
@@ -19,7 +19,7 @@ from tasks.specs import DatasetSource
 from tasks.store.reviews import StoredReview, read_reviewed
 from tests.support.commands import done, refseg, refused
 from tests.support.projects.project import CATEGORIES
-from tests.support.projects.reviewable import SIZE, Reviewable, rectangle
+from tests.support.projects.reviewable import OBJECTS, SIZE, Reviewable, rectangle
 
 pytest_plugins = ["tests.support.projects.reviewable_project"]
 pytestmark = pytest.mark.slow  # together
@@ -120,13 +120,40 @@ def test_labels_that_are_there_twice_are_one_also_where_an_export_held_both(
     assert sum(_labels(twice, 0).values()) == 2 * len(session.index) - 2
 
 
+def test_labels_that_a_review_made_the_same_are_one_and_removed_together(
+    reviewable: Reviewable, tmp_path: Path
+) -> None:
+    session = ReviewSession(reviewable.index(), StoredReview.open(reviewable.run))
+    file, content = _export(reviewable, tmp_path)
+    first, mask = content["images"][0]["id"], rectangle(*OBJECTS[8])
+    rival = session.index.instances.identity[2]
+    session.decide(Decision("0" * 32, "Anna", "mask", rival, image=0, mask=(mask, 1.0)))
+    was_rival = (first, _mask_of(session, 2))
+    annotations = [one for one in content["annotations"] if (one["image_id"], _mask(one)) != was_rival]
+    content["annotations"] = annotations
+    assert _found(session, file, content).counts == {"accept": 19}
+    content["annotations"] = [one for one in annotations if (one["image_id"], _mask(one)) != (first, mask)]
+    removed = _found(session, file, content)
+    assert removed.counts == {"accept": 18, "reject": 1}
+    assert {one.instance for one in removed.decisions} == {rival, session.index.instances.identity[1]}
+
+
+def _mask_of(session: ReviewSession, row: int) -> Rle:
+    """The mask that an instance was found with."""
+    return session.index.detection(row).mask_rle[0]  # type: ignore[no-any-return]
+
+
 def _compared(session: ReviewSession, file: Path, content: dict[str, Any]) -> Counter[str]:
     """What became of labels, of an export with a threshold of 0.5."""
+    return _found(session, file, content).counts
+
+
+def _found(session: ReviewSession, file: Path, content: dict[str, Any]) -> ImportedCorrections:
+    """The corrections of an export with a threshold of 0.5."""
     file.write_text(json.dumps(content))
     source = DatasetSource(images=str(file.parent), annotations=str(file))
     kept = ExportedFilter(LabelFilter(ScoreThresholds(0.5)), is_known=True)
-    found = find_corrections(session, read_annotations(source, None).dataset, "Anna", kept, accepts_rest=False)
-    return found.counts
+    return find_corrections(session, read_annotations(source, None).dataset, "Anna", kept, accepts_rest=False)
 
 
 def test_images_that_do_not_come_back_stay_as_they_are(reviewable: Reviewable, tmp_path: Path) -> None:
