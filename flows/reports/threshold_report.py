@@ -67,12 +67,12 @@ def _rows(proposed: CategoryThresholds) -> Iterator[tuple[str, ...]]:
             _interval(precision_low, precision_high),
             _number(proposed.recall[row]),
             _number(proposed.f1[row]),
-            *_counts(proposed, row),
+            *counts_of(proposed, row),
             str(proposed.evidence[row]),
         )
 
 
-def _counts(proposed: CategoryThresholds, row: int) -> tuple[str, str]:
+def counts_of(proposed: CategoryThresholds, row: int) -> tuple[str, str]:
     """Returns how many instances and labels said a threshold; '-' where none did, as where references guess it."""
     if proposed.evidence[row] not in _BY_INSTANCES:
         return "-", "-"

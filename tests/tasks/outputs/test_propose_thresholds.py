@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from flows.reports.threshold_report import counts_of
 from refseg_core.analysis.decisions import instance_ids
 from refseg_core.analysis.label_filter import LabelFilter, ScoreThresholds
 from refseg_core.settings import SamplingSettings
@@ -33,6 +34,7 @@ def test_ground_truth_says_the_threshold_of_the_best_f1(
     table = run.store.load(propose_thresholds(run), CategoryThresholds)
     assert table.category_name.tolist() == list(CATEGORIES.values())
     assert table.evidence.tolist() == ["ground truth"] * 2
+    assert counts_of(table, 0)[0] == f"{table.num_instances[0]}"
     assert table.num_instances.tolist() == [5, 5]
     kept = LabelFilter(shown_thresholds(run))
     assert kept.thresholds.by_name == dict(zip(table.category_name, table.score_thresh, strict=True))
@@ -143,6 +145,7 @@ def test_without_either_the_references_let_one_guess(steps: Steps) -> None:
     run = StoredLabels(steps.store, steps.plan(prototypes).key)
     table = run.store.load(propose_thresholds(run), CategoryThresholds)
     assert table.evidence.tolist() == ["references"] * 2
+    assert counts_of(table, 0) == ("-", "-"), "no instance and no label says it"
     assert all(0.3 < thresh <= 0.7 for thresh in table.score_thresh)
     assert table.precision.tolist() == [None, None]
     precise = run.store.load(propose_thresholds(run, 0.9), CategoryThresholds)
