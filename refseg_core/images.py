@@ -125,7 +125,7 @@ def decode_image(
     if image.width * image.height > max_pixels:
         raise ImageError(
             f"{image.height} x {image.width} pixels (height x width) are more than the limit of {max_pixels}; "
-            "raise max_image_pixels to read it"
+            "raise labeling.max_image_pixels if it is to be labeled, or scale it down"
         )
     if data.find(kind.end_marker, image.fp.tell() if image.fp else 0) < 0:
         # Pillow decodes a file whose tail is zeros, such as a cut download into preallocated space.

@@ -175,7 +175,9 @@ def _with_white(dataset: Dataset, source: DatasetSource, folder: ImageFiles) -> 
     if white == WHITE:
         return dataset
     versions = [f"{version} white {white}" if version else "" for version in images.version]
-    told = Oddity(f"images of a dataset whose 16-bit grayscale is white at {white}: scaled by that", len(images), ())
+    deep = folder.deep_images(images.file_name.tolist())
+    what = f"images of 16-bit grayscale that is white at {white}: scaled by that"
+    told = Oddity(what, len(deep), tuple(deep[:EXAMPLES]))
     return replace(
         dataset,
         images=images.replace(

@@ -13,6 +13,7 @@ from flows.cli.config_options import config_flags, load_with_flags
 from flows.execution.stopping import when_stopped
 from flows.run import checked_session
 from refseg_core.errors import shortened
+from refseg_core.settings.numbers import to_float
 from tasks.storage.uris import typed
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def _new_reference(add: str, mark: str, value: str) -> "NewReference":
 
 def _numbers(text: str, length: int, expected: str) -> tuple[float, ...]:
     try:
-        numbers = tuple(float(part) for part in text.split(","))
+        numbers = tuple(to_float(part) for part in text.split(","))
     except ValueError:
         numbers = ()
     if len(numbers) != length:

@@ -9,6 +9,7 @@ from flows.cli.store import choose_labels
 from flows.execution.stopping import when_stopped
 from refseg_core.errors import brief, counted, shortened
 from refseg_core.settings import Conventions
+from refseg_core.settings.numbers import to_float
 from tasks.outputs.exports.formats import EXPORT_FORMATS, ImageMode
 from tasks.storage.uris import redact
 
@@ -29,7 +30,7 @@ class _Shares(click.ParamType[tuple[float, ...]]):
         if isinstance(value, tuple):
             return value
         try:
-            shares = tuple(float(part) for part in str(value).split(","))
+            shares = tuple(to_float(part) for part in str(value).split(","))
         except ValueError:
             shares = ()
         if not shares or min(shares) < 0:

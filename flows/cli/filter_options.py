@@ -13,14 +13,19 @@ from typing import Any
 import click
 
 from refseg_core.errors import brief
+from refseg_core.settings.numbers import to_float
 
 
 class FiniteRange(click.FloatRange):
-    """A number within bounds, and neither infinite nor none at all, which Click's own range lets pass."""
+    """A number within bounds, and no infinite one, none at all, nor 1_0, all of which Click itself lets pass."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Returns the number. Fails as Click's types do."""
-        number: float = super().convert(value, param, ctx)
+        try:
+            given = to_float(value) if isinstance(value, str) else value
+        except ValueError:
+            self.fail(f"{brief(value)} is not a number.", param, ctx)
+        number: float = super().convert(given, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{brief(value)} is not a finite number.", param, ctx)
         return number

@@ -122,6 +122,7 @@ def verify(store_uri: str) -> None:
     when_stopped(*_ONLY_READ)
     from flows.reports.store_report import report_verified
     from flows.terminal import progress_bars
+    from tasks.store.garbage import check_is_store
     from tasks.store.store import Store
     from tasks.store.verify import verify_store
 
@@ -129,6 +130,8 @@ def verify(store_uri: str) -> None:
     store.folder.check_readable()
     with progress_bars():
         verified = verify_store(store)
+    if not (verified.num_manifests or verified.problems):
+        check_is_store(store)
     report_verified(verified)
     if verified.problems:
         click.get_current_context().exit(_FAILURE)
@@ -156,12 +159,14 @@ def gc(*, store_uri: str, gone: bool, keys: tuple[str, ...], proposals: bool, mi
     when_stopped(*(("what was removed so far is gone", "the same command removes the rest") if yes else _ONLY_READ))
     from flows.reports.store_report import report_garbage
     from flows.terminal import progress_bars
-    from tasks.store.garbage import find_garbage, remove
+    from tasks.store.garbage import check_is_store, find_garbage, remove
     from tasks.store.store import Store
 
     store = Store(store_uri)
     store.folder.check_readable()
     garbage = find_garbage(store, min_age_hours=min_age, gone=gone, labels=keys, proposals=proposals)
+    if not garbage:
+        check_is_store(store)
     report_garbage(garbage, removing=yes)
     if yes and garbage:
         with progress_bars():

@@ -17,7 +17,8 @@ from tasks.storage.yaml_documents import load_yaml
 def parse_numbers(flag: str, given: str, least: int) -> list[int]:
     """Returns different numbers of at least `least`, given as 1,2,5. Raises ConfigurationError for anything else."""
     numbers = [part.strip() for part in given.split(",")]
-    if len(set(numbers)) < len(numbers) or not all(part.isdecimal() and int(part) >= least for part in numbers):
+    are_numbers = all(part.isascii() and part.isdecimal() and int(part) >= least for part in numbers)
+    if len(set(numbers)) < len(numbers) or not are_numbers:
         raise ConfigurationError(
             f"{flag}: expected numbers of at least {least}, each once, as 1,2,5; got {brief(given)}."
         )

@@ -48,9 +48,13 @@ def _check_known(config: RunConfig, wanted: Sequence[str]) -> None:
     known = _known_ids(config)
     if unknown := [reference_id for reference_id in wanted if reference_id not in known]:
         raise DatasetError(
-            f"--drop: {listed(map(shortened, unknown))} not among the references of this configuration, which are "
+            f"--drop: {listed(map(_shown_id, unknown))} not among the references of this configuration, which are "
             f"{listed(in_natural_order(known), _SHOWN)}.{did_you_mean(unknown[0], known)}"
         )
+
+
+def _shown_id(reference_id: str) -> str:
+    return shortened(reference_id) or "''"
 
 
 def _known_ids(config: RunConfig) -> list[str]:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from refseg_core.errors import ConfigurationError, did_you_mean, listed, shortened
 from refseg_core.masks.rle import mask_areas
 from refseg_core.settings.areas import OTHERS, Area
+from refseg_core.settings.numbers import to_float
 from refseg_core.tables import Categories, Detections
 
 _QUOTED = 32  # characters of what is no score, or of its name
@@ -132,15 +133,17 @@ def parse_thresholds(text: str, others: float) -> ScoreThresholds:
             raise ConfigurationError(
                 f"--thresholds {shortened(text)!r}: gives {shortened(name)!r} twice; give each once."
             )
-        given[name] = _number(score)
+        given[name] = score
     return thresholds_from(given, f"--thresholds {shortened(text)!r}", others)
 
 
 def thresholds_from(given: Mapping[Any, Any], place: str, others: float) -> ScoreThresholds:
     """Returns the thresholds of a mapping of names to scores, in which '*' stands for the rest.
 
-    `place` says in messages where they were given. Raises ConfigurationError.
+    A score may be a number or a text that is one. `place` says in messages where they were given. Raises
+    ConfigurationError.
     """
+    given = {name: _number(score) if isinstance(score, str) else score for name, score in given.items()}
     wrong = [
         f"{shortened(str(name), _QUOTED)}={shortened(str(score), _QUOTED)}"
         for name, score in given.items()
@@ -157,7 +160,7 @@ def thresholds_from(given: Mapping[Any, Any], place: str, others: float) -> Scor
 def _number(text: str) -> float | str:
     """Returns the number, or the text where it is none, to be named in a message."""
     try:
-        return float(text)
+        return to_float(text)
     except ValueError:
         return text
 

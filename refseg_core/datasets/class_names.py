@@ -6,7 +6,7 @@ Not here: YAML files, which say more than that (`tasks/datasets/class_names.py`)
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from refseg_core.datasets.values.numbers import to_int
+from refseg_core.settings.numbers import to_int
 
 CLASS_FILES = ("classes.txt", "labels.txt", "obj.names")
 """The names of such files, in the order in which they are tried."""

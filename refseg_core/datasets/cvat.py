@@ -23,9 +23,9 @@ from refseg_core.datasets.builder import (
 )
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.datasets.image_files.folder import ImageFolder
-from refseg_core.datasets.values.numbers import to_float, to_int
 from refseg_core.datasets.values.safe_xml import FLAG_IN_WORDS, XmlError, is_true, parse_xml
 from refseg_core.errors import DatasetError
+from refseg_core.settings.numbers import to_float, to_int
 
 _BAD_IMAGE = "an <image> has no name, or no whole numbers width and height: export the task again"
 _BAD_SHAPE = (

@@ -12,9 +12,9 @@ from refseg_core.datasets.builder import DatasetBuilder, LabeledShape, NamedFile
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.datasets.image_files.folder import ImageFolder
 from refseg_core.datasets.image_files.lookup import ImageNames
-from refseg_core.datasets.values.numbers import to_float, to_int
 from refseg_core.datasets.values.safe_xml import FLAG_IN_WORDS, XmlError, is_true, parse_xml
 from refseg_core.errors import counted
+from refseg_core.settings.numbers import to_float, to_int
 
 _NOT_XML = "a file is not XML that can be read: export it again"
 _NOT_VOC = "a file is no PASCAL VOC annotation: expected the root <annotation>"

@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from refseg_core.errors import ConfigurationError, brief, listed
+from refseg_core.settings.numbers import to_float
 
 if TYPE_CHECKING:  # settings are read where numpy would be slow to import
     import numpy as np
@@ -195,6 +196,6 @@ def _shortest(text: str) -> str:
 
 def _number(text: str) -> float | None:
     try:
-        return float(text)
+        return to_float(text)
     except ValueError:
         return None

@@ -21,8 +21,8 @@ from refseg_core.datasets.class_names import (
     read_color_map,
 )
 from refseg_core.datasets.oddities import Oddity, OddityCounter
-from refseg_core.datasets.values.numbers import to_int
 from refseg_core.errors import DatasetError, StoreError
+from refseg_core.settings.numbers import to_int
 from tasks.storage.folder import Folder
 from tasks.storage.uris import redact
 from tasks.storage.yaml_documents import load_yaml, why_unread

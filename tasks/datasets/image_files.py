@@ -171,10 +171,23 @@ class ImageFiles:
 
     def find_white(self, names: Sequence[str]) -> int:
         """Returns the value that is white in the images' 16-bit grayscale: by the largest of some of their files."""
-        deep = [name for name in names if _suffix(name) in _MAYBE_DEEP]
+        deep = _maybe_deep(names)
         some = deep[:: max(1, len(deep) // _LOOKED_AT)][:_LOOKED_AT]
         values = [value for value in map(self._largest_gray, some) if value is not None]
         return next(white for white in _WHITES if white >= max(values, default=WHITE))
+
+    def deep_images(self, names: Sequence[str]) -> list[str]:
+        """Returns which of the images are 16-bit grayscale; of very many images, those among some throughout."""
+        some = self.some(_maybe_deep(names))
+        deep = [name for name, is_deep in zip(some, prefetch(self._is_deep, some, _AT_ONCE), strict=True) if is_deep]
+        readable = self.read(deep)
+        return [name for name in deep if name in readable]
+
+    def _is_deep(self, name: str) -> bool:
+        try:
+            return may_have_16_bits(self.folder.read_start(name, _HEADER_BYTES))
+        except (StoreError, OSError):
+            return False
 
     def _largest_gray(self, name: str) -> int | None:
         key, find = self._key(name), partial(_read_largest_gray, self.folder, name)
@@ -197,6 +210,10 @@ def _read_largest_gray(folder: Folder, name: str) -> int | None:
     if not may_have_16_bits(folder.read_start(name, _HEADER_BYTES)):
         return None
     return largest_gray(folder.read(name), max_pixels=_MOST_PIXELS)
+
+
+def _maybe_deep(names: Sequence[str]) -> list[str]:
+    return [name for name in names if _suffix(name) in _MAYBE_DEEP]
 
 
 def _suffix(name: str) -> str:

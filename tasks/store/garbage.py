@@ -101,6 +101,15 @@ def find_garbage(
     ]
 
 
+def check_is_store(store: Store) -> None:
+    """Raises StoreError where a folder holds nothing of a store."""
+    if not any(_group(file.name) or is_unfinished(file.name) for file in store.folder.list_files()):
+        raise StoreError(
+            f"{redact(store.uri)}: holds no store: expected the folders that runs write, as dataset/ and labels/, with "
+            "their manifests. Check the path; it is the value of `store` in the configuration."
+        )
+
+
 def remove(store: Store, garbage: Collection[Garbage]) -> None:
     """Removes the objects, in their order; may be stopped and started again."""
     report(ProgressStep.REMOVE, total=len(garbage))

@@ -6,6 +6,7 @@ Not here: proposing thresholds (`tasks/outputs/propose_thresholds.py`), and keep
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -190,7 +191,19 @@ def read_thresholds(run: "StoredLabels", text: str, others: float) -> ScoreThres
                 f"`refseg thresholds {run.as_argument()}`, or give scores, as 0.4 or car=0.39,window=0.26."
             )
         return saved
+    if _is_folder(text):
+        raise ConfigurationError(
+            f"--thresholds {shortened(text)!r}: is a folder; expected a json or YAML file of names and scores, or "
+            "scores, as 0.4 or car=0.39,window=0.26."
+        )
     return _read_file(text, others) if text.endswith(_FILE_SUFFIXES) else parse_thresholds(text, others)
+
+
+def _is_folder(text: str) -> bool:
+    try:
+        return Path(text).is_dir()
+    except OSError:  # such as too long for a path
+        return False
 
 
 def _read_file(uri: str, others: float) -> ScoreThresholds:

@@ -1,22 +1,13 @@
-"""Numbers as files write them, read strictly.
+"""Numbers that files of annotations hold as such or as text, read strictly.
 
-Python takes more for a number than files mean by one: 1_0 for 10, digits of other scripts, and true for 1. Not here:
-numbers and ids of COCO json (`refseg_core/datasets/coco/json_values.py`).
+Python takes true for 1, too. Not here: numbers that are text alone (`refseg_core/settings/numbers.py`), and numbers and
+ids of COCO json (`refseg_core/datasets/coco/json_values.py`).
 """
 
 from typing import Any
 
 from refseg_core.datasets.coco.json_values import is_finite
-
-
-def to_float(text: str) -> float:
-    """Returns the number that a text is, which may be infinite or none. Raises ValueError for anything else."""
-    return float(_plain(text))
-
-
-def to_int(text: str) -> int:
-    """Returns the whole number that a text is. Raises ValueError for anything else."""
-    return int(_plain(text))
+from refseg_core.settings.numbers import to_float
 
 
 def number_of(value: Any) -> float:
@@ -25,9 +16,3 @@ def number_of(value: Any) -> float:
     if not is_finite(number):
         raise ValueError(f"{value!r} is no number")
     return float(number)
-
-
-def _plain(text: str) -> str:
-    if "_" in text or not text.isascii():
-        raise ValueError(f"{text!r} is no number")
-    return text

@@ -12,7 +12,7 @@ Not here: files, and what a class is called.
 import math
 from collections.abc import Mapping, Sequence
 
-from refseg_core.datasets.values.numbers import to_float
+from refseg_core.settings.numbers import to_float
 
 BAD_LINE = (
     "a line is neither 'class x_center y_center width height' nor 'class x1 y1 x2 y2 x3 y3 ...', all of them numbers: "

@@ -79,6 +79,7 @@ def test_shapes_are_chosen_by_flags(shape: str, tmp_path: Path) -> None:
     [
         (["--split", "a,b"], "expected shares such as 0.8,0.1,0.1, got 'a,b'"),
         (["--split", "0.8,-0.2"], "expected shares"),
+        (["--split", "1_0,0"], "expected shares such as 0.8,0.1,0.1, got '1_0,0'"),
         (["--split", "0.8,0.1"], "add up to 1"),
         (["--format", "coco", "--boxes"], "The format coco writes instances as masks or polygons, not as boxes"),
         (["--simplify", "-1"], "--simplify"),

@@ -350,7 +350,7 @@ def test_index_names_mistakes_too(project: Project) -> None:
     assert "/nowhere/refs.json: not found" in message
 
 
-@pytest.mark.parametrize("number", ["nan", "inf", "1e308"])
+@pytest.mark.parametrize("number", ["nan", "inf", "1e308", "1_0"])
 @pytest.mark.parametrize("command", [("export", "--simplify"), ("thresholds", "--precision")], ids=" ".join)
 def test_numbers_that_are_none_or_without_end_are_refused(command: tuple[str, str], number: str) -> None:
     name, option = command
@@ -373,6 +373,13 @@ def test_a_store_without_labels_is_named(command: tuple[str, str], tmp_path: Pat
     message = _failed(_invoke(name, tmp_path, flag, tmp_path / "out"))
     assert f"{tmp_path}: holds no labels" in message
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["verify", "gc"])
+def test_a_folder_that_holds_no_store_is_said_to_be_none(command: str, tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.txt").write_bytes(b"")
+    assert f"{tmp_path}: holds no store: expected the folders that runs write" in _failed(_invoke(command, tmp_path))
 
 
 @pytest.mark.parametrize("command", ["export", "show"])

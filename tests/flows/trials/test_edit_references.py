@@ -164,6 +164,8 @@ def test_references_may_all_be_added_without_any_annotation_file(plain: Project)
         (["--add", "boat=boat7.png", "--box", _BOX, "--points", "1,2"], "--points stands behind no --add of its own"),
         (["--add", "boat7.png", "--box", _BOX], "expected CATEGORY=PICTURE"),
         (["--add", "boat=boat7.png", "--box", "1,2,3"], "--box: expected x1,y1,x2,y2; got '1,2,3'"),
+        (["--add", "boat=boat7.png", "--box", "1_0,2,30,40"], "--box: expected x1,y1,x2,y2; got '1_0,2,30,40'"),
+        (["--drop", ""], "--drop: '' not among the references"),
         (["--add", "boat=boat7.png", "--points", "1,2;x"], "--points: expected x,y of each"),
         (["--drop", "77"], r"--drop: 77 not among the references of this configuration, which are \d, \d"),
         (["--restore", "1"], "--restore 1: is not among the dropped references, which are none"),

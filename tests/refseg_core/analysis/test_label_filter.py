@@ -91,7 +91,7 @@ def test_thresholds_are_read_as_they_are_written(text: str, expected: ScoreThres
     assert parse_thresholds(text, 0.5) == expected
 
 
-@pytest.mark.parametrize("text", ["", "car", "car=", "car=2", "-0.1", "nan", "0.4,0.5", "car=0.1,car=0.2"])
+@pytest.mark.parametrize("text", ["", "car", "car=", "car=2", "-0.1", "nan", "0.4,0.5", "car=0.1,car=0.2", "0_1"])
 def test_other_thresholds_are_refused_with_what_was_expected(text: str) -> None:
     with pytest.raises(ConfigurationError, match=r"car=0\.39,window=0.26|give each once"):
         parse_thresholds(text, 0.5)
@@ -99,6 +99,7 @@ def test_other_thresholds_are_refused_with_what_was_expected(text: str) -> None:
 
 def test_a_mapping_of_thresholds_names_its_place_and_all_that_is_wrong_in_it() -> None:
     assert thresholds_from({"*": 0, "car": 1}, "file", 0.5) == ScoreThresholds(0.0, {"car": 1.0})
+    assert thresholds_from({"car": "0.5"}, "file", 0.4) == ScoreThresholds(0.4, {"car": 0.5})
     with pytest.raises(ConfigurationError, match=r"^file: .* got car=True, window=high"):
         thresholds_from({"car": True, "window": "high", "boat": 0.5}, "file", 0.5)
 

@@ -53,6 +53,7 @@ def test_a_bound_is_written_in_one_way_however_it_is_given(given: object, writte
         ({"min": {"a,b": 1}}, "'a,b': names with a comma cannot have an area of their own"),
         ({"min": 100, "max": "20,window=200"}, "min is more than max for all others; got min 100, max 20,window=200"),
         ({"min": "window=2%", "max": "1%"}, "min is more than max for 'window'"),
+        ({"max": "1_0"}, "'1_0' is no area"),
         ({"max": 0}, "max is 0 for all others, and every mask has more"),
         ({"max": "50%,window=0%"}, "max is 0 for 'window'"),
         ({"margin": 0.5}, "greater than or equal to 1"),

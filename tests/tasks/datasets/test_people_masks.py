@@ -343,17 +343,20 @@ def test_16_bit_files_of_fewer_bits_are_scaled_by_what_the_dataset_uses(value: i
         pixels = np.full((8, 9), 10, dtype=np.uint16)
         pixels[2:6] = largest
         Image.fromarray(pixels).save(tmp_path / name)
+    Image.fromarray(np.full((8, 9), 200, dtype=np.uint8)).save(tmp_path / "c.png")
+    (tmp_path / "d.png").write_bytes((tmp_path / "a.png").read_bytes()[:20])
     store = Store(str(tmp_path / "store"))
     source = DatasetSource(images=str(tmp_path), with_versions=True)
     dataset = load_dataset(store, index_dataset.fn(store, source))
     white = {900: 1023, 4000: 4095, 16000: 16383}[value]
-    assert dataset.images.white.tolist() == [white] * 2
+    assert dataset.images.white.tolist() == [white] * 4
     assert f"white at {white}" in dataset.oddities[0].what
+    assert (dataset.oddities[0].count, dataset.oddities[0].examples) == (2, ("a.png", "b.png"))
     assert all(version.endswith(f" white {white}") for version in dataset.images.version)
     found = read_image(Folder(str(tmp_path)), dataset.images, 0, max_pixels=100)
     assert found[3, 3].tolist() == [round(value * 255 / white)] * 3
     said = load_dataset(store, index_dataset.fn(store, source.model_copy(update={"white": 65535})))
-    assert said.images.white.tolist() == [65535] * 2
+    assert said.images.white.tolist() == [65535] * 4
 
 
 def test_16_bit_files_that_use_their_bits_stay_as_they_are(tmp_path: Path) -> None:

@@ -112,6 +112,8 @@ def test_thresholds_are_read_from_a_file(run: StoredLabels, tmp_path: Path) -> N
         read_thresholds(run, str(tmp_path / "list.json"), 0.5)
     with pytest.raises(NotFoundError, match=r"absent\.json"):
         read_thresholds(run, str(tmp_path / "absent.json"), 0.5)
+    with pytest.raises(ConfigurationError, match="is a folder; expected a json or YAML file of names and scores"):
+        read_thresholds(run, str(tmp_path), 0.5)
 
 
 def test_options_make_one_filter(run: StoredLabels) -> None:

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from refseg_core.datasets.values.numbers import number_of, to_float, to_int
+from refseg_core.datasets.values.numbers import number_of
+from refseg_core.settings.numbers import to_float, to_int
 
 
 def test_numbers_are_read_with_spaces_around_them() -> None:
