@@ -181,13 +181,12 @@ def _scores(run: StoredLabels, images: Images) -> Mapping[int, operating_points.
 
 
 def _guessed(run: StoredLabels) -> dict[int, float]:
-    """Returns what the references themselves say of each category; nothing of labels whose scores are no such means."""
-    if not run.recipe_or_error()["settings"].get("parts", {}).get("quality_in_score"):
-        return {}
+    """Returns what the references themselves say of each category."""
+    has_quality = bool(run.recipe_or_error()["settings"].get("parts", {}).get("quality_in_score"))
     quality = run.store.load(assess(run.store, run.prototypes()), ReferenceQuality)
     own = np.array([np.nan if one is None else one for one in quality.own_similarity], dtype=np.float64)
     guesses = {
-        category_id: guess_threshold(own[quality.category_id == category_id], own)
+        category_id: guess_threshold(own[quality.category_id == category_id], own, has_quality=has_quality)
         for category_id in np.unique(quality.category_id).tolist()
     }
     return {category_id: guess for category_id, guess in guesses.items() if guess is not None}

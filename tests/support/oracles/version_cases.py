@@ -386,7 +386,11 @@ def _reference_quality() -> list[float]:
         feature=_values(5, 8).numpy(),
     )
     compared = leave_one_out(bank, np.array(list("abcdd"), dtype=object))
-    guesses = [guess_threshold(np.abs(own), np.abs(compared.own)) for own in (compared.own, np.full(1, np.nan))]
+    guesses = [
+        guess_threshold(np.abs(own), np.abs(compared.own), has_quality=has_quality)
+        for own in (compared.own, np.full(1, np.nan))
+        for has_quality in (True, False)
+    ]
     return [*compared.own.tolist(), *compared.nearest.tolist(), *(guess for guess in guesses if guess is not None)]
 
 

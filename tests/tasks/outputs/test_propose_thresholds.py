@@ -136,9 +136,16 @@ def test_without_ground_truth_reviews_say_it(steps: Steps) -> None:
     assert not table.precision[bar]
 
 
-def test_without_either_the_references_let_one_guess(steps: Steps) -> None:
-    accurate = {"method": "accurate", "guidance_thresh": None, "points_per_side": 3, "pred_iou_thresh": 0.0}
-    steps.config = steps.project.config_with({"targets.annotations": None, "labeling": accurate})
+@pytest.mark.parametrize(("method", "share"), [("accurate", 0.7), ("published", 0.75)])
+def test_without_either_the_references_let_one_guess(steps: Steps, method: str, share: float) -> None:
+    labeling = {
+        "method": method,
+        "path": "guided",
+        "guidance_thresh": None,
+        "points_per_side": 3,
+        "pred_iou_thresh": 0.0,
+    }
+    steps.config = steps.project.config_with({"targets.annotations": None, "labeling": labeling})
     references = steps.references(SamplingSettings(num_shots=2))
     bank = steps.fill(steps.dataset(), references)
     prototypes = postprocess_memory_bank.fn(steps.store, references, bank)
@@ -146,7 +153,7 @@ def test_without_either_the_references_let_one_guess(steps: Steps) -> None:
     table = run.store.load(propose_thresholds(run), CategoryThresholds)
     assert table.evidence.tolist() == ["references"] * 2
     assert counts_of(table, 0) == ("-", "-"), "no instance and no label says it"
-    assert all(0.3 < thresh <= 0.7 for thresh in table.score_thresh)
+    assert table.score_thresh.tolist() == pytest.approx([share] * 2, abs=0.02), "the references are almost the same"
     assert table.precision.tolist() == [None, None]
     precise = run.store.load(propose_thresholds(run, 0.9), CategoryThresholds)
     assert precise.evidence.tolist() == ["none"] * 2, "references do not say which precision a score has"
