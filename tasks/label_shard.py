@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Self, cast
 
 from refseg_core.analysis.label_filter import LabelFilter
 from refseg_core.errors import WeightsError
-from refseg_core.labeling.batch_labeler import BatchLabeler, EncodedImage, version_of
+from refseg_core.labeling.batch_labeler import BatchLabeler, EncodedImage, kept_version
 from refseg_core.labeling.image_labels import FoundInstances, ImageFrame
 from refseg_core.models.protocols import Encoder, Segmenter
 from refseg_core.settings import AreaSettings, LabelingSettings
@@ -221,7 +221,7 @@ def _label_by_models(job: LabelJob, images: Images, pictures: LabelPictures | No
 def _label_by_what_is_kept(
     job: LabelJob, images: Images, pictures: LabelPictures | None
 ) -> Generator[_Written, None, None]:
-    kept = kept_proposals_of(Store(job.store), job, version=version_of(job.labeling))
+    kept = kept_proposals_of(Store(job.store), job, version=kept_version())
 
     def write(image: FoundImage) -> _Written:
         return _written(images, _Image(image.read, found=image.found, seconds=image.seconds), pictures)

@@ -5,6 +5,7 @@ command reports how its run ended; and where the command is killed, it stays. As
 """
 
 import asyncio
+import atexit
 import os
 import re
 import select
@@ -69,6 +70,7 @@ def start_temporary_server() -> TemporaryServer | None:
         return None
     its_end, _ = os.pipe()  # the other end stays open for as long as this process lives
     log = tempfile.TemporaryFile()  # noqa: SIM115 for as long as this process lives
+    atexit.register(log.close)
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.execution.temporary_server"],
         stdin=its_end,

@@ -91,8 +91,9 @@ def standing(decisions: Decisions) -> Decisions:
     another decision than the one that was there before.
     """
     decisions = decisions[fitting(decisions)]
-    decisions = decisions[np.unique(decisions.decision_id.astype(str), return_index=True)[1]]
     ordered = decisions[np.lexsort((decisions.decision_id.astype(str), decisions.decided_at.astype(str)))]
+    first = np.unique(ordered.decision_id.astype(str), return_index=True)[1]
+    ordered = ordered[np.sort(first)]
     last = sorted(one for one in _last_of_each(ordered) if VERDICTS[ordered.verdict[one.row]].stands)
     rows, since = (_int_array([one[place] for one in last]) for place in range(2))
     return ordered[rows].replace(decision_id=ordered.decision_id[since])

@@ -73,6 +73,12 @@ def version_of(settings: LabelingSettings) -> int:
     return combined(proposals.VERSION, matching.VERSION, merging.VERSION, *optional)
 
 
+def kept_version() -> int:
+    """Returns the version of what is kept of images, whichever of it settings use; without that of the models."""
+    used = (proposals, matching, point_decoder, second_look, refinement)
+    return combined(*(module.VERSION for module in used))
+
+
 class EncodedImage(NamedTuple):
     """An image as the encoder sees it, and where it resembles the prototypes."""
 

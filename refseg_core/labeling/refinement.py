@@ -10,7 +10,7 @@ from torch import Tensor
 
 from refseg_core.masks.boxes import mask_boxes
 
-VERSION = 2  # of refined masks
+VERSION = 2  # of refined masks, and of labels that they make one
 
 _SAME_MASK = 0.5  # IoU; a box whose mask is less like the old one shows something else
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from refseg_core.masks.rle import Rle, rle_from_counts, run_lengths
 
-VERSION = 2  # of what is left of masks
+VERSION = 2  # of what is left of masks, and of labels that it makes one
 
 _Ints = npt.NDArray[np.int64]
 _Flags = npt.NDArray[np.bool_]

@@ -42,7 +42,7 @@ class FoundImage(NamedTuple):
 def kept_proposals_of(store: Store, spec: LabelSpec, *, version: int) -> KeptProposals:
     """Returns what a store keeps for these models and this grid, on whichever of the paths.
 
-    `version`: of what the settings compute, without that of the models.
+    `version`: of what is kept, without that of the models.
     """
     labeling = spec.labeling
     of_models = (model_spec(model.model).version for model in (spec.segmenter, spec.encoder))

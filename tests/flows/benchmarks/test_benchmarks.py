@@ -198,7 +198,7 @@ def test_a_file_that_many_runs_share_is_read_once_to_say_that_it_is_damaged(
     monkeypatch.setattr("refseg_core.datasets.coco.parser.parse_coco", count)
     result = _refseg("benchmark", "tiny", "--data", shipped.folder, "--out", shipped.folder / "benchmarks")
     assert result.exit_code == 2
-    assert parsed == ["references.json"]
+    assert parsed == [str(shipped.folder / "references.json")]
     assert result.output.count("references.json") == 1
     assert "(all runs)" in result.output
 

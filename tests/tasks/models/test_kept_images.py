@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from flows.cli.main import main
-from refseg_core.labeling.batch_labeler import version_of
+from refseg_core.labeling.batch_labeler import kept_version
 from refseg_core.settings import AreaSettings, LabelingSettings
 from refseg_core.tables import ImageProposals, Images
 from tasks.models import kept_images, loading
@@ -124,7 +124,7 @@ def test_an_image_that_is_opened_otherwise_is_another(kept: _Kept, opened: dict[
     prototypes, labeling = kept.prototypes_of(), _SETTINGS["exact"]
     plan, _ = kept.labels_of(prototypes, labeling)
     spec = kept.config.label_spec.model_copy(update={"labeling": labeling})
-    proposals = kept_images.kept_proposals_of(kept.store, spec, version=version_of(labeling))
+    proposals = kept_images.kept_proposals_of(kept.store, spec, version=kept_version())
     image = kept.store.load(plan.dataset, Images)[:1]
     assert proposals.read(image)[1] == 1
     assert proposals.read(image.replace(size=np.array([7])))[1] == 1
