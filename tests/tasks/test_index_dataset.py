@@ -149,11 +149,11 @@ def test_a_manifest_of_a_dataset_shows_where_it_came_from_but_no_secret(
     for module in ("tasks.datasets.annotation_files", "tasks.index_dataset"):
         monkeypatch.setattr(f"{module}.read_uri", lambda _: data)
     source = DatasetSource(
-        images="https://user:hunter2@host/images",
+        images="memory://user:hunter2@host/images",
         annotations="https://user:hunter2@host/refs.json?X-Amz-Signature=hunter2",
     )
     manifest = steps.manifest(steps.dataset(source))
-    assert manifest["settings"]["images"] == "https://host/images"
+    assert manifest["settings"]["images"] == "memory://host/images"
     assert manifest["settings"]["annotations"] == "https://host/refs.json"
     for file in steps.store.folder.list_files():
         assert b"hunter2" not in steps.store.folder.read(file.name)
