@@ -303,6 +303,7 @@ def test_pictures_do_not_replace_images(place: str, project: Project) -> None:
     assert contents(targets) == before
 
 
+@pytest.mark.slow
 def test_shown_pictures_do_not_replace_images(project: Project) -> None:
     images = project.folder / "images"
     (project.folder / "targets").rename(images)

@@ -532,6 +532,7 @@ def test_a_process_that_fails_by_a_mistake_says_so_on_stderr_alone_with_exit_cod
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_the_installed_command_is_this_one() -> None:
     installed = Path(sys.executable).with_name("refseg")
     if not installed.exists():

@@ -195,6 +195,7 @@ def test_a_part_waits_for_its_file(supervise: Callable[..., Supervisor], tmp_pat
     supervisor.stop()
 
 
+@pytest.mark.slow
 def test_a_part_that_ignores_sigterm_is_killed(supervise: Callable[..., Supervisor], tmp_path: Path) -> None:
     ready = tmp_path / "deaf"
     deaf = f"import signal, time; signal.signal(15, signal.SIG_IGN); open({str(ready)!r}, 'w').close(); time.sleep(60)"
@@ -207,6 +208,7 @@ def test_a_part_that_ignores_sigterm_is_killed(supervise: Callable[..., Supervis
     assert of_part(str(tmp_path)) == []
 
 
+@pytest.mark.slow
 def test_workers_end_before_the_server_that_they_report_to(
     supervise: Callable[..., Supervisor], tmp_path: Path
 ) -> None:

@@ -181,6 +181,7 @@ def test_commands_that_have_the_login_are_let_in(guarded: str, monkeypatch: pyte
     assert require_api() == guarded
 
 
+@pytest.mark.slow
 def test_commands_without_the_login_say_where_it_is(guarded: str) -> None:
     with pytest.raises(ConfigurationError, match=r"is not set: the Prefect server at .* asks for a login\. .*env\.sh"):
         require_api()
@@ -196,6 +197,7 @@ def test_a_run_without_the_login_says_where_it_is_before_it_begins(
     check_prefect()
 
 
+@pytest.mark.slow
 def test_commands_with_another_login_do_not_repeat_it(guarded: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(LOGIN_VARIABLE, "me:wrong")
     with pytest.raises(ConfigurationError, match="does not fit") as error:

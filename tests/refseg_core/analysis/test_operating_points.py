@@ -45,6 +45,7 @@ def test_no_score_has_a_better_f1_than_the_proposed_one(labels: list[tuple[int, 
 
 @settings(max_examples=60, deadline=None)
 @given(labels=_LABELS, wanted=st.sampled_from([0.5, 0.8, 1.0]))
+@pytest.mark.slow
 def test_the_lowest_score_that_reaches_a_precision_is_proposed(
     labels: list[tuple[int, bool, int]], wanted: float
 ) -> None:

@@ -138,6 +138,7 @@ _boxes = st.lists(st.tuples(_side, _side, _side, _side), min_size=1, max_size=6)
 
 @given(found=_boxes, true=_boxes, crowds=st.lists(st.booleans(), min_size=6, max_size=6))
 @settings(max_examples=200, deadline=None)
+@pytest.mark.slow
 def test_overlaps_of_boxes_are_those_of_pycocotools(found: list[Any], true: list[Any], crowds: list[bool]) -> None:
     is_crowd = np.array(crowds[: len(true)])
     ious = box_ious(np.array(found), np.array(true), is_crowd)

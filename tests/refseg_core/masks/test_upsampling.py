@@ -50,6 +50,7 @@ def _blobs(seed: int, side: int, coarse: int, dtype: torch.dtype) -> Tensor:
     more=st.tuples(st.integers(0, 150), st.integers(0, 150)),
     dtype=st.sampled_from((torch.float16, torch.float32)),
 )
+@pytest.mark.slow
 def test_masks_of_a_larger_frame_are_those_of_all_cells(
     seed: int, side: int, coarse: int, more: tuple[int, int], dtype: torch.dtype
 ) -> None:

@@ -305,6 +305,7 @@ def test_a_late_reply_is_late_and_whole(client: http.client.HTTPConnection, prox
     assert time.monotonic() - started >= 0.2
 
 
+@pytest.mark.slow
 def test_in_an_outage_every_connection_is_reset_and_afterwards_none(
     client: http.client.HTTPConnection, proxy: FaultProxy, upstream: Upstream
 ) -> None:

@@ -245,6 +245,7 @@ def test_a_listing_shows_what_another_wrote_meanwhile(folder: Folder) -> None:
     assert [file.name for file in folder.list_files()] == ["a", "b"]
 
 
+@pytest.mark.slow
 def test_a_bucket_by_its_other_name_is_read_and_listed_alike(s3: Moto) -> None:
     bucket = s3.new_bucket()
     folder = Folder(f"s3a://{bucket}/folder")

@@ -92,6 +92,7 @@ def test_what_is_no_such_table_is_a_store_error(data: bytes) -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 5), max_size=8))
+@pytest.mark.slow
 def test_some_rows_are_those_of_the_whole_table(rows: list[int]) -> None:
     detections, _ = labels_of(images_table(*"abcdef"))
     read = rows_of_parquet(table_to_parquet(detections), Detections)

@@ -128,6 +128,7 @@ def test_the_same_references_need_neither_image_nor_models(monkeypatch: pytest.M
     _assert_equal(found, expected)
 
 
+@pytest.mark.slow
 def test_what_two_runs_kept_of_one_image_goes_together() -> None:
     settings = _SETTINGS["accurate"]
     parts = []

@@ -58,6 +58,7 @@ class _Counted:
         return call
 
 
+@pytest.mark.slow
 def test_labels_are_those_of_the_models_themselves_for_every_variant_and_prototype() -> None:
     segmenter, encoder = tiny_segmenter(), tiny_encoder()
     models = SharedModels(segmenter, encoder)
