@@ -234,6 +234,17 @@ class Detections(Table):
     box_xyxy: Array = column(_BOX, "the box around the mask", unit="px")
     mask_rle: Array = column(RLE_TYPE, "the mask")
 
+    def unrepeated(self) -> Array:
+        """Returns the rows [n], ascending: of those that are one instance, equal but for their scores, the best one.
+
+        Labels may hold a mask of a category more than once. A decision on it is one on all of these.
+        """
+        best: dict[tuple[object, ...], int] = {}
+        keys = list(zip(self.image_id, self.category_id.tolist(), self.mask_rle, strict=True))
+        for row in np.argsort(-self.score, kind="stable").tolist():
+            best.setdefault(keys[row], row)
+        return np.array(sorted(best.values()), dtype=np.int64)
+
 
 @dataclass(frozen=True, eq=False)
 class ExportedDetections(Detections):

@@ -16,7 +16,7 @@ import numpy as np
 from flows.review.segmenting import Segmenting
 from flows.review.session import Decision, ReviewSession
 from refseg_core.analysis.corrections import Correction, corrections
-from refseg_core.analysis.decisions import CERTAIN, VERDICTS, unrepeated
+from refseg_core.analysis.decisions import CERTAIN, VERDICTS
 from refseg_core.datasets.dataset import Dataset
 from refseg_core.errors import DatasetError, RefsegError, UnusableReferenceError, listed
 from refseg_core.masks.rle import Rle, rle_boxes
@@ -142,7 +142,7 @@ class _Compared:
         identities = list(_labels(session, self._number))
         labels = _detections(session, self._image.image_id, identities)
         shapes = list(zip(labels.category_id.tolist(), labels.mask_rle, strict=True))
-        once = unrepeated(labels)
+        once = labels.unrepeated()
         self._repeated = {
             identities[row]: [identities[other] for other, shape in enumerate(shapes) if shape == shapes[row]]
             for row in once.tolist()

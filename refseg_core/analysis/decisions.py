@@ -65,18 +65,6 @@ def instance_ids(detections: Detections) -> list[str]:
     return [instance_id(*row) for row in rows]
 
 
-def unrepeated(detections: Detections) -> Array:
-    """Returns the rows of detections, ascending: of those that are one instance, equal but for their scores, the best.
-
-    Labels may hold a mask of a category more than once. A decision on it is one on all of these.
-    """
-    best: dict[tuple[object, ...], int] = {}
-    keys = list(zip(detections.image_id, detections.category_id.tolist(), detections.mask_rle, strict=True))
-    for row in np.argsort(-detections.score, kind="stable").tolist():
-        best.setdefault(keys[row], row)
-    return np.array(sorted(best.values()), dtype=np.int64)
-
-
 def fitting(decisions: Decisions) -> Array:
     """Returns which decisions [N], boolean, have no other mask than one of the size of the mask that was shown."""
     masks = zip(decisions.mask_rle, decisions.new_mask_rle, strict=True)

@@ -105,7 +105,7 @@ class FoundInstances:
             masks = np.fromiter(rles, dtype=object, count=len(rles))
             detections = replace(detections, mask_rle=masks, box_xyxy=rle_boxes(rles))
         if self.finish.is_refined or self.finish.is_cleaning:
-            detections = detections[_first_of_each(detections)]
+            detections = detections[detections.unrepeated()]
         if self.finish.limits is None:
             return detections
         class_index_n = (detections.category_id[:, None] == self.known_id_K).argmax(axis=1)
@@ -120,11 +120,3 @@ class FoundInstances:
             category_id=self.known_id_K[class_index_k],
             similarity=self.guide.similarity_K.cpu().numpy()[class_index_k],
         )
-
-
-def _first_of_each(detections: Detections) -> npt.NDArray[np.int64]:
-    """Returns the rows [n] without those whose mask an earlier row of the category has, which scores higher."""
-    first: dict[tuple[int, object], int] = {}
-    for row, instance in enumerate(zip(detections.category_id.tolist(), detections.mask_rle, strict=True)):
-        first.setdefault(instance, row)
-    return np.fromiter(first.values(), dtype=np.int64, count=len(first))

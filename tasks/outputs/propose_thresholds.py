@@ -12,7 +12,7 @@ import numpy as np
 
 from refseg_core.analysis import operating_points, reference_quality
 from refseg_core.analysis.audit import ReviewedScores, reviewed_scores, wilson_interval
-from refseg_core.analysis.decisions import label_decisions, unrepeated
+from refseg_core.analysis.decisions import label_decisions
 from refseg_core.analysis.operating_points import Evidence, Proposal, propose
 from refseg_core.analysis.reference_quality import guess_threshold
 from refseg_core.datasets.dataset import Dataset, select_images
@@ -137,7 +137,7 @@ def _labeled(run: StoredLabels, dataset: Artifact, truth: Dataset) -> tuple[Data
     if len(shared) < len(truth.images):
         truth = select_images(truth, set(truth.images.image_id) - set(shared))
     for part, labeled in run.read(truth.images):
-        detections.append(part[unrepeated(part)])
+        detections.append(part[part.unrepeated()])
         image_ids.update(labeled.image_id[labeled.status != "unreadable"])
     return select_images(truth, image_ids), Detections.concatenate(detections)
 
@@ -173,7 +173,7 @@ def _scores(run: StoredLabels, images: Images) -> Mapping[int, operating_points.
     """Returns the scores of all labels of each category."""
     ids, scores = [np.zeros(0, dtype=np.int64)], [np.zeros(0)]
     for repeated, _ in run.read(images):
-        part = repeated[unrepeated(repeated)]
+        part = repeated[repeated.unrepeated()]
         ids.append(part.category_id)
         scores.append(part.score.astype(np.float64))
     all_ids, all_scores = np.concatenate(ids), np.concatenate(scores)

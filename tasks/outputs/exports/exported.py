@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refseg_core.analysis.decisions import instance_ids, unrepeated
+from refseg_core.analysis.decisions import instance_ids
 from refseg_core.analysis.label_filter import LabelFilter
 from refseg_core.datasets.category_mapping import exported_ids
 from refseg_core.datasets.coco.writer import export_ids
@@ -288,7 +288,7 @@ class ExportedLabels:
         report(ProgressStep.EXPORT, total=len(self.images))
         num_before = 0
         for (read, labeled), num_removed in read_reviewed_and_removed(self.run, self.images):
-            once = unrepeated(read)
+            once = read.unrepeated()
             found, numbers = read[once], num_before + 1 + once
             num_before += len(read)
             is_kept = exported_rows(self.options.kept, found, self._own_categories)

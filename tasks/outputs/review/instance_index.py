@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from refseg_core.analysis.decisions import instance_ids, unrepeated
+from refseg_core.analysis.decisions import instance_ids
 from refseg_core.analysis.label_filter import ScoreThresholds
 from refseg_core.analysis.review_queue import Instances, reference_sides, same_place
 from refseg_core.errors import StoreError
@@ -95,7 +95,7 @@ class InstanceIndex:
     def _add(self, shard: Shard, wanted: Wanted, detections: Detections, labeled: LabeledImages) -> None:
         dataset_rows = wanted.rows_of(labeled)
         rows_of: defaultdict[str, list[int]] = defaultdict(list)
-        for row in unrepeated(detections).tolist():
+        for row in detections.unrepeated().tolist():
             rows_of[detections.image_id[row]].append(row)
         taken: list[int] = []
         images: list[int] = []

@@ -16,7 +16,6 @@ from refseg_core.analysis.decisions import (
     label_decisions,
     of_aspect,
     standing,
-    unrepeated,
 )
 from refseg_core.masks.rle import Rle, encode_masks
 from refseg_core.tables import Categories, Decisions, Detections
@@ -56,7 +55,7 @@ def test_what_is_rejected_is_gone_in_its_image_only(verdict: str) -> None:
 
 def test_of_a_label_that_is_there_twice_the_best_counts_and_a_decision_speaks_of_both() -> None:
     twice = Detections.concatenate([detections(("a.png", 1, 0.2, _ONE), ("a.png", 2, 0.9, _ONE)), _FOUND])
-    assert unrepeated(twice).tolist() == [1, 2, 3, 4]
+    assert twice.unrepeated().tolist() == [1, 2, 3, 4]
     rejected = _after(decision("reject", _ONE), found=twice)
     assert rejected == sorted([*_REST, ("a.png", 2, 0.9, _ONE)], key=rejected.index)
     assert _after(decision("accept", _ONE), found=twice).count(("a.png", 1, 1.0, _ONE)) == 1
