@@ -74,7 +74,7 @@ def with_retries(action: Callable[[], Result], uri: str, *, pause: Callable[[flo
 
     retrying = Retrying(
         stop=stop_after_attempt(attempts),
-        wait=lambda state: pause_seconds(state.attempt_number),
+        wait=lambda state: pause_seconds(state.attempt_number, first=_FIRST_PAUSE_SECONDS),
         retry=retry_if_exception(is_transient_error),
         before_sleep=log_error,
         sleep=pause,
@@ -88,8 +88,8 @@ def with_retries(action: Callable[[], Result], uri: str, *, pause: Callable[[flo
         raise
 
 
-def pause_seconds(failures: int, *, first: float = _FIRST_PAUSE_SECONDS) -> float:
-    """Returns how long to wait after so many failures in a row: ever longer, up to a limit, give or take a quarter."""
+def pause_seconds(failures: int, *, first: float) -> float:
+    """Returns the seconds to wait after so many failures in a row: ever more, up to a limit, give or take a quarter."""
     longer: float = first * 2 ** (failures - 1)
     return min(longer, _LONGEST_PAUSE_SECONDS) * random.uniform(0.75, 1.25)
 

@@ -11,7 +11,7 @@ import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -147,7 +147,7 @@ def test_runs_that_a_storm_ends_say_so_in_a_line_and_the_next_goes_on_to_exact_l
     file = bucket_project.write_config()
     with monkeypatch.context() as impatience:
         impatience.setenv(ATTEMPTS_VARIABLE, "1")
-        fault_proxy.rules = [_storm_over("/labels/|/targets/t", _quick(HEAVY), seed)]
+        _start_storm_over(fault_proxy, "/labels/|/targets/t", seed)
         codes = [_ended_by_a_storm(file)]
         while codes[-1] and len(codes) < 8:
             codes.append(_ended_by_a_storm(file))
@@ -164,7 +164,7 @@ def test_what_is_kept_through_a_storm_gives_the_labels_of_a_local_run(
     """Of the run that keeps proposals, and of one with other settings that labels by these."""
     local = write_project(tmp_path, tiny_weights)
     for seed, thresh in enumerate((0.9, 0.5)):
-        fault_proxy.rules = [_storm_over("/proposals/", _quick(HEAVY), seed)]
+        _start_storm_over(fault_proxy, "/proposals/", seed)
         _done("run", bucket_project.write_config(labeling__keep_proposals=True, labeling__box_nms_thresh=thresh))
         fault_proxy.rules = []
         from_nothing = {"store": f"{tmp_path}/{thresh}", "labeling.keep_proposals": True}
@@ -182,9 +182,11 @@ def _newest_rows(store: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _storm_over(path: str, level: Level, seed: int) -> Callable[[Request], Fault | None]:
+def _start_storm_over(proxy: FaultProxy, path: str, seed: int) -> None:
+    """From here on requests of these paths alone meet the faults of a heavy storm, until the proxy has other rules."""
     generator = random.Random(seed)
-    return lambda request: level.draw(generator) if re.search(path, request.path) else None
+    proxy.level = _quick(CALM)
+    proxy.rules = [lambda request: HEAVY.draw(generator) if re.search(path, request.path) else None]
 
 
 def _ended_by_a_storm(file: Path) -> int:
