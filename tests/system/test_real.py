@@ -28,7 +28,12 @@ from tasks.specs import DatasetSource, Models, ModelSettings
 from tasks.storage.folder import Folder
 from tasks.store.store import Store
 
-pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.slow,
+    pytest.mark.timeout(1200),
+    pytest.mark.xdist_group("real"),  # a bank of real models takes minutes, one for all
+]
 
 
 class RealRun:
