@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from threading import Event, Thread, current_thread
 
+import dask
 import psutil
 import pytest
 from distributed import LocalCluster
@@ -29,6 +30,8 @@ pytestmark = [
     pytest.mark.xdist_group("dask"),
     pytest.mark.filterwarnings("default"),  # of Dask's own, as its cluster ends
 ]
+
+_PATIENT_WORKER = "tests.support.crashes.patient_worker"
 
 
 @pytest.fixture
@@ -97,7 +100,7 @@ def test_a_dask_cluster_labels_as_one_process_does_and_keeps_what_is_finished_wh
     interrupting = Thread(target=_interrupt_at_first, args=(pictures,))
     interrupting.start()
     with stopped_by_signals():
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt), dask.config.set({"distributed.worker.preload": [_PATIENT_WORKER]}):
             pipeline.run_pipeline(config)
         said = re.fullmatch(r"Stopped: (\d) of 8 images kept; the same command goes on\.", stopped_outcome())
     interrupting.join()
