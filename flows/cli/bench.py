@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from flows.cli.filter_options import FiniteRange
+from flows.cli.filter_options import FiniteRange, WholeRange
 from flows.config.loading import load_config
 from flows.execution.stopping import when_stopped
 from refseg_core.errors import ConfigurationError, brief
@@ -59,7 +59,7 @@ def _bench_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.group(invoke_without_command=True)
 @_bench_options
-@click.option("--images", "num_images", type=click.IntRange(1), default=4, show_default=True, help="Number of images.")
+@click.option("--images", "num_images", type=WholeRange(1), default=4, show_default=True, help="Number of images.")
 @click.option(
     "--paths",
     default=",".join(LABELING_PATHS),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flows.cli.bench import demo_config, made_folder
+from flows.cli.filter_options import WholeRange
 from flows.config.flag_values import parse_numbers, parse_variants
 from flows.config.loading import load_config
 from flows.config.run_config import RunConfig
@@ -33,10 +34,10 @@ if TYPE_CHECKING:
     "--variants", default="exact,guided", show_default=True, help="What to compare; the others with the first."
 )
 @click.option("--seeds", default="33,42,7", show_default=True, help="Seeds of the references: a set for each.")
-@click.option("--shots", type=click.IntRange(1), default=1, show_default=True, help="References per category.")
-@click.option("--images", "num_images", type=click.IntRange(1), help="Number of images; by default all.")
+@click.option("--shots", type=WholeRange(1), default=1, show_default=True, help="References per category.")
+@click.option("--images", "num_images", type=WholeRange(1), help="Number of images; by default all.")
 @click.option(
-    "--timed-images", "num_timed", type=click.IntRange(1), default=2, show_default=True, help="Images to take times of."
+    "--timed-images", "num_timed", type=WholeRange(1), default=2, show_default=True, help="Images to take times of."
 )
 @click.option("--device", default="auto", show_default=True, help="'auto', 'cpu', 'cuda' or 'cuda:1'.")
 @click.option("--out", default="bench", show_default=True, help="Folder for the tables, the JSON file and the chart.")

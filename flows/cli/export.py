@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from flows.cli.filter_options import FiniteRange, OneOfEach, filter_options
+from flows.cli.filter_options import FiniteRange, OneOfEach, WholeRange, filter_options
 from flows.cli.store import choose_labels
 from flows.execution.stopping import when_stopped
 from refseg_core.errors import brief, counted, shortened
@@ -65,12 +65,12 @@ class _Shares(click.ParamType[tuple[float, ...]]):
 )
 @click.option(
     "--min-island",
-    type=click.IntRange(min=0),
+    type=WholeRange(min=0),
     metavar="PIXELS",
     help="Drop islands and holes of fewer pixels; a mask's largest island stays. By default 16 in polygons, else 0.",
 )
 @click.option("--split", type=_Shares(), default=(), help="Shares of train, val and test: 0.8,0.1,0.1 (yolo, voc, hf).")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the split.")
+@click.option("--seed", type=WholeRange(min=0), default=0, show_default=True, help="Seed of the split.")
 @click.option(
     "--images",
     type=click.Choice(get_args(ImageMode)),

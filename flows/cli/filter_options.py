@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from refseg_core.errors import brief
-from refseg_core.settings.numbers import to_float
+from refseg_core.settings.numbers import to_float, to_int
 
 
 class FiniteRange(click.FloatRange):
@@ -28,6 +28,19 @@ class FiniteRange(click.FloatRange):
         number: float = super().convert(given, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{brief(value)} is not a finite number.", param, ctx)
+        return number
+
+
+class WholeRange(click.IntRange):
+    """A whole number within bounds, and not 1_0, which Click itself lets pass."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Returns the number. Fails as Click's types do."""
+        try:
+            given = to_int(value) if isinstance(value, str) else value
+        except ValueError:
+            self.fail(f"{brief(value)} is not a whole number.", param, ctx)
+        number: int = super().convert(given, param, ctx)
         return number
 
 

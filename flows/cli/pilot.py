@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flows.cli.config_options import config_flags, load_with_flags
-from flows.cli.filter_options import filter_options
+from flows.cli.filter_options import WholeRange, filter_options
 from flows.run import checked_session
 from tasks.storage.uris import redact, typed
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 @click.option(
     "--images",
     "number",
-    type=click.IntRange(1),
+    type=WholeRange(1),
     help="Images to label. By default those of the last pilot, whatever their number; 50 in the first one.",
 )
 @click.option(
     "--candidates",
-    type=click.IntRange(1),
+    type=WholeRange(1),
     help="Images to choose them from, drawn by seed; each costs a pass of the encoder. By default as in the last "
     "pilot of as many images, else four for each.",
 )
 @click.option(
     "--seed",
-    type=click.IntRange(0),
+    type=WholeRange(0),
     help="Seed of candidates and choice. By default the last pilot's; 33 in the first.",
 )
 @click.option("--new", "is_new", is_flag=True, help="Choose the images again. Else those of the last pilot are taken.")

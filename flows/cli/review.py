@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flows.cli.filter_options import filter_options
+from flows.cli.filter_options import WholeRange, filter_options
 from flows.cli.store import choose_labels
 from flows.execution.stopping import when_stopped
 from refseg_core.settings.choices import ANNOTATION_FORMATS
@@ -42,7 +42,7 @@ def review() -> None:
 @click.option("--labels", "key", metavar="KEY", help="Labels to review; by default the newest of a run.")
 @click.option(
     "--port",
-    type=click.IntRange(0, 65535),
+    type=WholeRange(0, 65535),
     default=REVIEW_PORT,
     show_default=True,
     help="Port on this machine; 0 takes a free one.",

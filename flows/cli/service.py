@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flows.cli.config_options import config_flags, load_with_flags
+from flows.cli.filter_options import WholeRange
 from flows.execution.names import GPU_POOL
 from flows.execution.stopping import stopping_signal, when_stopped
 from flows.local_stack.state_folder import DEFAULT_FOLDER, FOLDER_VARIABLE, ServiceFolder
@@ -22,7 +23,7 @@ from tasks.storage.uris import typed
 if TYPE_CHECKING:
     from flows.local_stack.lifecycle import Stack
 
-_PORT = click.IntRange(1, 65535)
+_PORT = WholeRange(1, 65535)
 _folder_option = click.option(
     "--folder",
     envvar=FOLDER_VARIABLE,
@@ -47,7 +48,7 @@ def service() -> None:
 @click.option("--no-s3", is_flag=True, help="Start no S3 server; stores are folders, or buckets elsewhere.")
 @click.option(
     "--gpu-workers",
-    type=click.IntRange(0),
+    type=WholeRange(0),
     metavar="N",
     help="Number of GPU workers; by default one per GPU, at least one.",
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flows.cli.filter_options import FiniteRange, filter_options
+from flows.cli.filter_options import FiniteRange, WholeRange, filter_options
 from flows.execution.stopping import when_stopped
 from refseg_core.errors import counted
 from tasks.storage.uris import redact
@@ -46,7 +46,7 @@ def choose_labels(store: "Store", key: str | None) -> "StoredLabels":
 @click.option("--out", required=True, help="Folder or prefix to write the pictures to.")
 @click.option("--labels", "key", metavar="KEY", help="Labels to use; by default the newest of a run.")
 @filter_options("those that `refseg thresholds` saved, else 0.5", "--score")
-@click.option("--limit", type=click.IntRange(1), help="Draw at most so many images; references are drawn all.")
+@click.option("--limit", type=WholeRange(1), help="Draw at most so many images; references are drawn all.")
 def show(store_uri: str, out: str, key: str | None, kept: "FilterOptions", limit: int | None) -> None:
     """Draw the references, and ground truth next to predictions for every labeled image.
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from refseg_core import images as image_files
 from refseg_core.analysis import pilot_sample
 from refseg_core.analysis.pilot_sample import ImageDescription, choose_images, describe_image
-from refseg_core.errors import DatasetError, counted
+from refseg_core.errors import ConfigurationError, DatasetError, counted
 from refseg_core.models import preprocessing
 from refseg_core.models.preprocessing import resize_to_square, to_unit_range
 from refseg_core.models.registry import model_spec
@@ -46,16 +46,32 @@ class PilotWish:
     seed: int | None = None
     is_new: bool = False
 
+    def __post_init__(self) -> None:
+        """Raises ConfigurationError where more images are wanted than there are to choose from."""
+        if self.number is not None:
+            self._check(self.number)
+
     def fits(self, settings: Mapping[str, Any]) -> bool:
         """Returns whether images that were chosen by these settings are wanted."""
         return all(value in (None, settings[name]) for name, value in self._given().items())
 
     def complete(self, last: Mapping[str, Any]) -> dict[str, int]:
-        """Returns the settings of a new choice; `last`: those of the last pilot, empty where there was none."""
+        """Returns the settings of a new choice; `last`: those of the last pilot, empty where there was none.
+
+        Raises ConfigurationError where its images are more than there are to choose from.
+        """
         number = self.number or last.get("number", _NUMBER)
+        self._check(number)
         usual = last["num_candidates"] if last.get("number") == number else _CANDIDATES_PER_IMAGE * number
         usually = {"number": number, "num_candidates": usual, "seed": last.get("seed", _SEED)}
         return {name: usually[name] if value is None else value for name, value in self._given().items()}
+
+    def _check(self, number: int) -> None:
+        if self.num_candidates is not None and self.num_candidates < number:
+            raise ConfigurationError(
+                f"--candidates: {counted(number, 'image')} cannot be chosen from "
+                f"{counted(self.num_candidates, 'candidate')}. Ask for more candidates, or for fewer --images."
+            )
 
     def _given(self) -> dict[str, int | None]:
         return {"number": self.number, "num_candidates": self.num_candidates, "seed": self.seed}
@@ -139,7 +155,7 @@ def _num_gone(store: Store, chosen: Artifact, images: Images) -> int:
 def _choose(images: Images, prototypes: Prototypes, spec: LabelSpec, settings: Mapping[str, Any]) -> PilotImages:
     number, seed = settings["number"], settings["seed"]
     generator = np.random.default_rng(seed)
-    drawn = np.sort(generator.permutation(len(images))[: max(number, settings["num_candidates"])])
+    drawn = np.sort(generator.permutation(len(images))[: settings["num_candidates"]])
     described = dict(_describe(images[drawn], prototypes, spec))
     if not described:
         raise DatasetError(

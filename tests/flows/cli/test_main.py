@@ -357,6 +357,26 @@ def test_numbers_that_are_none_or_without_end_are_refused(command: tuple[str, st
     assert f"Invalid value for '{option}'" in _failed(_invoke(name, "store", option, number, "--out", "out"))
 
 
+_NUMBERS = (click.types.IntParamType, click.types.FloatParamType)
+
+
+def _numeric_options(command: click.Command, path: str = "") -> Iterator[tuple[str, click.Option]]:
+    for name, below in getattr(command, "commands", {}).items():
+        yield from _numeric_options(below, f"{path} {name}".strip())
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and isinstance(parameter.type, _NUMBERS):
+            yield path, parameter
+
+
+@pytest.mark.parametrize("text", ["1_0", "\uff11", "many"])
+def test_every_option_that_is_a_number_refuses_what_only_python_takes_for_one(text: str) -> None:
+    options = list(_numeric_options(main))
+    assert {"bench", "export", "pilot", "review serve", "service up", "show"} <= {path for path, _ in options}
+    for path, option in options:
+        with pytest.raises(click.BadParameter, match="is not a"):
+            pytest.fail(f"{path} {option.opts[0]} is {option.type.convert(text, option, None)}")
+
+
 def test_a_missing_configuration_file_is_answered_with_how_to_get_one(tmp_path: Path) -> None:
     assert "refseg init" in _failed(_invoke("run", tmp_path / "none.yaml"))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from flows.trials.pilot import pilot_config
+from refseg_core.errors import ConfigurationError
 from refseg_core.tables import PilotImages, References
 from tasks.models import pilot_images as module
 from tasks.models.pilot_images import PilotWish
@@ -184,3 +185,10 @@ def test_what_is_not_said_of_a_choice_is_as_in_the_last_pilot() -> None:
     assert PilotWish(num_candidates=9, seed=0).complete(last) == {"number": 8, "num_candidates": 9, "seed": 0}
     assert [PilotWish(*wish).fits(last) for wish in ((), (8,), (None, 100), (8, 100, 5))] == [True] * 4
     assert [PilotWish(*wish).fits(last) for wish in ((9,), (None, 99), (8, 100, 0))] == [False] * 3
+
+
+def test_more_images_than_candidates_are_refused_before_anything_is_done() -> None:
+    with pytest.raises(ConfigurationError, match="--candidates: 9 images cannot be chosen from 3 candidates"):
+        PilotWish(number=9, num_candidates=3)
+    with pytest.raises(ConfigurationError, match="--candidates: 8 images cannot be chosen from 1 candidate"):
+        PilotWish(num_candidates=1).complete({"number": 8, "num_candidates": 100, "seed": 5})
