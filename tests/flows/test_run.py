@@ -22,7 +22,7 @@ def test_a_server_that_is_not_there_is_named_within_seconds(monkeypatch: pytest.
     began = time.monotonic()
     with pytest.raises(ConfigurationError, match=r"no Prefect server answers at http://127.0.0.1:9/api\. Start it or"):
         check_prefect()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20  # Prefect alone tries for minutes
 
 
 def test_a_server_that_takes_connections_and_never_answers_is_said_to_be_busy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -433,7 +433,7 @@ def _decodes_or_says_why(data: bytes, declared_size: tuple[int, int] = (0, 0)) -
 
 
 @pytest.mark.slow
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(data=_mutated_files())
 def test_mutated_files_never_raise_anything_but_an_image_error(data: bytes) -> None:
     _decodes_or_says_why(data)
@@ -443,14 +443,14 @@ def test_mutated_files_never_raise_anything_but_an_image_error(data: bytes) -> N
         _decodes_or_says_why(data)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(signature=st.sampled_from([d[:12] for d in SMALL_FILES.values()]), rest=st.binary(max_size=200))
 @example(signature=b"", rest=b"")
 def test_random_bytes_after_a_signature_never_raise_anything_but_an_image_error(signature: bytes, rest: bytes) -> None:
     _decodes_or_says_why(signature + rest)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     height=st.integers(1, 40),
     width=st.integers(1, 40),

@@ -54,7 +54,7 @@ def _through_parquet(table: Table) -> Table:
     return type(table).from_arrow(pq.read_table(BytesIO(file.getvalue())))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.sampled_from(TABLES).flatmap(_tables))
 def test_tables_come_back_from_parquet_as_they_went(table: Table) -> None:
     back = _through_parquet(table)
@@ -70,7 +70,7 @@ def test_tables_come_back_from_parquet_as_they_went(table: Table) -> None:
             assert [type(value) for value in before] == [type(value) for value in after], field.name
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.sampled_from(TABLES).flatmap(_tables), st.integers(0, 4))
 def test_cutting_and_joining_gives_the_same_table(table: Table, cut: int) -> None:
     assert type(table).concatenate([table[:cut], table[cut:]]).equals(table)

@@ -434,9 +434,7 @@ def _ends_well_or_is_refused(*command: str | Path) -> None:
         assert 10 < len(message) < 20_000
 
 
-_MANY = settings(
-    derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+_MANY = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 
 
 @pytest.mark.slow

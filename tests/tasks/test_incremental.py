@@ -98,7 +98,7 @@ _NIGHTS = st.lists(
 
 @pytest.mark.slow
 @given(_NIGHTS, st.integers(1, 3))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_after_any_nights_every_image_of_the_last_is_labeled_once_and_the_rest_is_gone(
     nights: list[dict[str, str]], images_per_shard: int
 ) -> None:

@@ -329,7 +329,7 @@ def test_progress_only_grows_and_ends_at_all_images() -> None:
     speed=st.floats(0.05, 20),
     deaths=st.sets(st.integers(0, 59), max_size=8),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_all_shards_are_labeled_whichever_workers_die_once(
     num_shards: int, num_workers: int, speed: float, deaths: set[int]
 ) -> None:

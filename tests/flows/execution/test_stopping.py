@@ -296,7 +296,7 @@ def test_a_second_signal_ends_a_run_at_once_and_leaves_it_whole(
         said = process.communicate(timeout=_MOST_SECONDS)[1]
     assert process.returncode == 130
     assert said.endswith("\nEnded at once: what was saved before is kept; the same command goes on.\n")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20, "less than the image takes yet"
     _assert_whole(on_disk, 0)
     on_disk.attempt()
     _assert_whole(on_disk, NUM_IMAGES)

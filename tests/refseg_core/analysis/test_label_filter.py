@@ -52,7 +52,7 @@ _FILTERS = st.builds(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(rows=_ROWS, kept=_FILTERS)
 def test_what_is_kept_is_what_each_label_by_itself_deserves(
     rows: list[tuple[int, int, int]], kept: LabelFilter

@@ -26,7 +26,7 @@ def _detections(found: list[tuple[int, int]], first: int = 0) -> Detections:
     return detections_of(rows)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(found=_FOUND, shard=st.integers(1, 7), num=st.integers(1, 4), highest=st.booleans())
 def test_extremes_of_a_stream_are_those_of_all_of_it(
     found: list[tuple[int, int]], shard: int, num: int, highest: bool

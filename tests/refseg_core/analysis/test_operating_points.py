@@ -30,7 +30,7 @@ def _f1(evidence: Evidence, thresh: float) -> float:
     return float(2 * evidence.is_right[kept].sum() / max(1, kept.sum() + len(evidence.instance_unit)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(labels=_LABELS, missed=st.integers(0, 5))
 def test_no_score_has_a_better_f1_than_the_proposed_one(labels: list[tuple[int, bool, int]], missed: int) -> None:
     evidence = _evidence(labels, missed)
@@ -43,7 +43,7 @@ def test_no_score_has_a_better_f1_than_the_proposed_one(labels: list[tuple[int, 
     assert proposal.low < proposal.high, "few labels leave some room always"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(labels=_LABELS, wanted=st.sampled_from([0.5, 0.8, 1.0]))
 @pytest.mark.slow
 def test_the_lowest_score_that_reaches_a_precision_is_proposed(

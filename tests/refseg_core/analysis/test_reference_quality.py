@@ -121,7 +121,7 @@ def test_one_instance_under_two_annotations_is_told_and_copies_of_one_annotation
     assert not any("the same instance" in one for one in _quality(bank, copies).advice)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(order=st.permutations(range(6)))
 def test_the_order_of_references_does_not_matter(order: list[int]) -> None:
     bank = _bank({4: [[1, 0, 0.2], [1, 0.3, 0], [0.5, 0.5, 0.5]], 9: [[0, 1, 0], [0.2, 1, 0], [0, 1, 0.9]]})

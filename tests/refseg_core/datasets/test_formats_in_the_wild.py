@@ -633,7 +633,6 @@ class TestImageNames:
     part=st.tuples(st.integers(1, 6), st.integers(1, 6)),
     place=st.tuples(st.integers(-8, 12), st.integers(-8, 12)),
 )
-@settings(deadline=None)
 def test_a_part_of_a_mask_is_encoded_in_its_place(seed: int, part: tuple[int, int], place: tuple[int, int]) -> None:
     pixels = np.random.default_rng(seed).random(part) < 0.6
     padded = np.zeros((40, 40), dtype=bool)
@@ -672,7 +671,7 @@ def test_a_size_that_no_image_can_have_is_refused_in_one_message(side: int) -> N
 
 
 @given(data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_damaged_files_are_read_or_refused_but_nothing_else(data: st.DataObject) -> None:
     labelme = json.dumps({"shapes": [shape("mask", [[1, 1], [2, 2]], mask=MASK)], "imageHeight": 40, "imageWidth": 60})
     readers: list[tuple[bytes, Callable[[bytes], Dataset]]] = [

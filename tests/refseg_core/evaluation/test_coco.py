@@ -93,7 +93,7 @@ class TestAgainstPycocotools:
 
 class TestProperties:
     @given(seed=st.integers(0, 1000))
-    @settings(max_examples=8, deadline=None)
+    @settings(max_examples=8)
     def test_neither_the_order_of_images_and_categories_nor_the_shards_matter(self, seed: int) -> None:
         document, detections = a_synthetic_case(seed, num_images=5)
         expected = numbers(dataset_of(document), detections)
@@ -104,7 +104,7 @@ class TestProperties:
         assert numbers(dataset_of(document), detections[shards]) == expected
 
     @given(seed=st.integers(0, 1000))
-    @settings(max_examples=8, deadline=None)
+    @settings(max_examples=8)
     def test_the_ground_truth_itself_is_perfect(self, seed: int) -> None:
         document, _ = a_synthetic_case(seed, num_images=4)
         dataset = dataset_of(document)

@@ -36,7 +36,7 @@ def _row(
 
 
 @given(seed=st.integers(0, 1000))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @pytest.mark.slow
 def test_variants_that_are_alike_differ_by_nothing(seed: int) -> None:
     scores = _scores(seed, shares={"first": 0.8})
@@ -50,7 +50,7 @@ def test_variants_that_are_alike_differ_by_nothing(seed: int) -> None:
     base=st.lists(st.lists(st.floats(0, 0.5), min_size=30, max_size=30), min_size=1, max_size=3),
     gain=st.floats(0.01, 0.4),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_variant_that_is_better_on_every_drawn_set_has_an_interval_above_nothing(
     base: list[list[float]], gain: float
 ) -> None:

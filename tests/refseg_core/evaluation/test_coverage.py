@@ -57,7 +57,7 @@ def _by_definition(document: Document, detections: Detections) -> dict[str, floa
 
 
 @given(seed=st.integers(0, 1000))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_is_that_of_its_definition(seed: int) -> None:
     document, detections = a_synthetic_case(seed, num_images=5)
     scores = np.random.default_rng(seed).permutation(len(detections)) / len(detections)

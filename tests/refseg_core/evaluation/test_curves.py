@@ -102,7 +102,7 @@ def categories() -> Categories:
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
 @given(annotations=st.lists(_annotation, max_size=12), detections=st.lists(_detection, max_size=16), limits=_limits)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @pytest.mark.slow
 def test_precision_and_recall_are_those_of_pycocotools(
     iou_type: str, annotations: list[Any], detections: list[Any], limits: tuple[int, ...]
@@ -137,7 +137,7 @@ _boxes = st.lists(st.tuples(_side, _side, _side, _side), min_size=1, max_size=6)
 
 
 @given(found=_boxes, true=_boxes, crowds=st.lists(st.booleans(), min_size=6, max_size=6))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @pytest.mark.slow
 def test_overlaps_of_boxes_are_those_of_pycocotools(found: list[Any], true: list[Any], crowds: list[bool]) -> None:
     is_crowd = np.array(crowds[: len(true)])

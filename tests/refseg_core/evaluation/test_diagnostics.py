@@ -126,7 +126,7 @@ class TestConfusion:
         return counts
 
     @given(seed=st.integers(0, 1000))
-    @settings(max_examples=12, deadline=None)
+    @settings(max_examples=12)
     def test_is_that_of_its_definition(self, seed: int) -> None:
         document, detections = a_synthetic_case(seed, num_images=6)
         table = reviewed(document, detections).confusion

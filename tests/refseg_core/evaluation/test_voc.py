@@ -79,7 +79,7 @@ def _of_category(document: Document, detections: Detections, category: int) -> t
     return area, sum(best_from(tenth / 10) for tenth in range(11)) / 11
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 10_000))
 def test_numbers_are_those_of_the_rules(seed: int) -> None:
     document, detections = a_synthetic_case(seed)

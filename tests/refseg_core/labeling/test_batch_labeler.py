@@ -88,7 +88,7 @@ def _label(
     return merged, class_index, expected
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32 - 3),
     num_masks=st.integers(1, 16),
@@ -178,7 +178,7 @@ def test_a_class_that_nothing_resembles_changes_nothing() -> None:
     assert classes.tolist() == same.tolist()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 3), num_classes=st.integers(1, 4))
 def test_scores_never_exceed_the_similarity_and_the_first_of_a_class_keeps_it(seed: int, num_classes: int) -> None:
     proposals, (features, prototypes) = _proposals(seed, 12), _features(seed, num_classes)
@@ -427,7 +427,7 @@ def _scores(given: tuple[Proposals, Tensor, Tensor], look: _Look | None = None, 
     return dict(zip(merged.row_n.tolist(), merged.score_n.tolist(), strict=True))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 3), num_masks=st.integers(1, 16), path=st.sampled_from(("exact", "guided")))
 def test_without_its_parts_the_accurate_method_is_the_published(seed: int, num_masks: int, path: str) -> None:
     proposals, (features, prototypes) = _proposals(seed, num_masks), _features(seed, 3)

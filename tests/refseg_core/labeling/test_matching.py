@@ -41,7 +41,7 @@ def _assert_equals_oracle(matches: Matches, masks: Tensor, features: Tensor, pro
             assert int(matches.class_index_N[row]) == class_index
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(0, 2**32 - 1), st.integers(1, 5), st.sampled_from((1, 2, 40)), st.sampled_from((0.0, 0.004, 0.2, 1.0))
 )
@@ -65,7 +65,7 @@ def test_more_masks_than_fit_one_chunk() -> None:
         assert_close(together.similarity_N[row], alone.similarity_N[0], atol=1e-6, rtol=0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(1, 33), st.sampled_from((0.0, 0.01, 0.5, 1.0)))
 def test_the_weights_of_a_mask_sum_to_its_pixels(seed: int, grid: int, side: int, density: float) -> None:
     masks = torch.rand(4, side, side, generator=torch.Generator().manual_seed(seed)) < density

@@ -63,7 +63,7 @@ def _suppression_cases(draw: st.DrawFn) -> tuple[list[original.Box], list[float]
     return boxes, predicted_iou, classes, draw(st.sampled_from((0.0, 0.25, 0.5, 0.75, 1.0)))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(_suppression_cases())
 def test_suppression_agrees_with_the_oracle_ties_included(
     case: tuple[list[original.Box], list[float], list[int], float],
@@ -73,7 +73,7 @@ def test_suppression_agrees_with_the_oracle_ties_included(
     assert _suppress(tensor, predicted_iou, classes, thresh) == original.suppress(boxes, predicted_iou, classes, thresh)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(_suppression_cases())
 def test_suppression_is_idempotent(case: tuple[list[original.Box], list[float], list[int], float]) -> None:
     boxes, predicted_iou, classes, thresh = case

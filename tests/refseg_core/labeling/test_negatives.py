@@ -24,7 +24,7 @@ def _merge(proposals: Proposals, features: Tensor, prototypes: Tensor, num_negat
     return match_and_merge(proposals, features, prototypes, size=(20, 31), settings=MANY, num_negatives=num_negatives)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 3), num_masks=st.integers(5, 16))
 def test_a_negative_equal_to_what_a_proposal_shows_removes_it(seed: int, num_masks: int) -> None:
     proposals, (features, prototypes) = _proposals(seed, num_masks), _features(seed, 3)
@@ -36,7 +36,7 @@ def test_a_negative_equal_to_what_a_proposal_shows_removes_it(seed: int, num_mas
         assert set(classes.tolist()) <= {0, 1, 2}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 3), num_masks=st.integers(1, 16), order=st.permutations(range(3)))
 def test_the_order_of_negatives_does_not_matter(seed: int, num_masks: int, order: list[int]) -> None:
     proposals, (features, prototypes) = _proposals(seed, num_masks), _features(seed, 6)

@@ -50,7 +50,7 @@ def test_a_mask_is_replaced_where_more_than_half_is_shared(width: int, is_replac
     assert not torch.equal(before, after)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(number=st.integers(0, 6), seed=st.integers(0, 2**32 - 2))
 def test_each_mask_is_its_own_decoded_one_or_stays(number: int, seed: int) -> None:
     before = random_tensor(number, 6, 6, seed=seed) - 0.5

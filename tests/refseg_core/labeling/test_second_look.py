@@ -119,7 +119,7 @@ def _square(mask: npt.NDArray[np.bool_], height: int, width: int) -> tuple[int, 
     return *first, min(width, math.ceil(x + half)), min(height, math.ceil(y + half))
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(seed=st.integers(0, 10_000), height=st.integers(5, 90), width=st.integers(5, 90))
 def test_patches_count_by_the_share_of_them_that_is_inside(seed: int, height: int, width: int) -> None:
     mask = _blobs(seed)
@@ -184,7 +184,7 @@ def test_without_candidates_nothing_is_encoded() -> None:
     assert encoder.crops == []
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 10_000), batch=st.integers(1, 7), part_penalty=st.sampled_from((0.0, 0.3, 2.0)))
 def test_neither_the_order_of_candidates_nor_batches_matter(seed: int, batch: int, part_penalty: float) -> None:
     encoder, image, masks = tiny_encoder(), _image(60, 80, seed), _blobs(seed, 6)

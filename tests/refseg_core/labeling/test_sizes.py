@@ -39,7 +39,7 @@ def _merge(seed: int, limits: AreaLimits | None, **changes: Any) -> tuple[Merged
     return merged, classes, (proposals.logits_NGG > 0).flatten(1).double().mean(dim=1)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 3), low=st.floats(0, 0.5), high=st.floats(0.2, 1))
 def test_masks_of_a_wrong_size_are_left_out(seed: int, low: float, high: float) -> None:
     least, most = f"{100 * low:.6f}%", f"1={100 * high:.6f}%"
@@ -49,7 +49,7 @@ def test_masks_of_a_wrong_size_are_left_out(seed: int, low: float, high: float) 
     assert (share_n[classes == 1] <= high + 1e-6).all()
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 2**32 - 3))
 def test_limits_that_leave_nothing_out_change_nothing(seed: int) -> None:
     (ours, classes, _), (theirs, same, _) = _merge(seed, None), _merge(seed, AreaLimits.of("0", "100%", list("012")))

@@ -26,7 +26,7 @@ def _columns(masks: Masks) -> npt.NDArray[np.uint8]:
     return PackedMasks.of(torch.from_numpy(masks)).columns_NWB.numpy()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(_masks())
 def test_run_lengths_are_those_of_pycocotools(masks: Masks) -> None:
     assert encode_packed(_columns(masks), masks.shape[1]) == encode_masks(masks)
@@ -43,7 +43,7 @@ def test_long_runs_are_those_of_pycocotools() -> None:
     assert encode_packed(_columns(masks), 2000) == encode_masks(masks)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(_masks())
 def test_masks_areas_and_extents_are_those_of_the_pixels(masks: Masks) -> None:
     packed = PackedMasks.of(torch.from_numpy(masks))
@@ -55,7 +55,7 @@ def test_masks_areas_and_extents_are_those_of_the_pixels(masks: Masks) -> None:
     np.testing.assert_array_equal(packed[torch.arange(len(masks)).flip(0)].unpack().numpy(), masks[::-1])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(_masks(), st.integers(0, 5), st.integers(0, 2**32 - 1))
 def test_the_first_masks_are_replaced_but_never_by_empty_ones(masks: Masks, number: int, seed: int) -> None:
     random = np.random.default_rng(seed)

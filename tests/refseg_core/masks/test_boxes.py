@@ -9,7 +9,7 @@ from refseg_core.masks.boxes import mask_boxes
 from tests.support.oracles import original
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 4), st.integers(0, 2**32 - 1), st.sampled_from((0.05, 0.5)))
 def test_extents_agree_with_the_oracle(height: int, width: int, count: int, seed: int, density: float) -> None:
     masks = np.random.default_rng(seed).random((count, height, width)) < density

@@ -84,7 +84,7 @@ def test_the_border_of_the_image_is_no_obstacle() -> None:
     assert outer_polygons(np.zeros((0, 4), dtype=bool)) == []
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(_MASKS)
 def test_every_outer_part_has_one_outline_and_its_points_are_pixels_of_the_mask(mask: np.ndarray) -> None:
     polygons = outer_polygons(mask)
@@ -93,21 +93,21 @@ def test_every_outer_part_has_one_outline_and_its_points_are_pixels_of_the_mask(
         assert mask[y, x]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(_MASKS)
 def test_filling_the_holes_changes_no_outline(mask: np.ndarray) -> None:
     filled = ~_flood(~np.pad(mask, 1), (0, 0), diagonally=False)[1:-1, 1:-1]
     assert outer_polygons(filled) == outer_polygons(mask)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(_MASKS)
 def test_any_memory_layout_has_the_same_outlines(mask: np.ndarray) -> None:
     assert outer_polygons(np.asfortranarray(mask)) == outer_polygons(mask)
     assert outer_polygons(np.repeat(mask, 2, axis=0)[::2]) == outer_polygons(mask)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(2, 9), st.integers(2, 9), st.integers(0, 4))
 def test_a_ring_made_again_is_a_filled_rectangle_without_its_last_row_and_column(
     height: int, width: int, margin: int

@@ -35,7 +35,7 @@ def _blob(height: int, width: int, seed: int = 0) -> Mask:
     return ((distance < 0.35 + noise / noise.std() * 0.02) & (distance > 0.1)).astype(bool)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(_MASKS)
 def test_without_tolerance_one_polygon_is_exactly_the_mask_with_its_parts_and_holes(mask: Mask) -> None:
     mask[0, 0] = True
@@ -44,7 +44,7 @@ def test_without_tolerance_one_polygon_is_exactly_the_mask_with_its_parts_and_ho
     assert np.array_equal(_drawn([found.joined().ravel().tolist()], mask), mask)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(_MASKS, st.floats(0.1, 3))
 def test_the_stated_likeness_is_that_of_the_rasterized_polygons(mask: Mask, tolerance: float) -> None:
     mask[0, 0] = True
@@ -107,7 +107,7 @@ def test_polygons_lie_where_the_mask_does() -> None:
     assert _polygons(mask, 1).flat() == [[50, 30, 58, 30, 58, 35, 50, 35]]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(_MASKS, st.integers(0, 3), st.integers(0, 3))
 def test_a_part_is_what_the_whole_mask_holds_there(mask: Mask, below: int, right: int) -> None:
     mask = np.pad(mask, ((below, 0), (right, 0)))

@@ -26,7 +26,7 @@ _SIDES = st.integers(1, 12)
 _MASKS = st.tuples(st.integers(1, 4), _SIDES, _SIDES).flatmap(lambda shape: arrays(np.bool_, shape))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(_MASKS)
 def test_masks_come_back_as_they_went(masks: np.ndarray) -> None:
     rles = encode_masks(masks)
@@ -37,7 +37,7 @@ def test_masks_come_back_as_they_went(masks: np.ndarray) -> None:
     assert mask_areas(rles).tolist() == masks.sum(axis=(1, 2)).tolist()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(_MASKS)
 def test_any_memory_layout_encodes_to_the_same_run_lengths(masks: np.ndarray) -> None:
     expected = encode_masks(masks)
@@ -46,14 +46,14 @@ def test_any_memory_layout_encodes_to_the_same_run_lengths(masks: np.ndarray) ->
     assert encode_masks(np.repeat(masks, 2, axis=0)[::2]) == expected
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(_MASKS)
 def test_uncompressed_counts_mean_the_same_mask(masks: np.ndarray) -> None:
     for mask, rle in zip(masks, encode_masks(masks), strict=True):
         assert rle_from_counts(run_lengths(mask), *mask.shape) == rle
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(_MASKS)
 def test_overlaps_are_those_of_the_pixels(masks: np.ndarray) -> None:
     rles = encode_masks(masks)
@@ -77,7 +77,7 @@ def test_masks_of_different_sizes_overlap_nowhere() -> None:
     assert mask_ious(square, wide).tolist() == [[-1]]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(_MASKS)
 def test_boxes_are_the_inclusive_extents(masks: np.ndarray) -> None:
     assert [tuple(box) for box in boxes_of_masks(masks).tolist()] == [original.extent(mask) for mask in masks]

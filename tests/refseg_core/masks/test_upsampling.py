@@ -42,7 +42,7 @@ def _blobs(seed: int, side: int, coarse: int, dtype: torch.dtype) -> Tensor:
     return (8 * logits).to(dtype).float()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32 - 1),
     side=st.integers(2, 70),

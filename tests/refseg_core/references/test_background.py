@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from refseg_core.references.background import (
@@ -69,7 +69,6 @@ def test_one_odd_reference_among_others_leaves_nothing_out() -> None:
     assert (as_its_own.prototype[:, 1] < 0.5).all()
 
 
-@settings(deadline=None)
 @given(st.permutations(range(7)), st.integers(0, 9))
 def test_the_order_of_references_does_not_matter(order: list[int], seed: int) -> None:
     generator = np.random.default_rng(seed)

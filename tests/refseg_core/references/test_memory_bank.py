@@ -86,7 +86,7 @@ def _naive_bounds(box: Bounds, context_ratio: float) -> Bounds:
     return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     st.tuples(st.integers(0, 80), st.integers(0, 50), st.integers(2, 40), st.integers(2, 40)),
     st.sampled_from((0.0, 0.2, 1.0, 4.0)),

@@ -20,7 +20,7 @@ def _bank(category_ids: list[int], features: np.ndarray) -> MemoryBank:
     )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.integers(-5, 5), min_size=1, max_size=12), st.integers(1, 6), st.integers(0, 2**32 - 1))
 def test_prototypes_are_the_normalized_means_by_ascending_id(
     category_ids: list[int], num_channels: int, seed: int
@@ -48,7 +48,7 @@ def test_features_are_not_normalized_before_the_mean() -> None:
     np.testing.assert_allclose(prototypes.prototype, [[0.6, 0.8]], atol=1e-7)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.permutations(range(6)), st.integers(0, 2**32 - 1))
 def test_the_order_of_references_does_not_matter(given_order: list[int], seed: int) -> None:
     features = np.random.default_rng(seed).standard_normal((6, 4))

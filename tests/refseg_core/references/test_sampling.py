@@ -141,7 +141,7 @@ def _datasets(draw: st.DrawFn) -> Dataset:
     return _dataset([*annotations, Ann(3, "extra"), Ann(7, "extra"), Ann(90, "extra")])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(_datasets(), st.integers(0, 1000), st.integers(1, 5), st.integers(1, 5))
 def test_fewer_shots_are_a_prefix_of_more(dataset: Dataset, seed: int, few: int, extra: int) -> None:
     small = _sample(dataset, num_shots=few, seed=seed, on_shortage="fewer")
@@ -149,7 +149,7 @@ def test_fewer_shots_are_a_prefix_of_more(dataset: Dataset, seed: int, few: int,
     assert large[large.shot < few].equals(small)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(_datasets(), st.integers(0, 1000), st.integers(1, 5))
 def test_what_is_sampled_is_valid_and_in_order(dataset: Dataset, seed: int, num_shots: int) -> None:
     references = _sample(dataset, num_shots=num_shots, seed=seed, on_shortage="fewer")
@@ -299,7 +299,7 @@ def test_all_are_taken_by_first_appearance_of_the_category_then_in_file_order() 
     assert references.shot.tolist() == [0, 1, 2, 0]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(_datasets(), st.integers(0, 1000), st.integers(1, 5))
 def test_all_are_all_but_crowds_whatever_the_seed_and_the_number(dataset: Dataset, seed: int, num_shots: int) -> None:
     references = _all(dataset, seed=seed, num_shots=num_shots)

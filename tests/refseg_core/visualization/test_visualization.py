@@ -111,7 +111,7 @@ class TestColors:
 
 
 class TestCoverage:
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     @given(
         hnp.arrays(bool, st.tuples(st.integers(1, 40), st.integers(1, 40))),
         st.integers(1, 40),
@@ -128,7 +128,7 @@ class TestCoverage:
         expected = shares(mask.shape[0], picture[0]) @ mask @ shares(mask.shape[1], picture[1]).T
         assert np.allclose(full(cover(mask, picture), picture), expected, atol=0.51 / 255)
 
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     @given(hnp.arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9))), st.integers(2, 30))
     def test_of_an_enlarged_mask_stays_near_the_mask(self, mask: Masks, times: int) -> None:
         picture = (mask.shape[0] * times, mask.shape[1] * times)
@@ -236,7 +236,7 @@ class TestDrawInstances:
         assert abs(rows.mean() - middle) < 2
         assert np.abs(picture[middle, middle].astype(int) - 90).max() > 60
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(st.data())
     def test_draws_anything(self, data: st.DataObject) -> None:
         height, width = data.draw(st.integers(1, 60)), data.draw(st.integers(1, 60))
@@ -277,7 +277,7 @@ class TestLabels:
         placed = [(plate, corner) for plate, corner in zip(plates, corners, strict=True) if corner is not None]
         return [(x, y, x + plate.width, y + plate.height) for plate, (x, y) in placed]
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(st.lists(st.tuples(*[st.integers(-50, 700)] * 4, st.text(max_size=20)), max_size=25))
     def test_stay_in_the_picture_and_off_each_other(self, rows: list[tuple[int, int, int, int, str]]) -> None:
         boxes = [(min(a, c), min(b, d), max(a, c), max(b, d)) for a, b, c, d, _ in rows]

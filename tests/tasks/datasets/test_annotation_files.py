@@ -97,7 +97,7 @@ drawn_instances = st.lists(st.tuples(st.sampled_from(["a.png", "sub/b.png"]), st
 @pytest.mark.slow
 @pytest.mark.parametrize(("format_name", "kind"), CASES)
 @given(drawn=drawn_instances)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_any_instances_come_back_as_from_coco(format_name: str, kind: Kind, drawn: list[Any]) -> None:
     instances = tuple(
         Instance(image, category, (left, top, right, top, right, bottom, left, bottom))

@@ -169,7 +169,7 @@ _VERSIONS = st.dictionaries(st.sampled_from(NAMES), st.sampled_from("12"), max_s
 
 
 @given(st.lists(st.tuples(_VERSIONS, st.integers(1, 4)), min_size=1, max_size=5))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_every_image_lies_in_exactly_one_shard_in_each_of_its_versions(calls: list[tuple[dict[str, str], int]]) -> None:
     run = _new_run()
     seen: set[tuple[str, str]] = set()
@@ -338,7 +338,7 @@ def test_each_shard_is_read_on_its_own_in_order(run: StoredLabels) -> None:
 
 
 @given(st.sets(st.integers(0, 6)), st.sets(st.sampled_from(NAMES)), st.integers(1, 7))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_what_is_read_is_what_was_committed_of_what_is_asked_for(
     committed: set[int], wanted: set[str], images_per_shard: int
 ) -> None:
@@ -534,7 +534,7 @@ def _all() -> Wanted:
 
 @pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(1, 7), st.booleans(), st.booleans()), max_size=12), st.integers(1, 7))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_however_attempts_are_stopped_killed_and_late_every_image_is_labeled_once(
     attempts: list[tuple[int, bool, bool]], per_shard: int
 ) -> None:

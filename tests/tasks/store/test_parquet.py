@@ -37,7 +37,7 @@ def _labeled(image_ids: list[str]) -> LabeledImages:
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]))))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_equal_tables_have_equal_bytes_and_come_back_equal(image_ids: list[str]) -> None:
     table = _labeled(image_ids)
     data = table_to_parquet(table)
@@ -90,7 +90,6 @@ def test_what_is_no_such_table_is_a_store_error(data: bytes) -> None:
         table_from_parquet(table_to_parquet(_labeled(["a"])), Detections)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 5), max_size=8))
 @pytest.mark.slow
 def test_some_rows_are_those_of_the_whole_table(rows: list[int]) -> None:

@@ -34,14 +34,14 @@ def _read(document: bytes, window: int) -> Any:
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(_VALUES, st.integers(1, 40), st.sampled_from([None, 0, 3]), st.sampled_from(["utf-8", "utf-8-sig", "utf-16-le"]))
 def test_any_value_is_read_as_it_was_written(value: Any, window: int, indent: int | None, encoding: str) -> None:
     written = json.dumps(value, indent=indent, ensure_ascii=False)
     assert _read(written.encode(encoding), window) == value
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.sampled_from([*"[]{},:1-. ", '"a"', "null", "1e5", "\n"]), max_size=9).map("".join))
 def test_what_json_refuses_is_refused(written: str) -> None:
     try:

@@ -159,7 +159,6 @@ small_masks = st.tuples(st.integers(1, 12), st.integers(1, 12), st.integers(0, 2
 
 class TestMasks:
     @given(mask=small_masks, compressed=st.booleans(), declared=st.booleans())
-    @settings(deadline=None)
     def test_run_lengths_in_either_form_are_the_mask_and_give_a_missing_box_and_area(
         self, mask: Any, compressed: bool, declared: bool
     ) -> None:
@@ -457,7 +456,7 @@ class TestProblems:
             parse_coco(b'{"images": [], "images": []}', source="x")
 
     @given(data=st.data())
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     def test_damaged_bytes_are_read_or_refused_but_nothing_else(self, data: st.DataObject) -> None:
         written = bytearray(json.dumps(a_document()).encode())
         for _ in range(data.draw(st.integers(1, 4))):
@@ -471,7 +470,7 @@ class TestProblems:
 
     @pytest.mark.slow
     @given(data=st.data())
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     def test_any_value_anywhere_is_read_or_refused_but_nothing_else(self, data: st.DataObject) -> None:
         numbers = st.integers() | st.floats() | st.integers(-3, 40)
         values = st.recursive(

@@ -234,7 +234,7 @@ def rasterized(polygons: list[list[int]], mask: Masks) -> Masks:
 class TestPolygons:
     @pytest.mark.slow
     @given(mask=small_masks)
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @example(mask=np.eye(4, dtype=bool))
     @example(mask=np.eye(4, dtype=bool)[::-1])
     @example(mask=np.ones((1, 1), dtype=bool))
@@ -247,7 +247,7 @@ class TestPolygons:
         assert np.array_equal(rasterized(polygons, mask), with_holes_filled(mask))
 
     @given(mask=small_masks)
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     def test_without_holes_they_are_exactly_the_mask_one_polygon_per_component(self, mask: Masks) -> None:
         solid = with_holes_filled(mask)
         polygons = polygons_of_mask(solid)
@@ -257,7 +257,7 @@ class TestPolygons:
         assert np.array_equal(covered, solid.astype(int))
 
     @given(mask=small_masks)
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     def test_edges_alternate_between_rows_and_columns_along_the_masks_border(self, mask: Masks) -> None:
         padded = np.pad(mask, 1)
         for polygon in polygons_of_mask(mask):

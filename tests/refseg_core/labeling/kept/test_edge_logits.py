@@ -22,7 +22,7 @@ def _blobs(seed: int, coarse: int, dtype: torch.dtype) -> Tensor:
     return (8 * logits).to(dtype)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     coarse=st.integers(2, _SIDE),
@@ -59,7 +59,7 @@ def test_each_mask_has_its_own_values() -> None:
     assert num[1] == num[2] == 0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32 - 1),
     side=st.integers(2, 80),

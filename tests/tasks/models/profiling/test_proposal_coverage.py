@@ -23,7 +23,7 @@ def _logits(seed: int, masks: torch.Tensor) -> torch.Tensor:
 
 
 @given(seed=st.integers(0, 1000))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_instances_are_counted_by_size_where_some_mask_covers_them(seed: int) -> None:
     document, _ = a_synthetic_case(seed, num_images=4)
     truth = dataset_of(document)

@@ -42,7 +42,7 @@ def _decoded(brush: list[int], mask: Rle) -> Any:
     return pixels[..., 3] == 255
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(_MASKS)
 def test_a_brush_is_exactly_the_mask(mask: Any) -> None:
     (rle,) = encode_masks(mask[None])
