@@ -41,7 +41,7 @@ def test_a_browser_gets_the_link_and_what_it_prints_is_not_seen(
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("BROWSER", str(program))
     assert open_in_browser("http://127.0.0.1:1/?token=a")
-    end = time.monotonic() + 30
+    end = time.monotonic() + 150
     while not heard.exists() and time.monotonic() < end:
         time.sleep(0.02)
     assert heard.read_text() == "http://127.0.0.1:1/?token=a\n"

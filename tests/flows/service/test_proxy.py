@@ -84,7 +84,7 @@ def _proxy(folder: Path, prefect: int, s3: int) -> Iterator[tuple[dict[str, int]
         command = [str(_CADDY), "run", "--config", str(folder / "caddy.json")]
         process = subprocess.Popen(command, env=environment, stderr=output)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 150
         while not root.exists() or b"serving initial configuration" not in log.read_bytes():
             assert process.poll() is None and time.monotonic() < deadline, log.read_text()
             time.sleep(0.02)
@@ -99,7 +99,7 @@ def test_requests_come_through_tls_to_the_right_server_with_their_host_and_login
         with httpx.Client(verify=trusted, auth=("refseg", "secret"), trust_env=False) as client:
             for port, expected in ((ports["prefect"], prefect), (ports["s3"], s3)):
                 address = f"https://localhost:{port}"
-                deadline = time.monotonic() + 60
+                deadline = time.monotonic() + 150
                 while True:
                     try:
                         said = client.get(f"{address}/api/a%2Fb?c=d").json()

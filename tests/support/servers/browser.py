@@ -20,7 +20,7 @@ import pytest
 from websockets.sync.client import ClientConnection, connect
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-_START_SECONDS, _ANSWER_SECONDS, _PATIENCE_SECONDS = 60, 60, 60
+_START_SECONDS, _ANSWER_SECONDS, _PATIENCE_SECONDS = 150, 150, 150
 _POLL_SECONDS = 0.2
 _KEY_CODES = {"Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowRight": 39, "ArrowDown": 40}
 
@@ -152,7 +152,7 @@ def open_browser(program: str, *, width: int = 1280, height: int = 900) -> Itera
                 yield page
         finally:
             process.terminate()
-            process.wait(timeout=30)
+            process.wait(timeout=150)
 
 
 def _page_address(profile: Path, process: subprocess.Popen[bytes]) -> str:
@@ -161,7 +161,7 @@ def _page_address(profile: Path, process: subprocess.Popen[bytes]) -> str:
     while time.monotonic() < end and process.poll() is None:
         file = profile / "DevToolsActivePort"
         if file.exists() and (lines := file.read_text().split()):
-            with urllib.request.urlopen(f"http://127.0.0.1:{lines[0]}/json/list", timeout=10) as reply:
+            with urllib.request.urlopen(f"http://127.0.0.1:{lines[0]}/json/list", timeout=60) as reply:
                 pages = [target for target in json.load(reply) if target["type"] == "page"]
             if pages:
                 return str(pages[0]["webSocketDebuggerUrl"])

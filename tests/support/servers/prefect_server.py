@@ -83,14 +83,14 @@ def prefect_server(
         yield server
     finally:
         process.terminate()
-        process.wait(timeout=60)
+        process.wait(timeout=150)
 
 
 def _wait_until_healthy(server: PrefectServer, process: subprocess.Popen[bytes], log: Path) -> None:
     end = time.monotonic() + _START_SECONDS
     while time.monotonic() < end and process.poll() is None:
         try:
-            with urllib.request.urlopen(f"{server.api_url}/health", timeout=5):
+            with urllib.request.urlopen(f"{server.api_url}/health", timeout=20):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(_POLL_SECONDS)

@@ -62,7 +62,7 @@ class RunningStack:
         """A command that uses it."""
         return refseg_process(*arguments, environment=self.environment)
 
-    def wait_for(self, name: str, state: str, other_than: int | None = None, seconds: float = 30.0) -> PartState:
+    def wait_for(self, name: str, state: str, other_than: int | None = None, seconds: float = 150.0) -> PartState:
         """The part, as soon as it is in this state, with another process than the given one."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -84,7 +84,7 @@ class RunningStack:
             yield
         finally:
             os.kill(supervisor, signal.SIGCONT)
-        self.wait_for("server", "running", other_than=killed, seconds=60)
+        self.wait_for("server", "running", other_than=killed)
 
     @property
     def _supervisor_pid(self) -> int:

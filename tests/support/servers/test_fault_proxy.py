@@ -109,7 +109,7 @@ def proxy(upstream: Upstream) -> Iterator[FaultProxy]:
 
 @pytest.fixture
 def client(proxy: FaultProxy) -> Iterator[http.client.HTTPConnection]:
-    with closing(http.client.HTTPConnection("127.0.0.1", _port(proxy), timeout=10)) as connection:
+    with closing(http.client.HTTPConnection("127.0.0.1", _port(proxy), timeout=60)) as connection:
         yield connection
 
 
@@ -156,7 +156,7 @@ def test_a_body_sent_in_chunks_arrives(client: http.client.HTTPConnection, upstr
 
 
 def test_a_client_that_waits_to_be_asked_for_the_body_is_asked(proxy: FaultProxy, upstream: Upstream) -> None:
-    with socket.create_connection(("127.0.0.1", _port(proxy)), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", _port(proxy)), timeout=60) as client:
         for number in range(2):
             client.sendall(b"PUT /%d HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nExpect: 100-Continue\r\n\r\n" % number)
             assert client.recv(1000).startswith(b"HTTP/1.1 100 ")
@@ -166,7 +166,7 @@ def test_a_client_that_waits_to_be_asked_for_the_body_is_asked(proxy: FaultProxy
 
 
 def test_a_client_that_does_not_wait_to_be_asked_is_understood(proxy: FaultProxy, upstream: Upstream) -> None:
-    with socket.create_connection(("127.0.0.1", _port(proxy)), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", _port(proxy)), timeout=60) as client:
         client.sendall(b"PUT /a HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\ndata")
         reply = b""
         while b" 200 OK" not in reply:
@@ -182,13 +182,13 @@ def test_a_connection_that_the_server_closes_is_closed(client: http.client.HTTPC
 def test_a_server_that_is_away_looks_away(proxy: FaultProxy, upstream: Upstream) -> None:
     upstream.socket.close()
     with pytest.raises((http.client.RemoteDisconnected, ConnectionError)):
-        _ask(http.client.HTTPConnection("127.0.0.1", _port(proxy), timeout=10), "GET", "/a")
+        _ask(http.client.HTTPConnection("127.0.0.1", _port(proxy), timeout=60), "GET", "/a")
 
 
 @pytest.mark.slow
 def test_many_clients_at_once_get_each_their_own(proxy: FaultProxy) -> None:
     def use(number: int) -> None:
-        with closing(http.client.HTTPConnection("127.0.0.1", _port(proxy), timeout=10)) as client:
+        with closing(http.client.HTTPConnection("127.0.0.1", _port(proxy), timeout=60)) as client:
             for turn in range(20):
                 data = bytes([number, turn]) * 1000
                 _ask(client, "PUT", f"/{number}", data)
@@ -207,11 +207,11 @@ def test_many_clients_at_once_get_each_their_own(proxy: FaultProxy) -> None:
 def test_nothing_is_left_when_it_stops(upstream: Upstream) -> None:
     before = set(threading.enumerate())
     with FaultProxy(upstream.endpoint, level=replace(CALM, delay_seconds=60)) as proxy:
-        idle = http.client.HTTPConnection("127.0.0.1", _port(proxy), timeout=10)
+        idle = http.client.HTTPConnection("127.0.0.1", _port(proxy), timeout=60)
         _ask(idle, "PUT", "/a", b"")
-        silent = socket.create_connection(("127.0.0.1", _port(proxy)), timeout=10)
+        silent = socket.create_connection(("127.0.0.1", _port(proxy)), timeout=60)
         proxy.rules = [Rule(Fault.DELAY)]
-        waiting = http.client.HTTPConnection("127.0.0.1", _port(proxy), timeout=10)
+        waiting = http.client.HTTPConnection("127.0.0.1", _port(proxy), timeout=60)
         waiting.request("GET", "/a")
         while proxy.count_requests("GET") == 0:
             time.sleep(0.001)
@@ -261,7 +261,7 @@ def test_of_a_request_that_is_refused_the_server_hears_nothing(
 
 def test_a_client_that_waits_to_be_asked_for_the_body_is_refused_before(proxy: FaultProxy) -> None:
     proxy.rules = [Rule(Fault.SLOW_DOWN)]
-    with socket.create_connection(("127.0.0.1", _port(proxy)), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", _port(proxy)), timeout=60) as client:
         client.sendall(b"PUT /a HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
         reply = b"".join(iter(lambda: client.recv(1000), b""))
     assert reply.startswith(b"HTTP/1.1 503 ")
@@ -309,7 +309,7 @@ def test_a_late_reply_is_late_and_whole(client: http.client.HTTPConnection, prox
 def test_in_an_outage_every_connection_is_reset_and_afterwards_none(
     client: http.client.HTTPConnection, proxy: FaultProxy, upstream: Upstream
 ) -> None:
-    other = http.client.HTTPConnection("127.0.0.1", _port(proxy), timeout=10)
+    other = http.client.HTTPConnection("127.0.0.1", _port(proxy), timeout=60)
     assert _ask(other, "PUT", "/a", b"data") == (200, b"")
     proxy.level = replace(CALM, outage_seconds=0.5)
     proxy.rules = [Rule(Fault.OUTAGE, nth=1)]
@@ -398,7 +398,7 @@ def test_a_client_that_tries_again_gets_through_a_heavy_storm(upstream: Upstream
 
 
 def _outcome(proxy: FaultProxy, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes] | None:
-    with closing(http.client.HTTPConnection("127.0.0.1", _port(proxy), timeout=10)) as client:
+    with closing(http.client.HTTPConnection("127.0.0.1", _port(proxy), timeout=60)) as client:
         try:
             return _ask(client, method, path, body)
         except (OSError, http.client.HTTPException):
