@@ -5,7 +5,7 @@ The session has settings for a quiet terminal, and a server for the duration of 
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -64,14 +64,17 @@ def prefect_session() -> Iterator[None]:
     set_prefect_defaults()
     from prefect.settings import PREFECT_API_URL
 
-    from flows.execution.temporary_server import start_temporary_server
+    from flows.execution.temporary_server import start_temporary_server, without_heartbeats
     from flows.terminal import messages, progress_bars, without_tracebacks
 
-    server = None
-    if "PREFECT_API_URL" not in os.environ and PREFECT_API_URL.value() is None:
-        messages.print("Starting a temporary Prefect server (set PREFECT_API_URL to use your own).", style="dim")
-        server = start_temporary_server()
-    with progress_bars(), without_tracebacks(), server.explaining_its_end() if server else nullcontext():
+    with ExitStack() as session:
+        if "PREFECT_API_URL" not in os.environ and PREFECT_API_URL.value() is None:
+            messages.print("Starting a temporary Prefect server (set PREFECT_API_URL to use your own).", style="dim")
+            if server := start_temporary_server():
+                session.enter_context(server.explaining_its_end())
+            session.enter_context(without_heartbeats())
+        session.enter_context(progress_bars())
+        session.enter_context(without_tracebacks())
         yield
 
 

@@ -61,6 +61,18 @@ class TemporaryServer(NamedTuple):
             ) from error
 
 
+@contextmanager
+def without_heartbeats() -> Iterator[None]:
+    """Within the block flows do not tell the server that they are alive, which no temporary one asks for.
+
+    Prefect ends a flow only when the thread that tells it has slept to the end of its second.
+    """
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield
+
+
 def start_temporary_server() -> TemporaryServer | None:
     """Starts a server for all flows of this process, unless there is one. Raises RunFailedError if that fails."""
     from prefect.server.api.server import SubprocessASGIServer

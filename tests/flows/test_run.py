@@ -5,8 +5,9 @@ import time
 from pathlib import Path
 
 import pytest
+from prefect.settings import get_current_settings
 
-from flows.run import check_prefect
+from flows.run import check_prefect, prefect_session
 from flows.service import api
 from refseg_core.errors import ConfigurationError
 
@@ -46,3 +47,15 @@ def test_a_home_that_cannot_be_written_is_named(variable: str, monkeypatch: pyte
 def test_a_home_is_made_where_it_is_missing_and_nothing_is_left_in_it(tmp_path: Path) -> None:
     check_prefect()
     assert list((tmp_path / "prefect").iterdir()) == []
+
+
+@pytest.mark.parametrize("url", [None, "http://127.0.0.1:9/api"], ids=["temporary", "own"])
+def test_flows_send_heartbeats_to_servers_that_outlive_the_command(
+    url: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A temporary one asks for none, and Prefect ends each flow up to a second later for them."""
+    monkeypatch.setattr("flows.execution.temporary_server.start_temporary_server", lambda: None)
+    if url:
+        monkeypatch.setenv("PREFECT_API_URL", url)
+    with prefect_session():
+        assert (get_current_settings().flows.heartbeat_frequency is None) == (url is None)

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from flows.execution.temporary_server import without_heartbeats
 from flows.run import PREFECT_SETTINGS
 
 _SECONDS_FOR_LATE_EVENTS = 5.0
@@ -23,5 +24,5 @@ def prefect_harness(environment: Mapping[str, str] | None = None) -> Iterator[No
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**PREFECT_SETTINGS, **(environment or {})}.items():
             patch.setenv(name, value)
-        with prefect_test_harness(server_startup_timeout=600):
+        with prefect_test_harness(server_startup_timeout=600), without_heartbeats():
             yield
