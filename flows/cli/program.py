@@ -11,6 +11,8 @@ from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
+from flows.execution.garbage import collect_seldom
+
 _STDERR = 2
 
 
@@ -18,6 +20,7 @@ def main() -> None:
     """Loads the commands, by name as others name this program, and runs the one that was typed."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)
+    collect_seldom()
     pkgutil.resolve_name("flows.cli.main:main")()
 
 

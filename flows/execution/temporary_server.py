@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from typing import IO, NamedTuple
 
 from flows.errors import RunFailedError
+from flows.execution.garbage import collect_seldom
 from refseg_core.errors import RefsegError, redact_text
 
 _SECONDS_TO_START = 300.0  # of one that is alive; what ended is noticed at once
@@ -119,6 +120,7 @@ def _port_of(server: TemporaryServer) -> int:
 def _serve() -> None:
     """Serves until the process that started this one ends; writes the port when requests are answered."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    collect_seldom()
     import uvicorn
     from prefect.server.api.server import create_app
 

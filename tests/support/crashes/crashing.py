@@ -373,10 +373,11 @@ def _slow_down(seconds: float, begun: Path) -> None:
 def _main() -> None:
     _use_tiny_models()
     if sys.argv[1:2] == ["command"]:
-        from flows.cli.main import main
+        from flows.cli.program import main
 
         _slow_down(float(sys.argv[2]), Path(sys.argv[3]))
-        main(sys.argv[4:])
+        del sys.argv[1:4]
+        main()
         return
     for name in ("pandas", "s3fs", "tasks.store.garbage", "tasks.outputs.exports.labels", "tasks.models.download"):
         import_module(name)  # which would be imported later, by each process that is forked
