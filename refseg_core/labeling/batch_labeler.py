@@ -138,6 +138,7 @@ class BatchLabeler:
         self.encoder = encoder
         self.category_id_K = prototypes.category_id
         compared = prototypes if negatives is None else Prototypes.concatenate([prototypes, negatives])
+        self._num_negatives = len(compared) - len(prototypes)
         self._compared_JC = torch.from_numpy(compared.prototype.copy()).to(segmenter.device)
         self.prototypes_KC = self._compared_JC[: len(prototypes)]
         self.settings = settings or LabelingSettings()
@@ -158,24 +159,26 @@ class BatchLabeler:
             is_compiled=is_compiled,
             stage=stage,
         )
-        self._guidance = Guidance(
-            self._prompting.grid_N2,
-            segmenter.architecture.image_size,
-            self.prototypes_KC,
-            thresh=self._guidance_thresh(),
-        )
-        self._second_look = SecondLook(
-            encoder,
-            self._compared_JC,
-            batch=self._batches.crops,
-            part_penalty=self.settings.parts.part_penalty,
-            num_negatives=len(self._compared_JC) - len(self.prototypes_KC),
-        )
+        self._guidance = self._guiding()
+        self._second_look = self._second_looking()
         self._answering = Answering(
             self._prompting, self._features, self._second_look, self.settings, self._batches, stage=stage
         )
         if not self.settings.keep_proposals:  # with what is kept, the models may not be needed at all
             self._prompting.build()
+
+    def _guiding(self) -> Guidance:
+        size = self.segmenter.architecture.image_size
+        return Guidance(self._prompting.grid_N2, size, self.prototypes_KC, thresh=self._guidance_thresh())
+
+    def _second_looking(self) -> SecondLook:
+        return SecondLook(
+            self.encoder,
+            self._compared_JC,
+            batch=self._batches.crops,
+            part_penalty=self.settings.parts.part_penalty,
+            num_negatives=self._num_negatives,
+        )
 
     def _guidance_thresh(self) -> float | None:
         """Returns the threshold of the path. Whoever has the references has put a number in the place of 'auto'."""
@@ -278,7 +281,7 @@ class BatchLabeler:
             self._compared_JC,
             size=image.frame.size,
             settings=self.settings,
-            num_negatives=len(self._compared_JC) - len(self.prototypes_KC),
+            num_negatives=self._num_negatives,
             limits=self._limits,
             pixels_at_once=self._batches.pixels,
             stage=self._stage,
