@@ -13,7 +13,7 @@ from flows.run import PREFECT_SETTINGS
 from tests.support.counts import count
 from tests.support.projects.without_prefect import call_without_prefect
 
-_PROGRAM = "from flows.cli.main import main; main(prog_name='refseg')"
+_PROGRAM = "import sys; sys.argv[0] = 'refseg'; from flows.cli.program import main; main()"
 
 
 def refseg(*arguments: str | Path) -> Result:
