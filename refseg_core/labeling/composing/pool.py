@@ -14,7 +14,7 @@ from torch import Tensor
 from refseg_core.labeling.kept.completed_image import CompletedImage
 from refseg_core.labeling.kept.crop_means import CropMeans
 from refseg_core.labeling.kept.edge_logits import edge_cells, reach_of, restored
-from refseg_core.labeling.kept.kept_image import KeptMasks
+from refseg_core.labeling.kept.kept_image import ChosenMasks
 from refseg_core.labeling.matching import Matches, compare, match, match_plainly
 from refseg_core.labeling.merging import upsample, upsample_whole
 from refseg_core.labeling.proposal_source import Proposals
@@ -109,27 +109,26 @@ class KeptPool:
     """Proposals of which everything is kept, or computed and then kept: on the CPU, but for what is returned."""
 
     image: CompletedImage
-    masks: KeptMasks
+    masks: ChosenMasks
     device: torch.device
     pixels_at_once: int
     revise: Callable[[CropMeans, Tensor], Tensor]
 
     def predicted_ious(self) -> Tensor:
         """Returns those of all, float32 [N]."""
-        return self.masks.predicted_iou_N.to(self.device)
+        return self.masks.predicted_ious().to(self.device)
 
     def matches(self, prototypes_KC: Tensor) -> Matches:
         """Compares all proposals with the prototypes."""
-        return compare(self.masks.descriptor_NC.to(self.device), prototypes_KC)
+        return compare(self.masks.descriptors().to(self.device), prototypes_KC)
 
     def boxes(self) -> Tensor:
         """Returns inclusive extents of all, int64 [N, 4]."""
-        return self.masks.box_N4.to(self.device)
+        return self.masks.boxes().to(self.device)
 
     def shares(self) -> Tensor:
         """Returns how much of the image each covers, float64 [N]."""
-        masks = self.masks.masks
-        return masks.areas() / (masks.height * masks.columns_NWB.shape[1])
+        return self.masks.shares()
 
     def logits(self, row_n: Tensor) -> Tensor:
         """Returns logits of some, [n, G, G]."""
@@ -157,5 +156,5 @@ class KeptPool:
 
     def refined(self, row_n: Tensor) -> PackedMasks:
         """Returns masks of some, decoded again, in the original frame."""
-        refined = self.image.refine(self.masks.key_N[row_n.cpu()], lambda row_m: self.logits(row_n.cpu()[row_m]))
+        refined = self.image.refine(self.masks.keys(row_n.cpu()), lambda row_m: self.logits(row_n.cpu()[row_m]))
         return PackedMasks(refined.columns_NWB.to(self.device), refined.height)

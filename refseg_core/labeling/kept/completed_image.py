@@ -10,7 +10,15 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from refseg_core.labeling.kept.crop_means import CropMeans
-from refseg_core.labeling.kept.kept_image import KeptImage, KeptLooks, KeptMasks, KeptRefined, rows_of, unknown
+from refseg_core.labeling.kept.kept_image import (
+    ChosenMasks,
+    KeptImage,
+    KeptLooks,
+    KeptMasks,
+    KeptRefined,
+    rows_of,
+    unknown,
+)
 from refseg_core.masks.bitmasks import PackedMasks
 
 
@@ -37,7 +45,7 @@ class CompletedImage:
         self.kept = models.begin() if kept is None else kept
         self.added = self.kept if kept is None else None
 
-    def masks(self, point_n: Tensor) -> KeptMasks:
+    def masks(self, point_n: Tensor) -> ChosenMasks:
         """Returns the masks of points of the grid, by ascending key; only points that were not asked yet are asked."""
         new_n = point_n[unknown(self.kept.asked_n, point_n)]
         if len(new_n):

@@ -74,10 +74,9 @@ class KeptMasks:
             self.num_edge_N[row_n],
         )
 
-    def of_points(self, point_n: Tensor) -> "KeptMasks":
+    def of_points(self, point_n: Tensor) -> "ChosenMasks":
         """Returns the masks of some points of the grid."""
-        is_theirs_N = torch.isin(self.key_N // MASKS_PER_POINT, point_n)
-        return self if bool(is_theirs_N.all()) else self[torch.nonzero(is_theirs_N)[:, 0]]
+        return ChosenMasks(self, torch.nonzero(torch.isin(self.key_N // MASKS_PER_POINT, point_n))[:, 0])
 
     def _places(self, row_n: Tensor) -> Tensor:
         """Returns where the values of these masks stand, int64 [e]."""
@@ -85,6 +84,41 @@ class KeptMasks:
         first_n = (self.num_edge_N.cumsum(0) - self.num_edge_N)[row_n]
         within_e = torch.arange(int(num_n.sum())) - (num_n.cumsum(0) - num_n).repeat_interleave(num_n)
         return first_n.repeat_interleave(num_n) + within_e
+
+
+@dataclass(frozen=True)
+class ChosenMasks:
+    """Some of the masks that are kept, by their rows, int64 [N], without a copy of their cells, which are megabytes."""
+
+    kept: KeptMasks
+    row_N: Tensor
+
+    def __len__(self) -> int:
+        return len(self.row_N)
+
+    def __getitem__(self, row_n: Tensor) -> KeptMasks:
+        return self.kept[self.row_N[row_n]]
+
+    def predicted_ious(self) -> Tensor:
+        """Returns float32 [N]."""
+        return self.kept.predicted_iou_N[self.row_N]
+
+    def descriptors(self) -> Tensor:
+        """Returns float32 [N, C], unit length."""
+        return self.kept.descriptor_NC[self.row_N]
+
+    def boxes(self) -> Tensor:
+        """Returns int64 [N, 4], inclusive extents in cells."""
+        return self.kept.box_N4[self.row_N]
+
+    def keys(self, row_n: Tensor) -> Tensor:
+        """Returns those of some of these, int64 [n]."""
+        return self.kept.key_N[self.row_N[row_n]]
+
+    def shares(self) -> Tensor:
+        """Returns how much of the image each covers, in [0, 1], float64 [N]."""
+        masks = self.kept.masks
+        return masks.areas()[self.row_N] / (masks.height * masks.columns_NWB.shape[1])
 
 
 @dataclass(frozen=True)
