@@ -21,7 +21,7 @@ from refseg_core.datasets.dataset import Dataset
 from refseg_core.errors import DatasetError, RefsegError, UnusableReferenceError, listed
 from refseg_core.masks.rle import Rle, rle_boxes
 from refseg_core.tables import Annotations, Decisions, Detections
-from tasks.outputs.exports.exported import exported_rows
+from tasks.outputs.exports.exported import exported_masks, exported_rows
 from tasks.outputs.exports.origin import ExportedFilter
 from tasks.runtime.progress import ProgressStep, report
 
@@ -126,7 +126,7 @@ class _Compared:
             self._identities = [one for one, is_in in zip(self._identities, is_exported, strict=True) if is_in]
             labels, is_exported = labels[is_exported], is_exported[is_exported]
         found = corrections(
-            labels.mask_rle.tolist(),
+            exported_masks(labels.mask_rle.tolist(), kept.min_island),
             labels.category_id,
             annotations.mask_rle.tolist(),
             annotations.box_xyxy,

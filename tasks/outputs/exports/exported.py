@@ -5,7 +5,7 @@ and the state of their masks are the same in every format. Not here: what files 
 they come into being (`writing.py`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -324,9 +324,8 @@ class ExportedLabels:
 
     def _cleaned(self, found: Detections) -> tuple[Array, Array]:
         """Returns masks and boxes without small islands and holes."""
-        smallest = self.options.island_in(self.form)
         masks = list(found.mask_rle)
-        cleaned = clean_masks(masks, min_island=smallest, min_hole=smallest)
+        cleaned = exported_masks(masks, self.options.island_in(self.form))
         changed = [row for row, (old, new) in enumerate(zip(masks, cleaned, strict=True)) if old is not new]
         boxes = found.box_xyxy.copy()
         boxes[changed] = rle_boxes([cleaned[row] for row in changed])
@@ -344,6 +343,11 @@ class ExportedLabels:
                 f"None of {counted(total, 'image')} has labels to export: {unreadable} could not be read, {unlabeled} "
                 "not labeled yet. `refseg status` says why."
             )
+
+
+def exported_masks(masks: Sequence[Rle], min_island: int) -> list[Rle]:
+    """Returns masks as an export holds them, without islands and holes of fewer pixels."""
+    return clean_masks(masks, min_island=min_island, min_hole=min_island)
 
 
 def exported_rows(kept: LabelFilter, found: Detections, categories: Categories) -> Array:

@@ -26,10 +26,14 @@ _SEARCHED_BYTES = 1 << 24  # from the file's start, where these keys are
 
 
 class ExportedFilter(NamedTuple):
-    """What an export kept of the labels. `is_known`: whether its provenance says so, and it is no guess."""
+    """What an export kept of the labels. `is_known`: whether its provenance says so, and it is no guess.
+
+    `min_island`: islands and holes of fewer pixels were dropped.
+    """
 
     filter: LabelFilter
     is_known: bool
+    min_island: int = 0
 
 
 class Origin(NamedTuple):
@@ -76,7 +80,8 @@ class Origin(NamedTuple):
         by_score = ScoreThresholds(thresholds.pop(OTHERS), thresholds)
         categories = None if chosen["categories"] is None else tuple(chosen["categories"])
         areas = [None if chosen[name] is None else Area(*chosen[name]) for name in ("min_area", "max_area")]
-        return ExportedFilter(LabelFilter(by_score, categories, *areas), is_known=True)
+        min_island = int(self.beside.get("options", {}).get("min_island", 0))  # earlier versions do not say it
+        return ExportedFilter(LabelFilter(by_score, categories, *areas), is_known=True, min_island=min_island)
 
 
 def origin_of(file: str) -> Origin:

@@ -1,6 +1,6 @@
 """A project with labels to review, right ones and wrong ones, that no model made."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,13 +48,17 @@ class Reviewable:
 
     def twice(self) -> "Reviewable":
         """The same labels by another key, which hold each instance a second time, with half its score."""
+        return self.changed(lambda found: Detections.concatenate([found, found.replace(score=found.score / 2)]))
+
+    def changed(self, change: Callable[[Detections], Detections]) -> "Reviewable":
+        """Labels by another key, as `change` makes them of each shard's."""
         settings = self.steps.config.labeling.model_copy(update={"points_per_side": 2})
         plan = self.steps.plan(self.steps.prototypes(), labeling=settings)
-        twice = StoredLabels(self.steps.store, plan.key)
+        changed = StoredLabels(self.steps.store, plan.key)
         for shard in plan.pending:
             found, labeled = self.run.read_shard(shard) or (Detections.empty(), LabeledImages.empty())
-            twice.commit(shard, Detections.concatenate([found, found.replace(score=found.score / 2)]), labeled)
-        return Reviewable(self.steps, twice)
+            changed.commit(shard, change(found), labeled)
+        return Reviewable(self.steps, changed)
 
     def index(self, thresh: float = 0.5) -> InstanceIndex:
         """The instances of the labels."""
