@@ -12,7 +12,7 @@ import yaml
 from flows.config.loading import load_config
 from flows.config.run_config import Key, RunConfig, keys
 from refseg_core.errors import ConfigurationError, brief
-from tasks.storage.yaml_documents import load_yaml, why_unread
+from tasks.storage.yaml_documents import PlainNumbers, load_yaml, why_unread
 
 _SHORT = {"batches.max_memory": ("--max-memory",), "labeling.path": ("--path",), "targets.limit": ("--limit",)}
 
@@ -53,6 +53,6 @@ def _parse_flag(key: Key, value: str) -> Any:
         return value
     try:
         # Lists hold names and ids, which stay text, whatever YAML would convert them to.
-        return load_yaml(value, yaml.BaseLoader if key.is_list else yaml.SafeLoader)
+        return load_yaml(value, yaml.BaseLoader if key.is_list else PlainNumbers)
     except yaml.YAMLError as error:
         raise ConfigurationError(f"--{key.name}: {brief(value)} cannot be read: {why_unread(error)}.") from error

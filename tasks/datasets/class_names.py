@@ -131,7 +131,7 @@ def _of_yaml(document: bytes) -> ClassNames:
     """Returns what YOLO's YAML file says. Raises ValueError if it has no names."""
     written = load_yaml(document, yaml.BaseLoader)  # `off` and `007` are names, not false and 7
     names = _yaml_names(written)
-    readings = () if names == _yaml_names(load_yaml(document)) else ("names as they are written",)
+    readings = () if names == _yaml_names(load_yaml(document, yaml.SafeLoader)) else ("names as they are written",)
     count, found = str(written.get("nc", len(names))), OddityCounter()
     if count != str(len(names)):
         found.add(_OTHER_COUNT, f"nc: {count}, and {len(names)} names")

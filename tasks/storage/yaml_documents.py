@@ -3,6 +3,7 @@
 Not here: what the keys mean, and files that come with refseg.
 """
 
+import re
 from typing import Any
 
 import yaml
@@ -10,9 +11,28 @@ import yaml
 from refseg_core.errors import redact_text
 
 _Loader = type[yaml.SafeLoader] | type[yaml.BaseLoader]
+_PLAIN_NUMBER = re.compile(r"[-+]?(0|[1-9][0-9]*|[0-9]*\.[0-9]*(e[-+][0-9]+)?|\.inf)|\.nan", re.IGNORECASE)
 
 
-def load_yaml(document: bytes | str, loader: _Loader = yaml.SafeLoader) -> Any:
+class PlainNumbers(yaml.SafeLoader):
+    """Refuses 010, 1:30 and 1_0 without quotes, which YAML reads as 8, 90 and 10, and people as something else."""
+
+
+def _number(reader: yaml.SafeLoader, node: yaml.ScalarNode) -> Any:
+    text = str(reader.construct_scalar(node))
+    if not _PLAIN_NUMBER.fullmatch(text):
+        problem = (
+            f"write {text!r} in quotes where it is text, and without _ and : and a leading 0 where it is a number,"
+        )
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+    return yaml.SafeLoader.yaml_constructors[node.tag](reader, node)
+
+
+for _kind in ("int", "float"):
+    PlainNumbers.add_constructor(f"tag:yaml.org,2002:{_kind}", _number)
+
+
+def load_yaml(document: bytes | str, loader: _Loader = PlainNumbers) -> Any:
     """Returns the content of a document. Raises yaml.YAMLError, and ValueError or AttributeError for bad values."""
     reader = loader(document)
     try:

@@ -589,3 +589,15 @@ def test_the_terminal_is_quiet_because_prefect_is_imported_after_its_settings(
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     command = [sys.executable, "-c", program, *arguments]
     subprocess.run(command, cwd=tmp_path, env={**environment, "PYTHONPATH": str(Path(__file__).parents[3])}, check=True)
+
+
+@pytest.mark.parametrize("number", ["1_0", "010", "1:30", "0x10"])
+def test_numbers_that_yaml_reads_unlike_people_are_refused_in_flags_and_in_run_files(
+    number: str, project: Project
+) -> None:
+    file = project.write_config()
+    assert f"--labeling.points_per_side: '{number}' cannot be read: write '{number}' in quotes" in _failed(
+        _invoke("index", file, "--labeling.points_per_side", number)
+    )
+    file.write_text(re.sub(r"points_per_side: \d+", f"points_per_side: {number}", file.read_text()))
+    assert re.search(rf"write '{number}' in quotes where it is text.* in line \d+", _failed(_invoke("index", file)))
