@@ -3,7 +3,7 @@
 Not here: the keys (`flows/config/run_config.py`).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import click
@@ -12,6 +12,7 @@ import yaml
 from flows.config.loading import load_config
 from flows.config.run_config import Key, RunConfig, keys
 from refseg_core.errors import ConfigurationError, brief
+from tasks.storage.uris import typed
 from tasks.storage.yaml_documents import PlainNumbers, load_yaml, why_unread
 
 _SHORT = {"batches.max_memory": ("--max-memory",), "labeling.path": ("--path",), "targets.limit": ("--limit",)}
@@ -29,10 +30,19 @@ def config_flags(command: Callable[..., None]) -> Callable[..., None]:
 
 def load_with_flags(config_file: str, flags: dict[str, str | None]) -> RunConfig:
     """Returns the configuration of a file, with the flags that were given in the place of its keys."""
-    given = {
-        key.name: _parse_flag(key, value) for key in keys() if (value := flags[key.name.replace(".", "__")]) is not None
-    }
-    return load_config(config_file, given)
+    return load_config(config_file, {key.name: _parse_flag(key, value) for key, value in _given(flags)})
+
+
+def typed_with_flags(config_file: str, flags: dict[str, str | None]) -> str:
+    """Returns the file and the flags as they are typed in a command that people are shown."""
+    return " ".join([typed(config_file), *(f"--{key.name} {typed(value)}" for key, value in _given(flags))])
+
+
+def _given(flags: dict[str, str | None]) -> Iterator[tuple[Key, str]]:
+    for key in keys():
+        value = flags[key.name.replace(".", "__")]
+        if value is not None:
+            yield key, value
 
 
 def parse_changes(changes: Iterable[tuple[str, str]]) -> dict[str, Any]:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flows.cli.config_options import config_flags, load_with_flags
+from flows.cli.config_options import config_flags, load_with_flags, typed_with_flags
 from flows.cli.filter_options import WholeRange, filter_options
 from flows.run import checked_session
-from tasks.storage.uris import redact, typed
+from tasks.storage.uris import redact
 
 if TYPE_CHECKING:
     from tasks.store.thresholds import FilterOptions
@@ -73,5 +73,6 @@ def pilot(
         page = write_pilot_page(store, plan.key, out, chosen=made.chosen.images, dataset=plan.dataset, kept=shown)
     from flows.reports.run_report import report_pilot
 
-    again = f"refseg pilot {typed(config_file)} --images {made.chosen.number}"
-    report_pilot(config.store, config_file, plan, made.result.metrics, redact(page), again=again)
+    given = typed_with_flags(config_file, flags)
+    again = f"refseg pilot {given} --images {made.chosen.number}"
+    report_pilot(config.store, given, plan, made.result.metrics, redact(page), again=again)

@@ -55,18 +55,21 @@ def report_run(store_uri: str, plan: LabelPlan, metrics: Artifact | None) -> Non
 
 
 def report_pilot(
-    store_uri: str, config_file: str, plan: LabelPlan, metrics: Artifact | None, page: str, *, again: str
+    store_uri: str, given: str, plan: LabelPlan, metrics: Artifact | None, page: str, *, again: str
 ) -> None:
-    """Prints the results of a pilot, and what can be done next; `again`: the command that takes the same images."""
+    """Prints the results of a pilot, and what can be done next.
+
+    `given`: its file and flags, as they are typed; `again`: the command that takes the same images.
+    """
     report_labels(store_uri, plan)
     if metrics is not None:
         report_metrics(store_uri, metrics)
     results.print(f"Page:       {page}")
     results.print("Next:")
-    results.print(f"  refseg bank {typed(config_file)} --drop ID            # leave a reference out, or --add one")
+    results.print(f"  refseg bank {given} --drop ID            # leave a reference out, or --add one")
     results.print(f"  refseg thresholds {typed(store_uri)} --labels {plan.key}")
     results.print(f"  {again}         # the same images with what was changed")
-    results.print(f"  refseg run {typed(config_file)}                       # all images")
+    results.print(f"  refseg run {given}                       # all images")
 
 
 def report_stored(store_uri: str, key: str | None) -> None:

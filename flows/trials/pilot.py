@@ -31,7 +31,7 @@ def run_pilot(config: RunConfig, wish: PilotWish, tell: Callable[[str], None]) -
     prototypes = pipeline.make_bank(config)
     targets = index_dataset.fn(store, config.targets.source, conventions=config.conventions)
     chosen = pilot_images(store, wish, dataset=targets, prototypes=prototypes, spec=config.label_spec)
-    tell(chosen.describe())
+    tell(chosen.describe(targets.num_rows["images"]))
     image_ids = tuple(sorted(store.load(chosen.images, PilotImages).image_id.tolist()))
     return Pilot(chosen, pipeline.run_pipeline(pilot_config(config, image_ids)))
 

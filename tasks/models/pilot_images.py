@@ -95,10 +95,11 @@ class PilotChoice:
         """How many images were wanted."""
         return int(self.settings["number"])
 
-    def describe(self) -> str:
+    def describe(self, num_targets: int) -> str:
         """Returns a sentence: which images these are, and how others are chosen."""
+        num_candidates = min(self.settings["num_candidates"], num_targets)
         images = counted(self.images.num_rows["pilot_images"], "image")
-        how = f"from {counted(self.settings['num_candidates'], 'candidate')} by seed {self.settings['seed']}"
+        how = f"from {counted(num_candidates, 'candidate')} by seed {self.settings['seed']}"
         if self.created is not None:
             return (
                 f"Pilot: the same {images} as before, chosen {how} on {self.created[:10]}; --new chooses again, and "

@@ -65,6 +65,7 @@ def test_the_images_stay_while_references_change_until_new_ones_are_wanted(
         forbid(patch, module, "load_encoder")
         said = _again(plain, "--references.sampling.num_shots", "1")
         assert "Pilot: the same 3 images as before, chosen from 4 candidates by seed 5 on 20" in said
+        assert said.count(f"{plain.folder / 'run.yaml'} --references.sampling.num_shots 1 ") == 3, "bank, pilot, run"
         assert len(_chosen(plain)) == 1
     first, second = _all_labels(plain)
     assert first.key != second.key
@@ -72,6 +73,14 @@ def test_the_images_stay_while_references_change_until_new_ones_are_wanted(
     _pilot(plain, "--references.sampling.num_shots", "1", "--new")
     assert len(_chosen(plain)) == 2
     assert not [one for one in find_garbage(Store(plain.config.store), min_age_hours=0) if "pilots" in one.name]
+
+
+@pytest.mark.slow
+def test_candidates_are_no_more_than_there_are_images(plain: Project) -> None:
+    plain.write_config()
+    assert "Pilot: 3 images, chosen now from 5 candidates" in done(
+        refseg("pilot", plain.folder / "run.yaml", "--images", "3", "--out", plain.folder / "pilot")
+    )
 
 
 @pytest.mark.slow
