@@ -161,7 +161,7 @@ def _saving_when_stopped() -> Iterator[None]:
 
     def save(left: threading.Event) -> None:
         again = "" if _session is None else " Press Ctrl-C again to end at once."
-        log.warning("Stopping: the images at hand are finished, and all that are finished are saved.%s", again)
+        log.warning("Stopping when the images at hand are finished; what is finished is saved.%s", again)
         if not left.wait(IMAGE_SECONDS):
             _save()
 

@@ -170,7 +170,7 @@ def test_where_the_images_at_hand_take_long_what_is_finished_is_saved(
         while len(caplog.messages) < 2 and time.monotonic() < deadline:
             time.sleep(0.01)
     assert saved == [True]
-    assert caplog.messages[0].startswith("Stopping: the images at hand are finished")
+    assert caplog.messages[0].startswith("Stopping when the images at hand are finished")
     assert "the store sleeps" in caplog.messages[1]
 
 
