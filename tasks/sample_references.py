@@ -1,13 +1,21 @@
 """Step 1: picks the reference instances: by sampling, all of them, or by name."""
 
+import logging
 from collections.abc import Sequence
 
+import numpy as np
+
+from refseg_core.errors import counted, listed
 from refseg_core.references import sampling
 from refseg_core.settings import Conventions, SamplingSettings
 from refseg_core.tables import Annotations, Categories, Images, References
 from tasks.runtime.retried_task import retried_task
 from tasks.store.steps import SAMPLE_REFERENCES
 from tasks.store.store import Artifact, Recipe, Store
+
+log = logging.getLogger(__name__)
+
+_NAMES_SHOWN = 8
 
 
 @retried_task("sample references")
@@ -34,7 +42,22 @@ def sample_references(
         tables = (*_read(store, dataset), store.load(dataset, Categories))
         return [sampling.sample_references(*tables, settings, conventions=conventions)]
 
-    return store.make(_recipe(dataset, _decisive(settings, conventions)), sample)
+    references = store.make(_recipe(dataset, _decisive(settings, conventions)), sample)
+    if settings.on_shortage != "error":
+        _tell_left_out(store, dataset, references, settings)
+    return references
+
+
+def _tell_left_out(store: Store, dataset: Artifact, references: Artifact, settings: SamplingSettings) -> None:
+    wanted = sampling.wanted_categories(store.load(dataset, Categories), settings)
+    sampled = store.load(references, References).category_id
+    without = wanted.name[~np.isin(wanted.category_id, sampled)].tolist()
+    if without:
+        log.warning(
+            "References: left out, without a valid annotation: %s (%s)",
+            listed(without, _NAMES_SHOWN),
+            counted(len(without), "category", "categories"),
+        )
 
 
 def _read(store: Store, dataset: Artifact) -> tuple[Images, Annotations]:

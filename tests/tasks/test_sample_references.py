@@ -1,5 +1,7 @@
 """References are sampled, or taken as named, and their key follows what matters."""
 
+import json
+
 import pytest
 
 from refseg_core.errors import DatasetError
@@ -59,3 +61,19 @@ def test_all_annotations_become_references_whose_key_follows_what_matters(steps:
     keys = [reference.key for reference in (corrected, steps.references(boxes))]
     keys += [steps.references(settings, conventions="original").key for settings in (two, three)]
     assert len(set(keys)) == 4
+
+
+def test_categories_without_a_valid_annotation_are_told_where_there_may_be_fewer(
+    steps: Steps, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = steps.project.folder / "references.json"
+    content = json.loads(file.read_text())
+    content["categories"].append({"id": 9, "name": "dog"})
+    file.write_text(json.dumps(content))
+    for _ in range(2):  # also where they are sampled already
+        caplog.clear()
+        assert steps.references(SamplingSettings(on_shortage="fewer")).num_rows == {"references": 2}
+        assert caplog.messages == ["References: left out, without a valid annotation: dog (1 category)"]
+    caplog.clear()
+    steps.references(SamplingSettings(on_shortage="fewer", categories=("box", "bar")))
+    assert caplog.messages == []
