@@ -80,7 +80,7 @@ class Origin(NamedTuple):
         by_score = ScoreThresholds(thresholds.pop(OTHERS), thresholds)
         categories = None if chosen["categories"] is None else tuple(chosen["categories"])
         areas = [None if chosen[name] is None else Area(*chosen[name]) for name in ("min_area", "max_area")]
-        min_island = int(self.beside.get("options", {}).get("min_island", 0))  # earlier versions do not say it
+        min_island = int(self.beside.get("options", {}).get("min_island") or 0)  # earlier versions do not say it
         return ExportedFilter(LabelFilter(by_score, categories, *areas), is_known=True, min_island=min_island)
 
 
