@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from flows.review.guard import TOKEN_HEADER
+from tasks.store.thresholds import num_labeled
 from tests.support.commands import done, refseg, refused
 from tests.support.projects.reviewable import Reviewable
 
@@ -63,6 +64,27 @@ def test_ctrl_c_ends_a_review_quietly_with_what_was_decided(
     threads[0].join()
     assert output.splitlines()[-1] == f"The server has ended. {message}"
     assert "Aborted" not in output
+
+
+@pytest.mark.slow
+def test_labels_of_some_of_the_images_are_told(reviewable: Reviewable, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[Thread] = []
+
+    def launch(link: str) -> bool:
+        threads.append(Thread(target=_decide_and_interrupt, args=(link, None)))
+        threads[-1].start()
+        return True
+
+    monkeypatch.setattr("flows.review.browser.open_in_browser", launch)
+    review = ("review", reviewable.steps.store.uri, "--port", "0")
+    assert "Labeled so far" not in done(refseg(*review))
+    shards = sorted(Path(reviewable.steps.store.uri, reviewable.run.root, "shards").iterdir())
+    shards[0].unlink()
+    left = num_labeled(reviewable.run)
+    assert 0 < left < 5
+    assert f"Labeled so far: {left} of 5 images" in done(refseg(*review))
+    for thread in threads:
+        thread.join()
 
 
 def _decide_and_interrupt(link: str, verdict: str | None) -> None:
