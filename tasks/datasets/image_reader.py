@@ -6,7 +6,7 @@ image is an entry, not an error.
 
 from collections import deque
 from collections.abc import Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from refseg_core.errors import ImageError, NotFoundError
 from refseg_core.images import Pixels, decode_image
 from refseg_core.tables import Images
 from tasks.storage.folder import Folder
-from tasks.storage.prefetch import prefetch
+from tasks.storage.prefetch import prefetch, threads_of
 
 _READERS = _FILES_AHEAD = 6  # files fetched or being fetched at most, and
 _BYTES_AHEAD = 256 << 20  # no further file where those are larger, as far as a listing gave their sizes
@@ -67,16 +67,12 @@ def _fetch_ahead(folder: Folder, images: Images) -> Generator[tuple[int, Future[
     waiting: deque[tuple[int, Future[bytes]]] = deque()
     sizes = np.maximum(images.size, 0)
     row = 0
-    with ThreadPoolExecutor(_READERS, thread_name_prefix="read-images") as readers:
-        try:
-            while row < len(images) or waiting:
-                while row < len(images):
-                    held = [sizes[other] for other, _ in waiting]
-                    if held and (len(held) == _FILES_AHEAD or sum(held) + sizes[row] > _BYTES_AHEAD):
-                        break  # a single one always may be held
-                    waiting.append((row, readers.submit(folder.read, str(images.file_name[row]))))
-                    row += 1
-                yield waiting.popleft()
-        finally:
-            for _, unread in waiting:
-                unread.cancel()
+    with threads_of(_READERS, "read-images") as readers:
+        while row < len(images) or waiting:
+            while row < len(images):
+                held = [sizes[other] for other, _ in waiting]
+                if held and (len(held) == _FILES_AHEAD or sum(held) + sizes[row] > _BYTES_AHEAD):
+                    break  # a single one always may be held
+                waiting.append((row, readers.submit(folder.read, str(images.file_name[row]))))
+                row += 1
+            yield waiting.popleft()
