@@ -23,7 +23,7 @@ def threads_of(number: int, name: str) -> Iterator[ThreadPoolExecutor]:
         is_closed = True
         raise
     finally:
-        threads.shutdown(wait=not is_closed, cancel_futures=True)
+        threads.shutdown(wait=not is_closed, cancel_futures=is_closed)
 
 
 def prefetch(action: Callable[[Any], Result], items: Iterable[Any], at_once: int) -> Generator[Result, None, None]:
