@@ -28,7 +28,7 @@ def test_labels_are_known_by_the_provenance_and_by_the_file_itself(tmp_path: Pat
         assert origin.filter(project.run, LabelFilter()) == (chosen, True, 0)
         if form != "yolo":
             other = origin_of(str((out / part).rename(tmp_path / f"{form} of another name")))
-            assert (other.keys, other.filter(project.run, LabelFilter())) == ({key}, (LabelFilter(), False))
+            assert (other.keys, other.filter(project.run, LabelFilter())) == ({key}, (LabelFilter(), False, 0))
 
 
 def test_what_names_no_labels_is_of_none(tmp_path: Path) -> None:
