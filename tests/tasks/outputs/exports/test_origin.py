@@ -7,6 +7,8 @@ import pytest
 
 from refseg_core.analysis.label_filter import LabelFilter, ScoreThresholds
 from refseg_core.errors import ConfigurationError
+from tasks.outputs.exports.exported import ExportOptions
+from tasks.outputs.exports.formats import EXPORT_FORMATS
 from tasks.outputs.exports.labels import export_labels
 from tasks.outputs.exports.origin import origin_of
 from tasks.store.store import Store
@@ -25,8 +27,8 @@ def test_labels_are_known_by_the_provenance_and_by_the_file_itself(tmp_path: Pat
         origin = origin_of(str(out / part))
         assert (origin.keys, origin.inside) == ({key}, frozenset() if form == "yolo" else {key})
         assert (origin.labels(store) or pytest.fail("no labels")).key == key
-        min_island = 0 if form == "label-studio" else 16  # which alone has masks by default
-        assert origin.filter(project.run, LabelFilter()) == (chosen, True, min_island)
+        kept = ExportOptions(kept=chosen).island_in(EXPORT_FORMATS[form])
+        assert origin.filter(project.run, LabelFilter()) == (chosen, True, kept)
         if form != "yolo":
             other = origin_of(str((out / part).rename(tmp_path / f"{form} of another name")))
             assert (other.keys, other.filter(project.run, LabelFilter())) == ({key}, (LabelFilter(), False, 0))
