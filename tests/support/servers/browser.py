@@ -12,7 +12,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,10 @@ def find_browser() -> str | None:
     """The program, or None where there is none: what REFSEG_BROWSER names, or a Chromium on the path."""
     found = (shutil.which(name) for name in (os.environ.get("REFSEG_BROWSER", ""), *_NAMES) if name)
     return next((program for program in found if program), None)
+
+
+class BetweenPagesError(AssertionError):
+    """A page was left before it answered, as when it is loaded again; the next one may."""
 
 
 class Page:
@@ -49,6 +53,10 @@ class Page:
             raise AssertionError(f"{script}: {answer['exceptionDetails']}")
         return answer["result"].get("value")
 
+    def _evaluate_on_any(self, script: str) -> Any:
+        with suppress(BetweenPagesError):
+            return self.evaluate(script)
+
     @property
     def text(self) -> str:
         """What there is to read."""
@@ -57,7 +65,7 @@ class Page:
     def wait_for(self, script: str, seconds: float = _PATIENCE_SECONDS) -> Any:
         """Waits until the expression gives something true, and returns it."""
         end = time.monotonic() + seconds
-        while not (value := self.evaluate(script)):
+        while not (value := self._evaluate_on_any(script)):
             if time.monotonic() > end:
                 raise AssertionError(f"not within {seconds:.0f} s: {script}. The page reads:\n{self.text[:3000]}")
             time.sleep(_POLL_SECONDS)
@@ -117,7 +125,10 @@ class Page:
         while True:
             answer = json.loads(self._connection.recv(timeout=_ANSWER_SECONDS))
             if answer.get("id") == self._number:
-                assert "error" not in answer, f"{method}: {answer['error']}"
+                problem = answer.get("error", {}).get("message", "")
+                if "navigated" in problem or "context" in problem:
+                    raise BetweenPagesError(f"{method}: {problem}")
+                assert not problem, f"{method}: {problem}"
                 result: dict[str, Any] = answer["result"]
                 return result
 
