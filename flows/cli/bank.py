@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flows.cli.config_options import config_flags, load_with_flags
+from flows.cli.options.config_file import config_flags, load_with_flags
 from flows.execution.stopping import when_stopped
 from flows.run import checked_session
 from refseg_core.errors import shortened

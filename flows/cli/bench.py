@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from flows.cli.filter_options import FiniteRange, WholeRange
+from flows.cli.options.numbers import FiniteRange, WholeRange
 from flows.config.loading import load_config
 from flows.execution.stopping import when_stopped
 from refseg_core.errors import ConfigurationError, brief

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from flows.cli.bench import demo_config, made_folder
-from flows.cli.filter_options import WholeRange
+from flows.cli.options.numbers import WholeRange
 from flows.config.flag_values import parse_numbers, parse_variants
 from flows.config.loading import load_config
 from flows.config.run_config import RunConfig

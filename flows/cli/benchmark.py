@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from flows.cli.config_options import parse_changes
+from flows.cli.options.config_file import parse_changes
 from flows.run import prefect_session, set_prefect_defaults
 from refseg_core.errors import ConfigurationError, brief
 from tasks.storage.uris import scheme

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from flows.cli.filter_options import FiniteRange, OneOfEach, WholeRange, filter_options
+from flows.cli.options.kept_labels import OneOfEach, filter_options
+from flows.cli.options.numbers import FiniteRange, WholeRange
 from flows.cli.store import choose_labels
 from flows.execution.stopping import when_stopped
 from refseg_core.errors import brief, counted, shortened

@@ -13,9 +13,9 @@ from flows.cli.bank import bank
 from flows.cli.bench import bench
 from flows.cli.bench_accuracy import accuracy
 from flows.cli.benchmark import benchmark
-from flows.cli.config_options import config_flags, load_with_flags
 from flows.cli.export import export
-from flows.cli.filter_options import filter_options
+from flows.cli.options.config_file import config_flags, load_with_flags
+from flows.cli.options.kept_labels import filter_options
 from flows.cli.pilot import pilot
 from flows.cli.references import references
 from flows.cli.review import review

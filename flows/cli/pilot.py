@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flows.cli.config_options import config_flags, load_with_flags, typed_with_flags
-from flows.cli.filter_options import WholeRange, filter_options
+from flows.cli.options.config_file import config_flags, load_with_flags, typed_with_flags
+from flows.cli.options.kept_labels import filter_options
+from flows.cli.options.numbers import WholeRange
 from flows.run import checked_session
 from tasks.storage.uris import redact
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from flows.cli.config_options import config_flags, load_with_flags
+from flows.cli.options.config_file import config_flags, load_with_flags
 from flows.run import checked_session
 
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flows.cli.filter_options import WholeRange, filter_options
+from flows.cli.options.kept_labels import filter_options
+from flows.cli.options.numbers import WholeRange
 from flows.cli.store import choose_labels
 from flows.execution.stopping import when_stopped
 from refseg_core.errors import counted
@@ -64,7 +65,7 @@ def serve(*, place: str, key: str | None, port: int, browser: bool, kept: Any) -
     from flows.review.opening import open_review
     from flows.terminal import progress_bars, results
     from tasks.store.store import Store
-    from tasks.store.thresholds import num_labeled, shown_thresholds, threshold_note
+    from tasks.store.thresholds import shown_thresholds, threshold_note
 
     config = _load(place)
     run = choose_labels(Store(place if config is None else config.store), key)
@@ -74,8 +75,11 @@ def serve(*, place: str, key: str | None, port: int, browser: bool, kept: Any) -
         opened = open_review(run, thresholds, port=port, models=models)
     if kept.thresholds is None and (note := threshold_note(run)):
         results.print(note)
-    if (labeled := num_labeled(run)) < (total := len(run.images())):
-        results.print(f"Labeled so far: {labeled:,} of {counted(total, 'image')}; a review after the run has them all.")
+    index = opened.session.index
+    if index.num_labeled < (total := len(index.dataset_images)):
+        results.print(
+            f"Labeled so far: {index.num_labeled:,} of {counted(total, 'image')}; a review after the run has them all."
+        )
     results.print(f"Review of the labels {run.key}: {opened.link}")
     results.print("Everything is saved at once. Ctrl-C ends the server.")
     if browser and not open_in_browser(opened.link):

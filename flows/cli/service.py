@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flows.cli.config_options import config_flags, load_with_flags
-from flows.cli.filter_options import WholeRange
+from flows.cli.options.config_file import config_flags, load_with_flags
+from flows.cli.options.numbers import WholeRange
 from flows.execution.names import GPU_POOL
 from flows.execution.stopping import stopping_signal, when_stopped
 from flows.local_stack.state_folder import DEFAULT_FOLDER, FOLDER_VARIABLE, ServiceFolder

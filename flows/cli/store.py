@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flows.cli.filter_options import FiniteRange, WholeRange, filter_options
+from flows.cli.options.kept_labels import filter_options
+from flows.cli.options.numbers import FiniteRange, WholeRange
 from flows.execution.stopping import when_stopped
 from refseg_core.errors import counted
 from tasks.storage.uris import redact

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from flows.cli.filter_options import FiniteRange
+from flows.cli.options.numbers import FiniteRange
 from flows.cli.store import choose_labels
 from flows.execution.stopping import when_stopped
 

@@ -2,7 +2,7 @@
 ask this filter and no other.
 
 Categories are told by their names, as a person writes them. Not here: where thresholds are saved and read from
-(`tasks/store/thresholds.py`), and the options of commands (`flows/cli/filter_options.py`).
+(`tasks/store/thresholds.py`), and the options of commands (`flows/cli/options/kept_labels.py`).
 """
 
 import math

@@ -49,6 +49,7 @@ class InstanceIndex:
         self.added_names = shown_names(run.store, reference_dataset(run.store, run.prototypes()))
         self.images: list[LabeledImage] = []
         self._shards: list[Shard] = []
+        self.num_labeled = 0  # images, with those that could not be read
         self._num_read = 0
         self._columns: defaultdict[str, list[Array]] = defaultdict(list)
         self._read(Wanted(self.dataset_images))
@@ -94,6 +95,7 @@ class InstanceIndex:
 
     def _add(self, shard: Shard, wanted: Wanted, detections: Detections, labeled: LabeledImages) -> None:
         dataset_rows = wanted.rows_of(labeled)
+        self.num_labeled += int((dataset_rows >= 0).sum())
         rows_of: defaultdict[str, list[int]] = defaultdict(list)
         for row in detections.unrepeated().tolist():
             rows_of[detections.image_id[row]].append(row)

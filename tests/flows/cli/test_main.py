@@ -15,8 +15,8 @@ import yaml
 from click.testing import CliRunner, Result
 
 from flows.cli import main as cli
-from flows.cli.config_options import parse_changes
 from flows.cli.main import main
+from flows.cli.options.config_file import parse_changes
 from flows.config.loading import load_config
 from flows.config.run_config import RunConfig, keys
 from flows.run import PREFECT_SETTINGS

@@ -44,7 +44,7 @@ _SAID = {
     "service status": _SAME,
 }
 _FIRST_CALLS = (
-    "flows.cli.config_options.load_config",
+    "flows.cli.options.config_file.load_config",
     "flows.cli.bench_accuracy.load_config",
     "flows.cli.bench.made_folder",
     "flows.benchmarks.run.plan_benchmark",

@@ -1,47 +1,15 @@
 """The options of commands that say which labels are kept: --thresholds, --categories, --min-area and --max-area.
 
-Also what checks single options.
+Also the check of flags for one value that contradict each other.
 
 Not here: what they mean (`tasks/store/thresholds.py` and `refseg_core/analysis/label_filter.py`).
 """
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
 import click
-
-from refseg_core.errors import brief
-from refseg_core.settings.numbers import to_float, to_int
-
-
-class FiniteRange(click.FloatRange):
-    """A number within bounds, and no infinite one, none at all, nor 1_0, all of which Click itself lets pass."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Returns the number. Fails as Click's types do."""
-        try:
-            given = to_float(value) if isinstance(value, str) else value
-        except ValueError:
-            self.fail(f"{brief(value)} is not a number.", param, ctx)
-        number: float = super().convert(given, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{brief(value)} is not a finite number.", param, ctx)
-        return number
-
-
-class WholeRange(click.IntRange):
-    """A whole number within bounds, and not 1_0, which Click itself lets pass."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Returns the number. Fails as Click's types do."""
-        try:
-            given = to_int(value) if isinstance(value, str) else value
-        except ValueError:
-            self.fail(f"{brief(value)} is not a whole number.", param, ctx)
-        number: int = super().convert(given, param, ctx)
-        return number
 
 
 class OneOfEach(click.Command):
