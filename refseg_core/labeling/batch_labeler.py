@@ -159,19 +159,19 @@ class BatchLabeler:
             is_compiled=is_compiled,
             stage=stage,
         )
-        self._guidance = self._guiding()
-        self._second_look = self._second_looking()
+        self._guidance = self._make_guidance()
+        self._second_look = self._make_second_look()
         self._answering = Answering(
             self._prompting, self._features, self._second_look, self.settings, self._batches, stage=stage
         )
         if not self.settings.keep_proposals:  # with what is kept, the models may not be needed at all
             self._prompting.build()
 
-    def _guiding(self) -> Guidance:
+    def _make_guidance(self) -> Guidance:
         size = self.segmenter.architecture.image_size
         return Guidance(self._prompting.grid_N2, size, self.prototypes_KC, thresh=self._guidance_thresh())
 
-    def _second_looking(self) -> SecondLook:
+    def _make_second_look(self) -> SecondLook:
         return SecondLook(
             self.encoder,
             self._compared_JC,
